@@ -1,0 +1,111 @@
+"""The only reader of environment and settings files.
+
+Settings come from defaults, then `tidemill.yaml` (in `TIDEMILL_CONFIG`, or beside the home folder), then `TIDEMILL_*` variables. An unknown
+key is an error. msgspec instead of pydantic-settings: its import costs 40 ms instead of 210, and `data show` has 400 ms for
+everything (docs/decisions/0003-settings-without-pydantic.md).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidemill.domain.errors import ConfigError
+
+
+class Secret:
+    """A text that does not show itself in logs, tracebacks or `repr`; `.reveal()` gives it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an installation can be told. Times in seconds.
+
+    connections: budget of Postgres connections for all pools of one process.
+    database_timeout: no database call takes longer; then DeadlineError.
+    import_folder: watched by the `new_data` sensor; files put there are imported.
+    """
+
+    home: Path = Path(".tidemill")
+    postgres_dsn: Secret | None = None
+    redis_url: Secret | None = None
+    connections: int = 8
+    database_timeout: float = 4.0
+    keeper_linger: float = 10.0
+    http_timeout: float = 10.0
+    cache_prices: float = 120.0
+    cache_features: float = 600.0
+    cache_predictions: float = 300.0
+    cache_metrics: float = 3_600.0
+    import_folder: Path | None = None
+    lake_path: Path | None = None
+    webserver_port: int = 3000
+    jupyter_port: int = 8888
+    log_level: str = "warning"
+
+    @property
+    def lake(self) -> Path:
+        return self.lake_path or self.home / "lake"
+
+    @property
+    def inbox(self) -> Path:
+        return self.import_folder or self.home / "inbox"
+
+
+def _decode(kind: type, value: object) -> Any:
+    if kind is Secret:
+        return Secret(str(value))
+    if kind is Path:
+        return Path(str(value)).expanduser()
+    raise NotImplementedError(kind)
+
+
+def load_settings(environment: Mapping[str, str] | None = None, file: Path | None = None) -> Settings:
+    """Settings in force for this process.
+
+    environment: variables to read (default: the process's own). file: a YAML file that must exist when given.
+    Raises ConfigError with one sentence when a key is unknown or a value does not fit.
+    """
+    variables = os.environ if environment is None else environment
+    values: dict[str, object] = {}
+    named = file or (Path(variables["TIDEMILL_CONFIG"]) if variables.get("TIDEMILL_CONFIG") else None)
+    path = named or Path("tidemill.yaml")
+    if named is not None and not path.is_file():
+        raise ConfigError(f"The settings file {path} does not exist. Correct TIDEMILL_CONFIG or create the file.")
+    if path.is_file():
+        import yaml  # only when there is a file: 40 ms
+
+        try:
+            read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"The settings file {path} is not valid YAML: {str(exc).splitlines()[0]}.") from exc
+        if not isinstance(read, dict):
+            raise ConfigError(f"The settings file {path} must hold `key: value` lines.")
+        values.update(read)
+    for field in Settings.__struct_fields__:
+        text = variables.get(f"TIDEMILL_{field.upper()}")
+        if text:
+            values[field] = text
+    try:
+        settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"A setting is wrong: {exc}. See docs/settings.md, and correct {path} or the TIDEMILL_ variable.") from exc
+    return msgspec.structs.replace(settings, home=settings.home.absolute())

@@ -1,0 +1,91 @@
+"""The error tree. Callers act on the type, never on the text; every text says what a person can do.
+
+    TidemillError
+    ├── StopError              the work cannot go on; a person must change something
+    │   ├── InputError         what was given is wrong: a file, an argument, a name (exit code 1, or 2 for usage)
+    │   │   ├── UnknownNameError     no such symbol, source, feature, engine …; carries the choices
+    │   │   └── AmbiguousNameError   several things have that name; carries the choices
+    │   ├── ConfigError        settings are missing or contradict each other
+    │   ├── IntegrityError     stored data, an artifact or a checksum is not what it claims to be
+    │   └── CheckFailedError   a blocking data-quality check failed
+    ├── RetryError             the same call may succeed later
+    │   ├── UnavailableError   a server is down, cut off or too slow
+    │   │   └── DeadlineError  no answer within the stated time; the outcome is unknown
+    │   └── RateLimitedError   the other side asked us to wait; carries `retry_after` seconds
+    └── SkipError              this item is unusable, the rest goes on
+        └── MalformedError     an answer that does not parse or contradicts its own schema
+"""
+
+from collections.abc import Iterable
+
+
+class TidemillError(Exception):
+    """Base of all errors raised on purpose; its text is one sentence fit for a person."""
+
+
+class StopError(TidemillError):
+    """The work cannot go on until a person changes something."""
+
+
+class InputError(StopError):
+    """What was given is wrong: a file, an argument, a name."""
+
+
+class UnknownNameError(InputError):
+    """Nothing has this name. `choices` holds what exists."""
+
+    def __init__(self, kind: str, name: str, choices: Iterable[str] = (), hint: str = "") -> None:
+        self.kind, self.name, self.choices = kind, name, tuple(choices)
+        text = f"There is no {kind} named {name!r}."
+        if self.choices:
+            shown = ", ".join(self.choices[:12]) + (", …" if len(self.choices) > 12 else "")
+            text += f" Choose one of: {shown}."
+        super().__init__(f"{text} {hint}".rstrip())
+
+
+class AmbiguousNameError(InputError):
+    """Several things have this name. `choices` holds them, `option` the flag that picks one."""
+
+    def __init__(self, kind: str, name: str, choices: Iterable[str], option: str) -> None:
+        self.kind, self.name, self.choices = kind, name, tuple(choices)
+        super().__init__(f"The {kind} {name!r} exists more than once: {', '.join(self.choices)}. Say which with {option}.")
+
+
+class ConfigError(StopError):
+    """Settings are missing or contradict each other."""
+
+
+class IntegrityError(StopError):
+    """Stored data, an artifact or a checksum is not what it claims to be."""
+
+
+class CheckFailedError(StopError):
+    """A blocking data-quality check failed."""
+
+
+class RetryError(TidemillError):
+    """The same call may succeed later."""
+
+
+class UnavailableError(RetryError):
+    """A server is down, cut off or too slow."""
+
+
+class DeadlineError(UnavailableError):
+    """No answer came within the stated time; whether the call took effect is unknown."""
+
+
+class RateLimitedError(RetryError):
+    """The other side asked us to wait `retry_after` seconds (None: it did not say how long)."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class SkipError(TidemillError):
+    """This item is unusable; the rest goes on."""
+
+
+class MalformedError(SkipError):
+    """An answer that does not parse or contradicts its own schema."""

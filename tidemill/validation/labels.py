@@ -1,0 +1,62 @@
+"""Labels: the return from the price at which the kernel would fill, and the moment at which that return is known."""
+
+import polars as pl
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.intervals import Interval
+from tidemill.validation.panel import require_columns, require_panel
+
+LABEL_COLUMNS = ("symbol", "open_time", "label", "label_end_at")
+
+
+def forward_return(
+    bars_adjusted: pl.DataFrame, horizon: int, interval: Interval, *, suspected: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """Simple return from the next open to the open `horizon` of the symbol's own bars after it.
+
+    A row at bar t enters at the open of the symbol's bar t + 1 and leaves at the open of its bar t + 1 + horizon.
+
+    bars_adjusted: `symbol, open_time, open`, prices on a total-return basis, sorted by (symbol, open_time).
+    horizon: own bars held, at least 1. A missing bar is no bar: the window then spans more time.
+    interval: of the bars; times off its grid are refused, since they would make the horizon mean something else.
+    suspected: marks `symbol, open_time`, each the first bar after a move that may be an unrecorded corporate action
+        (NUMBERS, Fills and accounts). A label whose holding period crosses a mark is null.
+
+    Returns `symbol, open_time, label, label_end_at`, one row for each bar and in its order. `label_end_at` is the open time of
+    the exit bar, at which the label is known. Both are null where the future is not known yet, where a price is null, non-finite or
+    not positive, and across a mark. Raises InputError for a horizon below 1 and for a frame that is not a sorted panel.
+    """
+    if horizon < 1:
+        raise InputError(f"The label horizon is {horizon}; give the number of bars to hold, at least 1.")
+    require_panel(bars_adjusted, "bars frame")
+    require_columns(bars_adjusted, ("open",), "bars frame")
+    _require_grid(bars_adjusted, interval)
+    entry = pl.col("open").shift(-1).over("symbol")
+    leave = pl.col("open").shift(-1 - horizon).over("symbol")
+    crossed = pl.col("marks").shift(-1 - horizon).over("symbol") - pl.col("marks").shift(-1).over("symbol")
+    known = entry.is_finite() & leave.is_finite() & (entry > 0) & (leave > 0) & (crossed == 0)
+    return (
+        bars_adjusted.select("symbol", "open_time", pl.col("open").cast(pl.Float64), _marks_so_far(bars_adjusted, suspected))
+        .with_columns(
+            pl.when(known).then(leave / entry - 1.0).alias("label"),
+            pl.when(known).then(pl.col("open_time").shift(-1 - horizon).over("symbol")).alias("label_end_at"),
+        )
+        .select(LABEL_COLUMNS)
+    )
+
+
+def _marks_so_far(bars: pl.DataFrame, suspected: pl.DataFrame | None) -> pl.Series:
+    """For each bar, how many marks its symbol has had up to and including it."""
+    if suspected is None:
+        return pl.zeros(bars.height, dtype=pl.Int64, eager=True).alias("marks")
+    require_columns(suspected, ("symbol", "open_time"), "frame of suspected corporate actions")
+    marks = suspected.select("symbol", pl.col("open_time").cast(bars.schema["open_time"]), pl.lit(1).alias("mark")).unique()
+    joined = bars.select("symbol", "open_time").join(marks, on=("symbol", "open_time"), how="left", maintain_order="left")
+    counted = joined.select(pl.col("mark").fill_null(0).cast(pl.Int64).cum_sum().over("symbol").alias("marks"))
+    return counted["marks"]
+
+
+def _require_grid(bars: pl.DataFrame, interval: Interval) -> None:
+    offset = (bars["open_time"].to_physical() - interval.origin_microseconds) % interval.microseconds
+    if (offset != 0).any():
+        raise InputError(f"The bars do not lie on the grid of {interval}. Give the interval they were built with.")

@@ -4,7 +4,8 @@
     ├── StopError              the work cannot go on; a person must change something
     │   ├── InputError         what was given is wrong: a file, an argument, a name (exit code 1, or 2 for usage)
     │   │   ├── UnknownNameError     no such symbol, source, feature, engine …; carries the choices
-    │   │   └── AmbiguousNameError   several things have that name; carries the choices
+    │   │   ├── AmbiguousNameError   several things have that name; carries the choices
+    │   │   └── RefusedError         an outside service refuses the request as it stands; carries the HTTP status
     │   ├── ConfigError        settings are missing or contradict each other
     │   ├── IntegrityError     stored data, an artifact or a checksum is not what it claims to be
     │   └── CheckFailedError   a blocking data-quality check failed
@@ -49,6 +50,14 @@ class AmbiguousNameError(InputError):
     def __init__(self, kind: str, name: str, choices: Iterable[str], option: str) -> None:
         self.kind, self.name, self.choices = kind, name, tuple(choices)
         super().__init__(f"The {kind} {name!r} exists more than once: {', '.join(self.choices)}. Say which with {option}.")
+
+
+class RefusedError(InputError):
+    """An outside service refuses the request as it stands. `status` is the HTTP status, `detail` what the service said of it."""
+
+    def __init__(self, message: str, status: int, detail: str = "") -> None:
+        self.status, self.detail = status, detail
+        super().__init__(message)
 
 
 class ConfigError(StopError):

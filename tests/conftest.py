@@ -1,9 +1,19 @@
-"""Fixtures for every test: real data beside the project, and what to do where it is absent."""
+"""Fixtures for every test: real data beside the project (and what to do where it is absent), a real Postgres, a real Redis."""
 
+import asyncio
 import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tidemill.config import Secret, Settings
+from tidemill.embedded import Servers, stop
+from tidemill.embedded import servers as running_servers
+from tidemill.keeper.folder import SERVERS, existing
+from tidemill.keeper.processes import processes_in
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("TIDEMILL_SHARED", PROJECT.parent / "shared")) / "data"
@@ -23,3 +33,74 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         skip_or_fail("data", f"no real data at {SHARED}")
     return SHARED
+
+
+def _remove_home(settings: Settings) -> None:
+    """Stop the servers of a home, see that nothing of them is left, and remove its data, which for root lies elsewhere."""
+    folder = existing(settings.home)
+    if folder is None:
+        return
+    stopped = stop(settings)
+    left = [process.pid for name in SERVERS for process in processes_in(folder.data_of(name))]
+    shutil.rmtree(folder.root, ignore_errors=True)
+    shutil.rmtree(settings.home, ignore_errors=True)
+    assert stopped, f"a test still holds the servers of {settings.home}"
+    assert not left, f"processes {left} of {settings.home} were left running"
+
+
+@pytest.fixture(scope="session")
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of the home whose servers all tests share. Do not kill these: `new_home` makes some for that."""
+    settings = Settings(home=tmp_path_factory.mktemp("home"), keeper_linger=5.0)
+    yield settings
+    _remove_home(settings)
+
+
+@pytest.fixture(scope="session")
+def servers(server_home: Settings) -> Iterator[Servers]:
+    """The shared embedded Postgres and Redis, running for the whole session."""
+    with running_servers(server_home) as found:
+        yield found
+
+
+@pytest.fixture
+def new_home(tmp_path: Path) -> Iterator[Callable[..., Settings]]:
+    """`new_home(keeper_linger=…)` gives settings of an empty home of the test's own; nothing of it is left after the test."""
+    made: list[Settings] = []
+
+    def make(**changes: object) -> Settings:
+        settings = Settings(**{"home": tmp_path / f"home{len(made)}", "keeper_linger": 5.0, **changes})  # type: ignore[arg-type]  # any setting
+        made.append(settings)
+        return settings
+
+    yield make
+    for settings in made:
+        _remove_home(settings)
+
+
+@pytest.fixture
+async def fresh_dsn(servers: Servers) -> AsyncIterator[Secret]:
+    """Address of an empty Postgres database of the test's own, dropped after it."""
+    import asyncpg
+
+    shared = servers.postgres_dsn.reveal()
+    name = f"test_{uuid.uuid4().hex}"
+    async with asyncio.timeout(20):
+        connection = await asyncpg.connect(shared)
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        await connection.close()
+    yield Secret(f"{shared.rpartition('/')[0]}/{name}")
+    async with asyncio.timeout(20):
+        connection = await asyncpg.connect(shared)
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await connection.close()
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> Secret:
+    """Address of the shared Redis, emptied for this test."""
+    import redis
+
+    with redis.Redis.from_url(servers.redis_url.reveal()) as client:
+        client.flushall()
+    return servers.redis_url

@@ -1,0 +1,216 @@
+"""Where the embedded servers of a home live, and the files through which commands and keeper talk.
+
+<home>/servers/            as root: a link to /var/lib/tidemill/<hash of home>/, because Postgres may not run as root
+    holders.lock           every command that uses the servers holds a shared lock
+    keeper.lock            the keeper holds it exclusively from its first moment to its last
+    postgres.lock, redis.lock   inherited by the servers' processes: held means that one of them still lives
+    state.json             who runs, on which port; replaced atomically
+    credentials.json       generated passwords (0600)
+    postgres.wanted, redis.wanted   a command asks a running keeper for this server
+    postgres/, redis/      the servers' own folders
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from tidemill.domain.errors import ConfigError, StopError
+from tidemill.keeper.processes import Process, open_lock
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+SYSTEM_FOLDER = Path("/var/lib/tidemill")
+SERVERS = ("postgres", "redis")
+
+
+class Running(msgspec.Struct, frozen=True):
+    """One server that accepts connections on 127.0.0.1."""
+
+    process: Process
+    port: int
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What the keeper says of itself and its servers.
+
+    lock: device and inode of holders.lock, so that a copied folder does not pass for the one it was copied from.
+    ports: where servers listen or listened last, to be used again.
+    refused: how often a server that was asked for could not be started; refusal: why not, the last time.
+    """
+
+    lock: tuple[int, int]
+    keeper: Process
+    running: dict[str, Running] = {}
+    ports: dict[str, int] = {}
+    refused: int = 0
+    refusal: str = ""
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    postgres: str
+    redis: str
+
+
+class Folder:
+    """The `servers` folder of one home."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.holders = root / "holders.lock"
+        self.keeper = root / "keeper.lock"
+
+    def lock_of(self, server: str) -> Path:
+        return self.root / f"{server}.lock"
+
+    def data_of(self, server: str) -> Path:
+        return self.root / server
+
+    def log_of(self, name: str) -> Path:
+        return self.root / f"{name}.log"
+
+    def wanted(self, server: str) -> Path:
+        return self.root / f"{server}.wanted"
+
+    def want(self, server: str) -> None:
+        os.close(open_lock(self.wanted(server)))
+
+    def state(self) -> State | None:
+        """What the last keeper wrote; None when there is none or it was damaged (it is only a hint: locks and pids decide)."""
+        return _read(self.root / "state.json", State)
+
+    def write_state(self, state: State) -> None:
+        _replace(self.root / "state.json", msgspec.json.encode(state))
+
+    def credentials(self) -> Credentials | None:
+        return _read(self.root / "credentials.json", Credentials)
+
+    def new_credentials(self) -> Credentials:
+        made = Credentials(postgres=secrets.token_urlsafe(24), redis=secrets.token_urlsafe(24))
+        _replace(self.root / "credentials.json", msgspec.json.encode(made))
+        return made
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Whole or not at all, for its owner alone."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def locate(home: Path) -> Folder:
+    """The servers' folder of a home, made if there is none.
+
+    Raises StopError when it cannot be made, ConfigError when it belongs to another user or to another home.
+    """
+    with explained(home):
+        link = home / "servers"
+        if os.geteuid() == 0:
+            return Folder(_as_root(home, link))
+        home.mkdir(parents=True, exist_ok=True)
+        link.mkdir(mode=0o700, exist_ok=True)
+        if link.is_symlink() or link.stat().st_uid != os.geteuid():
+            raise ConfigError(
+                f"The database of {home} belongs to another user. Run as that user, or set TIDEMILL_HOME to another folder."
+            )
+        return Folder(link.resolve())
+
+
+def existing(home: Path) -> Folder | None:
+    """The servers' folder of a home if it exists; makes nothing."""
+    link = home / "servers"
+    return Folder(link.resolve()) if link.is_dir() else None
+
+
+def _as_root(home: Path, link: Path) -> Path:
+    if not link.is_symlink():
+        if link.exists():
+            raise ConfigError(
+                f"The database of {home} belongs to another user. Run as that user, or set TIDEMILL_HOME to another folder."
+            )
+        _link_new_folder(home, link)
+    root = link.resolve()
+    if not root.is_dir():
+        raise ConfigError(
+            f"The database of {home} was in {root}, which is gone. Bring it back, or remove the link {link} for an empty one."
+        )
+    _own(home, link, root)
+    return root
+
+
+def _link_new_folder(home: Path, link: Path) -> None:
+    """Make the folder outside the home and link to it. What a deleted home left there is set aside, never reused or removed."""
+    home.mkdir(parents=True, exist_ok=True)
+    SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
+    lock = open_lock(SYSTEM_FOLDER / "new.lock")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if link.is_symlink():
+            return
+        root = SYSTEM_FOLDER / hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+        if root.exists():
+            os.rename(root, root.with_name(f"{root.name}.unlinked-{secrets.token_hex(3)}"))
+        root.mkdir(mode=0o711)
+        _replace(root / "home", os.fsencode(home))
+        os.symlink(root, link)
+    finally:
+        os.close(lock)
+
+
+def _own(home: Path, link: Path, root: Path) -> None:
+    """A home that was moved takes its folder along; a copy of a home may not share the original's database."""
+    owner = Path(os.fsdecode((root / "home").read_bytes()))
+    if owner == home:
+        return
+    if (owner / "servers").is_symlink() and (owner / "servers").resolve() == root and not owner.samefile(home):
+        raise ConfigError(
+            f"{home} is a copy of {owner} and would share its database. Remove the link {link} to begin with an empty one."
+        )
+    _replace(root / "home", os.fsencode(home))
+
+
+@contextmanager
+def explained(home: Path) -> Iterator[None]:
+    """Turns what the file system refuses into one sentence that says what to do."""
+    try:
+        yield
+    except OSError as exc:
+        raise StopError(explanation(exc, home)) from exc
+
+
+def explanation(exc: OSError, home: Path) -> str:
+    """One sentence for a person about a file system error while the servers of `home` were handled."""
+    path = exc.filename if isinstance(exc.filename, str) else str(home)
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(Path(path))
+    if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{path} cannot be written ({os.strerror(exc.errno)}). Correct that, or use another TIDEMILL_HOME."
+    return (
+        f"The servers of {home} stumbled: {exc.strerror or exc}: {path}. Correct that, or set TIDEMILL_HOME to another folder."
+    )
+
+
+def disk_full(path: Path) -> str:
+    return f"The disk that holds {path} is full. Free at least 200 MB there, or set TIDEMILL_HOME to a folder on another disk."

@@ -43,11 +43,15 @@ class BarSource(Protocol):
 
 
 class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What the main job came to. `steps` holds (asset key, seconds, worked) in order of execution; `worked` is False when inputs were unchanged."""
+    """What the main job came to. `steps` holds (asset key, seconds, worked) in order of execution; `worked` is False when inputs were unchanged.
+
+    checks: (asset key:check, seconds, passed).
+    """
 
     succeeded: bool
     run_id: str
     steps: tuple[tuple[str, float, bool], ...] = ()
+    checks: tuple[tuple[str, float, bool], ...] = ()
     failure: str = ""
 
 

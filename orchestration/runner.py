@@ -1,0 +1,161 @@
+"""Dagster behind the port of `tidemill.domain.ports`: the main job in this process, any command, everything at once."""
+
+import importlib
+import logging
+import subprocess  # nosec B404  # starts Dagster's own command line, never a shell
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+from dagster import BetaWarning, DagsterExecutionInterruptedError, DagsterInstance, DagsterRun, PreviewWarning
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
+from dagster._core.execution.api import execute_run_iterator
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+
+from orchestration.instance import PROJECT, environment, instance, prepare_home
+from orchestration.launcher import PROCESS_TAG, this_process
+from orchestration.outcome import Record
+from orchestration.progress import Progress
+from tidemill.config import Settings, load_settings
+from tidemill.domain.errors import ConfigError
+from tidemill.domain.experiment import Experiment
+from tidemill.domain.ports import RunOutcome
+from tidemill.embedded import servers
+
+MAIN_JOB = "main"
+LOCATION = "tidemill"
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+class DagsterOrchestrator:
+    """The orchestrator that the entry point `tidemill.orchestrator` names.
+
+    settings: those in force when left out. module: holds `defs` and, for partitioned assets, `partition_range(experiment,
+    settings)`, which returns the first and last month of a run.
+    """
+
+    def __init__(self, settings: Settings | None = None, module: str = "definitions") -> None:
+        self._settings = settings or load_settings()
+        self._module = module
+
+    def run(self, experiment: Experiment, *, home: Path) -> RunOutcome:
+        """Materialize the main job for one experiment, in this process, as a run that the web UI shows.
+
+        A failed run is an outcome, not an exception. Raises ConfigError when the definitions lack the job, UnavailableError
+        when Postgres does not answer, KeyboardInterrupt after an interrupted run was recorded as canceled.
+        """
+        settings = msgspec.structs.replace(self._settings, home=home)
+        with servers(settings) as found, instance(settings, found) as opened, _quiet(settings):
+            job = self._main_job()
+            run = _create_run(opened, job, experiment, self._partition_range(experiment, settings), settings)
+            return _execute(opened, job, run)
+
+    def command(self, arguments: Sequence[str]) -> int:
+        """Any `dagster …` command in the environment of this home. Returns its exit code; ctrl-C is the command's to handle."""
+        with servers(self._settings) as found:
+            prepare_home(self._settings)
+            command = [sys.executable, "-m", "dagster", *arguments]
+            return _call(command, environment(self._settings, found))
+
+    def up(self, *, open_browser: bool = False) -> int:
+        """Start every service, print the addresses, wait for ctrl-C, stop all of it. Returns the exit code."""
+        from orchestration.up import up  # the web stack is of no use to `run`
+
+        with servers(self._settings) as found:
+            prepare_home(self._settings)
+            return up(self._settings, environment(self._settings, found), open_browser=open_browser)
+
+    def _definitions(self) -> ModuleType:
+        return importlib.import_module(self._module)
+
+    def _main_job(self) -> ReconstructableJob:
+        module = self._definitions()
+        if not hasattr(module, "defs"):
+            raise ConfigError(f"The module {self._module} has no `defs`. Define `defs = Definitions(…)` there.")
+        repository = ReconstructableRepository.for_module(self._module, "defs", working_directory=str(PROJECT))
+        if not repository.get_definition().has_job(MAIN_JOB):
+            raise ConfigError(f"The module {self._module} defines no job named {MAIN_JOB!r}. Add it to `defs`.")
+        return repository.get_reconstructable_job(MAIN_JOB)
+
+    def _partition_range(self, experiment: Experiment, settings: Settings) -> tuple[str, str] | None:
+        find = getattr(self._definitions(), "partition_range", None)
+        return find(experiment, settings) if find else None
+
+
+def experiment_config(experiment: Experiment) -> dict[str, object]:
+    """Run config that hands `experiment` to the resource of that name."""
+    text = msgspec.yaml.encode(experiment).decode()
+    return {"resources": {"experiment": {"config": {"yaml_text": text}}}}
+
+
+def range_tags(months: tuple[str, str] | None) -> dict[str, str]:
+    """Tags that make one run of all months from the first to the last."""
+    return {} if months is None else {RANGE_START: months[0], RANGE_END: months[1]}
+
+
+def _create_run(
+    opened: DagsterInstance, job: ReconstructableJob, experiment: Experiment, months: tuple[str, str] | None, settings: Settings
+) -> DagsterRun:
+    definition = job.get_definition()
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), "__repository__")
+    return opened.create_run_for_job(
+        job_def=definition,
+        run_config={**experiment_config(experiment), **_console(settings)},
+        tags={**definition.run_tags, **range_tags(months), PROCESS_TAG: this_process(), "tidemill/experiment": experiment.name},
+        job_code_origin=job.get_python_origin(),
+        # The name under which `up` serves the same definitions, so that the web UI links the run to its job.
+        remote_job_origin=RemoteJobOrigin(repository, MAIN_JOB),
+    )
+
+
+def _console(settings: Settings) -> Mapping[str, object]:
+    """Dagster's own log lines on the terminal, which are for those who asked for them; the event log has them all."""
+    level = "DEBUG" if settings.log_level == "debug" else "CRITICAL"
+    return {"loggers": {"console": {"config": {"log_level": level}}}}
+
+
+def _execute(opened: DagsterInstance, job: ReconstructableJob, run: DagsterRun) -> RunOutcome:
+    record = Record()
+    interrupted = False
+    with Progress() as progress:
+        try:
+            for event in execute_run_iterator(job, run, opened):
+                record.add(event)
+                progress.show(event)
+        except DagsterExecutionInterruptedError:
+            interrupted = True
+    if interrupted or record.canceled:
+        raise KeyboardInterrupt
+    finished = opened.get_run_by_id(run.run_id)
+    return record.outcome(run.run_id, succeeded=finished is not None and finished.is_success)
+
+
+@contextmanager
+def _quiet(settings: Settings) -> Iterator[None]:
+    """Without Dagster's remarks about its own interfaces, unless they were asked for."""
+    logger = logging.getLogger("dagster")
+    level = logger.level
+    with warnings.catch_warnings():
+        if settings.log_level != "debug":
+            warnings.simplefilter("ignore", BetaWarning)
+            warnings.simplefilter("ignore", PreviewWarning)
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _call(command: Sequence[str], values: Mapping[str, str]) -> int:
+    import os
+
+    process = subprocess.Popen(command, env={**os.environ, **values})  # nosec B603  # arguments are a list, no shell
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the terminal sent it to the command too, which ends in its own way
+            continue

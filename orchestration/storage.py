@@ -1,0 +1,174 @@
+"""Dagster's Postgres storage with a connection pool.
+
+The stock storage opens a connection for every operation, which is most of what an asset costs. Here the run, event log and
+schedule storages of a process share one pool, and what a run over many partitions plans is one event per asset instead of one
+per partition (docs/decisions/0010-pooled-dagster-storage.md).
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+from weakref import WeakSet
+
+import sqlalchemy
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+from dagster_postgres.utils import pg_url_from_config
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tidemill.config import Secret
+from tidemill.domain.errors import ConfigError
+
+SCHEMA = "dagster"
+KEPT_CONNECTIONS, MOST_CONNECTIONS = 2, 10
+# Any constant does, as long as nobody else locks it: serialises the creation of tables by processes that start together.
+_CREATION_LOCK = 7_411_030
+
+
+def dagster_dsn(dsn: Secret, schema: str = SCHEMA) -> Secret:
+    """`dsn` with `schema` as its search path, so that Dagster's tables and ours share one database without meeting.
+
+    Raises ConfigError when `dsn` is not a Postgres address.
+    """
+    try:
+        url = make_url(dsn.reveal())
+    except ArgumentError as exc:
+        raise ConfigError(
+            "TIDEMILL_POSTGRES_DSN is not an address. It has the form postgresql://user:password@host:port/database."
+        ) from exc
+    options = " ".join(filter(None, (_option(url), f"-csearch_path={schema}")))
+    url = url.set(drivername="postgresql").update_query_dict({"options": options})
+    return Secret(url.render_as_string(hide_password=False))
+
+
+def _option(url: URL) -> str:
+    options = url.query.get("options", "")
+    return options if isinstance(options, str) else " ".join(options)
+
+
+class Pool:
+    """One engine for the three storages of a process. Connections are checked before use, so a restarted server is no error."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = sqlalchemy.create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=KEPT_CONNECTIONS,
+            max_overflow=MOST_CONNECTIONS - KEPT_CONNECTIONS,
+            pool_pre_ping=True,
+            pool_use_lifo=True,
+        )
+        self._statement_timeout: int | None = None
+        _POOLS.add(self)
+
+    def limit_statements(self, milliseconds: int) -> None:
+        """Connections opened from now on give up a statement after so long; those at hand are replaced."""
+        if self._statement_timeout is None:
+            sqlalchemy.event.listen(self.engine, "connect", self._set_timeout)
+        self._statement_timeout = milliseconds
+        self.engine.dispose()
+
+    def _set_timeout(self, connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('statement_timeout', %s, false)", (str(self._statement_timeout),))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def forget(self) -> None:
+        """Drop connections without closing them: they belong to the parent of this forked process."""
+        self.engine.dispose(close=False)
+
+
+_POOLS: WeakSet[Pool] = WeakSet()
+
+
+def _forget_connections() -> None:
+    for pool in list(_POOLS):
+        pool.forget()
+
+
+os.register_at_fork(after_in_child=_forget_connections)
+
+
+class _OnPool:
+    """What the three storages have in common: the stock constructor without its look at the tables, then the shared engine."""
+
+    _engine: sqlalchemy.Engine
+
+    def __init__(self, postgres_url: str, pool: Pool) -> None:
+        super().__init__(postgres_url, should_autocreate_tables=False)  # type: ignore[call-arg]  # the stock storage beside this mixin
+        self._pool, self._engine = pool, pool.engine
+
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        """Take the timeout (milliseconds) only: the stock storages make an engine of their own here, ours has its pool."""
+        self._pool.limit_statements(statement_timeout)
+
+    def dispose(self) -> None:
+        super().dispose()  # type: ignore[misc]  # as above
+        self._pool.close()
+
+
+class PooledRunStorage(_OnPool, PostgresRunStorage):
+    """Run storage on a shared pool."""
+
+
+class PooledScheduleStorage(_OnPool, PostgresScheduleStorage):
+    """Schedule storage on a shared pool."""
+
+
+class PooledEventLogStorage(_OnPool, PostgresEventLogStorage):
+    """Event log on a shared pool."""
+
+    @property
+    def supports_partition_subset_in_asset_materialization_planned_events(self) -> bool:
+        """One planned event for all partitions of an asset. The price: a failed run marks no single partition as failed."""
+        return True
+
+
+class PooledPostgresStorage(DagsterPostgresStorage):
+    """What `dagster.yaml` names under `storage: {custom: …}`; configured as Dagster's own `storage: {postgres: …}`."""
+
+    def __init__(
+        self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: ConfigurableClassData | None = None
+    ) -> None:
+        super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
+        pool = Pool(postgres_url)
+        if should_autocreate_tables:
+            _create_missing_tables(postgres_url, pool)
+        self._run_storage = PooledRunStorage(postgres_url, pool)
+        self._event_log_storage = PooledEventLogStorage(postgres_url, pool)
+        self._schedule_storage = PooledScheduleStorage(postgres_url, pool)
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        return cls(pg_url_from_config(config_value), config_value.get("should_autocreate_tables", True), inst_data)
+
+
+def _create_missing_tables(postgres_url: str, pool: Pool) -> None:
+    with pool.engine.connect() as connection:
+        if _tables_exist(connection):
+            return
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _CREATION_LOCK})
+        try:
+            connection.execute(sqlalchemy.schema.CreateSchema(_schema(postgres_url), if_not_exists=True))
+            # The stock constructors create and stamp what is missing.
+            for storage in (PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage):
+                storage(postgres_url, should_autocreate_tables=True)
+        finally:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": _CREATION_LOCK})
+
+
+def _tables_exist(connection: Connection) -> bool:
+    names = ["runs", "instance_info", "event_logs", "jobs"]
+    query = sqlalchemy.text("SELECT count(to_regclass(name)) FROM unnest(:names) AS name")
+    return int(connection.execute(query, {"names": names}).scalar_one()) == len(names)
+
+
+def _schema(postgres_url: str) -> str:
+    """The schema that `postgres_url` selects by its search path; `public` without one."""
+    for option in _option(make_url(postgres_url)).split():
+        if option.startswith("-csearch_path="):
+            return option.removeprefix("-csearch_path=").split(",")[0]
+    return "public"

@@ -1,0 +1,192 @@
+"""Bars from files: one CSV or Parquet file, or a folder of them, streamed so that memory does not grow with the file."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from tidemill.config import Settings
+from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.intervals import Interval
+from tidemill.domain.market import Calendar, Instrument, slug, valid_symbol
+from tidemill.market.calendars import infer_calendar
+from tidemill.market.raw_bars import match_columns, raw_bars
+from tidemill.market.tables import is_table, stem, table_chunks, table_columns
+
+_SAMPLE_ROWS = 5_000
+_SAMPLE_FILES = 8
+# A grid is believed when half of at least so many steps agree; fewer rows fit any interval.
+_MIN_STEPS = 8
+_STOCK_BORROW_BPS = 50.0
+
+
+class FileSource:
+    """A `BarSource` over a file or folder.
+
+    Files whose bars lie on another grid than the interval asked for are left out; `notes` says which. Raises InputError for
+    a path without tables, and for an interval that none of the files has, naming those that they have.
+    """
+
+    def __init__(self, path: Path | str, settings: Settings | None = None) -> None:
+        del settings  # every source is made the same way; files need none
+        self._path = Path(path).expanduser()
+        self._files = _tables_at(self._path)
+        self._venue = slug(self._path.resolve().name if self._path.is_dir() else stem(self._path))
+        self._grids: dict[Path, Interval | None] = {}
+        self._inferred: Calendar | None = None
+        self._symbols: tuple[str, ...] | None = None
+        self.notes: list[str] = []
+
+    @property
+    def venue(self) -> str:
+        """Slug of the folder's or file's name."""
+        return self._venue
+
+    async def instruments(self, symbols: Sequence[str]) -> list[Instrument]:
+        """Instruments of `symbols`, of all when empty.
+
+        The calendar is inferred from the open times; what follows New York's is taken for a stock that can be borrowed at
+        50 bps a year, everything else for spot, which is long only.
+        """
+        known = await asyncio.to_thread(self._known_symbols)
+        self._refuse_unknown(symbols, known)
+        calendar = await asyncio.to_thread(self._calendar)
+        stock = calendar is Calendar.XNYS
+        return [
+            Instrument(
+                venue=self._venue,
+                symbol=symbol,
+                calendar=calendar,
+                can_short=stock,
+                borrow_bps=_STOCK_BORROW_BPS if stock else 0.0,
+            )
+            for symbol in (symbols or [name for name in known if _usable(name)])
+        ]
+
+    async def bars(
+        self, symbols: Sequence[str], interval: Interval, start: datetime | None, end: datetime | None
+    ) -> AsyncIterator[pl.DataFrame]:
+        """Raw bars with start ≤ open_time < end; rows whose time cannot be read come too, so that they are counted."""
+        if symbols:
+            self._refuse_unknown(symbols, await asyncio.to_thread(self._known_symbols))
+        files = await asyncio.to_thread(self._chosen, interval)
+        stream = self._stream(files, symbols, interval, start, end)
+        while (frame := await asyncio.to_thread(next, stream, None)) is not None:
+            yield frame
+
+    async def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    def _stream(
+        self, files: list[Path], symbols: Sequence[str], interval: Interval, start: datetime | None, end: datetime | None
+    ) -> Iterator[pl.DataFrame]:
+        wanted, time = pl.lit(True), pl.col("open_time")
+        if symbols:
+            wanted = wanted & pl.col("symbol").is_in(list(symbols))
+        if start is not None:
+            wanted = wanted & (time.is_null() | (time >= start))
+        if end is not None:
+            wanted = wanted & (time.is_null() | (time < end))
+        for file in files:
+            for frame in _raw_chunks(file, interval):
+                kept = frame.filter(wanted) if symbols or start or end else frame
+                if kept.height:
+                    yield kept
+
+    def _chosen(self, interval: Interval) -> list[Path]:
+        chosen = [file for file in self._files if self._grid_of(file) in (interval, None)]
+        others = sorted({str(grid): grid for grid in self._grids.values() if grid is not None}.values())
+        if not chosen:
+            found = ", ".join(str(grid) for grid in others)
+            raise InputError(f"{self._path} holds no {interval} bars, only {found}. Ask for one of these intervals.")
+        left_out = [f"{file.name} ({self._grids[file]})" for file in self._files if file not in chosen]
+        self.notes = [f"Left out, since they do not hold {interval} bars: {', '.join(left_out)}."] if left_out else []
+        return chosen
+
+    def _known_symbols(self) -> tuple[str, ...]:
+        if self._symbols is None:
+            names: set[str] = set()
+            for file in self._files:
+                names |= _symbols_in(file)
+            self._symbols = tuple(sorted(names))
+        return self._symbols
+
+    def _refuse_unknown(self, symbols: Sequence[str], known: tuple[str, ...]) -> None:
+        there = set(known)
+        for symbol in symbols:
+            if symbol not in there:
+                raise UnknownNameError("symbol", symbol, known, hint=f"They are those of {self._path}.")
+
+    def _calendar(self) -> Calendar:
+        """Inferred from the first rows of the first files that share a grid, once."""
+        if self._inferred is None:
+            files = self._files[:_SAMPLE_FILES]
+            grid = next(filter(None, map(self._grid_of, files)), Interval.parse("1d"))
+            alike = [file for file in files if self._grid_of(file) in (grid, None)]
+            self._inferred = infer_calendar(pl.concat([_sample(file, grid).select("open_time") for file in alike]), grid)
+        return self._inferred
+
+    def _grid_of(self, file: Path) -> Interval | None:
+        if file not in self._grids:
+            self._grids[file] = _grid(file)
+        return self._grids[file]
+
+
+def _tables_at(path: Path) -> list[Path]:
+    if not path.exists():
+        raise InputError(f"There is no file or folder {path}. Correct the path.")
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if is_table(file) and file.is_file() and not file.name.startswith("."))
+        if not files:
+            raise InputError(f"The folder {path} holds no .csv, .csv.gz or .parquet file. Give another folder.")
+        return files
+    if not is_table(path):
+        raise InputError(f"{path} is not a .csv, .csv.gz, .parquet or .pq file. Convert it to one of these.")
+    return [path]
+
+
+def _usable(symbol: str) -> bool:
+    try:
+        valid_symbol(symbol)
+    except InputError:
+        return False
+    return True
+
+
+def _raw_chunks(file: Path, interval: Interval | None, rows: int | None = None) -> Iterator[pl.DataFrame]:
+    matched = match_columns(table_columns(file), file)
+    symbol = stem(file)
+    if "symbol" not in matched and not _usable(symbol):
+        raise InputError(
+            f"{file} has no symbol column and its name {symbol[:40]!r} is no symbol. Add the column or rename the file."
+        )
+    for chunk in table_chunks(file, list(matched.values()), rows=rows):
+        yield raw_bars(chunk, matched, symbol=symbol, interval=interval)
+
+
+def _sample(file: Path, interval: Interval | None) -> pl.DataFrame:
+    return pl.concat(_raw_chunks(file, interval, rows=_SAMPLE_ROWS))
+
+
+def _grid(file: Path) -> Interval | None:
+    """The spacing of most neighbouring bars in the first rows; None where too few rows agree on one."""
+    step = pl.col("open_time").diff().over("symbol").dt.total_microseconds()
+    head = _sample(file, None).drop_nulls("open_time").sort("symbol", "open_time")
+    steps = head.select(step.alias("step")).filter(pl.col("step") > 0)["step"]
+    if steps.len() < _MIN_STEPS:
+        return None
+    (common, count), *_ = Counter(steps.to_list()).most_common(1)
+    return Interval(common // 1_000_000) if 2 * count >= steps.len() and common % 1_000_000 == 0 else None
+
+
+def _symbols_in(file: Path) -> set[str]:
+    matched = match_columns(table_columns(file), file)
+    if "symbol" not in matched:
+        return {stem(file)}
+    names: set[str] = set()
+    for chunk in table_chunks(file, [matched["symbol"]]):
+        names.update(chunk[matched["symbol"]].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list())
+    return names

@@ -1,0 +1,169 @@
+"""From a table with its own column names and cell texts to typed raw bars.
+
+A cell that cannot be read costs the cell, never the line.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.intervals import Interval
+from tidemill.market.tables import EXTRA_CELL
+
+# What the columns may be called, in order of preference; compared in lower case, a blank counts as an underscore.
+COLUMN_NAMES: dict[str, tuple[str, ...]] = {
+    "symbol": ("symbol", "ticker"),
+    "open_time": ("open_time", "ts", "timestamp", "datetime", "date", "time"),
+    "open": ("open",),
+    "high": ("high",),
+    "low": ("low",),
+    "close": ("close",),
+    "volume": ("volume",),
+    "quote_volume": ("quote_volume",),
+    "adjusted_close": ("adjusted_close", "adj_close", "adjclose"),
+}
+NUMBERS = ("open", "high", "low", "close", "volume", "quote_volume", "adjusted_close")
+_OPTIONAL = {"symbol", "quote_volume", "adjusted_close"}
+_TIME = pl.Datetime("us", "UTC")
+_NULL_TEXTS = ["", "null", "na", "n/a", "none"]
+# Epoch counts tell their unit by size: 1e11 s is the year 5138, 1e11 ms is 1973.
+_EPOCH_UNITS = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))
+_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y/%m/%d", "%Y%m%d")
+_ZONED_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%d %H:%M%z")
+_ZONED_MIDNIGHT = r"^(\d{4}-\d{2}-\d{2}) 00:00(?::00(?:\.0+)?)?[+-]\d{2}:?\d{2}$"
+
+
+def match_columns(names: Sequence[str], path: Path) -> dict[str, str]:
+    """Which of `names` holds which column of raw bars. InputError names what is missing and what was found."""
+    found = {name.strip().lower().replace(" ", "_"): name for name in reversed(names)}
+    matched = {}
+    for target, choices in COLUMN_NAMES.items():
+        given = next((found[choice] for choice in choices if choice in found), None)
+        if given is not None:
+            matched[target] = given
+    missing = [target for target in COLUMN_NAMES if target not in matched and target not in _OPTIONAL]
+    if missing:
+        shown = ", ".join(repr(name[:40]) for name in names[:16]) or "none"
+        wanted = ", ".join("open_time (or date, ts)" if name == "open_time" else name for name in missing)
+        raise InputError(f"{path} lacks the column{'s'[: len(missing) > 1]} {wanted}. Found: {shown}.")
+    return matched
+
+
+def raw_bars(chunk: pl.DataFrame, matched: dict[str, str], *, symbol: str, interval: Interval | None) -> pl.DataFrame:
+    """Typed raw bars of a chunk: `symbol, open_time, open, high, low, close, volume`, the optional columns that it has,
+    `source_line` and `unreadable` (the first cell that could not be read, null where all could).
+
+    symbol: for tables without such a column. interval: from a day up, a zoned midnight means its date. Times without zone
+    are UTC.
+    """
+    values: list[pl.Series] = []
+    faults: list[pl.Series] = []
+    for target, given in matched.items():
+        cells = chunk[given]
+        read = _symbols(cells) if target == "symbol" else _times(cells, interval) if target == "open_time" else _numbers(cells)
+        values.append(read.alias(target))
+        faults += _faults(target, cells, read)
+    if "symbol" not in matched:
+        values.insert(0, pl.Series("symbol", [symbol], dtype=pl.String).new_from_index(0, chunk.height))
+    if EXTRA_CELL in chunk.columns and chunk[EXTRA_CELL].null_count() < chunk.height:
+        faults.append(
+            chunk.select(pl.when(pl.col(EXTRA_CELL).is_not_null()).then(pl.lit("too many cells")).alias("extra"))["extra"]
+        )
+    return pl.DataFrame([*values, chunk["source_line"], _first_fault(faults, chunk.height)])
+
+
+def _first_fault(faults: list[pl.Series], height: int) -> pl.Series:
+    if not faults:
+        return pl.Series("unreadable", [None], dtype=pl.String).new_from_index(0, height)
+    named = pl.DataFrame([fault.alias(str(position)) for position, fault in enumerate(faults)])
+    return named.select(pl.coalesce(pl.all()).alias("unreadable"))["unreadable"]
+
+
+def _faults(target: str, cells: pl.Series, read: pl.Series) -> list[pl.Series]:
+    """At most one series of texts like `close: 'abc'`, null where the cell was read or was empty."""
+    if read.null_count() == cells.null_count():
+        return []
+    text = cells.cast(pl.String, strict=False)
+    # polars 2.1 panics when it formats columns that are chunked differently
+    frame = pl.DataFrame([text.alias("text"), read.is_null().alias("lost")]).rechunk()
+    empty = pl.col("text").is_null() | pl.col("text").str.strip_chars().str.to_lowercase().is_in(_NULL_TEXTS)
+    shown = pl.format("{}: '{}'", pl.lit(target), pl.col("text").str.slice(0, 40))
+    return [frame.select(pl.when(pl.col("lost") & ~empty).then(shown).alias("fault"))["fault"]]
+
+
+def _symbols(cells: pl.Series) -> pl.Series:
+    text = cells.cast(pl.String, strict=False)
+    return text.str.strip_chars() if cells.dtype == pl.String else text
+
+
+def _numbers(cells: pl.Series) -> pl.Series:
+    if cells.dtype != pl.String:
+        return cells.cast(pl.Float64, strict=False)
+    read = cells.cast(pl.Float64, strict=False)
+    if read.null_count() > cells.null_count():  # blanks around numbers are rare and cost a pass
+        read = cells.str.strip_chars().cast(pl.Float64, strict=False)
+    return read
+
+
+def _times(cells: pl.Series, interval: Interval | None) -> pl.Series:
+    daily = interval is not None and interval.seconds >= 86_400
+    dtype = cells.dtype
+    if isinstance(dtype, pl.Datetime):
+        return _zoned(cells, dtype, daily)
+    if dtype == pl.Date:
+        return cells.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    if dtype.is_numeric():
+        return _epoch(cells.cast(pl.Float64) if dtype.is_float() else cells.cast(pl.Int64, strict=False))
+    if dtype == pl.String:
+        return _time_texts(cells.str.strip_chars(), daily)
+    return pl.Series("open_time", [None], dtype=_TIME).new_from_index(0, cells.len())
+
+
+def _zoned(cells: pl.Series, dtype: pl.Datetime, daily: bool) -> pl.Series:
+    fine = cells.dt.cast_time_unit("us")
+    if dtype.time_zone is None:
+        return fine.dt.replace_time_zone("UTC")
+    if not daily or dtype.time_zone == "UTC":
+        return fine.dt.convert_time_zone("UTC")
+    local = fine.dt.replace_time_zone(None)
+    frame = pl.DataFrame({"local": local, "utc": fine.dt.convert_time_zone("UTC")})
+    at_midnight = pl.col("local") == pl.col("local").dt.truncate("1d")
+    return frame.select(pl.when(at_midnight).then(pl.col("local").dt.replace_time_zone("UTC")).otherwise("utc").alias("t"))["t"]
+
+
+def _epoch(counts: pl.Series) -> pl.Series:
+    """Epoch counts in s, ms, us or ns, told apart by their size, value by value."""
+    value = pl.col("count")
+    micros = (value // 1_000).cast(pl.Int64, strict=False)
+    for ceiling, factor in reversed(_EPOCH_UNITS):
+        micros = pl.when(value.abs() < ceiling).then((value * factor).cast(pl.Int64, strict=False)).otherwise(micros)
+    return pl.DataFrame({"count": counts}).select(micros.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("t"))["t"]
+
+
+def _time_texts(texts: pl.Series, daily: bool) -> pl.Series:
+    """ISO 8601 dates and times, with or without zone, and epoch counts. Stops at the format that reads what was left."""
+    lacking = texts.null_count()
+    read = _strptime(texts, "%Y-%m-%d")
+    if read.null_count() == lacking:
+        return read
+    plain = texts.str.replace(r"^(\d{4}-\d{2}-\d{2})[Tt]", "$1 ").str.replace(r"\s*(?:[Zz]|UTC)$", "+00:00")
+    if daily:
+        plain = plain.str.replace(_ZONED_MIDNIGHT, "$1")
+    for pattern in (*_FORMATS, *_ZONED_FORMATS):
+        read = read.zip_with(read.is_not_null(), _strptime(plain, pattern))
+        if read.null_count() == lacking:
+            return read
+    counts = plain.str.extract(r"^(-?\d{9,19}(?:\.\d+)?)$")
+    if counts.null_count() == counts.len():
+        return read
+    whole = counts.cast(pl.Int64, strict=False)
+    numbers = whole if whole.null_count() == counts.null_count() else counts.cast(pl.Float64, strict=False)
+    return read.zip_with(read.is_not_null(), _epoch(numbers))
+
+
+def _strptime(texts: pl.Series, pattern: str) -> pl.Series:
+    if pattern.endswith("%z"):
+        return texts.str.strptime(_TIME, pattern, strict=False)
+    return texts.str.strptime(pl.Datetime("us"), pattern, strict=False).dt.replace_time_zone("UTC")

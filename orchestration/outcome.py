@@ -3,13 +3,19 @@
 from collections.abc import Iterable
 
 from dagster import AssetCheckEvaluation, DagsterEvent, DagsterEventType
-from dagster._core.execution.plan.objects import StepFailureData
+from dagster._core.execution.plan.objects import ErrorSource, StepFailureData
 from dagster_shared.error import SerializableErrorInfo
 
 from tidemill.domain.errors import TidemillError
 from tidemill.domain.ports import RunOutcome
 
 WORKED = "worked"
+
+
+def was_interrupted(event: DagsterEvent) -> bool:
+    """Whether this is the failure of a step by ctrl-C, SIGTERM or the web UI's "Terminate"."""
+    data = event.event_specific_data
+    return isinstance(data, StepFailureData) and data.error_source is ErrorSource.INTERRUPT
 
 
 class Record:
@@ -30,7 +36,7 @@ class Record:
             self._add_materialization(step, event)
         elif kind is DagsterEventType.ASSET_CHECK_EVALUATION:
             self._checks.append((step, event.asset_check_evaluation_data))
-        elif kind in (DagsterEventType.RUN_CANCELED, DagsterEventType.RUN_CANCELING):
+        elif kind is DagsterEventType.RUN_CANCELED:
             self._canceled = True
         elif event.is_failure:
             self._add_failure(step, event)
@@ -45,14 +51,9 @@ class Record:
         assets[name] = assets.get(name, False) or worked
 
     def _add_failure(self, step: str, event: DagsterEvent) -> None:
-        data = event.event_specific_data
-        error = data.error if isinstance(data, StepFailureData) else getattr(data, "error", None)
+        error = getattr(event.event_specific_data, "error", None)
         if error is not None:
             self._errors.append((step, error))
-
-    @property
-    def canceled(self) -> bool:
-        return self._canceled
 
     def outcome(self, run_id: str, *, succeeded: bool) -> RunOutcome:
         return RunOutcome(

@@ -11,14 +11,14 @@ from pathlib import Path
 from types import ModuleType
 
 import msgspec
-from dagster import BetaWarning, DagsterExecutionInterruptedError, DagsterInstance, DagsterRun, PreviewWarning
+from dagster import BetaWarning, DagsterInstance, DagsterRun, DagsterRunStatus, PreviewWarning
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from orchestration.instance import PROJECT, environment, instance, prepare_home
 from orchestration.launcher import PROCESS_TAG, this_process
-from orchestration.outcome import Record
+from orchestration.outcome import Record, was_interrupted
 from orchestration.progress import Progress
 from tidemill.config import Settings, load_settings
 from tidemill.domain.errors import ConfigError
@@ -122,16 +122,22 @@ def _execute(opened: DagsterInstance, job: ReconstructableJob, run: DagsterRun) 
     record = Record()
     interrupted = False
     with Progress() as progress:
-        try:
-            for event in execute_run_iterator(job, run, opened):
-                record.add(event)
-                progress.show(event)
-        except DagsterExecutionInterruptedError:
-            interrupted = True
-    if interrupted or record.canceled:
+        for event in execute_run_iterator(job, run, opened):
+            record.add(event)
+            progress.show(event)
+            if was_interrupted(event) and not _is_canceling(opened, run):
+                # Without this Dagster takes ctrl-C for an unexplained failure; with it the run ends as canceled.
+                opened.report_run_canceling(run, message="Interrupted at the terminal.")
+                interrupted = True
+    if interrupted:
         raise KeyboardInterrupt
     finished = opened.get_run_by_id(run.run_id)
     return record.outcome(run.run_id, succeeded=finished is not None and finished.is_success)
+
+
+def _is_canceling(opened: DagsterInstance, run: DagsterRun) -> bool:
+    now = opened.get_run_by_id(run.run_id)
+    return now is not None and now.status is DagsterRunStatus.CANCELING
 
 
 @contextmanager

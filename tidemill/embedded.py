@@ -6,19 +6,21 @@ gone, however it went. To attach to running ones takes a lock, two small files a
 """
 
 import os
-import select
+import selectors
+import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 
 from tidemill.config import Secret, Settings
 from tidemill.domain.errors import ConfigError, DeadlineError, IntegrityError, StopError, TidemillError, UnavailableError
-from tidemill.keeper.folder import SERVERS, Folder, State, existing, explained, locate
+from tidemill.keeper.failures import explained
+from tidemill.keeper.folder import SERVERS, Folder, State, existing, locate
 from tidemill.keeper.processes import open_lock, try_lock
 
 # Crash recovery of 2 GB of log on a slow disk ends well within this.
@@ -74,12 +76,13 @@ def stop(settings: Settings, seconds: float = 90.0) -> bool:
     try:
         if not try_lock(hold):
             return False
-        state = folder.state()
-        if state is not None and _is_of(folder, state):
-            import signal
-
-            state.keeper.send(signal.SIGTERM)
-        return _wait_for_lock(folder, seconds)
+        with explained(settings.home):
+            if _orphaned(folder):
+                _launch(folder, settings)
+            state = folder.state()
+            if state is not None and _is_of(folder, state):
+                state.keeper.send(signal.SIGTERM)
+            return _wait_for_lock(folder, seconds)
     finally:
         os.close(hold)
 
@@ -163,9 +166,8 @@ def _launch(folder: Folder, settings: Settings) -> None:
     finally:
         os.close(lock)
     if not answer:
-        raise UnavailableError(
-            f"The keeper of the servers in {folder.root} died while it started. Try again; its log is keeper.log there."
-        )
+        last = folder.log_of("keeper").read_text(errors="replace").strip().rpartition("\n")[2] or "it did not say why"
+        raise UnavailableError(f"The keeper of the servers in {folder.root} died while it started: {last}. Try again.")
     said: dict[str, str] = msgspec.json.decode(answer, type=dict[str, str])
     if said["text"]:
         raise _ERRORS.get(said["error"], UnavailableError)(said["text"])
@@ -173,6 +175,8 @@ def _launch(folder: Folder, settings: Settings) -> None:
 
 def _word_of_keeper(folder: Folder, request: bytes, lock: int) -> bytes:
     """Run the keeper's process, which detaches itself, and read what it reports; empty when it died before it could."""
+    import subprocess
+
     command = [sys.executable, "-P", "-m", "tidemill.keeper.main"]
     with (
         open(folder.log_of("keeper"), "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as log,
@@ -182,12 +186,15 @@ def _word_of_keeper(folder: Folder, request: bytes, lock: int) -> bytes:
     ):
         if keeper.stdin is None or keeper.stdout is None:
             return b""
-        keeper.stdin.write(request)
-        keeper.stdin.close()
-        if not select.select([keeper.stdout], [], [], START_SECONDS)[0]:
-            raise DeadlineError(
-                f"The servers in {folder.root} did not start within {START_SECONDS:.0f} s. Look at the logs there."
-            )
+        with suppress(BrokenPipeError):
+            keeper.stdin.write(request)
+            keeper.stdin.close()
+        with selectors.DefaultSelector() as selector:
+            selector.register(keeper.stdout, selectors.EVENT_READ)
+            if not selector.select(START_SECONDS):
+                raise DeadlineError(
+                    f"The servers in {folder.root} did not start within {START_SECONDS:.0f} s. Look at the logs there."
+                )
         return keeper.stdout.read()
 
 
@@ -210,8 +217,21 @@ def _addresses(folder: Folder, state: State) -> dict[str, Secret]:
 def _leave_to_keeper(folder: Folder, settings: Settings) -> None:
     """If the keeper was killed while we held its servers, nobody would stop them: start one, which adopts them."""
     with suppress(OSError, TidemillError):
-        state = folder.state()
-        if state is None or not _is_of(folder, state) or state.keeper.alive():
-            return
-        if any(running.process.alive() for running in state.running.values()):
+        if _orphaned(folder):
             _launch(folder, settings)
+
+
+def _orphaned(folder: Folder) -> bool:
+    """Whether servers run that no keeper watches."""
+    state = folder.state()
+    if state is None or (_is_of(folder, state) and state.keeper.alive()):
+        return False
+    return any(_is_held(folder.lock_of(name)) for name in SERVERS)
+
+
+def _is_held(path: Path) -> bool:
+    lock = open_lock(path)
+    try:
+        return not try_lock(lock)
+    finally:
+        os.close(lock)

@@ -33,8 +33,8 @@ class Account(msgspec.Struct, frozen=True):
             return cls(NOBODY, NOBODY, True)
         return cls(os.geteuid(), os.getegid(), False)
 
-    def _options(self) -> dict[str, Any]:
-        shared: dict[str, Any] = {"cwd": "/", "env": _ENVIRONMENT, "umask": 0o077}
+    def _options(self, folder: Path = Path("/")) -> dict[str, Any]:
+        shared: dict[str, Any] = {"cwd": folder, "env": _ENVIRONMENT, "umask": 0o077}
         return shared | ({"user": self.uid, "group": self.gid, "extra_groups": []} if self.dropped else {})
 
     def run(self, command: Sequence[str], text: str = "", timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
@@ -51,14 +51,14 @@ class Account(msgspec.Struct, frozen=True):
         )
 
     def start(
-        self, command: Sequence[str], log: IO[bytes], text: str = "", keep: Sequence[int] = ()
+        self, command: Sequence[str], folder: Path, log: IO[bytes], keep: int, text: str = ""
     ) -> "subprocess.Popen[bytes]":
-        """Start a server as this account. `text` is its standard input; it and its children inherit the descriptors `keep`."""
+        """Start a server in its folder. It and its children inherit the descriptor `keep`; `text` is its standard input."""
         source, sink = os.pipe()
         try:
             os.write(sink, text.encode())
             os.close(sink)
-            return subprocess.Popen(command, stdin=source, stdout=log, stderr=log, pass_fds=tuple(keep), **self._options())
+            return subprocess.Popen(command, stdin=source, stdout=log, stderr=log, pass_fds=(keep,), **self._options(folder))
         finally:
             os.close(source)
 
@@ -110,5 +110,6 @@ def _copy(trees: Sequence[Path], target: Path) -> None:
     for tree in trees:
         shutil.copytree(tree, partial / tree.name, ignore=shutil.ignore_patterns("include", "*.py", "*.pyc", "__pycache__"))
     for folder, _, _ in os.walk(partial):
-        os.chmod(folder, 0o755)  # the umask of who installed them may have closed them to others
+        # The umask of who installed them may have closed them to others.
+        os.chmod(folder, 0o755)  # nosec B103: programs, to be run by another user
     os.rename(partial, target)

@@ -10,19 +10,15 @@
     postgres/, redis/      the servers' own folders
 """
 
-import errno
 import fcntl
-import hashlib
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from tidemill.domain.errors import ConfigError, StopError
+from tidemill.domain.errors import ConfigError
+from tidemill.keeper.failures import explained
 from tidemill.keeper.processes import Process, open_lock
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -93,6 +89,8 @@ class Folder:
         return _read(self.root / "credentials.json", Credentials)
 
     def new_credentials(self) -> Credentials:
+        import secrets
+
         made = Credentials(postgres=secrets.token_urlsafe(24), redis=secrets.token_urlsafe(24))
         _replace(self.root / "credentials.json", msgspec.json.encode(made))
         return made
@@ -162,6 +160,9 @@ def _as_root(home: Path, link: Path) -> Path:
 
 def _link_new_folder(home: Path, link: Path) -> None:
     """Make the folder outside the home and link to it. What a deleted home left there is set aside, never reused or removed."""
+    import hashlib
+    import secrets
+
     home.mkdir(parents=True, exist_ok=True)
     SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
     lock = open_lock(SYSTEM_FOLDER / "new.lock")
@@ -189,28 +190,3 @@ def _own(home: Path, link: Path, root: Path) -> None:
             f"{home} is a copy of {owner} and would share its database. Remove the link {link} to begin with an empty one."
         )
     _replace(root / "home", os.fsencode(home))
-
-
-@contextmanager
-def explained(home: Path) -> Iterator[None]:
-    """Turns what the file system refuses into one sentence that says what to do."""
-    try:
-        yield
-    except OSError as exc:
-        raise StopError(explanation(exc, home)) from exc
-
-
-def explanation(exc: OSError, home: Path) -> str:
-    """One sentence for a person about a file system error while the servers of `home` were handled."""
-    path = exc.filename if isinstance(exc.filename, str) else str(home)
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return disk_full(Path(path))
-    if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{path} cannot be written ({os.strerror(exc.errno)}). Correct that, or use another TIDEMILL_HOME."
-    return (
-        f"The servers of {home} stumbled: {exc.strerror or exc}: {path}. Correct that, or set TIDEMILL_HOME to another folder."
-    )
-
-
-def disk_full(path: Path) -> str:
-    return f"The disk that holds {path} is full. Free at least 200 MB there, or set TIDEMILL_HOME to a folder on another disk."

@@ -5,12 +5,9 @@ SIGTERM, or when the home is deleted. It is started by `tidemill.embedded`, whic
 keeper's servers are found by the next one through their locks and adopted. Run: `python -P -m tidemill.keeper.main < request`.
 """
 
-import errno
 import os
-import secrets
 import select
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -20,18 +17,16 @@ import msgspec
 
 from tidemill.domain.errors import TidemillError, UnavailableError
 from tidemill.keeper.accounts import Account
-from tidemill.keeper.folder import SERVERS, Folder, Running, State, explanation
-from tidemill.keeper.postgres import Postgres, failure
-from tidemill.keeper.processes import Process, open_lock, processes_in, try_lock, unlock, wait_until
+from tidemill.keeper.failures import explanation
+from tidemill.keeper.folder import SERVERS, Folder, State
+from tidemill.keeper.launching import Server, adopt, gone, kill_rest, launch, reap
+from tidemill.keeper.postgres import Postgres
+from tidemill.keeper.processes import Process, open_lock, try_lock, unlock, wait_until
 from tidemill.keeper.redis import Redis
 
-Server = Postgres | Redis
 LOOP_SECONDS = 0.1
 # A server that dies more often than this within a minute will not be helped by one more start.
 MOST_RESTARTS = 5
-# Below the ranges from which systems take the ports of outgoing connections.
-_PORTS = (15_000, 32_000)
-_LARGEST_LOG = 8_000_000
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -80,7 +75,7 @@ class Keeper:
         """Start or adopt what is wanted or still alive. If one of them cannot start, nothing is left running."""
         try:
             for name in SERVERS:
-                if self._folder.wanted(name).exists() or not self._gone(name):
+                if self._folder.wanted(name).exists() or not gone(self._folder, name):
                     self._start(name)
             self._publish()
         except BaseException:
@@ -122,81 +117,19 @@ class Keeper:
 
     def _start(self, name: str) -> None:
         server = self._servers[name]
-        running = self._adopt(name) or self._launch(server)
+        running = adopt(server, self._folder) or launch(server, self._folder, self._state.ports.get(name))
         now = self._state
         self._state = msgspec.structs.replace(
             now, running={**now.running, name: running}, ports={**now.ports, name: running.port}
         )
-
-    def _launch(self, server: Server) -> Running:
-        """A new process, on the port of last time if that is free. A port that somebody took in between costs one more try."""
-        server.prepare()
-        log = self._folder.log_of(server.name)
-        if log.exists() and log.stat().st_size > _LARGEST_LOG:
-            log.replace(log.with_suffix(".log.1"))
-        output = ""
-        for port in (self._state.ports.get(server.name), None, None, None):
-            chosen = port if port is not None and port_is_free(port) else free_port()
-            written = log.stat().st_size if log.exists() else 0
-            lock = open_lock(self._folder.lock_of(server.name))
-            try_lock(lock)  # free: `_adopt` saw to it
-            try:
-                popen = server.launch(chosen, lock)
-            finally:
-                os.close(lock)  # from here on held by the server's processes alone
-            process = Process.of(popen.pid)
-            if process is not None:
-                if self._becomes_ready(server, process, chosen):
-                    popen.returncode = 0  # it is reaped and watched by pid; silences the destructor's warning
-                    return Running(process, chosen)
-                process.stop(*server.stop_steps)
-            popen.wait()
-            output = log.read_bytes()[written:].decode(errors="replace")
-            if port_is_free(chosen):
-                break
-        raise failure(self._folder, output)
-
-    def _becomes_ready(self, server: Server, process: Process, port: int) -> bool:
-        wait_until(lambda: server.ready(process, port) or not process.alive(), server.ready_seconds)
-        return server.ready(process, port)
-
-    def _adopt(self, name: str) -> Running | None:
-        """The server that a killed keeper left, if it is well; what is left of one that is not is killed."""
-        if self._gone(name):
-            return None
-        server = self._servers[name]
-        left = processes_in(self._folder.data_of(name))
-        pid, port = server.survivor() or (0, 0)
-        for process in left:
-            if process.pid == pid:
-                return Running(process, port)
-        self._kill_rest(name)
-        return None
-
-    def _gone(self, name: str) -> bool:
-        """Whether no process of this server lives, in this container or another."""
-        lock = open_lock(self._folder.lock_of(name))
-        try:
-            return try_lock(lock)
-        finally:
-            os.close(lock)
-
-    def _kill_rest(self, name: str) -> None:
-        """Kill processes in the server's folder that nobody leads any more. UnavailableError when one cannot be reached."""
-        for process in processes_in(self._folder.data_of(name)):
-            process.send(signal.SIGKILL)
-        if not wait_until(lambda: self._gone(name), 10.0):
-            raise UnavailableError(
-                f"Another process, perhaps in another container, runs {name} in {self._folder.root}. Stop it first."
-            )
 
     def _stop(self, name: str) -> None:
         running = self._state.running.get(name)
         if running is not None:
             running.process.stop(*self._servers[name].stop_steps)
             reap(running.process.pid)
-        if not wait_until(lambda: self._gone(name), 5.0):
-            self._kill_rest(name)
+        if not wait_until(lambda: gone(self._folder, name), 5.0):
+            kill_rest(self._folder, name)
 
     def _restart_dead(self) -> None:
         dead = [name for name, running in self._state.running.items() if not running.process.alive()]
@@ -247,33 +180,6 @@ class Keeper:
         """Until something happens to a child, a signal comes, or it is time to look at the locks."""
         if select.select([self._woken], [], [], LOOP_SECONDS)[0]:
             os.read(self._woken, 4096)
-
-
-def reap(pid: int) -> None:
-    """Take away the zombie of a child; an adopted server is no child of ours."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-
-
-def port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as the servers do: a closed connection's TIME_WAIT is no obstacle
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as exc:
-            if exc.errno != errno.EADDRINUSE:
-                raise
-            return False
-    return True
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on, chosen at random so that homes that start at once do not collide."""
-    while not port_is_free(port := _PORTS[0] + secrets.randbelow(_PORTS[1] - _PORTS[0])):
-        pass
-    return port
 
 
 def log(text: str) -> None:

@@ -4,12 +4,15 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 from pathlib import Path
 
-from tidemill.domain.errors import ConfigError, IntegrityError, StopError, UnavailableError
+from tidemill.domain.errors import ConfigError, IntegrityError, TidemillError
 from tidemill.keeper.accounts import Account, reachable
-from tidemill.keeper.folder import Folder, disk_full
+from tidemill.keeper.failures import failure, require_space
+from tidemill.keeper.folder import Folder
 from tidemill.keeper.processes import Process
 
 USER = DATABASE = "tidemill"
@@ -39,6 +42,7 @@ _SETTINGS = {
     "log_checkpoints": "off",
     "logging_collector": "off",
 }
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
 
 
@@ -61,7 +65,7 @@ class Postgres:
         """
         for partial in self._folder.root.glob("postgres.new*"):
             shutil.rmtree(partial)
-        _require_space(self._folder.root, 60 if self._data.exists() else 200)
+        require_space(self._folder.root, 60 if self._data.exists() else 200)
         if not self._data.exists():
             self._initialize()
         elif self._folder.credentials() is None:
@@ -73,16 +77,22 @@ class Postgres:
         """Start it; `keep` is the descriptor of its lock."""
         settings = [f"--{key}={value}" for key, value in {**_SETTINGS, "port": str(port)}.items()]
         with open(self._folder.log_of(self.name), "ab") as log:
-            return self._account.start([str(self._program("postgres")), "-D", str(self._data), *settings], log, keep=(keep,))
+            return self._account.start(
+                [str(self._program("postgres")), "-D", str(self._data), *settings], self._data, log, keep
+            )
 
     def ready(self, process: Process, port: int) -> bool:
         """Whether this process accepts connections on this port, by its own word in postmaster.pid."""
         return self._word() == (process.pid, port, "ready")
 
     def survivor(self) -> tuple[int, int] | None:
-        """Pid and port of a postmaster that says it is ready; whether it lives is for the caller to find out."""
+        """Pid and port of a postmaster that says it is ready, if somebody answers there."""
         word = self._word()
-        return (word[0], word[1]) if word is not None and word[2] == "ready" else None
+        return word[:2] if word is not None and word[2] == "ready" and _answers(word[1]) else None
+
+    def failure(self, output: str) -> TidemillError:
+        """The error for what a program of Postgres wrote before it gave up."""
+        return failure(self._folder.root, output)
 
     def _word(self) -> tuple[int, int, str] | None:
         try:
@@ -128,7 +138,17 @@ class Postgres:
     def _run(self, name: str, *arguments: str, text: str) -> None:
         done = self._account.run([str(self._program(name)), *arguments], text)
         if done.returncode != 0 or "FATAL" in done.stdout or "ERROR" in done.stdout:
-            raise failure(self._folder, done.stdout)
+            raise self.failure(done.stdout)
+
+
+def _answers(port: int) -> bool:
+    """Whether a Postgres on this port reacts. A frozen one accepts connections too; asked for encryption, a live one declines."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2.0) as connection:
+            connection.sendall(_SSL_REQUEST)
+            return connection.recv(1) == b"N"
+    except OSError:
+        return False
 
 
 def wheel() -> Path:
@@ -157,25 +177,3 @@ def _version_of(data: Path) -> str:
 def _copy_name(program: Path) -> str:
     stat = program.stat()
     return f"postgres-{stat.st_size:x}-{stat.st_mtime_ns:x}"
-
-
-def _require_space(folder: Path, megabytes: int) -> None:
-    """Refuse before Postgres does: it would stop in the middle of recovery, with a message for experts."""
-    space = os.statvfs(folder)
-    if space.f_bavail * space.f_frsize < megabytes * 1_000_000:
-        raise StopError(disk_full(folder))
-
-
-def failure(folder: Folder, output: str) -> StopError | UnavailableError:
-    """The error for what a server wrote before it gave up."""
-    if "No space left on device" in output:
-        return StopError(disk_full(folder.root))
-    lines = [
-        line
-        for line in output.splitlines()
-        if any(word in line for word in ("FATAL", "PANIC", "ERROR", "error:", "Fatal", "# "))
-    ]
-    reason = (lines or output.splitlines() or ["it said nothing"])[-1].strip()
-    return UnavailableError(
-        f"A server of {folder.root} did not start: {reason}. The logs are beside it; `tidemill doctor` looks further."
-    )

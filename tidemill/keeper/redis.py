@@ -9,8 +9,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tidemill.domain.errors import ConfigError
+from tidemill.domain.errors import ConfigError, TidemillError
 from tidemill.keeper.accounts import Account, reachable
+from tidemill.keeper.failures import failure
 from tidemill.keeper.folder import Folder
 from tidemill.keeper.processes import Process
 
@@ -20,7 +21,6 @@ _SETTINGS = """\
 bind 127.0.0.1
 port {port}
 requirepass {password}
-dir {folder}
 save ""
 appendonly no
 daemonize no
@@ -48,9 +48,9 @@ class Redis:
 
     def launch(self, port: int, keep: int) -> "subprocess.Popen[bytes]":
         """Start it; its settings, and so its password, travel through a pipe. `keep` is the descriptor of its lock."""
-        settings = _SETTINGS.format(port=port, password=self._password(), folder=f'"{self._data}"')
+        settings = _SETTINGS.format(port=port, password=self._password())
         with open(self._folder.log_of(self.name), "ab") as log:
-            return self._account.start([str(program(self._account)), "-"], log, settings, keep=(keep,))
+            return self._account.start([str(program(self._account)), "-"], self._data, log, keep, settings)
 
     def ready(self, process: Process, port: int) -> bool:
         """Whether a server on this port takes our password and answers."""
@@ -63,6 +63,10 @@ class Redis:
         if last is None or not last.process.alive() or not self._answers(last.port):
             return None
         return last.process.pid, last.port
+
+    def failure(self, output: str) -> TidemillError:
+        """The error for what the server wrote before it gave up."""
+        return failure(self._folder.root, output)
 
     def _answers(self, port: int) -> bool:
         try:

@@ -1,0 +1,144 @@
+"""Frames of bars and weights as dense panels [slots, symbols], the shape in which the kernel scans them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.intervals import Interval
+from tidemill.matching.rules import Floats
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Indices = NDArray[np.int64]
+_MOST_GRID_CELLS = 20_000_000
+
+
+class Axes(NamedTuple):
+    """The axes: slots are the times at which any symbol has a bar (epoch microseconds, ascending), symbols ascend."""
+
+    times: Indices
+    symbols: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.times), len(self.symbols)
+
+
+class Panel(NamedTuple):
+    """Raw bars; float64 [slots, symbols], NaN where a symbol has no bar or a price is missing."""
+
+    axes: Axes
+    open: Floats
+    close: Floats
+    volume: Floats
+
+
+def microseconds(series: pl.Series, what: str) -> Indices:
+    """Epoch microseconds of a Date or Datetime column; a naive time is taken as UTC. InputError for anything else or a null."""
+    import polars as pl
+
+    if series.dtype != pl.Date and not isinstance(series.dtype, pl.Datetime):
+        raise InputError(f"The times of {what} must be dates or times, not {series.dtype}.")
+    if series.null_count():
+        raise InputError(f"{what.capitalize()} hold rows without a time. Remove them or give them one.")
+    return series.cast(pl.Datetime("us")).to_physical().cast(pl.Int64).to_numpy()
+
+
+def require_columns(frame: pl.DataFrame, columns: tuple[str, ...], what: str) -> None:
+    """InputError that names what is missing."""
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise InputError(f"The columns {', '.join(missing)} are missing from the {what}; it needs {', '.join(columns)}.")
+
+
+def _codes(column: pl.Series, symbols: tuple[str, ...] | None) -> tuple[Indices, tuple[str, ...]]:
+    """Index of each row's symbol among `symbols` (None: those of the column, sorted)."""
+    import polars as pl
+
+    if column.null_count():
+        raise InputError("There are rows without a symbol. Remove them or give them one.")
+    runs = column.cast(pl.String).rle().struct.unnest()
+    values = runs.get_column("value").to_list()
+    names = tuple(sorted(set(values))) if symbols is None else symbols
+    position = {name: at for at, name in enumerate(names)}
+    unknown = next((name for name in values if name not in position), None)
+    if unknown is not None:
+        raise UnknownNameError("symbol with bars", unknown, names)
+    codes = np.array([position[name] for name in values], dtype=np.int64)
+    return np.repeat(codes, runs.get_column("len").to_numpy()), names
+
+
+def _slots(times: Indices, interval: Interval) -> tuple[Indices, Indices]:
+    """Distinct times in order, and the index of each row among them. A grid makes it linear; times off the grid are sorted."""
+    first, last = int(times.min()), int(times.max())
+    offset, rest = np.divmod(times - first, interval.microseconds)
+    if (last - first) // interval.microseconds > _MOST_GRID_CELLS or rest.any():
+        distinct, rows = np.unique(times, return_inverse=True)
+        return distinct, rows.astype(np.int64)
+    used = np.zeros((last - first) // interval.microseconds + 1, dtype=np.bool_)
+    used[offset] = True
+    number = np.cumsum(used) - 1
+    return first + np.flatnonzero(used) * interval.microseconds, number[offset]
+
+
+def _flat(rows: Indices, codes: Indices, axes: Axes, what: str) -> Indices:
+    """Positions in the raveled panel; InputError where two rows claim the same."""
+    slots, symbols = axes.shape
+    flat = rows * symbols + codes
+    taken = np.zeros(slots * symbols, dtype=np.bool_)
+    taken[flat] = True
+    if int(taken.sum()) != len(flat):
+        raise InputError(f"The {what} hold the same symbol and time more than once. Keep one row of each.")
+    return flat
+
+
+def _scatter(flat: Indices, values: pl.Series, shape: tuple[int, int]) -> Floats:
+    import polars as pl
+
+    panel = np.full(shape[0] * shape[1], np.nan)
+    panel[flat] = values.cast(pl.Float64).to_numpy()
+    return panel.reshape(shape)
+
+
+def bars_panel(bars: pl.DataFrame, interval: Interval) -> Panel:
+    """The panel of a bars frame in any row order. InputError when it is empty, lacks a column or holds a bar twice."""
+    require_columns(bars, ("symbol", "open_time", "open", "close", "volume"), "bars")
+    if bars.is_empty():
+        raise InputError("There are no bars to run over. Check the symbols and the dates.")
+    codes, symbols = _codes(bars.get_column("symbol"), None)
+    times, rows = _slots(microseconds(bars.get_column("open_time"), "the bars"), interval)
+    axes = Axes(times, symbols)
+    flat = _flat(rows, codes, axes, "bars")
+    opened, closed, volume = (_scatter(flat, bars.get_column(name), axes.shape) for name in ("open", "close", "volume"))
+    return Panel(axes, opened, closed, volume)
+
+
+def weights_panel(weights: pl.DataFrame, axes: Axes) -> tuple[Floats, int]:
+    """Targets on the axes given, and how many rows stood at a time without any bar (they are left out).
+
+    Null and NaN weights ask for nothing. InputError for an infinite weight, an unknown symbol, a repeated row, or
+    when no row fits a bar.
+    """
+    require_columns(weights, ("symbol", "open_time", "weight"), "weights")
+    targets = np.full(axes.shape, np.nan)
+    if weights.is_empty():
+        return targets, 0
+    times = microseconds(weights.get_column("open_time"), "the weights")
+    rows = np.searchsorted(axes.times, times)
+    fits = axes.times[np.minimum(rows, len(axes.times) - 1)] == times
+    if not fits.any():
+        raise InputError(
+            "No weight stands at the time of a bar. Weights use the open_time of the bar at whose close they are known."
+        )
+    kept = weights if fits.all() else weights.filter(fits)
+    codes, _ = _codes(kept.get_column("symbol"), axes.symbols)
+    flat = _flat(rows[fits], codes, axes, "weights")
+    targets = _scatter(flat, kept.get_column("weight"), axes.shape)
+    if np.isinf(targets).any():
+        raise InputError("A weight is infinite. Weights are shares of equity, such as 0.1.")
+    return targets, int(len(fits) - fits.sum())

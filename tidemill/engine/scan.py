@@ -1,0 +1,245 @@
+"""The kernel's step scanned over time, with its logs. Compiled; `engine.backtest` is the door for frames."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill.compiled import entry, kernel
+from tidemill.engine.kernel import (
+    BORROW,
+    CASH,
+    FEES,
+    SLIPPAGE,
+    Account,
+    Indices,
+    Row,
+    Terms,
+    charge_borrow,
+    decide_row,
+    fill_orders,
+    guard,
+    mark_row,
+    pay_dividend,
+    settle,
+    split,
+)
+from tidemill.engine.trades import EXIT_PRICE, TRADE_COLUMNS, Book, book_fill, book_split, write_trade
+from tidemill.matching.kernel import Fills, whole_lots
+from tidemill.matching.rules import Floats
+from tidemill.risk.drawdown import DrawdownState
+
+# Kinds of corporate action, in the order in which they apply within one slot: a dividend is per share held before the split.
+DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION = 0, 1, 2
+# Columns and kinds of the log of everything that changed a position.
+LOG_COLUMNS = 8
+SLOT, SYMBOL, SIDE, QUANTITY, PRICE, FEE, SLIP, KIND = range(LOG_COLUMNS)
+ORDER_FILL, SETTLEMENT, SPLIT_RATIO = 0.0, 1.0, 2.0
+
+
+class Market(NamedTuple):
+    """Panel of float64 [slots, symbols]; NaN where a symbol has no bar, and in `target` where nothing is asked.
+    elapsed: seconds [slots].
+    """
+
+    open: Floats
+    close: Floats
+    volume: Floats
+    target: Floats
+    elapsed: Floats
+    contiguous: NDArray[np.bool_]
+    delisted: Indices  # [symbols] slot from which a symbol is known to be gone
+
+
+class Actions(NamedTuple):
+    """Corporate actions sorted by (slot, symbol, kind)."""
+
+    slot: Indices
+    symbol: Indices
+    kind: Indices
+    value: Floats
+
+
+class Outputs(NamedTuple):
+    """One cell per slot, at its close: equity, gross and net exposure, costs of the slot in cash, drawdown level in force."""
+
+    equity: Floats
+    gross: Floats
+    net: Floats
+    costs: Floats
+    level: Indices
+
+
+class Log(NamedTuple):
+    """Rows [size, columns] of what changed positions, and of ended round trips; `used` counts the rows of each."""
+
+    changes: Floats
+    trades: Floats
+    used: Indices
+
+
+def new_outputs(slots: int) -> Outputs:
+    return Outputs(np.empty(slots), np.empty(slots), np.empty(slots), np.empty(slots), np.zeros(slots, np.int64))
+
+
+def new_log(size: int) -> Log:
+    return Log(np.empty((size, LOG_COLUMNS)), np.empty((size, TRADE_COLUMNS)), np.zeros(2, np.int64))
+
+
+def larger(log: Log) -> Log:
+    """The same rows with room for twice as many."""
+    bigger = new_log(2 * len(log.changes))
+    for old, new, used in zip(log[:2], bigger[:2], log.used, strict=True):
+        new[:used] = old[:used]
+    bigger.used[:] = log.used
+    return bigger
+
+
+@kernel
+def _log_change(
+    log: Log, slot: int, j: int, side: float, quantity: float, price: float, fee: float, slip: float, kind: float
+) -> None:
+    row = log.changes[log.used[0]]
+    row[SLOT], row[SYMBOL], row[SIDE], row[QUANTITY] = slot, j, side, quantity
+    row[PRICE], row[FEE], row[SLIP], row[KIND] = price, fee, slip, kind
+    log.used[0] += 1
+
+
+@kernel
+def _enter(
+    log: Log, book: Book, account: Account, slot: int, j: int, side: float, quantity: float, price: float, fee: float
+) -> None:
+    """Write a change of position into the trade book."""
+    row = log.trades[log.used[1]]
+    if book_fill(book, j, slot, side, quantity, price, fee, account.position[j], account.carry, row):
+        log.used[1] += 1
+
+
+@kernel
+def _apply_split(account: Account, book: Book, log: Log, slot: int, j: int, ratio: float, lot: float) -> None:
+    """A split; a fraction of a lot that it leaves is paid out at the mark, as brokers do."""
+    split(account, j, ratio)
+    book_split(book, j, ratio)
+    held = account.position[j]
+    if held == 0.0:
+        return
+    _log_change(log, slot, j, 0.0, 0.0, ratio, 0.0, 0.0, SPLIT_RATIO)
+    rest = abs(held) - whole_lots(abs(held), lot)
+    if lot <= 0.0 or rest <= 1e-9 * abs(held):
+        return
+    side = -1.0 if held > 0.0 else 1.0
+    account.position[j] = held + side * rest
+    account.totals[CASH] -= side * rest * account.mark[j]
+    _log_change(log, slot, j, side, rest, account.mark[j], 0.0, 0.0, SETTLEMENT)
+    _enter(log, book, account, slot, j, side, rest, account.mark[j], 0.0)
+
+
+@kernel
+def _apply_actions(account: Account, book: Book, log: Log, slot: int, at: int, row: Row, actions: Actions, lots: Floats) -> int:
+    """Apply the actions of this slot from index `at` on; returns the index of the next one."""
+    while at < actions.slot.size and actions.slot[at] == slot:
+        j, value = actions.symbol[at], actions.value[at]
+        if actions.kind[at] == DIVIDEND_ACTION:
+            pay_dividend(account, j, value)
+        elif actions.kind[at] == SPLIT_ACTION:
+            _apply_split(account, book, log, slot, j, value, lots[j])
+        elif account.mark[j] > 0.0 and row.open[j] > 0.0:
+            # A suspected action: whatever happened between the last close and this open is treated as a split.
+            _apply_split(account, book, log, slot, j, account.mark[j] / row.open[j], 0.0)
+        at += 1
+    return at
+
+
+@kernel
+def _settle_gone(
+    account: Account, book: Book, log: Log, slot: int, row: Row, delisted: Indices, dead_after: int, last: bool
+) -> None:
+    """Settle what has no bar and is known to be gone, or was absent for `dead_after` slots, or is absent at the end
+    of the data.
+    """
+    for j in range(account.position.size):
+        if account.position[j] == 0.0 or row.close[j] == row.close[j]:
+            continue
+        if last or slot >= delisted[j] or slot - account.seen[j] >= dead_after:
+            quantity, when = settle(account, j), account.seen[j]
+            side = -1.0 if quantity > 0.0 else 1.0
+            _log_change(log, slot, j, side, abs(quantity), account.mark[j], 0.0, 0.0, SETTLEMENT)
+            _enter(log, book, account, when, j, side, abs(quantity), account.mark[j], 0.0)
+
+
+@kernel
+def _log_fills(account: Account, book: Book, log: Log, slot: int, fills: Fills, made: int) -> None:
+    for k in range(made):
+        j, side, quantity, price, fee = fills.symbol[k], fills.side[k], fills.quantity[k], fills.price[k], fills.fee[k]
+        _log_change(log, slot, j, side, quantity, price, fee, fills.slippage[k], ORDER_FILL)
+        _enter(log, book, account, slot, j, side, quantity, price, fee)
+
+
+@entry
+def scan(
+    start: int,
+    market: Market,
+    actions: Actions,
+    terms: Terms,
+    account: Account,
+    book: Book,
+    state: DrawdownState,
+    fills: Fills,
+    wanted: Floats,
+    outputs: Outputs,
+    log: Log,
+) -> tuple[int, DrawdownState]:
+    """Run the account through the slots of the market from `start` on; everything but the market is updated in place.
+
+    Returns the slot at which it stopped: the end, or the first slot whose changes might not fit into the log any more.
+    """
+    slots, symbols = market.open.shape
+    room = log.changes.shape[0] - 2 * symbols
+    at = int(np.searchsorted(actions.slot, start))
+    totals = account.totals
+    slot = start
+    while slot < slots:
+        ahead = at
+        while ahead < actions.slot.size and actions.slot[ahead] == slot:
+            ahead += 1
+        if log.used[0] + 2 * (ahead - at) > room:
+            break
+        row = Row(
+            market.open[slot],
+            market.close[slot],
+            market.volume[slot],
+            market.target[slot],
+            market.elapsed[slot],
+            market.contiguous[slot],
+        )
+        before = totals[FEES] + totals[SLIPPAGE] + totals[BORROW]
+        charge_borrow(account, terms.venue, row.elapsed)
+        at = _apply_actions(account, book, log, slot, at, row, actions, terms.venue.lot)
+        made = fill_orders(account, row, terms, fills)
+        _log_fills(account, book, log, slot, fills, made)
+        _settle_gone(account, book, log, slot, row, market.delisted, terms.dead_after, slot == slots - 1)
+        equity, gross, net = mark_row(account, row, slot)
+        state = guard(state, equity, gross, terms)
+        outputs.equity[slot], outputs.gross[slot], outputs.net[slot], outputs.level[slot] = equity, gross, net, state.action
+        outputs.costs[slot] = totals[FEES] + totals[SLIPPAGE] + totals[BORROW] - before
+        decide_row(account, row.target, equity, gross, state.action, state.gross_cap, terms, wanted)
+        slot += 1
+    return slot, state
+
+
+@entry
+def open_trades(account: Account, book: Book, slot: int, rows: Floats) -> int:
+    """Write the round trips that are still open into `rows` and return how many.
+
+    Their profit is what it would be at the last mark, without the costs of closing.
+    """
+    count = 0
+    for j in range(book.held.size):
+        if book.held[j] != 0.0:
+            worth = abs(book.held[j]) * account.mark[j]
+            book.received[j] += worth
+            write_trade(book, j, slot, account.carry[j], rows[count])
+            rows[count, EXIT_PRICE] = np.nan
+            book.received[j] -= worth
+            count += 1
+    return count

@@ -23,8 +23,10 @@ def forward_return(
         (NUMBERS, Fills and accounts). A label whose holding period crosses a mark is null.
 
     Returns `symbol, open_time, label, label_end_at`, one row for each bar and in its order. `label_end_at` is the open time of
-    the exit bar, at which the label is known. Both are null where the future is not known yet, where a price is null, non-finite or
-    not positive, and across a mark. Raises InputError for a horizon below 1 and for a frame that is not a sorted panel.
+    the exit bar, at which the label is known. Both are null where the future is not known yet, where a price is null,
+    non-finite or not positive, and across a mark.
+
+    Raises InputError for a horizon below 1 and for a frame that is not a sorted panel.
     """
     if horizon < 1:
         raise InputError(f"The label horizon is {horizon}; give the number of bars to hold, at least 1.")

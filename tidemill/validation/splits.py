@@ -63,7 +63,7 @@ def walk_forward(times: pl.Series | Iterable[datetime], spec: SplitSpec, *, hori
     embargo = embargo_length(spec, horizon=horizon, lookback=lookback)
     if spec.train <= embargo + horizon + 1:
         raise InputError(
-            f"A training window of {spec.train} bar times has no row left after an embargo of {embargo} and a label of {horizon} "
+            f"A training window of {spec.train} bar times keeps no row after an embargo of {embargo} and a label of {horizon} "
             f"bars. Use at least {2 * (embargo + horizon + 1)}, features that look back less, or a smaller embargo."
         )
     grid = _unique_times(times)

@@ -1,0 +1,44 @@
+"""Engines by name. A module of this package that holds `ENGINE` is an engine; nothing else has to be changed to add one."""
+
+import importlib
+import pkgutil
+from functools import lru_cache
+
+import tidemill.models
+from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.models.base import Engine
+
+_REGISTERED: dict[str, Engine] = {}
+
+
+def engine(name: str) -> Engine:
+    """The engine `name`; UnknownNameError, with the choices, if there is none."""
+    known = {**_shipped(), **_REGISTERED}
+    if name not in known:
+        raise UnknownNameError("engine", name, sorted(known))
+    return known[name]
+
+
+def engines() -> tuple[Engine, ...]:
+    """All engines, sorted by name, the ensemble last."""
+    known = {**_shipped(), **_REGISTERED}
+    return tuple(sorted(known.values(), key=lambda one: (one.info.kind == "ensemble", one.info.name)))
+
+
+def register(made: Engine) -> None:
+    """Add an engine of a user's own module. InputError when the name is taken."""
+    if made.info.name in _shipped() or made.info.name in _REGISTERED:
+        raise InputError(f"There is an engine named {made.info.name!r} already. Give yours another name.")
+    _REGISTERED[made.info.name] = made
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[str, Engine]:
+    found: dict[str, Engine] = {}
+    for module in pkgutil.iter_modules(tidemill.models.__path__):
+        if module.name in ("registry", "transformer_network"):  # the latter imports torch, and holds no engine
+            continue
+        made: Engine | None = getattr(importlib.import_module(f"{tidemill.models.__name__}.{module.name}"), "ENGINE", None)
+        if made is not None:
+            found[made.info.name] = made
+    return found

@@ -1,0 +1,86 @@
+"""Ridge regression in closed form: the linear engine.
+
+    weights = argmin  mean((target - intercept - X w)^2) + penalty * |w|^2        X standardised, so the penalty is fair
+            = (X'X / n + penalty I)^-1  X'(target - intercept) / n                intercept: mean of the target
+
+A prediction is a plain sum over features, in their order, so its bits do not depend on the batch; a matrix product would not
+promise that (NUMBERS, Models).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from tidemill.models.artifact import Artifact, make
+from tidemill.models.base import (
+    NO_LINEAGE,
+    EngineInfo,
+    Floats,
+    Lineage,
+    Standardizer,
+    decoded,
+    feature_column,
+    from_start,
+    inputs_of,
+    predictions,
+    require_layout,
+    require_scoring,
+    training_set,
+)
+
+
+class RidgeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """penalty: in units of the variance of one standardised feature."""
+
+    penalty: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] = 0.1
+
+
+class Ridge:
+    """Linear expected label from standardised features."""
+
+    info = EngineInfo(name="ridge", kind="linear", about="ridge regression on standardised features, in closed form")
+
+    def fit(
+        self,
+        training: pl.DataFrame,
+        *,
+        features: tuple[str, ...],
+        params: Mapping[str, Any],
+        seed: int,
+        lineage: Lineage = NO_LINEAGE,
+    ) -> Artifact:
+        chosen = decoded(RidgeParams, params, self.info.name)
+        data = training_set(training, features)
+        scaling = Standardizer.fit(data)
+        matrix = scaling.matrix(data.frame, features)[data.usable].astype(np.float64)
+        target = data.target[data.usable]
+        intercept = target.mean()
+        weights = _solve(matrix, target - intercept, chosen.penalty)
+        return make(
+            inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
+            tensors={**scaling.tensors(), "weights": weights * data.scale, "intercept": np.array([intercept * data.scale])},
+        )
+
+    def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
+        features = require_scoring(artifact, frame, self.info.name)
+        require_layout(artifact, {**Standardizer.layout(len(features)), "weights": (len(features),), "intercept": (1,)})
+        scaling, weights = Standardizer.restore(artifact.tensors), artifact.tensors["weights"]
+        rows = from_start(frame, start)
+        total = np.full(rows.height, float(artifact.tensors["intercept"][0]))
+        for position, name in enumerate(features):
+            total += scaling.column(position, feature_column(rows, name)) * weights[position]
+        return predictions(rows, total, features, start)
+
+
+def _solve(matrix: Floats, target: Floats, penalty: float) -> Floats:
+    count, width = matrix.shape
+    gram = matrix.T @ matrix / count + penalty * np.eye(width)
+    solution: Floats = np.linalg.solve(gram, matrix.T @ target / count)
+    return solution
+
+
+ENGINE = Ridge()

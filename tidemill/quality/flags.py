@@ -7,8 +7,8 @@ from enum import StrEnum
 
 import polars as pl
 
-# Both legs of a spike, in logarithms, and how far the second may miss the start. Argued from the S&P panel: there they find nine
-# bars, among them the halved LNT and a day of mixed-up closes, 2017-09-14; moves that news made do not come back so closely.
+# Both legs of a spike, in logarithms, and how far the second may miss the start. Argued from the S&P panel: they find nine
+# bars there, among them the halved LNT and a day of mixed-up closes, 2017-09-14; news seldom comes back so closely.
 SPIKE_MOVE = 0.15
 SPIKE_MISS = 0.25
 # Overnight, as a simple return (NUMBERS, Fills and accounts).
@@ -31,9 +31,9 @@ class Flag(StrEnum):
 def flag_bars(bars: pl.DataFrame, *, has_actions: bool) -> pl.DataFrame:
     """Flags of `bars`: a frame of FLAG_SCHEMA, sorted by symbol, open_time and flag.
 
-    bars: symbol, open_time, open, close, volume, known_at; sorted by symbol and open_time. has_actions: the source tells splits
-    and dividends, so no gap needs to be suspected. Null and NaN cells raise no flag. What is flagged by a moment does not depend
-    on bars after it.
+    bars: symbol, open_time, open, close, volume, known_at; sorted by symbol and open_time. has_actions: the source tells
+    splits and dividends, so no gap needs to be suspected. Null and NaN cells raise no flag. What is flagged by a moment does
+    not depend on bars after it.
     """
     bars = bars.select(
         "symbol", "open_time", "known_at", "volume", *(pl.col(c).fill_nan(None) for c in ("open", "close"))

@@ -1,0 +1,35 @@
+"""Bars that a calendar expects and a symbol's history lacks."""
+
+from datetime import datetime
+
+import polars as pl
+
+from tidemill.domain.intervals import Interval
+from tidemill.domain.market import Calendar
+from tidemill.market.calendars import expected_times
+
+_TIME = pl.Datetime("us", "UTC")
+GAP_SCHEMA = pl.Schema({"symbol": pl.String(), "start": _TIME, "end": _TIME, "missing": pl.Int64()})
+
+
+def find_gaps(bars: pl.DataFrame, interval: Interval, calendar: Calendar) -> pl.DataFrame:
+    """Runs of missing bars inside each symbol's life, from its first bar to its last: a frame of GAP_SCHEMA, sorted.
+
+    bars: symbol, open_time. start: the first missing open time; end: the open time of the next bar that is there; missing: how
+    many open times between them the calendar expects. Bars at times that the calendar does not expect neither fill nor make a gap.
+    """
+    held = bars.select("symbol", "open_time").drop_nulls()
+    first, last = held["open_time"].min(), held["open_time"].max()
+    if not isinstance(first, datetime) or not isinstance(last, datetime):
+        return pl.DataFrame(schema=GAP_SCHEMA)
+    slots = expected_times(calendar, interval, first, last + interval.delta).to_frame().with_row_index("slot")
+    placed = held.unique().join(slots.with_columns(pl.col("slot").cast(pl.Int64)), on="open_time").sort("symbol", "slot")
+    jumps = placed.with_columns(
+        following=pl.col("slot").shift(-1).over("symbol"), end=pl.col("open_time").shift(-1).over("symbol")
+    ).filter(pl.col("following") - pl.col("slot") > 1)
+    starts = slots.select((pl.col("slot").cast(pl.Int64) - 1).alias("slot"), pl.col("open_time").alias("start"))
+    return (
+        jumps.join(starts, on="slot")
+        .select("symbol", "start", "end", (pl.col("following") - pl.col("slot") - 1).alias("missing"))
+        .sort("symbol", "start")
+    )

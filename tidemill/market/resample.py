@@ -1,0 +1,69 @@
+"""Longer bars from shorter ones. Bars without volume take no part: only so are the exchange's own longer bars met exactly."""
+
+from datetime import datetime
+
+import polars as pl
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.intervals import Interval
+from tidemill.domain.market import BAR_COLUMNS
+
+_KEY = ["symbol", "bucket"]
+
+
+def resample(
+    bars: pl.DataFrame, from_interval: Interval, to_interval: Interval, *, until: datetime | None = None
+) -> pl.DataFrame:
+    """Bars of `to_interval` (BAR_COLUMNS, sorted) from bars of `from_interval`, a divisor of it; else InputError.
+
+    A bucket is the half-open range [open_time, open_time + to_interval). Open, high, low and close are those of its bars that
+    have volume; where none has, those of all its bars (the exchange repeats the last close there). Volumes are summed;
+    quote_volume is null where any part is. known_at is the last moment needed: the bucket's end or the latest known_at of its
+    bars.
+
+    Only whole buckets come out. At the end: those that end by `until`, the moment up to which the bars are complete (default:
+    the close of each symbol's own last bar). At the start: a bucket that is cut by the first bar of all is left out, one in
+    which a symbol begins later than others is its listing and stays.
+    """
+    if to_interval.seconds % from_interval.seconds or to_interval == from_interval:
+        raise InputError(f"{to_interval} bars cannot be made of {from_interval} bars. Choose a multiple of {from_interval}.")
+    if not bars.height:
+        return bars.select(BAR_COLUMNS)
+    frame = bars.select(BAR_COLUMNS).sort("symbol", "open_time").with_columns(_bucket(to_interval).alias("bucket"))
+    made = _aggregated(frame)
+    end = pl.col("bucket") + to_interval.delta
+    known = frame.group_by("symbol").agg((pl.col("open_time").max() + from_interval.delta).alias("complete_until"))
+    if until is not None:
+        known = known.with_columns(complete_until=pl.lit(until).dt.convert_time_zone("UTC").dt.cast_time_unit("us"))
+    start = frame["open_time"].min()
+    whole = (end <= pl.col("complete_until")) & (pl.col("bucket") >= start)
+    listing = (end <= pl.col("complete_until")) & (pl.col("first_open") > start)
+    return (
+        made.join(known, on="symbol")
+        .filter(whole | listing)
+        .with_columns(open_time=pl.col("bucket"), known_at=pl.max_horizontal(end, "known_at"))
+        .select(BAR_COLUMNS)
+        .sort("symbol", "open_time")
+    )
+
+
+def _bucket(interval: Interval) -> pl.Expr:
+    micros = pl.col("open_time").to_physical() - interval.origin_microseconds
+    floored = micros - micros % interval.microseconds + interval.origin_microseconds
+    return floored.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _aggregated(frame: pl.DataFrame) -> pl.DataFrame:
+    traded = frame.filter(pl.col("volume") != 0)
+    silent = frame.join(traded.select(_KEY).unique(), on=_KEY, how="anti")
+    parts = pl.concat([traded, silent]) if silent.height else traded
+    prices = parts.group_by(_KEY, maintain_order=True).agg(
+        pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last()
+    )
+    totals = frame.group_by(_KEY, maintain_order=True).agg(
+        pl.col("volume").sum(),
+        pl.when(pl.col("quote_volume").null_count() == 0).then(pl.col("quote_volume").sum()).alias("quote_volume"),
+        pl.col("known_at").max(),
+        pl.col("open_time").min().alias("first_open"),
+    )
+    return prices.join(totals, on=_KEY)

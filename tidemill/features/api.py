@@ -1,0 +1,146 @@
+"""The door to features: name a set, compute it over bars, step it bar by bar, explain it.
+
+    features = feature_set("classic", "ROC5")
+    frame, state = compute(adjusted_bars, features)             # batch
+    stream = Stream(features, symbols, state)                   # streaming, from where the batch ended
+    row = stream.step(open, high, low, close, volume)           # the same bits
+
+Naming and explaining import no numerics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tidemill.domain.errors import InputError
+from tidemill.features import declaration
+from tidemill.features.declaration import Feature
+from tidemill.features.kernel_cache import sources_hash
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tidemill.features.program import Program
+    from tidemill.features.state import State
+    from tidemill.features.stream import Stream
+
+__all__ = ["Explanation", "FeatureSet", "State", "Stream", "compute", "explain", "feature_set", "warm"]
+
+
+class FeatureSet:
+    """Features in a fixed order. Equal definitions and kernels give an equal fingerprint."""
+
+    def __init__(self, features: tuple[Feature, ...]) -> None:
+        self.features = features
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
+
+    @cached_property
+    def lookback(self) -> int:
+        """The longest finite look-back: own bars that a value reads, the current one included."""
+        return max((feature.expression.lookback for feature in self.features), default=1)
+
+    @cached_property
+    def recursive(self) -> tuple[str, ...]:
+        """Names of the features that depend on all of the history through carried state."""
+        return tuple(feature.name for feature in self.features if feature.expression.recursive)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of names, definitions and kernel sources: what decides the bits besides the bars."""
+        digest = hashlib.sha256(sources_hash().encode())
+        for feature in self.features:
+            digest.update(f"\n{feature.name}={feature.expression.key}".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def program(self) -> Program:
+        """The table that the kernels run. Raises InputError for a feature that looks ahead."""
+        from tidemill.features.program import build
+
+        for feature in self.features:
+            if feature.expression.looks_ahead:
+                raise InputError(f"The feature {feature.name!r} looks ahead: {feature.expression}. Use ref() with a positive number.")
+        return build(self.features)
+
+    def __repr__(self) -> str:
+        return f"FeatureSet({', '.join(self.names)})"
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person may want to know of one feature. `lookback` in own bars, the current one included; a recursive feature reads on."""
+
+    name: str
+    formula: str
+    lookback: int
+    recursive: bool
+    unit: str
+    about: str
+
+
+def feature_set(*names: str) -> FeatureSet:
+    """The features of `names`: names of sets and of single features, in order, each once.
+
+    Raises UnknownNameError with the choices, InputError when nothing is named.
+    """
+    known = declaration.sets()
+    wanted = dict.fromkeys(single for name in names for single in known.get(name, (name,)))
+    if not wanted:
+        raise InputError(f"No feature is named. Name a set ({', '.join(known)}) or single features.")
+    return FeatureSet(tuple(declaration.find(name) for name in wanted))
+
+
+def explain(name: str) -> Explanation:
+    """Formula, look-back, unit and meaning of one feature. Raises UnknownNameError."""
+    found = declaration.find(name)
+    expression = found.expression
+    return Explanation(
+        name=name,
+        formula=str(expression),
+        lookback=expression.lookback,
+        recursive=expression.recursive,
+        unit=found.unit,
+        about=found.about,
+    )
+
+
+def compute(bars: pl.DataFrame, features: FeatureSet, state: State | None = None) -> tuple[pl.DataFrame, State]:
+    """Every feature at every bar, and the state after the last bar of each symbol.
+
+    bars: adjusted, the columns of BAR_COLUMNS (`quote_volume` may be absent), any number of symbols, not necessarily aligned.
+    state: where an earlier call ended; `bars` must then hold later bars only.
+    Returns columns symbol, open_time and one float64 column a feature. What cannot be known is NaN, never infinite.
+    Raises InputError for missing or unfit columns, duplicate or old bars, IntegrityError for the state of another feature set.
+    """
+    from tidemill.features.batch import compute_frame
+
+    return compute_frame(bars, features, state)
+
+
+def warm() -> None:
+    """Compile the kernels, or load them from disk. Part of set-up; later processes load them in well under a second."""
+    from tidemill.features.stream import Stream
+
+    Stream(feature_set("sma_20"), ("A",)).step(*([[1.0]] * 5))
+    from tidemill.features.batch import warm_scan
+
+    warm_scan()
+
+
+def __getattr__(name: str) -> object:
+    # Both need numpy; listing and explaining do not.
+    if name == "Stream":
+        from tidemill.features.stream import Stream
+
+        return Stream
+    if name == "State":
+        from tidemill.features.state import State
+
+        return State
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

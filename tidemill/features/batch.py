@@ -1,0 +1,152 @@
+"""Features over whole frames: the scan. Symbols are spread over threads, whose kernels release the interpreter lock.
+
+Threads and not numba's own parallelism: a process that once ran an OpenMP region dies when it forks (PLATFORM).
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from tidemill.domain.errors import InputError
+from tidemill.features.api import FeatureSet, feature_set
+from tidemill.features.arrays import Floats, Integers
+from tidemill.features.expression import COLUMNS
+from tidemill.features.kernels.execute import scan
+from tidemill.features.prices import average_price
+from tidemill.features.program import Program
+from tidemill.features.state import NEVER, State
+
+# Below it the threads cost more than they save.
+_ROWS_WORTH_A_THREAD = 20_000
+_TASKS_A_THREAD = 4
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Bars by symbol: rows bounds[s] … bounds[s + 1] - 1 are those of symbols[s], in order of time (epoch microseconds)."""
+
+    frame: pl.DataFrame
+    symbols: tuple[str, ...]
+    bounds: Integers
+    times: Integers
+
+
+def compute_frame(bars: pl.DataFrame, features: FeatureSet, state: State | None) -> tuple[pl.DataFrame, State]:
+    """See `tidemill.features.api.compute`."""
+    program = features.program
+    empty = State.empty(features.fingerprint, (), program.slots, program.history)
+    if state is not None:
+        state.require(features.fingerprint, program.slots, program.history)
+    panel = _panel(bars)
+    current = (state or empty).select(panel.symbols)
+    _require_later(panel, current)
+    result = np.empty((len(features.names), len(panel.times)))
+    _scan_all(program, panel, current, result)
+    if len(panel.symbols):
+        current.times[:] = panel.times[panel.bounds[1:] - 1]
+    columns = pa.table([pa.array(row) for row in result], names=list(features.names))
+    frame = panel.frame.select("symbol", "open_time").hstack(pl.DataFrame(pl.from_arrow(columns)).get_columns())
+    return frame, (state or empty).updated(current)
+
+
+def warm_scan() -> None:
+    """Compile or load the kernel of this module on two bars."""
+    times = pl.Series("open_time", [0, 1], dtype=pl.Datetime("us", "UTC"))
+    prices = {name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")}
+    compute_frame(pl.DataFrame({"symbol": ["A", "A"], "open_time": times, **prices}), feature_set("sma_20"), None)
+
+
+def _panel(bars: pl.DataFrame) -> _Panel:
+    missing = [name for name in ("symbol", "open_time", *COLUMNS[:-1]) if name not in bars.columns]
+    if missing:
+        raise InputError(f"The bars have no column {missing[0]!r}. Give symbol, open_time, open, high, low, close and volume.")
+    if not isinstance(bars.schema["open_time"], pl.Datetime):
+        raise InputError("The column 'open_time' must hold times with a date, as Datetime. Convert it first.")
+    if bars["symbol"].null_count() or bars["open_time"].null_count():
+        raise InputError("Some bars have no symbol or no open_time. Remove them first.")
+    panel = _runs(bars)
+    if not _ordered(panel):
+        panel = _runs(bars.sort("symbol", "open_time"))
+        if not _ordered(panel):
+            raise InputError("Some symbol has two bars with one open_time. Keep one of them.")
+    return panel
+
+
+def _runs(bars: pl.DataFrame) -> _Panel:
+    names = bars["symbol"].cast(pl.String)
+    starts = np.flatnonzero((names != names.shift(1)).fill_null(True).to_numpy())
+    times = bars["open_time"].dt.cast_time_unit("us").to_physical().to_numpy()
+    symbols = tuple(names.gather(starts).to_list())
+    return _Panel(bars, symbols, np.append(starts, len(bars)).astype(np.int64), times)
+
+
+def _ordered(panel: _Panel) -> bool:
+    if len(set(panel.symbols)) < len(panel.symbols):
+        return False
+    later = panel.times[1:] > panel.times[:-1]
+    later[panel.bounds[1:-1] - 1] = True
+    return bool(later.all())
+
+
+def _require_later(panel: _Panel, state: State) -> None:
+    if not panel.symbols:
+        return
+    old = np.flatnonzero((panel.times[panel.bounds[:-1]] <= state.times) & (state.times != NEVER))
+    if len(old):
+        raise InputError(f"The bars of {panel.symbols[old[0]]!r} begin before the state ends. Give only bars that came later.")
+
+
+def _column(panel: _Panel, name: str) -> Floats:
+    try:
+        values = panel.frame[name].cast(pl.Float64).to_numpy()
+    except pl.exceptions.PolarsError as exc:
+        raise InputError(f"The column {name!r} does not hold numbers. Convert it first.") from exc
+    return values
+
+
+def _columns(program: Program, panel: _Panel) -> list[Floats]:
+    """The columns that the program reads; an empty array for the others. Read-only views, so that one compiled form serves all."""
+    columns = []
+    for name, node in zip(COLUMNS, program.raw, strict=True):
+        column = np.empty(0)
+        if node >= 0:
+            column = _average_price(panel) if name == "vwap" else np.ascontiguousarray(_column(panel, name))
+        column = column.view()
+        column.flags.writeable = False
+        columns.append(column)
+    return columns
+
+
+def _average_price(panel: _Panel) -> Floats:
+    quote_volume = _column(panel, "quote_volume") if "quote_volume" in panel.frame.columns else None
+    high, low, close, volume = (_column(panel, name) for name in ("high", "low", "close", "volume"))
+    return average_price(high, low, close, volume, quote_volume)
+
+
+def _scan_all(program: Program, panel: _Panel, state: State, result: Floats) -> None:
+    columns = _columns(program, panel)
+    at, size = program.scan_layout()
+
+    def task(first: int, last: int) -> None:
+        scan(program.code, program.numbers, at, program.depth, size, program.constants, program.values, program.raw, *columns,
+             panel.bounds, first, last, state.slots, state.history, program.deepest, program.outputs, result)  # fmt: skip
+
+    rows, symbols = len(panel.times), len(panel.symbols)
+    threads = min(_cores(), symbols, 1 + rows // _ROWS_WORTH_A_THREAD)
+    if threads <= 1:
+        task(0, symbols)
+        return
+    # Cut where equal shares of the rows end: symbols may differ a hundredfold in length.
+    shares = np.arange(1, threads * _TASKS_A_THREAD) * rows // (threads * _TASKS_A_THREAD)
+    cuts = np.unique(np.concatenate([[0], np.searchsorted(panel.bounds, shares), [symbols]])).tolist()
+    with ThreadPoolExecutor(threads, thread_name_prefix="features") as pool:
+        for done in [pool.submit(task, first, last) for first, last in zip(cuts[:-1], cuts[1:], strict=True)]:
+            done.result()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

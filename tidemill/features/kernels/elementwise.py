@@ -1,0 +1,85 @@
+"""Operators that look at one bar: `out[i] = f(x[i], y[i], z[i])`. What would be infinite is NaN."""
+
+import math
+
+import numpy as np
+
+from tidemill.features.arrays import Floats
+from tidemill.features.kernel_cache import kernel
+from tidemill.features.opcodes import (
+    ABSOLUTE,
+    ADD,
+    DIVIDE,
+    GREATER,
+    GREATER_EQUAL,
+    LOG,
+    MAXIMUM,
+    MINIMUM,
+    MULTIPLY,
+    NOT_EQUAL,
+    SQUARE_ROOT,
+    SUBTRACT,
+)
+
+
+@kernel
+def finite(x: float) -> float:
+    """x, or NaN where it is not finite."""
+    return x if math.fabs(x) < np.inf else np.nan
+
+
+@kernel
+def arithmetic(op: int, out: Floats, x: Floats, y: Floats) -> None:
+    if op == ADD:
+        for i in range(len(out)):
+            out[i] = finite(x[i] + y[i])
+    elif op == SUBTRACT:
+        for i in range(len(out)):
+            out[i] = finite(x[i] - y[i])
+    elif op == MULTIPLY:
+        for i in range(len(out)):
+            out[i] = finite(x[i] * y[i])
+    elif op == DIVIDE:
+        for i in range(len(out)):
+            out[i] = finite(x[i] / y[i])
+
+
+@kernel
+def comparison(op: int, out: Floats, x: Floats, y: Floats) -> None:
+    """Maximum and minimum are NaN if either side is; a comparison with NaN is 0."""
+    if op == MAXIMUM:
+        for i in range(len(out)):
+            out[i] = x[i] if x[i] >= y[i] or x[i] != x[i] else y[i]
+    elif op == MINIMUM:
+        for i in range(len(out)):
+            out[i] = x[i] if x[i] <= y[i] or x[i] != x[i] else y[i]
+    elif op == GREATER:
+        for i in range(len(out)):
+            out[i] = 1.0 if x[i] > y[i] else 0.0
+    elif op == GREATER_EQUAL:
+        for i in range(len(out)):
+            out[i] = 1.0 if x[i] >= y[i] else 0.0
+    elif op == NOT_EQUAL:
+        for i in range(len(out)):
+            out[i] = 1.0 if x[i] != y[i] else 0.0
+
+
+@kernel
+def elementwise(op: int, out: Floats, x: Floats, y: Floats, z: Floats) -> None:
+    """One operator on one block of lanes; `y` and `z` are ignored by operators of fewer arguments."""
+    if op <= DIVIDE:
+        arithmetic(op, out, x, y)
+    elif op <= NOT_EQUAL:
+        comparison(op, out, x, y)
+    elif op == ABSOLUTE:
+        for i in range(len(out)):
+            out[i] = math.fabs(x[i])
+    elif op == LOG:
+        for i in range(len(out)):
+            out[i] = finite(math.log(x[i]))
+    elif op == SQUARE_ROOT:
+        for i in range(len(out)):
+            out[i] = math.sqrt(x[i])
+    else:
+        for i in range(len(out)):
+            out[i] = y[i] if x[i] != 0.0 and x[i] == x[i] else z[i]

@@ -1,0 +1,253 @@
+"""Sums, moments, lines and correlations over windows, for a block of lanes at once.
+
+Lane i of a node lies at `start + i`, its value k bars ago at `start + i - k * back`: in a scan lanes are bars and `back` is 1, in a step
+lanes are symbols and `back` is their number. Either way every lane does the same arithmetic in the same order, newest value to
+oldest, on values less the newest number in the window; hence equal bits. Windows that differ in length only share one scan.
+"""
+
+import math
+
+import numpy as np
+
+from tidemill.features.arrays import Floats, Integers
+from tidemill.features.kernel_cache import kernel
+from tidemill.features.kernels.elementwise import finite
+from tidemill.features.opcodes import (
+    BLOCK,
+    DEGENERATE,
+    EMIT_MEAN,
+    EMIT_RESID,
+    EMIT_RSQUARE,
+    EMIT_SLOPE,
+    EMIT_STD,
+    EMIT_SUM,
+    LEAST,
+    LINES,
+    OPCODE,
+    OUT,
+    SPREADS,
+    SUMS,
+    WINDOW,
+)
+
+# Places in the scratch array, one block each. Constant distances in one array let the compiler vectorise without alias checks.
+SHIFT, COUNT, S1, S2, SK, SKK, SKX = 0, BLOCK, 2 * BLOCK, 3 * BLOCK, 4 * BLOCK, 5 * BLOCK, 6 * BLOCK
+SHIFT_Y, SX, SY, SXX, SYY, SXY = 2 * BLOCK, 3 * BLOCK, 4 * BLOCK, 5 * BLOCK, 6 * BLOCK, 7 * BLOCK
+SCRATCH = 8 * BLOCK
+
+
+@kernel
+def newest_number(memory: Floats, start: int, back: int, window: int, lanes: int, scratch: Floats) -> None:
+    """SHIFT := the newest value that is a number, NaN where the window holds none."""
+    newest = memory[start : start + lanes]
+    missing = 0
+    for i in range(lanes):
+        scratch[SHIFT + i] = newest[i]
+        missing += newest[i] != newest[i]
+    k = 1
+    while missing > 0 and k < window:
+        older = memory[start - k * back : start - k * back + lanes]
+        missing = 0
+        for i in range(lanes):
+            shift = scratch[SHIFT + i]
+            shift = older[i] if shift != shift else shift
+            scratch[SHIFT + i] = shift
+            missing += shift != shift
+        k += 1
+
+
+@kernel
+def add_mean(x: Floats, lanes: int, scratch: Floats) -> None:
+    for i in range(lanes):
+        d = x[i] - scratch[SHIFT + i]
+        number = d == d
+        scratch[COUNT + i] += 1.0 if number else 0.0
+        scratch[S1 + i] += d if number else 0.0
+
+
+@kernel
+def add_spread(x: Floats, lanes: int, scratch: Floats) -> None:
+    for i in range(lanes):
+        d = x[i] - scratch[SHIFT + i]
+        number = d == d
+        d = d if number else 0.0
+        scratch[COUNT + i] += 1.0 if number else 0.0
+        scratch[S1 + i] += d
+        scratch[S2 + i] += d * d
+
+
+@kernel
+def add_line(x: Floats, k: float, lanes: int, scratch: Floats) -> None:
+    kk = k * k
+    for i in range(lanes):
+        d = x[i] - scratch[SHIFT + i]
+        number = d == d
+        d = d if number else 0.0
+        scratch[COUNT + i] += 1.0 if number else 0.0
+        scratch[S1 + i] += d
+        scratch[S2 + i] += d * d
+        scratch[SK + i] += k if number else 0.0
+        scratch[SKK + i] += kk if number else 0.0
+        scratch[SKX + i] += k * d
+
+
+@kernel
+def enough(value: float, count: float, least: float) -> float:
+    """value, or NaN where the window holds fewer than `least` numbers or the value is infinite."""
+    return finite(value) if count >= least else np.nan
+
+
+@kernel
+def emit_moment(kind: int, out: Floats, window: float, least: float, ddof: float, scratch: Floats) -> None:
+    if kind == EMIT_SUM:
+        for i in range(len(out)):
+            out[i] = enough(scratch[S1 + i], scratch[COUNT + i], least)
+    elif kind == EMIT_MEAN:
+        for i in range(len(out)):
+            n = scratch[COUNT + i]
+            out[i] = enough(scratch[SHIFT + i] + scratch[S1 + i] / n, n, least)
+    elif kind == EMIT_STD:
+        for i in range(len(out)):
+            n, s1 = scratch[COUNT + i], scratch[S1 + i]
+            variance = (scratch[S2 + i] - s1 * s1 / n) / (n - ddof)
+            variance = variance if variance >= 0.0 or variance != variance else 0.0
+            out[i] = enough(math.sqrt(variance), n, least)
+    else:
+        weights = window * (window + 1.0) / 2.0
+        for i in range(len(out)):
+            weighted = window * scratch[S1 + i] - scratch[SKX + i]
+            out[i] = enough(scratch[SHIFT + i] + weighted / weights, scratch[COUNT + i], least)
+
+
+@kernel
+def emit_line(kind: int, out: Floats, newest: Floats, least: float, scratch: Floats) -> None:
+    """The line through the window with time t = -k, so that its value at the newest bar is its intercept."""
+    for i in range(len(out)):
+        n, s1, sk = scratch[COUNT + i], scratch[S1 + i], scratch[SK + i]
+        covariance = sk * s1 - n * scratch[SKX + i]
+        spread = n * scratch[SKK + i] - sk * sk
+        slope = covariance / spread
+        value = slope
+        if kind == EMIT_RESID:
+            value = (newest[i] - scratch[SHIFT + i]) - (s1 + slope * sk) / n
+        elif kind == EMIT_RSQUARE:
+            deviation = n * scratch[S2 + i] - s1 * s1
+            flat = is_degenerate(deviation, n, scratch[SHIFT + i] + s1 / n)
+            value = np.nan if flat else slope * (covariance / deviation)
+        out[i] = enough(value, n, least)
+
+
+@kernel
+def is_degenerate(deviation: float, n: float, mean: float) -> bool:
+    """Whether the sample std is at most 1e-9 · |mean|; `deviation` is n · Σx² - (Σx)². Also true for fewer than two numbers."""
+    variance = deviation / (n * (n - 1.0))
+    return not math.sqrt(variance if variance > 0.0 else 0.0) > DEGENERATE * math.fabs(mean)
+
+
+@kernel
+def moments(group: int, rows: Integers, numbers: Floats, memory: Floats, at: Integers, start: int, back: int, lanes: int,
+            scratch: Floats) -> None:  # fmt: skip
+    """SUMS, MEANS, SPREADS or LINES of one node over growing windows; `rows` are the group's EMIT rows, shortest window first."""
+    for i in range(COUNT, SCRATCH):
+        scratch[i] = 0.0
+    if group == SUMS:
+        for i in range(lanes):
+            scratch[SHIFT + i] = 0.0
+    else:
+        newest_number(memory, start, back, rows[-1, WINDOW], lanes, scratch)
+    k = 0
+    for row in range(len(rows)):
+        while k < rows[row, WINDOW]:
+            x = memory[start - k * back : start - k * back + lanes]
+            if group < SPREADS:
+                add_mean(x, lanes, scratch)
+            elif group == SPREADS:
+                add_spread(x, lanes, scratch)
+            else:
+                add_line(x, float(k), lanes, scratch)
+            k += 1
+        kind, place, least = rows[row, OPCODE], at[rows[row, OUT]], float(rows[row, LEAST])
+        out = memory[place : place + lanes]
+        if EMIT_SLOPE <= kind <= EMIT_RESID:
+            emit_line(kind, out, memory[start : start + lanes], least, scratch)
+        else:
+            emit_moment(kind, out, float(rows[row, WINDOW]), least, numbers[row], scratch)
+
+
+@kernel
+def newest_pair(memory: Floats, start: int, start_y: int, back: int, window: int, lanes: int, scratch: Floats) -> None:
+    """SHIFT, SHIFT_Y := the newest values of a bar where both are numbers."""
+    for i in range(lanes):
+        scratch[SHIFT + i] = np.nan
+        scratch[SHIFT_Y + i] = np.nan
+    k, missing = 0, 1
+    while missing > 0 and k < window:
+        x = memory[start - k * back : start - k * back + lanes]
+        y = memory[start_y - k * back : start_y - k * back + lanes]
+        missing = 0
+        for i in range(lanes):
+            shift, shift_y = scratch[SHIFT + i], scratch[SHIFT_Y + i]
+            take = shift != shift and x[i] == x[i] and y[i] == y[i]
+            scratch[SHIFT + i] = x[i] if take else shift
+            scratch[SHIFT_Y + i] = y[i] if take else shift_y
+            missing += shift != shift and not take
+        k += 1
+
+
+@kernel
+def add_pair(x: Floats, y: Floats, lanes: int, scratch: Floats) -> None:
+    for i in range(lanes):
+        dx, dy = x[i] - scratch[SHIFT + i], y[i] - scratch[SHIFT_Y + i]
+        both = dx == dx and dy == dy
+        dx, dy = dx if both else 0.0, dy if both else 0.0
+        scratch[COUNT + i] += 1.0 if both else 0.0
+        scratch[SX + i] += dx
+        scratch[SY + i] += dy
+        scratch[SXX + i] += dx * dx
+        scratch[SYY + i] += dy * dy
+        scratch[SXY + i] += dx * dy
+
+
+@kernel
+def pairs(rows: Integers, memory: Floats, at: Integers, start: int, start_y: int, back: int, lanes: int, scratch: Floats) -> None:
+    """Correlation of two nodes over growing windows."""
+    for i in range(COUNT, SCRATCH):
+        scratch[i] = 0.0
+    newest_pair(memory, start, start_y, back, rows[-1, WINDOW], lanes, scratch)
+    k = 0
+    for row in range(len(rows)):
+        while k < rows[row, WINDOW]:
+            x = memory[start - k * back : start - k * back + lanes]
+            add_pair(x, memory[start_y - k * back : start_y - k * back + lanes], lanes, scratch)
+            k += 1
+        place, least = at[rows[row, OUT]], float(rows[row, LEAST])
+        out = memory[place : place + lanes]
+        for i in range(lanes):
+            n, sx, sy = scratch[COUNT + i], scratch[SX + i], scratch[SY + i]
+            wide, high = n * scratch[SXX + i] - sx * sx, n * scratch[SYY + i] - sy * sy
+            flat = is_degenerate(wide, n, scratch[SHIFT + i] + sx / n) or is_degenerate(high, n, scratch[SHIFT_Y + i] + sy / n)
+            value = (n * scratch[SXY + i] - sx * sy) / (math.sqrt(wide) * math.sqrt(high))
+            value = min(max(value, -1.0), 1.0) if value == value else value
+            out[i] = enough(np.nan if flat else value, n, least)
+
+
+@kernel
+def deviations(rows: Integers, memory: Floats, at: Integers, start: int, back: int, lanes: int, scratch: Floats) -> None:
+    """Mean absolute distance to the window's mean: one scan for the mean, one for the distances."""
+    newest_number(memory, start, back, rows[-1, WINDOW], lanes, scratch)
+    for row in range(len(rows)):
+        window, least, place = rows[row, WINDOW], float(rows[row, LEAST]), at[rows[row, OUT]]
+        for i in range(lanes):
+            scratch[COUNT + i] = scratch[S1 + i] = scratch[S2 + i] = 0.0
+        for k in range(window):
+            add_mean(memory[start - k * back : start - k * back + lanes], lanes, scratch)
+        for i in range(lanes):
+            scratch[SK + i] = scratch[S1 + i] / scratch[COUNT + i]
+        for k in range(window):
+            x = memory[start - k * back : start - k * back + lanes]
+            for i in range(lanes):
+                distance = math.fabs((x[i] - scratch[SHIFT + i]) - scratch[SK + i])
+                scratch[S2 + i] += distance if distance == distance else 0.0
+        out = memory[place : place + lanes]
+        for i in range(lanes):
+            out[i] = enough(scratch[S2 + i] / scratch[COUNT + i], scratch[COUNT + i], least)

@@ -1,0 +1,115 @@
+"""What a feature set remembers of each symbol between two bars, and its form on disk.
+
+Layout of the bytes: magic, version, length of a JSON header, header, the arrays (little-endian), SHA-256 of all before it. Nothing in it is executed.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from tidemill.domain.errors import IntegrityError
+from tidemill.features.arrays import Floats, Integers
+
+_MAGIC = b"TIDEFEAT"
+VERSION = 1
+_PREFIX = struct.Struct("<8sHI")
+NEVER = np.iinfo(np.int64).min
+
+
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    fingerprint: str
+    symbols: tuple[str, ...]
+    slots: int
+    history: int
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """State of `symbols` under the feature set `fingerprint`.
+
+    slots: symbols × places, what recursive operators carry. history: symbols × depths, earlier values of each node that some window reads,
+    oldest first, NaN where there was no bar. times: open time of each symbol's last bar in epoch microseconds, NEVER where unknown.
+    """
+
+    fingerprint: str
+    symbols: tuple[str, ...]
+    slots: Floats
+    history: Floats
+    times: Integers
+
+    @classmethod
+    def empty(cls, fingerprint: str, symbols: Sequence[str], slots: int, history: int) -> "State":
+        """Symbols that have had no bar yet."""
+        count = len(symbols)
+        times = np.full(count, NEVER, dtype=np.int64)
+        return cls(fingerprint, tuple(symbols), np.zeros((count, slots)), np.full((count, history), np.nan), times)
+
+    def require(self, fingerprint: str, slots: int, history: int) -> None:
+        """Raise IntegrityError unless this is the state of that feature set."""
+        if self.fingerprint != fingerprint or self.slots.shape[1] != slots or self.history.shape[1] != history:
+            raise IntegrityError(
+                f"The stored state belongs to another feature set or version ({self.fingerprint[:12]}, not {fingerprint[:12]}). "
+                "Compute the features from the start of history once."
+            )
+
+    def select(self, symbols: Sequence[str]) -> "State":
+        """A copy for `symbols`, in that order; those it does not know are as new."""
+        chosen = State.empty(self.fingerprint, symbols, self.slots.shape[1], self.history.shape[1])
+        place = {symbol: index for index, symbol in enumerate(self.symbols)}
+        pairs = [(index, place[symbol]) for index, symbol in enumerate(symbols) if symbol in place]
+        into, source = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        chosen.slots[into], chosen.history[into], chosen.times[into] = self.slots[source], self.history[source], self.times[source]
+        return chosen
+
+    def updated(self, newer: "State") -> "State":
+        """This state with the symbols of `newer` replaced or added, sorted by symbol."""
+        fresh = set(newer.symbols)
+        kept = [index for index, symbol in enumerate(self.symbols) if symbol not in fresh]
+        names = [*(self.symbols[index] for index in kept), *newer.symbols]
+        order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+        return State(
+            newer.fingerprint,
+            tuple(names[index] for index in order),
+            np.concatenate([self.slots[kept], newer.slots])[order],
+            np.concatenate([self.history[kept], newer.history])[order],
+            np.concatenate([self.times[kept], newer.times])[order],
+        )
+
+    def to_bytes(self) -> bytes:
+        """The state as bytes; `from_bytes` gives it back to the bit."""
+        header = msgspec.json.encode(_Header(self.fingerprint, self.symbols, self.slots.shape[1], self.history.shape[1]))
+        arrays = [self.slots.astype("<f8"), self.history.astype("<f8"), self.times.astype("<i8")]
+        body = b"".join([_PREFIX.pack(_MAGIC, VERSION, len(header)), header, *(array.tobytes() for array in arrays)])
+        return body + hashlib.sha256(body).digest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "State":
+        """Read what `to_bytes` wrote. Raises IntegrityError for anything else, or when a byte has changed."""
+        if len(data) < _PREFIX.size + 32 or data[:8] != _MAGIC:
+            raise IntegrityError("This is not a feature state. Compute the features from the start of history once.")
+        body, digest = data[:-32], data[-32:]
+        _, version, length = _PREFIX.unpack_from(body)
+        if hashlib.sha256(body).digest() != digest:
+            raise IntegrityError("The feature state is damaged. Compute the features from the start of history once.")
+        if version != VERSION:
+            raise IntegrityError(f"The feature state has version {version}, this program reads {VERSION}. Compute the features once.")
+        try:
+            header = msgspec.json.decode(body[_PREFIX.size : _PREFIX.size + length], type=_Header)
+        except msgspec.MsgspecError as exc:
+            raise IntegrityError("The feature state has an unreadable header. Compute the features from the start once.") from exc
+        return cls._from_arrays(header, body[_PREFIX.size + length :])
+
+    @classmethod
+    def _from_arrays(cls, header: _Header, raw: bytes) -> "State":
+        count = len(header.symbols)
+        if min(header.slots, header.history) < 0 or len(raw) != 8 * count * (header.slots + header.history + 1):
+            raise IntegrityError("The feature state is cut off. Compute the features from the start of history once.")
+        numbers = np.frombuffer(raw, dtype="<f8", count=count * (header.slots + header.history)).astype(np.float64)
+        times = np.frombuffer(raw, dtype="<i8", count=count, offset=8 * numbers.size).astype(np.int64)
+        slots = numbers[: count * header.slots].reshape(count, header.slots)
+        history = numbers[count * header.slots :].reshape(count, header.history)
+        return cls(header.fingerprint, header.symbols, slots, history, times)

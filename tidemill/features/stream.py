@@ -1,0 +1,122 @@
+"""Features bar by bar: the step. One row of symbols goes in, one row of features comes out, with the bits of the batch."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.intervals import EPOCH
+from tidemill.features.api import FeatureSet
+from tidemill.features.arrays import Flags, Floats
+from tidemill.features.expression import COLUMNS
+from tidemill.features.kernels.execute import step
+from tidemill.features.kernels.order import SORT_LANES
+from tidemill.features.kernels.windows import SCRATCH
+from tidemill.features.state import State
+
+Row: TypeAlias = ArrayLike
+
+
+class Stream:
+    """Live features of `symbols`, from `state` on (None: no bar yet). A symbol that the state does not know starts as newly listed.
+
+    Symbols that the state knows and the stream does not are left out of `state()`; `State.updated` puts them back.
+    Not safe for use by two threads at once. Raises IntegrityError for the state of another feature set.
+    """
+
+    def __init__(self, features: FeatureSet, symbols: Sequence[str], state: State | None = None) -> None:
+        if not symbols or len(set(symbols)) != len(symbols):
+            raise InputError("A stream needs at least one symbol, and each once.")
+        program = features.program
+        if state is not None:
+            state.require(features.fingerprint, program.slots, program.history)
+        self.features, self.symbols, self._program = features, tuple(symbols), program
+        start = state or State.empty(features.fingerprint, (), program.slots, program.history)
+        self._load(start.select(self.symbols))
+
+    def step(
+        self,
+        open: Row,
+        high: Row,
+        low: Row,
+        close: Row,
+        volume: Row,
+        vwap: Row | None = None,
+        present: ArrayLike | None = None,
+        *,
+        open_time: datetime | None = None,
+    ) -> Floats:
+        """Take one closed bar of each symbol that is present and return float64[symbols, features], NaN for the absent.
+
+        Arrays hold one number a symbol, in the order of `symbols`; NaN where a value is missing. vwap: see `average_price`;
+        (high + low + close) / 3 when not given. present: flags, all when not given; an absent symbol advances nothing.
+        open_time: when given, it is kept in the state, so that a later batch cannot take the same bar again.
+        The returned array is reused by the next step. Raises InputError for a wrong length or a bar that is not later than the last.
+        """
+        row, flags = self._row, self._present
+        try:
+            row[0], row[1], row[2], row[3], row[4] = open, high, low, close, volume
+            row[5] = (row[1] + row[2] + row[3]) / 3.0 if vwap is None else vwap
+            flags[:] = True if present is None else present
+        except (ValueError, TypeError) as exc:
+            raise InputError(f"Each array of a step must hold {len(self.symbols)} numbers, one a symbol.") from exc
+        if open_time is not None:
+            self._mark(open_time)
+        program = self._program
+        step(program.code, program.numbers, self._offsets, program.depth, self._mirror, program.raw, row, flags, self._memory,
+             self._position, self._slots, self._scratch, self._ordered, program.outputs, self._result)  # fmt: skip
+        return self._result.T
+
+    def state(self) -> State:
+        """A copy of what is remembered; stepping on does not change it."""
+        count, program = len(self.symbols), self._program
+        history = np.empty((count, program.history))
+        read = 0
+        for node, depth in enumerate(program.depth):
+            if depth:
+                history[:, read : read + depth] = self._ring(node)[self._rows(int(depth))].T
+                read += depth
+        slots = np.ascontiguousarray(self._slots.reshape(program.slots, count).T)
+        return State(self.features.fingerprint, self.symbols, slots, history, self._times.copy())
+
+    def _load(self, state: State) -> None:
+        count, program = len(self.symbols), self._program
+        self._offsets, size, self._mirror = program.step_layout(count)
+        self._memory = np.full(size, np.nan)
+        for node, value in zip(program.constants, program.values, strict=True):
+            self._memory[self._offsets[node] : self._offsets[node] + count] = value
+        self._position = np.zeros(1, dtype=np.int64)
+        read = 0
+        for node, depth in enumerate(program.depth):
+            if depth:
+                ring, rows = self._ring(node), self._rows(int(depth))
+                ring[rows] = state.history[:, read : read + depth].T
+                ring[depth + 1 :] = ring[: depth + 1]
+                read += depth
+        self._slots = np.ascontiguousarray(state.slots.T).reshape(-1)
+        self._times = state.times.copy()
+        self._row = np.full((len(COLUMNS), count), np.nan)
+        self._present: Flags = np.ones(count, dtype=np.bool_)
+        self._result = np.full((len(self.features.names), count), np.nan)
+        self._scratch, self._ordered = np.empty(SCRATCH), np.empty(program.deepest * SORT_LANES)
+
+    def _ring(self, node: int) -> Floats:
+        """The rows of a ring node with their twins: 2 · (depth + 1) × symbols, a view."""
+        count, rows = len(self.symbols), 2 * (int(self._program.depth[node]) + 1)
+        begin = int(self._offsets[node])
+        return self._memory[begin : begin + rows * count].reshape(rows, count)
+
+    def _rows(self, depth: int) -> list[int]:
+        """Rows of the newest `depth` values in the first half of a ring, oldest first."""
+        newest = int(self._position[0])
+        return [(newest - back) % (depth + 1) for back in range(depth - 1, -1, -1)]
+
+    def _mark(self, open_time: datetime) -> None:
+        moment = (open_time - EPOCH) // timedelta(microseconds=1)
+        late = np.flatnonzero(self._present & (self._times >= moment))
+        if len(late):
+            raise InputError(f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead.")
+        self._times[self._present] = moment

@@ -52,9 +52,9 @@ def configure(level: str = "warning", *, json: bool | None = None, stream: TextI
 
     import structlog
 
-    target = stream if stream is not None else sys.stderr
-    as_json = not target.isatty() if json is None else json
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=target.isatty())
+    terminal = (stream or sys.stderr).isatty()
+    as_json = not terminal if json is None else json
+    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=terminal)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -66,7 +66,8 @@ def configure(level: str = "warning", *, json: bool | None = None, stream: TextI
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level.lower()]),
-        logger_factory=structlog.PrintLoggerFactory(target),
+        # Looked up for each line: what stderr is can change while the process lives.
+        logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
     # httpx logs whole addresses at INFO, and an address may hold a key.
@@ -74,12 +75,12 @@ def configure(level: str = "warning", *, json: bool | None = None, stream: TextI
 
 
 def logger(name: str) -> "FilteringBoundLogger":
-    """A logger whose lines carry `logger=name`. Unless `configure` was called, warnings and worse go to stderr."""
+    """A logger whose lines carry `component=name`. Unless `configure` was called, warnings and worse go to stderr."""
     import structlog
 
     if not structlog.is_configured():
         configure()
-    bound: FilteringBoundLogger = structlog.get_logger(logger=name)
+    bound: FilteringBoundLogger = structlog.get_logger(component=name)
     return bound
 
 

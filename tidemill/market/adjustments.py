@@ -51,9 +51,9 @@ class _Action:
 def derive_adjustments(bars: pl.DataFrame, *, basis: Basis | None = None) -> pl.DataFrame:
     """Splits and dividends told by `adjusted_close`: a frame of ADJUSTMENT_SCHEMA, sorted by symbol, ex_time, kind.
 
-    bars: symbol, open_time, close, adjusted_close, known_at, sorted by symbol and open_time (`Validated.adjusted`). Rows without
-    a positive close and adjusted close are passed over. An action's known_at is that of its ex bar. InputError when a column is
-    missing.
+    bars: symbol, open_time, close, adjusted_close, known_at, sorted by symbol and open_time (`Validated.adjusted`). Rows
+    without a positive close and adjusted close are passed over. An action's known_at is that of its ex bar. InputError when a
+    column is missing.
 
     Rounding makes no phantom dividend: a step is one only where no constant factor explains both sides; where the rounding
     hides it on the ex day itself, it is dated at the first bar that proves it. basis: how the source turns cash D into a

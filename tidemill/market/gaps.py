@@ -16,7 +16,7 @@ def find_gaps(bars: pl.DataFrame, interval: Interval, calendar: Calendar) -> pl.
     """Runs of missing bars inside each symbol's life, from its first bar to its last: a frame of GAP_SCHEMA, sorted.
 
     bars: symbol, open_time. start: the first missing open time; end: the open time of the next bar that is there; missing: how
-    many open times between them the calendar expects. Bars at times that the calendar does not expect neither fill nor make a gap.
+    many open times between them the calendar expects. Bars at times that it does not expect neither fill nor make a gap.
     """
     held = bars.select("symbol", "open_time").drop_nulls()
     first, last = held["open_time"].min(), held["open_time"].max()

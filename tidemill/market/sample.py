@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import polars as pl
 
+from tidemill.config import Settings
 from tidemill.domain.errors import ConfigError, InputError, IntegrityError, UnknownNameError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument
@@ -23,6 +24,9 @@ _BORROW_BPS = 50.0
 
 class SampleSource:
     """A `BarSource` of raw daily prices with splits and dividends in `adjusted_close`; interval 1d only."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        del settings  # every source is made the same way; the sample needs none
 
     @property
     def venue(self) -> str:

@@ -33,8 +33,8 @@ def ratio_steps(numerator: NDArray[np.float64], denominator: NDArray[np.float64]
     """Steps of numerator / denominator, which is constant between them up to the rounding of both.
 
     Both are positive and finite, shape (rows,). Rounding says of each row in which interval the true ratio lies: numerator ±
-    slack · half its unit, over the denominator. The longest stretch of rows whose intervals have a point in common is one level;
-    where none is left, the ratio has provably changed. So rounding alone never makes a step, and a level is known better with
+    slack · half its unit, over the denominator. The longest stretch of rows whose intervals have a point in common is one
+    level; where none is left, the ratio has provably changed. So rounding alone never makes a step, and a level is known better with
     every row.
     """
     half = slack * rounding_unit(numerator) / 2

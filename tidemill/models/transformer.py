@@ -11,9 +11,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -26,7 +25,6 @@ from tidemill.models.base import (
     Floats,
     Lineage,
     Standardizer,
-    TrainingSet,
     decoded,
     inputs_of,
     predictions,
@@ -43,21 +41,8 @@ Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 _LAYERS, _CONTEXT = 2, 64
-_TRAINING_THREADS, _SCORING_THREADS = 2, 1
-_SEGMENT = 3 * _CONTEXT
-# torch's thread count and determinism are global, so only one fit or score at a time may set them.
+# torch's thread count is global, so only one fit or score at a time may set it.
 _TORCH = threading.RLock()
-
-
-class TransformerParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Training. Rows seen in all are about `passes` × the training rows, within `minimum_steps` and `maximum_steps`."""
-
-    passes: Annotated[float, msgspec.Meta(gt=0.0, le=1_000.0)] = 4.0
-    learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
-    weight_decay: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.05
-    dropout: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.1
-    minimum_steps: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 40
-    maximum_steps: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 160
 
 
 class Transformer:
@@ -81,21 +66,24 @@ class Transformer:
     ) -> Artifact:
         import torch
 
+        from tidemill.models.transformer_training import train
+
         chosen = decoded(TransformerParams, params, self.info.name)
         data = training_set(training, features)
         scaling = Standardizer.fit(data)
-        weights = _train(data, scaling.matrix(data.frame, features), chosen, seed)
+        with _one_thread():
+            weights = train(scaling.matrix(data.frame, features), data.target, symbol_runs(data.frame), chosen, seed)
         return make(
             inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors={**scaling.tensors(), "output.scale": np.array([data.scale]), **{n: w.numpy() for n, w in weights.items()}},
-            origin={"torch": torch.__version__},
+            origin={"torch": str(torch.__version__)},
         )
 
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
         features = require_scoring(artifact, frame, self.info.name)
         scorer = _Scorer(artifact)
         rows = frame if start is None else rows_with_history(frame, start, self.info.history)
-        values = scorer.range(scorer.scaling.matrix(rows, features), _runs(rows))
+        values = scorer.range(scorer.scaling.matrix(rows, features), symbol_runs(rows))
         return predictions(rows, values, features, start)
 
 
@@ -158,7 +146,7 @@ class _Scorer:
         import torch
 
         made = np.empty(len(inputs))
-        with _torch_settings(_SCORING_THREADS), torch.inference_mode():
+        with _one_thread(), torch.inference_mode():
             for number, block in enumerate(blocks):
                 part = slice(number * self.lanes, (number + 1) * self.lanes)
                 made[part] = block.step(torch.from_numpy(inputs[part]), torch.from_numpy(present[part])).numpy()
@@ -182,7 +170,7 @@ class _Scorer:
         import torch
 
         outputs = np.empty(rows.shape, dtype=np.float32)
-        with _torch_settings(_SCORING_THREADS), torch.inference_mode():
+        with _one_thread(), torch.inference_mode():
             block = self.block()
             for number, lane_rows in enumerate(rows):
                 outputs[number] = block.step(torch.from_numpy(padded[lane_rows])).numpy()
@@ -197,86 +185,21 @@ def _lanes(runs: list[tuple[int, int]], lanes: int, padding: int) -> Rows:
     return rows
 
 
-def _runs(frame: pl.DataFrame) -> list[tuple[int, int]]:
-    """(first, past-the-last) row of each symbol of a sorted panel."""
-    if frame.is_empty():
-        return []
-    lengths = frame["symbol"].rle().struct.field("len").to_numpy().astype(np.int64)
-    stops = np.cumsum(lengths)
-    return list(zip((stops - lengths).tolist(), stops.tolist(), strict=True))
-
-
-def _train(data: TrainingSet, matrix: Matrix, params: TransformerParams, seed: int) -> Weights:
-    """Weights after training on random segments of the symbols' sequences, on the CPU and deterministically."""
-    import torch
-
-    from tidemill.models import transformer_network as network
-
-    shape = network.Shape(inputs=matrix.shape[1], layers=_LAYERS)
-    batch, steps = _schedule(data.rows, params)
-    segments = _segments(_runs(data.frame), batch, np.random.default_rng(seed), len(matrix))
-    inputs = torch.from_numpy(np.concatenate([matrix, np.zeros((1, matrix.shape[1]), dtype=np.float32)]))
-    target = torch.from_numpy(np.append(data.target, np.nan).astype(np.float32))
-    with _torch_settings(_TRAINING_THREADS, seed=seed):
-        weights = network.initial_weights(shape, seed)
-        for weight in weights.values():
-            weight.requires_grad_()
-        matrices = [weight for weight in weights.values() if weight.ndim > 1]
-        others = [weight for weight in weights.values() if weight.ndim == 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": params.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=params.learning_rate,
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.learning_rate, total_steps=steps + 1, pct_start=0.15)
-        for _ in range(steps):
-            rows = torch.from_numpy(next(segments))
-            wanted = target[rows]
-            labelled = wanted.isfinite()
-            output = network.forward(weights, shape, inputs[rows], params.dropout)
-            loss = torch.where(labelled, output - wanted.nan_to_num(), 0.0).square().sum() / labelled.sum().clamp(min=1)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-            torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
-            optimizer.step()
-            schedule.step()
-    return {name: weight.detach() for name, weight in weights.items()}
-
-
-def _schedule(rows: int, params: TransformerParams) -> tuple[int, int]:
-    """(segments in a batch, steps): small data get small batches, so that there are enough steps."""
-    batch = max(2, min(24, rows // 4_000))
-    steps = round(params.passes * rows / (batch * _SEGMENT))
-    return batch, max(params.minimum_steps, min(params.maximum_steps, steps))
-
-
-def _segments(runs: list[tuple[int, int]], batch: int, chance: np.random.Generator, padding: int) -> Iterator[Rows]:
-    """Endless batches of row numbers [batch, _SEGMENT]: stretches of one symbol each, every row about equally often."""
-    firsts, stops = (np.array(ends, dtype=np.int64) for ends in zip(*runs, strict=True))
-    lengths = stops - firsts
-    while True:
-        symbols = chance.choice(len(runs), size=batch, p=lengths / lengths.sum())
-        # A start may fall before the first row and is moved there: else the first and last rows would be seen too rarely.
-        starts = np.maximum(firsts[symbols], stops[symbols] - chance.integers(_CONTEXT, lengths[symbols] + _SEGMENT - _CONTEXT))
-        rows = starts[:, None] + np.arange(_SEGMENT)
-        yield np.where(rows < stops[symbols][:, None], rows, padding)
-
-
 @contextmanager
-def _torch_settings(threads: int, seed: int | None = None) -> Iterator[None]:
-    """A fixed thread count, and for training a seed and deterministic algorithms; what was set before comes back."""
+def _one_thread() -> Iterator[None]:
+    """torch on one thread of its own; the count that was set before comes back.
+
+    Two threads would wait for each other at every operation: on a busy machine that made a step ten times slower.
+    """
     import torch
 
-    with _TORCH, torch.random.fork_rng(devices=[], enabled=seed is not None):
-        threads_before, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-        torch.set_num_threads(threads)
+    with _TORCH:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
         try:
-            if seed is not None:
-                torch.manual_seed(seed)
-                torch.use_deterministic_algorithms(mode=True)
             yield
         finally:
-            torch.use_deterministic_algorithms(mode=deterministic_before)
-            torch.set_num_threads(threads_before)
+            torch.set_num_threads(before)
 
 
 ENGINE = Transformer()

@@ -235,6 +235,15 @@ def _column_scale(values: Floats) -> tuple[float, float, float, float]:
     return lower, upper, mean, deviation if deviation > 1e-9 * abs(mean) else 0.0
 
 
+def symbol_runs(frame: pl.DataFrame) -> list[tuple[int, int]]:
+    """(first, past-the-last) row of each symbol of a sorted panel."""
+    if frame.is_empty():
+        return []
+    lengths = frame["symbol"].rle().struct.field("len").to_numpy().astype(np.int64)
+    stops = np.cumsum(lengths)
+    return list(zip((stops - lengths).tolist(), stops.tolist(), strict=True))
+
+
 def inputs_of(
     training: TrainingSet, *, engine: str, module: str, params: msgspec.Struct, seed: int, lineage: Lineage
 ) -> Inputs:

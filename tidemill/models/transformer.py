@@ -11,8 +11,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from tidemill.models.base import (
     predictions,
     require_layout,
     require_scoring,
+    symbol_runs,
     training_set,
 )
 from tidemill.validation.splits import rows_with_history
@@ -43,6 +45,17 @@ Rows = NDArray[np.int64]
 _LAYERS, _CONTEXT = 2, 64
 # torch's thread count is global, so only one fit or score at a time may set it.
 _TORCH = threading.RLock()
+
+
+class TransformerParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Training. Rows seen in all are about `passes` × the training rows, within `minimum_steps` and `maximum_steps`."""
+
+    passes: Annotated[float, msgspec.Meta(gt=0.0, le=1_000.0)] = 4.0
+    learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
+    weight_decay: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.05
+    dropout: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.1
+    minimum_steps: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 40
+    maximum_steps: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 160
 
 
 class Transformer:

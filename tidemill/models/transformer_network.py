@@ -12,6 +12,7 @@ for every call, hence the same instructions for a row, whoever its neighbours ar
 Shapes in comments: B sequences, T positions, C chunks, W width, H heads, D = W / H, F inputs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ BLOCK = 64
 _RING = 2 * CONTEXT  # keys and values are moved once in CONTEXT steps instead of in every step
 
 Weights = dict[str, Tensor]
+Dropout = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Shape:
     inputs: int
     width: int = 64
     layers: int = 2
-    heads: int = 4
+    heads: int = 2
     hidden: int = 128
 
     @property
@@ -67,9 +69,8 @@ def layout(shape: Shape) -> dict[str, tuple[int, ...]]:
     return made | {"final_norm.gain": (width,), "final_norm.bias": (width,), "head.weight": (width,), "head.bias": (1,)}
 
 
-def initial_weights(shape: Shape, seed: int) -> Weights:
+def initial_weights(shape: Shape, generator: torch.Generator) -> Weights:
     """Small random matrices; the head starts at zero, so an untrained network predicts the mean."""
-    generator = torch.Generator().manual_seed(seed)
     made: Weights = {}
     for name, size in layout(shape).items():
         if name.endswith(".gain"):
@@ -81,14 +82,26 @@ def initial_weights(shape: Shape, seed: int) -> Weights:
     return made
 
 
-def forward(weights: Weights, shape: Shape, x: Tensor, dropout: float = 0.0) -> Tensor:
+def forward(weights: Weights, shape: Shape, x: Tensor, dropout: Dropout | None = None) -> Tensor:
     """Outputs [B, T] for inputs [B, T, F]; T is a multiple of CONTEXT. Padding belongs at the end, where nothing sees it."""
+    drop = dropout or _identity
     h = x @ weights["embed.weight"] + weights["embed.bias"]  # [B, T, W]
     for layer in range(shape.layers):
         own = _layer(weights, layer)
-        h = h + functional.dropout(_banded_attention(own, shape, _norm(own, "attention_norm", h)), dropout, training=True)
-        h = h + functional.dropout(_mlp(own, _norm(own, "mlp_norm", h)), dropout, training=True)
+        h = h + drop(_banded_attention(own, shape, _norm(own, "attention_norm", h)))
+        h = h + drop(_mlp(own, _norm(own, "mlp_norm", h)))
     return _head(weights, h)
+
+
+def dropout(probability: float, generator: torch.Generator) -> Dropout:
+    """Zeroes each number with `probability`. Its own generator, since training runs in two threads."""
+    if probability == 0.0:
+        return _identity
+    return lambda h: h * torch.empty_like(h).bernoulli_(1.0 - probability, generator=generator).div_(1.0 - probability)
+
+
+def _identity(h: Tensor) -> Tensor:
+    return h
 
 
 def _banded_attention(own: Weights, shape: Shape, h: Tensor) -> Tensor:
@@ -97,7 +110,9 @@ def _banded_attention(own: Weights, shape: Shape, h: Tensor) -> Tensor:
     qkv = (h @ own["attention.weight"] + own["attention.bias"]).view(batch, chunks, CONTEXT, 3, shape.heads, shape.head_width)
     q, k, v = qkv.permute(3, 0, 4, 1, 2, 5)  # each [B, H, C, 64, D]
     keys, values = (_with_chunk_before(part) for part in (k, v))  # each [B, H, C, 128, D]
-    scores = q @ keys.transpose(-1, -2) * shape.head_width**-0.5 + _band(own["attention.distance"], chunks)  # [B, H, C, 64, 128]
+    scores = q @ keys.transpose(-1, -2) * shape.head_width**-0.5 + _band(
+        own["attention.distance"], chunks
+    )  # [B, H, C, 64, 128]
     mixed: Tensor = scores.softmax(-1) @ values  # [B, H, C, 64, D]
     return mixed.permute(0, 2, 3, 1, 4).reshape(batch, length, width) @ own["mix.weight"] + own["mix.bias"]
 

@@ -1,0 +1,239 @@
+"""Bars and what belongs to them in Postgres, the system of record. Every version of a bar is kept (NUMBERS, Time)."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import polars as pl
+
+from tidemill.domain.intervals import Interval
+from tidemill.domain.market import BAR_COLUMNS, Calendar, Instrument
+from tidemill.storage.bar_writer import BarWrite, write_bars
+from tidemill.storage.binary_copy import decode_grouped
+from tidemill.storage.merge import Merged, Table, copy_merge, read_frame
+from tidemill.storage.postgres import Database
+
+INSTRUMENTS = Table(
+    "instruments",
+    {
+        **dict.fromkeys(("venue", "symbol", "calendar", "base", "quote"), "text"),
+        "can_short": "bool",
+        **dict.fromkeys(("borrow_bps", "lot", "tick", "min_notional"), "float8"),
+        **dict.fromkeys(("listed_at", "delisted_at"), "timestamptz"),
+    },
+    key=("venue", "symbol"),
+)
+ADJUSTMENTS = Table(
+    "adjustments",
+    {"venue": "text", "symbol": "text", "kind": "text", "ex_time": "timestamptz", "value": "float8", "known_at": "timestamptz"},
+    key=("venue", "symbol", "kind", "ex_time", "known_at"),
+)
+QUARANTINE = Table(
+    "quarantine",
+    {
+        **dict.fromkeys(("venue", "interval", "symbol"), "text"),
+        "open_time": "timestamptz",
+        **dict.fromkeys(("reason", "detail", "source"), "text"),
+        "source_line": "int8",
+    },
+    key=("venue", "interval", "symbol", "open_time", "reason", "source", "source_line"),
+)
+GAPS = Table(
+    "gaps",
+    {
+        **dict.fromkeys(("venue", "interval", "symbol"), "text"),
+        **dict.fromkeys(("start_time", "end_time"), "timestamptz"),
+        "missing": "int8",
+        "filled_at": "timestamptz",
+    },
+    key=("venue", "interval", "symbol", "start_time", "end_time"),
+)
+_GAP_KINDS = {"symbol": "text", "start": "timestamptz", "end": "timestamptz", "missing": "int8"}
+# A foreign file may hold anything; what is kept of it is bounded (and fits the index of its table).
+_LONGEST = {"symbol": 100, "source": 300, "detail": 500}
+
+# Text is the only field of variable width and comes first, so rows of one symbol have one size.
+_READ_KINDS = {
+    "symbol": "text",
+    "open_time": "timestamptz",
+    "known_at": "timestamptz",
+    **dict.fromkeys(("open", "high", "low", "close", "volume", "quote_volume"), "float8"),
+}
+_READ = """
+SELECT DISTINCT ON (symbol, open_time)
+       symbol, open_time, known_at, open, high, low, close, volume, coalesce(quote_volume, 'NaN') AS quote_volume
+FROM bars
+WHERE venue = $1 AND interval = $2
+  AND ($3::text[] IS NULL OR symbol = ANY ($3))
+  AND ($4::timestamptz IS NULL OR open_time >= $4)
+  AND ($5::timestamptz IS NULL OR open_time < $5)
+  AND ($6::timestamptz IS NULL OR known_at <= $6)
+ORDER BY symbol, open_time, known_at DESC
+"""
+# By time first: the newest partitions are read first and the rest is not touched.
+_READ_NEWEST = """
+SELECT symbol, open_time, known_at, open, high, low, close, volume, quote_volume FROM (
+    SELECT DISTINCT ON (open_time, symbol)
+           symbol, open_time, known_at, open, high, low, close, volume, coalesce(quote_volume, 'NaN') AS quote_volume
+    FROM bars
+    WHERE venue = $1 AND interval = $2
+      AND ($3::text[] IS NULL OR symbol = ANY ($3))
+      AND ($4::timestamptz IS NULL OR open_time >= $4)
+      AND ($5::timestamptz IS NULL OR open_time < $5)
+      AND ($6::timestamptz IS NULL OR known_at <= $6)
+    ORDER BY open_time DESC, symbol, known_at DESC
+    LIMIT $7
+) AS newest ORDER BY symbol, open_time
+"""
+_MONTHS = """
+SELECT to_char(month, 'YYYY-MM') AS month, version FROM bar_months WHERE venue = $1 AND interval = $2 ORDER BY bar_months.month
+"""
+_READ_INSTRUMENTS = """
+SELECT venue, symbol, calendar, base, quote, can_short, borrow_bps, lot, tick, min_notional, listed_at, delisted_at
+FROM instruments WHERE venue = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2)) ORDER BY symbol
+"""
+_READ_ADJUSTMENTS = """
+SELECT DISTINCT ON (symbol, ex_time, kind) symbol, kind, ex_time, value, known_at
+FROM adjustments
+WHERE venue = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2)) AND ($3::timestamptz IS NULL OR known_at <= $3)
+ORDER BY symbol, ex_time, kind, known_at DESC
+"""
+_READ_QUARANTINE = """
+SELECT venue, interval, symbol, open_time, reason, detail, source, source_line
+FROM quarantine
+WHERE ($1::text IS NULL OR venue = $1) AND ($2::text IS NULL OR interval = $2)
+ORDER BY venue, interval, source, source_line, symbol, open_time LIMIT $3
+"""
+_READ_GAPS = """
+SELECT symbol, start_time, end_time, missing FROM gaps
+WHERE venue = $1 AND interval = $2 AND filled_at IS NULL ORDER BY symbol, start_time
+"""
+_CLOSE_GAPS = """
+UPDATE gaps SET filled_at = now()
+WHERE venue = $1 AND interval = $2 AND filled_at IS NULL AND ($3::text[] IS NULL OR symbol = ANY ($3))
+  AND (symbol, start_time, end_time) NOT IN (SELECT * FROM unnest($4::text[], $5::timestamptz[], $6::timestamptz[]))
+"""
+
+
+class BarStore:
+    """Bars, instruments, adjustments, gaps and quarantined rows of one database. Writing the same again changes nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def write(
+        self, venue: str, interval: Interval, bars: pl.DataFrame, *, received_at: datetime | None = None
+    ) -> BarWrite:
+        """Store validated bars (BAR_COLUMNS; `known_at` and `quote_volume` may be absent).
+
+        The first version of a bar keeps its `known_at`; where that is the bar's close its vintage is unknown (NUMBERS, Time).
+        Other values for a bar that exists become a new version, known at `received_at` (default: now). Stored in batches of at
+        most 150,000 rows of one month, each whole or not at all; on an error repeat the call. InputError for rows off the
+        grid or contradicting each other, IntegrityError for values that no bar can have, UnavailableError, DeadlineError.
+        """
+        return await write_bars(self._database, venue, interval, bars, received_at or datetime.now(UTC))
+
+    async def read(
+        self,
+        venue: str,
+        interval: Interval,
+        *,
+        symbols: Sequence[str] = (),
+        start: datetime | None = None,
+        end: datetime | None = None,
+        as_of: datetime | None = None,
+        limit: int | None = None,
+    ) -> pl.DataFrame:
+        """Bars with start ≤ open_time < end, BAR_COLUMNS by symbol and time; of each the newest version known at `as_of`.
+
+        symbols: all when empty. limit: the newest so many of them by time. Nothing found is an empty frame.
+        """
+        wanted = (venue, str(interval), list(symbols) or None, start, end, as_of)
+        if limit is None:
+            data = await self._database.copy_out(_READ, *wanted)
+        else:
+            data = await self._database.copy_out(_READ_NEWEST, *wanted, max(limit, 0))
+        frame = decode_grouped(data, _READ_KINDS)
+        return frame.with_columns(pl.col("quote_volume").fill_nan(None)).select(BAR_COLUMNS)
+
+    async def datasets(self) -> list[tuple[str, str]]:
+        """(venue, interval) of everything there are bars of."""
+        rows = await self._database.fetch("SELECT DISTINCT venue, interval FROM bar_months ORDER BY venue, interval")
+        return [(row["venue"], row["interval"]) for row in rows]
+
+    async def datasets_of(self, symbol: str) -> list[tuple[str, str]]:
+        """(venue, interval) under which there are bars of `symbol`."""
+        rows = await self._database.fetch(
+            "SELECT venue, interval FROM series WHERE symbol = $1 ORDER BY venue, interval", symbol
+        )
+        return [(row["venue"], row["interval"]) for row in rows]
+
+    async def symbols(self, venue: str, interval: Interval) -> list[str]:
+        """Symbols that have bars, sorted."""
+        sql = "SELECT symbol FROM series WHERE venue = $1 AND interval = $2 ORDER BY symbol"
+        return [row["symbol"] for row in await self._database.fetch(sql, venue, str(interval))]
+
+    async def months(self, venue: str, interval: Interval) -> dict[str, int]:
+        """`YYYY-MM` → version of the month's bars, ascending.
+
+        The version grows with each change, in the same transaction: a copy of a month that notes the version it was made from
+        knows when it is stale, however a write ended.
+        """
+        rows = await self._database.fetch(_MONTHS, venue, str(interval))
+        return {row["month"]: row["version"] for row in rows}
+
+    async def write_instruments(self, instruments: Sequence[Instrument]) -> Merged:
+        rows = [msgspec.structs.asdict(instrument) | {"calendar": str(instrument.calendar)} for instrument in instruments]
+        schema = dict.fromkeys(INSTRUMENTS.kinds)
+        return await copy_merge(self._database, INSTRUMENTS, pl.DataFrame(rows, schema=schema, infer_schema_length=None))
+
+    async def read_instruments(self, venue: str, symbols: Sequence[str] = ()) -> list[Instrument]:
+        """By symbol; all of the venue when `symbols` is empty."""
+        rows = await self._database.fetch(_READ_INSTRUMENTS, venue, list(symbols) or None)
+        return [Instrument(**{**row, "calendar": Calendar(row["calendar"])}) for row in rows]
+
+    async def write_adjustments(self, venue: str, adjustments: pl.DataFrame) -> Merged:
+        """adjustments: `symbol, kind, ex_time, value, known_at`."""
+        return await copy_merge(self._database, ADJUSTMENTS, adjustments.with_columns(venue=pl.lit(venue)))
+
+    async def read_adjustments(self, venue: str, symbols: Sequence[str] = (), *, as_of: datetime | None = None) -> pl.DataFrame:
+        """`symbol, kind, ex_time, value, known_at` by symbol and time; of each action the newest version known at `as_of`."""
+        kinds = {name: ADJUSTMENTS.kinds[name] for name in ("symbol", "kind", "ex_time", "value", "known_at")}
+        return await read_frame(self._database, kinds, _READ_ADJUSTMENTS, venue, list(symbols) or None, as_of)
+
+    async def write_quarantine(self, rows: pl.DataFrame) -> int:
+        """Keep refused rows (`venue, interval, symbol, open_time, reason, detail, source, source_line`); counts the new.
+
+        Long texts are cut and NUL characters replaced: what is foreign may hold anything.
+        """
+        texts = {name: pl.col(name).cast(pl.String).fill_null("") for name, kind in QUARANTINE.kinds.items() if kind == "text"}
+        clean = [
+            text.str.replace_all("\x00", "\ufffd", literal=True).str.slice(0, _LONGEST.get(name, 100))
+            for name, text in texts.items()
+        ]
+        distinct = rows.with_columns(clean).unique(QUARANTINE.key, keep="first", maintain_order=True)
+        return (await copy_merge(self._database, QUARANTINE, distinct)).inserted
+
+    async def read_quarantine(
+        self, venue: str | None = None, interval: Interval | None = None, *, limit: int | None = 10_000
+    ) -> pl.DataFrame:
+        """Quarantined rows by dataset, source and line; of everything when neither is given."""
+        length = None if interval is None else str(interval)
+        return await read_frame(self._database, QUARANTINE.kinds, _READ_QUARANTINE, venue, length, limit)
+
+    async def write_gaps(self, venue: str, interval: Interval, gaps: pl.DataFrame, *, symbols: Sequence[str] = ()) -> Merged:
+        """Make `gaps` (`symbol, start, end, missing`) the open gaps of the dataset, or of `symbols` of it.
+
+        Open gaps that are not in the frame are marked as filled now; one that opens again loses that mark.
+        """
+        rows = gaps.rename({"start": "start_time", "end": "end_time"}).with_columns(
+            venue=pl.lit(venue), interval=pl.lit(str(interval)), filled_at=pl.lit(None, pl.Datetime("us", "UTC"))
+        )
+        merged = await copy_merge(self._database, GAPS, rows)
+        keys = [rows[name].to_list() for name in ("symbol", "start_time", "end_time")]
+        await self._database.execute(_CLOSE_GAPS, venue, str(interval), list(symbols) or None, *keys)
+        return merged
+
+    async def read_gaps(self, venue: str, interval: Interval) -> pl.DataFrame:
+        """Open gaps: `symbol, start, end (exclusive), missing` by symbol and time."""
+        return await read_frame(self._database, _GAP_KINDS, _READ_GAPS, venue, str(interval))

@@ -1,0 +1,41 @@
+"""duckdb over the lake: one read-only statement that sees the lake's files and nothing else of the host."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from tidemill.domain.errors import InputError
+
+_VIEW = "FROM read_parquet($files, hive_partitioning = true, hive_types_autocast = false, union_by_name = true)"
+
+
+def query_lake(query: str, views: Mapping[str, Sequence[Path]]) -> pl.DataFrame:
+    """See Lake.sql. views: table → Parquet files."""
+    try:
+        with duckdb.connect() as connection:
+            _only_a_select(connection, query)
+            _prepare(connection, views)
+            return pl.DataFrame(connection.sql(query).pl())
+    except duckdb.Error as exc:
+        raise InputError(
+            f"The query failed: {str(exc).strip().splitlines()[0]}. Tables: {', '.join(views) or 'none yet'}."
+        ) from exc
+
+
+def _only_a_select(connection: Any, query: str) -> None:
+    statements = connection.extract_statements(query)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise InputError("Only one SELECT statement can be asked of the lake.")
+
+
+def _prepare(connection: Any, views: Mapping[str, Sequence[Path]]) -> None:
+    """Views first, then the doors are shut: files outside the list, extensions and settings are out of reach."""
+    for table, files in views.items():
+        connection.sql(_VIEW, params={"files": [str(file) for file in files]}).create_view(table)
+    paths = [str(file) for files in views.values() for file in files]
+    connection.execute("SET allowed_paths = $paths", {"paths": paths})
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")

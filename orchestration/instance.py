@@ -67,7 +67,10 @@ def environment(settings: Settings, servers: Servers) -> dict[str, str]:
     return {
         "DAGSTER_HOME": str(home),
         "TIDEMILL_DAGSTER_DSN": dagster_dsn(servers.postgres_dsn).reveal(),
-        "TIDEMILL_DAGSTER_LOGS": str(home / "logs"),
+        "TIDEMILL_DAGSTER_OUTPUT": str(home / "output"),
+        # `telemetry: {enabled: false}` stops the recording; only this stops the thread that sends whatever lies in
+        # DAGSTER_HOME/logs. Nothing of ours is written there either.
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
         "DAGSTER_EVENT_BATCH_SIZE": str(EVENT_BATCH),
         "TIDEMILL_HOME": str(settings.home),
         "TIDEMILL_POSTGRES_DSN": servers.postgres_dsn.reveal(),

@@ -5,7 +5,7 @@ import logging
 import subprocess  # nosec B404  # starts Dagster's own command line, never a shell
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from dagster._core.definitions.reconstruct import ReconstructableJob, Reconstruc
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
+from orchestration.code_server import LOCATION
 from orchestration.instance import PROJECT, environment, instance, prepare_home
 from orchestration.launcher import PROCESS_TAG, this_process
 from orchestration.outcome import Record, was_interrupted
@@ -27,7 +28,6 @@ from tidemill.domain.ports import RunOutcome
 from tidemill.embedded import servers
 
 MAIN_JOB = "main"
-LOCATION = "tidemill"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -65,9 +65,8 @@ class DagsterOrchestrator:
         """Start every service, print the addresses, wait for ctrl-C, stop all of it. Returns the exit code."""
         from orchestration.up import up  # the web stack is of no use to `run`
 
-        with servers(self._settings) as found:
-            prepare_home(self._settings)
-            return up(self._settings, environment(self._settings, found), open_browser=open_browser)
+        with servers(self._settings) as found, instance(self._settings, found) as opened:
+            return up(self._settings, opened, module=self._module, open_browser=open_browser)
 
     def _definitions(self) -> ModuleType:
         return importlib.import_module(self._module)
@@ -82,6 +81,7 @@ class DagsterOrchestrator:
         return repository.get_reconstructable_job(MAIN_JOB)
 
     def _partition_range(self, experiment: Experiment, settings: Settings) -> tuple[str, str] | None:
+        find: Callable[[Experiment, Settings], tuple[str, str] | None] | None
         find = getattr(self._definitions(), "partition_range", None)
         return find(experiment, settings) if find else None
 

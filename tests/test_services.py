@@ -11,7 +11,7 @@ from typing import Annotated
 import httpx
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import http_server as fault
@@ -280,11 +280,13 @@ async def test_a_ban_is_never_tried_against(
     assert clock.slept == []
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**9 - 1))
 def test_a_number_in_retry_after_is_seconds(seconds: int) -> None:
     assert wire.retry_after({"retry-after": f" {seconds} "}, VirtualClock().now()) == seconds
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_in_retry_after_or_date_is_survived(text: str) -> None:
     wait = wire.retry_after({"retry-after": text}, VirtualClock().now())
@@ -423,6 +425,7 @@ def test_nesting_without_end_is_broken_and_not_a_crash() -> None:
         wire.decode(msgspec.json.Decoder(Known), b'{"x":' + b"[" * 1_000_000, "Quotes")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_or_are_malformed(body: bytes) -> None:
     try:

@@ -19,7 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.compiled import kernel
-from tidemill.matching.kernel import NO_BAR, OUTCOMES, Fills, match_row
+from tidemill.matching.kernel import FEE as FILL_FEE
+from tidemill.matching.kernel import NO_BAR, OUTCOMES, match_row
+from tidemill.matching.kernel import PRICE as FILL_PRICE
+from tidemill.matching.kernel import QUANTITY as FILL_QUANTITY
+from tidemill.matching.kernel import SLIPPAGE as FILL_SLIPPAGE
 from tidemill.matching.rules import SECONDS_A_YEAR, Floats, MatchingRules, VenueRow
 from tidemill.risk.drawdown import FLATTEN, NORMAL, REDUCE, DrawdownPolicy, DrawdownState, drawdown_step
 from tidemill.risk.limits import Limits, clip_position, gross_scale
@@ -135,7 +139,7 @@ def pay_dividend(account: Account, j: int, cash: float) -> None:
 
 
 @kernel
-def fill_orders(account: Account, row: Row, terms: Terms, fills: Fills) -> int:
+def fill_orders(account: Account, row: Row, terms: Terms, fills: Floats) -> int:
     """Match what waits against this slot and forget it; returns the number of fills."""
     count = account.waiting[0]
     if count == 0:
@@ -150,9 +154,9 @@ def fill_orders(account: Account, row: Row, terms: Terms, fills: Fills) -> int:
     else:
         account.outcomes[NO_BAR] += count
     for k in range(made):
-        account.totals[FEES] += fills.fee[k]
-        account.totals[SLIPPAGE] += fills.slippage[k]
-        account.totals[TRADED] += fills.quantity[k] * fills.price[k]
+        account.totals[FEES] += fills[k, FILL_FEE]
+        account.totals[SLIPPAGE] += fills[k, FILL_SLIPPAGE]
+        account.totals[TRADED] += fills[k, FILL_QUANTITY] * fills[k, FILL_PRICE]
     for k in range(count):
         account.order_quantity[account.orders[k]] = 0.0
         account.order_amount[account.orders[k]] = 0.0
@@ -170,10 +174,9 @@ def mark_row(account: Account, row: Row, slot: int) -> tuple[float, float, float
             account.mark[j] = close
             account.seen[j] = slot
         held = account.position[j]
-        if held != 0.0:
-            value = held * account.mark[j]
-            net += value
-            gross += abs(value)
+        value = held * account.mark[j] if held != 0.0 else 0.0
+        net += value
+        gross += abs(value)
     return account.totals[CASH] + net, gross, net
 
 
@@ -188,12 +191,13 @@ def settle(account: Account, j: int) -> float:
 
 @kernel
 def _asked(weight: float, held: float, resize: bool) -> bool:
-    """Whether a target asks for anything."""
-    if math.isnan(weight):
-        return False
+    """Whether a target asks for anything. Bits instead of branches: which symbols are held is a pattern that no
+    processor predicts.
+    """
     if resize:
-        return weight != 0.0 or held != 0.0
-    return (weight > 0.0) != (held > 0.0) or (weight < 0.0) != (held < 0.0)
+        return (weight == weight) & ((weight != 0.0) | (held != 0.0))
+    opens_or_closes = ((weight > 0.0) != (held > 0.0)) | ((weight < 0.0) != (held < 0.0))
+    return (weight == weight) & opens_or_closes
 
 
 @kernel
@@ -207,48 +211,59 @@ def _guarded(target: float, current: float, action: int) -> float:
 
 
 @kernel
-def _wanted(account: Account, j: int, weight: float, equity: float, action: int, squeeze: float, terms: Terms) -> float:
-    """Target value of one symbol in cash after every limit that looks at it alone."""
-    current = account.position[j] * account.mark[j]
-    if weight < 0.0 and not terms.venue.can_short[j]:
-        account.clips[SHORT] += 1
-        account.short_clipped[j] = True
-        weight = 0.0
-    asked = weight * max(equity, 0.0) if weight == weight else current
-    target = clip_position(asked, max(equity, 0.0), terms.limits) if weight == weight else current
-    if abs(target) < abs(asked) * (1.0 - _DUST):
-        account.clips[POSITION] += 1
+def _wanted(
+    weight: float, current: float, equity: float, can_short: bool, action: int, squeeze: float, limits: Limits
+) -> tuple[float, int]:
+    """Target value of one symbol in cash after every limit that looks at it alone, and the clips as bits `1 << CLIP`."""
+    clips, funds = 0, max(equity, 0.0)
+    if weight < 0.0 and not can_short:
+        clips, weight = 1 << SHORT, 0.0
+    target = current
+    if not math.isnan(weight):
+        asked = weight * funds
+        target = clip_position(asked, funds, limits)
+        if abs(target) < abs(asked) * (1.0 - _DUST):
+            clips |= 1 << POSITION
     if action == NORMAL:
-        return target
+        return target, clips
     held_back = _guarded(target, current, action)
     if action == REDUCE and abs(held_back) > squeeze * abs(current):
         held_back = squeeze * current
     if held_back != target:
-        account.clips[DRAWDOWN] += 1
-    return held_back
+        clips |= 1 << DRAWDOWN
+    return held_back, clips
 
 
 @kernel
-def _write_order(account: Account, j: int, target: float, equity: float) -> bool:
-    """The order that leads from the position to `target`; False if there is nothing to do."""
-    held, mark = account.position[j], account.mark[j]
-    quantity = amount = 0.0
+def _count_clips(account: Account, j: int, clips: int) -> None:
+    for kind in range(len(CLIPS)):
+        if clips & (1 << kind):
+            account.clips[kind] += 1
+    if clips & (1 << SHORT):
+        account.short_clipped[j] = True
+
+
+@kernel
+def _order(target: float, held: float, mark: float, equity: float) -> tuple[float, float]:
+    """Quantity and amount of the order that leads from `held` units to `target` in cash; both 0 if there is nothing to do."""
     if target == 0.0:
-        quantity = -held
-    else:
-        change = target - held * mark
-        if abs(change) <= _DUST * abs(equity):
-            return False
-        if change < 0.0:
-            quantity = change / mark
-        elif held < 0.0:
-            quantity = min(change / mark, -held)
-            amount = max(target, 0.0)
-        else:
-            amount = change
-    account.order_quantity[j] = quantity
-    account.order_amount[j] = amount
-    return quantity != 0.0 or amount > 0.0
+        return -held, 0.0
+    change = target - held * mark
+    if abs(change) <= _DUST * abs(equity):
+        return 0.0, 0.0
+    if change < 0.0:
+        return change / mark, 0.0
+    if held < 0.0:
+        return min(change / mark, -held), max(target, 0.0)
+    return 0.0, change
+
+
+@kernel
+def _kept(target: float, current: float) -> float:
+    """The part of the position that stays when it becomes `target`."""
+    if target * current <= 0.0:
+        return 0.0
+    return target if abs(target) < abs(current) else current
 
 
 @kernel
@@ -257,46 +272,51 @@ def decide_row(
 ) -> int:
     """Turn target weights into the orders of the next slot; returns how many.
 
-    target: weight of equity for each symbol, NaN to leave it alone. action, gross_cap: the drawdown level in force
-    and its cap. wanted: a buffer. Exposure that would pass the gross limit is scaled down together, reductions never.
+    target: weight of equity for each symbol, NaN to leave it alone. action, gross_cap: the drawdown level in force and
+    its cap. wanted: a buffer. Exposure that would pass the gross limit is scaled down together, reductions never.
     """
+    position, marks, orders, can_short = account.position, account.mark, account.orders, terms.venue.can_short
     squeeze = min(gross_cap / gross, 1.0) if gross > 0.0 else 1.0
     forced = action == FLATTEN or (action == REDUCE and squeeze < 1.0 - _DUST)
     count = 0
     kept, added = gross, 0.0
     for j in range(target.size):
-        weight, held = target[j], account.position[j]
+        weight, held = target[j], position[j]
         if not (_asked(weight, held, terms.resize) or (forced and held != 0.0)):
             continue
-        if not account.mark[j] > 0.0:
+        if not marks[j] > 0.0:
             account.clips[UNPRICED] += 1
             continue
-        wanted[j] = _wanted(account, j, weight, equity, action, squeeze, terms)
-        current = held * account.mark[j]
-        keeps = min(abs(wanted[j]), abs(current)) if wanted[j] * current > 0.0 else 0.0
+        current = held * marks[j]
+        value, clips = _wanted(weight, current, equity, can_short[j], action, squeeze, terms.limits)
+        if clips:
+            _count_clips(account, j, clips)
+        keeps = abs(_kept(value, current))
         kept += keeps - abs(current)
-        added += abs(wanted[j]) - keeps
-        account.orders[count] = j
+        added += abs(value) - keeps
+        wanted[j] = value
+        orders[count] = j
         count += 1
     return _write_orders(account, count, gross_scale(kept, added, equity, terms.limits), equity, wanted)
 
 
 @kernel
 def _write_orders(account: Account, count: int, scale: float, equity: float, wanted: Floats) -> int:
+    position, marks, orders = account.position, account.mark, account.orders
+    quantities, amounts = account.order_quantity, account.order_amount
     written = 0
     for k in range(count):
-        j = account.orders[k]
-        target = wanted[j]
+        j = orders[k]
+        target, held = wanted[j], position[j]
         if scale < 1.0:
-            current = account.position[j] * account.mark[j]
-            keeps = 0.0
-            if target * current > 0.0:
-                keeps = target if abs(target) < abs(current) else current
+            keeps = _kept(target, held * marks[j])
             if target != keeps:
                 account.clips[GROSS] += 1
             target = keeps + (target - keeps) * scale
-        if _write_order(account, j, target, equity):
-            account.orders[written] = j
+        quantity, amount = _order(target, held, marks[j], equity)
+        if quantity != 0.0 or amount > 0.0:
+            quantities[j], amounts[j] = quantity, amount
+            orders[written] = j
             written += 1
     account.waiting[0] = written
     return written

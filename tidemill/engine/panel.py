@@ -36,6 +36,11 @@ class Panel(NamedTuple):
     open: Floats
     close: Floats
     volume: Floats
+    flat: Indices  # of each row of the frame, its cell in the raveled panel
+
+    def spread(self, values: pl.Series) -> Floats:
+        """A panel of one value for each row of the bars frame, in its order."""
+        return _scatter(self.flat, values, self.axes.shape)
 
 
 def microseconds(series: pl.Series, what: str) -> Indices:
@@ -115,7 +120,7 @@ def bars_panel(bars: pl.DataFrame, interval: Interval) -> Panel:
     axes = Axes(times, symbols)
     flat = _flat(rows, codes, axes, "bars")
     opened, closed, volume = (_scatter(flat, bars.get_column(name), axes.shape) for name in ("open", "close", "volume"))
-    return Panel(axes, opened, closed, volume)
+    return Panel(axes, opened, closed, volume, flat)
 
 
 def weights_panel(weights: pl.DataFrame, axes: Axes) -> tuple[Floats, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tidemill.engine.panel import Axes
-from tidemill.engine.scan import KIND, ORDER_FILL, PRICE, QUANTITY, SETTLEMENT, SIDE, SLOT, SPLIT_RATIO, SYMBOL, Outputs
+from tidemill.engine.scan import FEE, KIND, PRICE, QUANTITY, SETTLEMENT, SIDE, SLIP, SLOT, SPLIT_RATIO, SYMBOL, Outputs
 from tidemill.matching.rules import Floats
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ class BacktestResult:
                 "side": pl.Series(np.where(rows[:, SIDE] > 0, "buy", "sell")).cast(pl.String),
                 "quantity": rows[:, QUANTITY],
                 "price": rows[:, PRICE],
-                "fee": rows[:, 5],
-                "slippage": rows[:, 6],
+                "fee": rows[:, FEE],
+                "slippage": rows[:, SLIP],
                 "settled": rows[:, KIND] == SETTLEMENT,
             }
         )
@@ -216,6 +216,3 @@ def summary(result: BacktestResult) -> dict[str, Any]:
         "max_drawdown": result.max_drawdown,
         "equity": result._outputs.equity.tolist(),
     }
-
-
-__all__ = ["ORDER_FILL", "BacktestResult", "summary"]

@@ -24,14 +24,19 @@ from tidemill.engine.kernel import (
     settle,
     split,
 )
-from tidemill.engine.trades import EXIT_PRICE, TRADE_COLUMNS, Book, book_fill, book_split, write_trade
-from tidemill.matching.kernel import Fills, whole_lots
+from tidemill.engine.trades import EXIT_PRICE, HELD, RECEIVED, TRADE_COLUMNS, book_fill, book_split, write_trade
+from tidemill.matching.kernel import FEE as FILL_FEE
+from tidemill.matching.kernel import FILL_COLUMNS, whole_lots
+from tidemill.matching.kernel import PRICE as FILL_PRICE
+from tidemill.matching.kernel import QUANTITY as FILL_QUANTITY
+from tidemill.matching.kernel import SIDE as FILL_SIDE
+from tidemill.matching.kernel import SYMBOL as FILL_SYMBOL
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import DrawdownState
 
 # Kinds of corporate action, in the order in which they apply within one slot: a dividend is per share held before the split.
 DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION = 0, 1, 2
-# Columns and kinds of the log of everything that changed a position.
+# Columns (a slot, then those of a fill, then the kind) and kinds of the log of everything that changed a position.
 LOG_COLUMNS = 8
 SLOT, SYMBOL, SIDE, QUANTITY, PRICE, FEE, SLIP, KIND = range(LOG_COLUMNS)
 ORDER_FILL, SETTLEMENT, SPLIT_RATIO = 0.0, 1.0, 2.0
@@ -99,24 +104,24 @@ def larger(log: Log) -> Log:
 def _log_change(
     log: Log, slot: int, j: int, side: float, quantity: float, price: float, fee: float, slip: float, kind: float
 ) -> None:
-    row = log.changes[log.used[0]]
-    row[SLOT], row[SYMBOL], row[SIDE], row[QUANTITY] = slot, j, side, quantity
-    row[PRICE], row[FEE], row[SLIP], row[KIND] = price, fee, slip, kind
+    rows, at = log.changes, log.used[0]
+    rows[at, SLOT], rows[at, SYMBOL], rows[at, SIDE], rows[at, QUANTITY] = slot, j, side, quantity
+    rows[at, PRICE], rows[at, FEE], rows[at, SLIP], rows[at, KIND] = price, fee, slip, kind
     log.used[0] += 1
 
 
 @kernel
 def _enter(
-    log: Log, book: Book, account: Account, slot: int, j: int, side: float, quantity: float, price: float, fee: float
+    log: Log, book: Floats, account: Account, slot: int, j: int, side: float, quantity: float, price: float, fee: float
 ) -> None:
     """Write a change of position into the trade book."""
-    row = log.trades[log.used[1]]
-    if book_fill(book, j, slot, side, quantity, price, fee, account.position[j], account.carry, row):
+    at = log.used[1]
+    if book_fill(book, j, slot, side, quantity, price, fee, account.position[j], account.carry, log.trades, at):
         log.used[1] += 1
 
 
 @kernel
-def _apply_split(account: Account, book: Book, log: Log, slot: int, j: int, ratio: float, lot: float) -> None:
+def _apply_split(account: Account, book: Floats, log: Log, slot: int, j: int, ratio: float, lot: float) -> None:
     """A split; a fraction of a lot that it leaves is paid out at the mark, as brokers do."""
     split(account, j, ratio)
     book_split(book, j, ratio)
@@ -135,7 +140,9 @@ def _apply_split(account: Account, book: Book, log: Log, slot: int, j: int, rati
 
 
 @kernel
-def _apply_actions(account: Account, book: Book, log: Log, slot: int, at: int, row: Row, actions: Actions, lots: Floats) -> int:
+def _apply_actions(
+    account: Account, book: Floats, log: Log, slot: int, at: int, row: Row, actions: Actions, lots: Floats
+) -> int:
     """Apply the actions of this slot from index `at` on; returns the index of the next one."""
     while at < actions.slot.size and actions.slot[at] == slot:
         j, value = actions.symbol[at], actions.value[at]
@@ -152,13 +159,13 @@ def _apply_actions(account: Account, book: Book, log: Log, slot: int, at: int, r
 
 @kernel
 def _settle_gone(
-    account: Account, book: Book, log: Log, slot: int, row: Row, delisted: Indices, dead_after: int, last: bool
+    account: Account, book: Floats, log: Log, slot: int, row: Row, delisted: Indices, dead_after: int, last: bool
 ) -> None:
     """Settle what has no bar and is known to be gone, or was absent for `dead_after` slots, or is absent at the end
     of the data.
     """
     for j in range(account.position.size):
-        if account.position[j] == 0.0 or row.close[j] == row.close[j]:
+        if row.close[j] == row.close[j] or account.position[j] == 0.0:
             continue
         if last or slot >= delisted[j] or slot - account.seen[j] >= dead_after:
             quantity, when = settle(account, j), account.seen[j]
@@ -168,11 +175,17 @@ def _settle_gone(
 
 
 @kernel
-def _log_fills(account: Account, book: Book, log: Log, slot: int, fills: Fills, made: int) -> None:
+def _log_fills(account: Account, book: Floats, log: Log, slot: int, fills: Floats, made: int) -> None:
+    changes, trades, used, position, carry = log.changes, log.trades, log.used, account.position, account.carry
     for k in range(made):
-        j, side, quantity, price, fee = fills.symbol[k], fills.side[k], fills.quantity[k], fills.price[k], fills.fee[k]
-        _log_change(log, slot, j, side, quantity, price, fee, fills.slippage[k], ORDER_FILL)
-        _enter(log, book, account, slot, j, side, quantity, price, fee)
+        at, j = used[0], int(fills[k, FILL_SYMBOL])
+        changes[at, SLOT], changes[at, KIND] = slot, ORDER_FILL
+        for column in range(FILL_COLUMNS):
+            changes[at, SYMBOL + column] = fills[k, column]
+        used[0] = at + 1
+        side, quantity, price, fee = fills[k, FILL_SIDE], fills[k, FILL_QUANTITY], fills[k, FILL_PRICE], fills[k, FILL_FEE]
+        if book_fill(book, j, slot, side, quantity, price, fee, position[j], carry, trades, used[1]):
+            used[1] += 1
 
 
 @entry
@@ -182,9 +195,9 @@ def scan(
     actions: Actions,
     terms: Terms,
     account: Account,
-    book: Book,
+    book: Floats,
     state: DrawdownState,
-    fills: Fills,
+    fills: Floats,
     wanted: Floats,
     outputs: Outputs,
     log: Log,
@@ -228,18 +241,18 @@ def scan(
 
 
 @entry
-def open_trades(account: Account, book: Book, slot: int, rows: Floats) -> int:
+def open_trades(account: Account, book: Floats, slot: int, rows: Floats) -> int:
     """Write the round trips that are still open into `rows` and return how many.
 
     Their profit is what it would be at the last mark, without the costs of closing.
     """
     count = 0
-    for j in range(book.held.size):
-        if book.held[j] != 0.0:
-            worth = abs(book.held[j]) * account.mark[j]
-            book.received[j] += worth
-            write_trade(book, j, slot, account.carry[j], rows[count])
+    for j in range(book.shape[0]):
+        if book[j, HELD] != 0.0:
+            worth = abs(book[j, HELD]) * account.mark[j]
+            book[j, RECEIVED] += worth
+            write_trade(book, j, slot, account.carry[j], rows, count)
             rows[count, EXIT_PRICE] = np.nan
-            book.received[j] -= worth
+            book[j, RECEIVED] -= worth
             count += 1
     return count

@@ -6,10 +6,7 @@ are in the units of its end. Profit is all cash that the position brought: sales
 dividends, less borrow.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 from tidemill.compiled import kernel
 from tidemill.matching.rules import Floats
@@ -19,59 +16,54 @@ TRADE_COLUMNS = 9
 SYMBOL, SIDE, ENTRY_SLOT, EXIT_SLOT, ENTRY_PRICE, EXIT_PRICE, QUANTITY, TRADE_FEES, PROFIT = range(TRADE_COLUMNS)
 
 
-class Book(NamedTuple):
-    """The open round trip of each symbol: signed units held, entry slot, units and cash in and out, fees."""
-
-    held: Floats
-    entry: NDArray[np.int64]
-    bought: Floats
-    paid: Floats
-    sold: Floats
-    received: Floats
-    fees: Floats
+# Cells of a symbol's row in the book: signed units held, entry slot, units and cash in and out, fees. One array for all
+# of it, since a compiled call costs a reference count for every array that it takes.
+BOOK_COLUMNS = 7
+HELD, ENTRY, BOUGHT, PAID, SOLD, RECEIVED, FEES = range(BOOK_COLUMNS)
 
 
-def new_book(symbols: int) -> Book:
-    return Book(np.zeros(symbols), np.zeros(symbols, np.int64), *(np.zeros(symbols) for _ in range(5)))
+def new_book(symbols: int) -> Floats:
+    """The open round trips of no one: float64 [symbols, BOOK_COLUMNS]."""
+    return np.zeros((symbols, BOOK_COLUMNS))
 
 
 @kernel
-def book_split(book: Book, j: int, ratio: float) -> None:
+def book_split(book: Floats, j: int, ratio: float) -> None:
     """`ratio` new shares for one old."""
-    book.held[j] *= ratio
-    book.bought[j] *= ratio
-    book.sold[j] *= ratio
+    book[j, HELD] *= ratio
+    book[j, BOUGHT] *= ratio
+    book[j, SOLD] *= ratio
 
 
 @kernel
-def _open(book: Book, j: int, slot: int, side: float, quantity: float, price: float, fee: float) -> None:
-    if book.held[j] == 0.0:
-        book.entry[j] = slot
-        book.bought[j] = book.paid[j] = book.sold[j] = book.received[j] = book.fees[j] = 0.0
-    book.bought[j] += quantity
-    book.paid[j] += quantity * price
-    book.fees[j] += fee
-    book.held[j] += side * quantity
+def _open(book: Floats, j: int, slot: int, quantity: float, price: float, fee: float) -> None:
+    if book[j, HELD] == 0.0:
+        for column in range(BOOK_COLUMNS):
+            book[j, column] = 0.0
+        book[j, ENTRY] = slot
+    book[j, BOUGHT] += quantity
+    book[j, PAID] += quantity * price
+    book[j, FEES] += fee
 
 
 @kernel
-def write_trade(book: Book, j: int, slot: int, carry: float, row: Floats) -> None:
-    """The round trip of symbol `j` as it stands, as one row; for an open one the caller first adds what it is worth."""
-    side = 1.0 if book.held[j] > 0.0 else -1.0
-    row[SYMBOL] = j
-    row[SIDE] = side
-    row[ENTRY_SLOT] = book.entry[j]
-    row[EXIT_SLOT] = slot
-    row[ENTRY_PRICE] = book.paid[j] / book.bought[j]
-    row[EXIT_PRICE] = book.received[j] / book.sold[j] if book.sold[j] > 0.0 else np.nan
-    row[QUANTITY] = book.bought[j]
-    row[TRADE_FEES] = book.fees[j]
-    row[PROFIT] = side * (book.received[j] - book.paid[j]) - book.fees[j] + carry
+def write_trade(book: Floats, j: int, slot: int, carry: float, rows: Floats, at: int) -> None:
+    """The round trip of symbol `j` as it stands, as row `at`; for an open one the caller first adds what it is worth."""
+    side = 1.0 if book[j, HELD] > 0.0 else -1.0
+    rows[at, SYMBOL] = j
+    rows[at, SIDE] = side
+    rows[at, ENTRY_SLOT] = book[j, ENTRY]
+    rows[at, EXIT_SLOT] = slot
+    rows[at, ENTRY_PRICE] = book[j, PAID] / book[j, BOUGHT]
+    rows[at, EXIT_PRICE] = book[j, RECEIVED] / book[j, SOLD] if book[j, SOLD] > 0.0 else np.nan
+    rows[at, QUANTITY] = book[j, BOUGHT]
+    rows[at, TRADE_FEES] = book[j, FEES]
+    rows[at, PROFIT] = side * (book[j, RECEIVED] - book[j, PAID]) - book[j, FEES] + carry
 
 
 @kernel
 def book_fill(
-    book: Book,
+    book: Floats,
     j: int,
     slot: int,
     side: float,
@@ -80,28 +72,29 @@ def book_fill(
     fee: float,
     after: float,
     carry: Floats,
-    row: Floats,
+    rows: Floats,
+    at: int,
 ) -> bool:
-    """Enter a fill that left the position at `after`; True if it ended a round trip, which `row` then holds."""
-    before = book.held[j]
+    """Enter a fill that left the position at `after`; True if it ended a round trip, which row `at` then holds."""
+    before = book[j, HELD]
     if before * side >= 0.0:
         if before == 0.0:
             carry[j] = 0.0
-        _open(book, j, slot, side, quantity, price, fee)
-        book.held[j] = after
+        _open(book, j, slot, quantity, price, fee)
+        book[j, HELD] = after
         return False
     turned = abs(after) if after * before < 0.0 else 0.0
     closing = quantity - turned
-    book.sold[j] += closing
-    book.received[j] += closing * price
-    book.fees[j] += fee * closing / quantity
+    book[j, SOLD] += closing
+    book[j, RECEIVED] += closing * price
+    book[j, FEES] += fee * closing / quantity
     if after * before > 0.0:
-        book.held[j] = after
+        book[j, HELD] = after
         return False
-    write_trade(book, j, slot, carry[j], row)
-    book.held[j] = 0.0
+    write_trade(book, j, slot, carry[j], rows, at)
+    book[j, HELD] = 0.0
     carry[j] = 0.0
     if turned > 0.0:
-        _open(book, j, slot, side, turned, price, fee * turned / quantity)
-        book.held[j] = after
+        _open(book, j, slot, turned, price, fee * turned / quantity)
+        book[j, HELD] = after
     return True

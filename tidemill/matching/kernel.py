@@ -12,7 +12,6 @@ short is never refused for want of cash.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +25,15 @@ OUTCOMES = ("filled", "partly_filled", "no_bar", "no_volume", "too_small", "no_f
 _ROUNDING = 1e-9  # 0.3 / 0.1 is 2.9999999999999996 and means 3
 
 
-class Fills(NamedTuple):
-    """Buffers for the fills of one bar, each of length `2 * symbols`. `side` is +1 for a buy and -1 for a sell;
-    `slippage` is cash.
-    """
-
-    symbol: NDArray[np.int64]
-    side: Floats
-    quantity: Floats
-    price: Floats
-    fee: Floats
-    slippage: Floats
+# Columns of a fill. Side is +1 for a buy and -1 for a sell; slippage is cash. Fills are rows of one array, since a
+# compiled call costs a reference count for every array that it takes.
+FILL_COLUMNS = 6
+SYMBOL, SIDE, QUANTITY, PRICE, FEE, SLIPPAGE = range(FILL_COLUMNS)
 
 
-def fill_buffers(symbols: int) -> Fills:
-    size = 2 * symbols
-    return Fills(np.zeros(size, np.int64), *(np.zeros(size) for _ in range(5)))
+def fill_buffer(symbols: int) -> Floats:
+    """Room for the fills of one bar."""
+    return np.zeros((symbols, FILL_COLUMNS))
 
 
 @kernel
@@ -98,46 +90,24 @@ def market_state(reference: float, volume: float) -> int:
 
 @kernel
 def _record(
-    fills: Fills, at: int, symbol: int, side: float, quantity: float, price: float, reference: float, fee_rate: float
-) -> None:
-    fills.symbol[at] = symbol
-    fills.side[at] = side
-    fills.quantity[at] = quantity
-    fills.price[at] = price
-    fills.fee[at] = commission(quantity * price, fee_rate)
-    fills.slippage[at] = quantity * abs(price - reference)
+    fills: Floats, at: int, symbol: int, side: float, quantity: float, price: float, reference: float, fee_rate: float
+) -> float:
+    """Write a fill and return its fee."""
+    fee = commission(quantity * price, fee_rate)
+    fills[at, SYMBOL] = symbol
+    fills[at, SIDE] = side
+    fills[at, QUANTITY] = quantity
+    fills[at, PRICE] = price
+    fills[at, FEE] = fee
+    fills[at, SLIPPAGE] = quantity * abs(price - reference)
+    return fee
 
 
 @kernel
-def _sell(
-    symbol: int, wanted: float, held: float, reference: float, volume: float, venue: VenueRow, rules: MatchingRules
-) -> tuple[float, float]:
-    """Quantity sold and its price. A spot position cannot be sold below zero, whatever the order says."""
-    if not venue.can_short[symbol]:
-        wanted = min(wanted, max(held, 0.0))
-    price = execution_price(reference, -1.0, rules.slippage_rate, venue.tick[symbol])
-    quantity = fillable(wanted, price, volume, rules.participation, venue.lot[symbol], venue.min_notional[symbol])
-    return min(quantity, wanted), price
-
-
-@kernel
-def _buy(
-    symbol: int,
-    cover: float,
-    amount: float,
-    budget: float,
-    reference: float,
-    volume: float,
-    venue: VenueRow,
-    rules: MatchingRules,
-) -> tuple[float, float, float]:
-    """Quantity bought, its price, and the quantity that was wanted had there been cash enough."""
-    price = execution_price(reference, 1.0, rules.slippage_rate, venue.tick[symbol])
-    one = price * (1.0 + rules.fee_rate)
-    wanted = cover + amount / one
-    payable = cover + max(min(amount, budget - cover * one), 0.0) / one
-    quantity = fillable(payable, price, volume, rules.participation, venue.lot[symbol], venue.min_notional[symbol])
-    return quantity, price, wanted
+def payable(cover: float, amount: float, budget: float, price: float, fee_rate: float) -> float:
+    """Units that a buy can pay for: all of the cover, and of `amount` what the rest of the budget allows, costs included."""
+    one = price * (1.0 + fee_rate)
+    return cover + max(min(amount, budget - cover * one), 0.0) / one
 
 
 @kernel
@@ -161,7 +131,7 @@ def match_row(
     volume: Floats,
     venue: VenueRow,
     rules: MatchingRules,
-    fills: Fills,
+    fills: Floats,
     outcomes: NDArray[np.int64],
 ) -> tuple[float, int]:
     """Match the orders of one bar; returns the cash after them and the number of fills written to `fills`.
@@ -170,18 +140,22 @@ def match_row(
     and `outcomes` are updated in place, orders are consumed by the caller. An order with both a sell and a buy part
     does not exist.
     """
+    lots, ticks, smallest, can_short = venue.lot, venue.tick, venue.min_notional, venue.can_short
     made = 0
     for k in range(order_count):  # sells first: their proceeds pay for the buys
         j = orders[k]
-        if order_quantity[j] >= 0.0:
+        wanted = -order_quantity[j]
+        if wanted <= 0.0:
             continue
         state = market_state(open_price[j], volume[j])
         if state == FILLED:
-            quantity, price = _sell(j, -order_quantity[j], position[j], open_price[j], volume[j], venue, rules)
-            state = _outcome(quantity, -order_quantity[j], venue.lot[j])
+            if not can_short[j]:
+                wanted = min(wanted, max(position[j], 0.0))
+            price = execution_price(open_price[j], -1.0, rules.slippage_rate, ticks[j])
+            quantity = min(fillable(wanted, price, volume[j], rules.participation, lots[j], smallest[j]), wanted)
+            state = _outcome(quantity, wanted, lots[j])
             if quantity > 0.0:
-                _record(fills, made, j, -1.0, quantity, price, open_price[j], rules.fee_rate)
-                cash += quantity * price - fills.fee[made]
+                cash += quantity * price - _record(fills, made, j, -1.0, quantity, price, open_price[j], rules.fee_rate)
                 position[j] = settled(position[j], -quantity)
                 made += 1
         outcomes[state] += 1
@@ -193,11 +167,13 @@ def match_row(
             continue
         state = market_state(open_price[j], volume[j])
         if state == FILLED:
-            quantity, price, wanted = _buy(j, cover, amount, budget, open_price[j], volume[j], venue, rules)
-            state = NO_FUNDS if quantity <= 0.0 and budget <= 0.0 else _outcome(quantity, wanted, venue.lot[j])
+            price = execution_price(open_price[j], 1.0, rules.slippage_rate, ticks[j])
+            units = payable(cover, amount, budget, price, rules.fee_rate)
+            quantity = fillable(units, price, volume[j], rules.participation, lots[j], smallest[j])
+            wanted = cover + amount / (price * (1.0 + rules.fee_rate))
+            state = NO_FUNDS if quantity <= 0.0 and budget <= 0.0 else _outcome(quantity, wanted, lots[j])
             if quantity > 0.0:
-                _record(fills, made, j, 1.0, quantity, price, open_price[j], rules.fee_rate)
-                paid = quantity * price + fills.fee[made]
+                paid = quantity * price + _record(fills, made, j, 1.0, quantity, price, open_price[j], rules.fee_rate)
                 cash, budget = cash - paid, budget - paid
                 position[j] = settled(position[j], quantity)
                 made += 1

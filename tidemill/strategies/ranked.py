@@ -1,0 +1,135 @@
+"""Strategies that rank symbols by their prediction at each rebalancing time.
+
+A rebalancing time is every `every`-th time at which there are predictions, counted from the first, so later data
+moves none of them. At such a time every symbol of the predictions gets a weight: what is not chosen, or has no
+prediction now, gets 0. Equal predictions rank by symbol; where all are equal nothing is held, since there is no
+opinion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tidemill.domain.market import Instrument
+from tidemill.strategies.base import Strategy, require
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class QuantileParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """quantile: share of symbols on each side, one symbol at least. every: bars between rebalancings. gross: long plus short,
+    as a share of equity. max_weight: cap of one position; in a small universe it keeps the gross exposure below `gross`.
+    """
+
+    quantile: float = 0.2
+    every: int = 5
+    gross: float = 1.0
+    max_weight: float = 0.10
+
+    def __post_init__(self) -> None:
+        require(0.0 < self.quantile <= 0.5, "quantile must be above 0 and at most 0.5")
+        _require_common(self.every, self.gross, self.max_weight)
+
+
+class TopKParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """k: symbols held, but at most half of those that have a prediction (one at least). every, gross, max_weight: as
+    in `quantile`.
+    """
+
+    k: int = 10
+    every: int = 5
+    gross: float = 1.0
+    max_weight: float = 0.10
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "k must be at least 1")
+        _require_common(self.every, self.gross, self.max_weight)
+
+
+def _require_common(every: int, gross: float, max_weight: float) -> None:
+    require(every >= 1, "every must be at least 1")
+    require(0.0 < gross < float("inf"), "gross must be above 0")
+    require(0.0 < max_weight < float("inf"), "max_weight must be above 0")
+
+
+def _ranked(predictions: pl.DataFrame, every: int) -> pl.DataFrame:
+    """All symbols at the rebalancing times: prediction (null without one), `count` of predictions, `best` and `worst`
+    rank from 1; both are null where there is no opinion.
+    """
+    import polars as pl
+
+    usable = predictions.select("symbol", "open_time", pl.col("prediction").cast(pl.Float64)).filter(
+        pl.col("prediction").is_finite()
+    )
+    times = usable.select(pl.col("open_time").unique().sort()).gather_every(every)
+    grid = times.join(predictions.select(pl.col("symbol").unique().sort()), how="cross")
+    joined = grid.join(usable, on=["symbol", "open_time"], how="left").sort("open_time", "symbol")
+    at, value = "open_time", pl.col("prediction")
+    opinion = value.is_not_null() & ((value.max().over(at) > value.min().over(at)) | (value.count().over(at) == 1))
+    return joined.with_columns(
+        pl.when(opinion).then(value.rank("ordinal", descending=True).over(at)).alias("best"),
+        pl.when(opinion).then(value.count().over(at) + 1 - value.rank("ordinal", descending=True).over(at)).alias("worst"),
+        value.count().over(at).alias("count"),
+    )
+
+
+def _frame(ranked: pl.DataFrame, weight: pl.Expr) -> pl.DataFrame:
+    return ranked.select("symbol", "open_time", weight.fill_null(0.0).alias("weight"))
+
+
+def _quantile(predictions: pl.DataFrame, params: QuantileParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
+    """Long the highest quantile and, where the venue lets one short, short the lowest; where it lets none, all of
+    `gross` is long.
+
+    A symbol alone in its universe cannot be ranked: it is held long while its prediction is above 0, and short, where
+    allowed, below.
+    """
+    import polars as pl
+
+    ranked = _ranked(predictions, params.every)
+    shortable = [symbol for symbol, instrument in instruments.items() if instrument.can_short]
+    both = bool(set(shortable) & set(ranked.get_column("symbol").unique()))
+    side = pl.max_horizontal((pl.col("count") * params.quantile + 1e-9).floor(), pl.lit(1.0))
+    each = pl.min_horizontal(params.gross / (2.0 if both else 1.0) / side, pl.lit(params.max_weight))
+    is_long = pl.col("best") <= side
+    is_short = (pl.col("worst") <= side) & pl.col("symbol").is_in(shortable) & pl.lit(both)
+    whole = min(params.gross, params.max_weight)
+    alone = (
+        pl.when(pl.col("prediction") > 0)
+        .then(whole)
+        .when((pl.col("prediction") < 0) & pl.col("symbol").is_in(shortable))
+        .then(-whole)
+    )
+    weight = pl.when(is_long).then(each).when(is_short).then(-each)
+    return _frame(ranked, pl.when(pl.col("count") == 1).then(alone).otherwise(weight))
+
+
+def _top_k(predictions: pl.DataFrame, params: TopKParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
+    """Long the `k` best, equally weighted; a symbol alone in its universe is held while its prediction is above 0."""
+    import polars as pl
+
+    ranked = _ranked(predictions, params.every)
+    held = pl.max_horizontal(pl.min_horizontal(pl.lit(params.k), pl.col("count") // 2), pl.lit(1))
+    each = pl.min_horizontal(params.gross / held, pl.lit(params.max_weight))
+    chosen = (pl.col("best") <= held) & ((pl.col("count") > 1) | (pl.col("prediction") > 0))
+    return _frame(ranked, pl.when(chosen).then(each))
+
+
+QUANTILE = Strategy(
+    name="quantile",
+    about="Long the symbols with the highest predictions, short those with the lowest where the venue allows it.",
+    needs="predictions",
+    params=QuantileParams,
+    weigh=_quantile,
+)
+LONG_ONLY_TOP_K = Strategy(
+    name="long_only_top_k",
+    about="Hold the symbols with the highest predictions, equally weighted.",
+    needs="predictions",
+    params=TopKParams,
+    weigh=_top_k,
+)

@@ -3,7 +3,8 @@
 A cell that cannot be read costs the cell, never the line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -30,9 +31,12 @@ _TIME = pl.Datetime("us", "UTC")
 _NULL_TEXTS = ["", "null", "na", "n/a", "none"]
 # Epoch counts tell their unit by size: 1e11 s is the year 5138, 1e11 ms is 1973.
 _EPOCH_UNITS = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))
-_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y/%m/%d", "%Y%m%d")
-_ZONED_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%d %H:%M%z")
-_ZONED_MIDNIGHT = r"^(\d{4}-\d{2}-\d{2}) 00:00(?::00(?:\.0+)?)?[+-]\d{2}:?\d{2}$"
+_CLOCKS = ("%H:%M:%S", "%H:%M:%S%.f", "%H:%M")
+_DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d")
+_MOMENTS = tuple(f"%Y-%m-%d{mark}{clock}" for mark in ("T", " ") for clock in _CLOCKS)
+_UTC_SUFFIX = r"\s*(?:[Zz]|UTC|[+-]00:?00)$"
+_SNIFFED = 64
+_ZONED_MIDNIGHT = r"^(\d{4}-\d{2}-\d{2})[T ]00:00(?::00(?:\.0+)?)?[+-]\d{2}:?\d{2}$"
 
 
 def match_columns(names: Sequence[str], path: Path) -> dict[str, str]:
@@ -143,27 +147,45 @@ def _epoch(counts: pl.Series) -> pl.Series:
 
 
 def _time_texts(texts: pl.Series, daily: bool) -> pl.Series:
-    """ISO 8601 dates and times, with or without zone, and epoch counts. Stops at the format that reads what was left."""
-    lacking = texts.null_count()
-    read = _strptime(texts, "%Y-%m-%d")
-    if read.null_count() == lacking:
-        return read
-    plain = texts.str.replace(r"^(\d{4}-\d{2}-\d{2})[Tt]", "$1 ").str.replace(r"\s*(?:[Zz]|UTC)$", "+00:00")
+    """ISO 8601 dates and times, with or without zone, and epoch counts.
+
+    Nearly every file keeps to one way of writing, so the way that reads most of the first cells goes first; the others see only
+    what it left.
+    """
     if daily:
-        plain = plain.str.replace(_ZONED_MIDNIGHT, "$1")
-    for pattern in (*_FORMATS, *_ZONED_FORMATS):
-        read = read.zip_with(read.is_not_null(), _strptime(plain, pattern))
-        if read.null_count() == lacking:
-            return read
-    counts = plain.str.extract(r"^(-?\d{9,19}(?:\.\d+)?)$")
-    if counts.null_count() == counts.len():
-        return read
+        texts = texts.str.replace(_ZONED_MIDNIGHT, "$1")
+    head = texts.drop_nulls().head(_SNIFFED)
+    readers = sorted(_READERS, key=lambda reader: reader(head).null_count())
+    read = readers[0](texts)
+    for reader in readers[1:]:
+        lost = read.is_null() & texts.is_not_null()
+        if not lost.any():
+            break
+        read = read.scatter(lost.arg_true(), reader(texts.filter(lost)))
+    return read
+
+
+def _epoch_texts(texts: pl.Series) -> pl.Series:
+    counts = texts.str.extract(r"^(-?\d{9,19}(?:\.\d+)?)$")
     whole = counts.cast(pl.Int64, strict=False)
-    numbers = whole if whole.null_count() == counts.null_count() else counts.cast(pl.Float64, strict=False)
-    return read.zip_with(read.is_not_null(), _epoch(numbers))
+    return _epoch(whole if whole.null_count() == counts.null_count() else counts.cast(pl.Float64, strict=False))
 
 
-def _strptime(texts: pl.Series, pattern: str) -> pl.Series:
-    if pattern.endswith("%z"):
-        return texts.str.strptime(_TIME, pattern, strict=False)
+def _naive(texts: pl.Series, pattern: str) -> pl.Series:
     return texts.str.strptime(pl.Datetime("us"), pattern, strict=False).dt.replace_time_zone("UTC")
+
+
+def _utc(texts: pl.Series, pattern: str) -> pl.Series:
+    return _naive(texts.str.replace(_UTC_SUFFIX, ""), pattern)
+
+
+def _offset(texts: pl.Series, pattern: str) -> pl.Series:
+    return texts.str.strptime(_TIME, f"{pattern}%z", strict=False)
+
+
+_READERS: tuple[Callable[[pl.Series], pl.Series], ...] = (
+    *(partial(_naive, pattern=pattern) for pattern in (*_DATES, *_MOMENTS)),
+    _epoch_texts,
+    *(partial(_utc, pattern=pattern) for pattern in _MOMENTS),
+    *(partial(_offset, pattern=pattern) for pattern in _MOMENTS),
+)

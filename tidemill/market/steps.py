@@ -34,8 +34,8 @@ def ratio_steps(numerator: NDArray[np.float64], denominator: NDArray[np.float64]
 
     Both are positive and finite, shape (rows,). Rounding says of each row in which interval the true ratio lies: numerator ±
     slack · half its unit, over the denominator. The longest stretch of rows whose intervals have a point in common is one
-    level; where none is left, the ratio has provably changed. So rounding alone never makes a step, and a level is known better with
-    every row.
+    level; where none is left, the ratio has provably changed. So rounding alone never makes a step, and a level is known better
+    with every row.
     """
     half = slack * rounding_unit(numerator) / 2
     centre = numerator / denominator

@@ -1,0 +1,44 @@
+"""Features of every bar, and the labels that models learn from."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.partitions import months, one_run
+from assets.reporting import result
+from resources.experiment import ExperimentResource
+from tidemill.domain.provenance import source_version
+from tidemill.research import plots
+from tidemill.research.technical import build_training_set, compute_features
+
+
+@dg.asset(
+    key=["features", "technical"],
+    group_name="features",
+    kinds={"numba", "polars", "parquet"},
+    owners=["team:research"],
+    deps=[["market_data", "bars"]],
+    partitions_def=months,
+    backfill_policy=one_run,
+    code_version=source_version("tidemill.features.api"),
+    description="The experiment's features of every bar, on prices adjusted by what was known at the bar. One definition, batch and streaming alike to the bit.",
+)
+def technical(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    study = experiment.study
+    return result(context, compute_features(study), lambda: plots.feature_coverage(study))
+
+
+@dg.asset(
+    key=["features", "training_set"],
+    group_name="features",
+    kinds={"polars", "parquet"},
+    owners=["team:research"],
+    deps=[["features", "technical"], ["market_data", "bars"]],
+    partitions_def=months,
+    backfill_policy=one_run,
+    code_version=source_version("tidemill.validation.labels"),
+    description="The label of every bar: the return from the next open over the horizon, with the time at which it is known.",
+)
+def training_set(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    study = experiment.study
+    return result(context, build_training_set(study), lambda: plots.labels(study))

@@ -1,0 +1,45 @@
+"""One asset for each engine: an engine that is added to the registry appears in the graph by itself."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.reporting import result
+from resources.experiment import ExperimentResource
+from tidemill.domain.provenance import source_version
+from tidemill.models.registry import engines
+from tidemill.research.modelling import train, train_ensemble
+
+_KINDS = {"lightgbm": "lightgbm", "transformer": "pytorch"}
+
+
+def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=["models", name],
+        group_name="training",
+        kinds={_KINDS.get(name, "numpy")},
+        owners=["team:research"],
+        deps=[["features", "technical"], ["features", "training_set"]],
+        code_version=source_version("tidemill.models.registry", "tidemill.research.modelling"),
+        description=f"{about[:1].upper()}{about[1:]}. Trained on every walk-forward fold, purged and embargoed by the label's horizon.",
+    )
+    def engine(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+        return result(context, train(experiment.study, name))
+
+    return engine
+
+
+engine_assets = [_engine_asset(engine.info.name, engine.info.about) for engine in engines() if engine.info.kind != "ensemble"]
+
+
+@dg.asset(
+    key=["models", "ensemble"],
+    group_name="training",
+    kinds={"polars"},
+    owners=["team:research"],
+    deps=[asset.key for asset in engine_assets],
+    code_version=source_version("tidemill.models.ensemble"),
+    description="Equal weight of the engines' ranks at each bar time.",
+)
+def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    return result(context, train_ensemble(experiment.study))

@@ -1,0 +1,39 @@
+"""Out-of-sample predictions of each engine and of their ensemble."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.models.engines import engine_assets
+from assets.reporting import result
+from resources.experiment import ExperimentResource
+from tidemill.domain.provenance import source_version
+from tidemill.research import plots
+from tidemill.research.modelling import predict, predict_ensemble
+
+
+@dg.asset(
+    key=["predictions", "engines"],
+    group_name="prediction",
+    kinds={"polars", "parquet", "redis"},
+    owners=["team:research"],
+    deps=[*(asset.key for asset in engine_assets), dg.AssetKey(["features", "technical"])],
+    code_version=source_version("tidemill.research.modelling"),
+    description="Predictions of every engine on every fold's test window: out of sample only.",
+)
+def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    study = experiment.study
+    return result(context, predict(study), lambda: plots.predictions(study))
+
+
+@dg.asset(
+    key=["predictions", "ensemble"],
+    group_name="prediction",
+    kinds={"polars", "parquet", "redis"},
+    owners=["team:research"],
+    deps=[["predictions", "engines"], ["models", "ensemble"]],
+    code_version=source_version("tidemill.models.ensemble", "tidemill.research.modelling"),
+    description="The engines' predictions combined, fold by fold.",
+)
+def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    return result(context, predict_ensemble(experiment.study))

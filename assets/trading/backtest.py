@@ -1,0 +1,38 @@
+"""Signals, and what they would have earned."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.reporting import result
+from resources.experiment import ExperimentResource
+from tidemill.domain.provenance import source_version
+from tidemill.research import plots
+from tidemill.research.trading import make_signals, run_backtests
+
+
+@dg.asset(
+    key=["trading", "signals"],
+    group_name="trading",
+    kinds={"polars", "parquet", "postgres"},
+    owners=["team:trading"],
+    deps=[["predictions", "ensemble"], ["predictions", "engines"], ["market_data", "instruments"]],
+    code_version=source_version("tidemill.strategies.registry", "tidemill.research.trading"),
+    description="Target weights of the strategy, known at the close of their bar.",
+)
+def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    return result(context, make_signals(experiment.study))
+
+
+@dg.asset(
+    key=["trading", "backtest"],
+    group_name="trading",
+    kinds={"numba", "parquet"},
+    owners=["team:trading"],
+    deps=[["trading", "signals"], ["market_data", "bars"]],
+    code_version=source_version("tidemill.engine.backtest", "tidemill.research.trading"),
+    description="Each engine's and the ensemble's signals through the decision kernel: fills at the next open, with fees, slippage and borrow.",
+)
+def backtest(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    study = experiment.study
+    return result(context, run_backtests(study), lambda: plots.equity(study))

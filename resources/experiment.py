@@ -1,0 +1,41 @@
+"""The experiment that a run is bound to, and the study that every asset works on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from resources.postgres import PostgresResource
+from tidemill.domain.experiment import Experiment
+from tidemill.research.experiments import SAMPLE, checked, experiment_from_text, load_experiment
+from tidemill.research.market_data import source_of
+from tidemill.research.study import Study
+
+
+def read_experiment(yaml_text: str) -> Experiment:
+    """The experiment of a run; the sample's when a run was started without one."""
+    return checked(experiment_from_text(yaml_text, "the run's experiment")) if yaml_text else load_experiment(SAMPLE)
+
+
+class ExperimentResource(dg.ConfigurableResource[Any]):
+    """`yaml_text`: an experiment as in docs/experiment.schema.json; empty means the sample's own."""
+
+    yaml_text: str = ""
+    postgres: dg.ResourceDependency[PostgresResource]
+
+    _study: Study = PrivateAttr()
+
+    @property
+    def study(self) -> Study:
+        return self._study
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["ExperimentResource"]:
+        workspace = self.postgres.workspace
+        experiment = read_experiment(self.yaml_text)
+        source = source_of(experiment.dataset, workspace.settings)
+        self._study = Study(workspace, experiment, source.venue)
+        workspace.call(source.close)
+        yield self

@@ -1,0 +1,84 @@
+"""`tidemill backtest`: a strategy, or one's own weights, over bars."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidemill.cli.output import json_option, number, write_json, write_table
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """`name=value`; the value is a number or true or false where it looks like one."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise click.UsageError(f"--param {text!r} is not name=value. Write for example --param fast=20.")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, {"true": True, "false": False}.get(value.lower(), value)
+
+
+def _flattened(parameters: tuple[str, ...]) -> dict[str, Any]:
+    # `--param fast=10 slow=30` and `--param fast=10,slow=30` are both understood.
+    return dict(_parameter(part) for text in parameters for part in text.replace(",", " ").split())
+
+
+class _ManyValues(click.Command):
+    """Lets one option take several values: `--param k=v k=v` as well as `--param k=v --param k=v`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        taken = 0  # values that the option in front has taken so far; 0 outside of it
+        for argument in args:
+            if taken and "=" in argument and not argument.startswith("-"):
+                spread += [argument] if taken == 1 else ["--param", argument]
+                taken += 1
+                continue
+            taken = int(argument == "--param")
+            spread.append(argument)
+        return super().parse_args(ctx, spread)
+
+
+@click.command(cls=_ManyValues)
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet of bars.")
+@click.option("--strategy", "name", help="Name of a strategy that works on bars, for example sma_cross.")
+@click.option("--weights", type=click.Path(path_type=Path), help="CSV or Parquet of symbol, open_time, weight.")
+@click.option("--param", "parameters", multiple=True, metavar="K=V …", help="Parameters of the strategy.")
+@click.option("--fee-bps", type=click.FloatRange(min=0, max=10_000, max_open=True), default=0.0, show_default=True)
+@click.option("--slippage-bps", type=click.FloatRange(min=0, max=10_000, max_open=True), default=0.0, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for trades, equity and positions as Parquet.")
+@json_option
+def backtest(
+    source: Path,
+    name: str | None,
+    weights: Path | None,
+    parameters: tuple[str, ...],
+    fee_bps: float,
+    slippage_bps: float,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Fill at the next bar's open, with fees, and answer equity, trades, fees and drawdown."""
+    if (name is None) == (weights is None):
+        raise click.UsageError("Give either --strategy NAME or --weights PATH.")
+    from tidemill.research.backtesting import run_backtest
+
+    result = run_backtest(
+        source,
+        strategy=name,
+        weights=weights,
+        params=_flattened(parameters),
+        fee_bps=fee_bps,
+        slippage_bps=slippage_bps,
+        output=output,
+    )
+    if as_json:
+        write_json(result)
+        return
+    shown = [(key.replace("_", " "), number(value)) for key, value in result.items() if not isinstance(value, list | dict)]
+    write_table("", ("figure", "value"), shown)
+    if output is not None:
+        click.echo(f"trades.parquet, equity.parquet and positions.parquet are in {output}.")

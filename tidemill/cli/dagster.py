@@ -1,0 +1,35 @@
+"""`tidemill up` and `tidemill dagster`: the orchestrator, reached through the port that it implements."""
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, cast
+
+import click
+
+if TYPE_CHECKING:
+    from tidemill.domain.ports import Orchestrator
+
+
+def orchestrator() -> "Orchestrator":
+    """The orchestrator that this installation names; ConfigError when there is none."""
+    from tidemill.domain.errors import ConfigError
+
+    found = entry_points(group="tidemill.orchestrator")
+    if not found:
+        raise ConfigError("No orchestrator is installed. Run scripts/run once; it installs the project.")
+    return cast("Orchestrator", next(iter(found)).load()())
+
+
+@click.command()
+@click.option("--open", "open_browser", is_flag=True, help="Open the sign-in link in the browser.")
+@click.pass_context
+def up(ctx: click.Context, open_browser: bool) -> None:
+    """Start the web UI, the daemon and JupyterLab; ctrl-C stops all of it."""
+    ctx.exit(orchestrator().up(open_browser=open_browser))
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def dagster(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Any `dagster …` command in the environment of this home."""
+    ctx.exit(orchestrator().command(list(arguments)))

@@ -1,0 +1,84 @@
+"""`tidemill features`: what there is, what it means, and computing it."""
+
+from pathlib import Path
+
+import click
+
+from tidemill.cli.output import json_option, write_json, write_table
+
+
+@click.group()
+def features() -> None:
+    """List, explain and compute features."""
+
+
+@features.command("list")
+@click.option("--set", "name", help="Only this set.")
+@json_option
+def list_features(name: str | None, as_json: bool) -> None:
+    """Every feature with its unit, look-back and one sentence."""
+    from tidemill.features.api import explain, feature_set
+    from tidemill.features.declaration import sets
+
+    names = feature_set(*([name] if name else sets())).names
+    rows = [explain(feature) for feature in names]
+    if as_json:
+        write_json(rows)
+    else:
+        write_table("", ("name", "unit", "look-back", "about"), [(row.name, row.unit, row.lookback, row.about) for row in rows])
+
+
+@features.command()
+@click.argument("name")
+@json_option
+def explain(name: str, as_json: bool) -> None:
+    """Formula, look-back, unit and meaning of one feature."""
+    from tidemill.features.api import explain as explain_feature
+
+    found = explain_feature(name)
+    if as_json:
+        write_json(found)
+        return
+    for label, value in (
+        ("name", found.name),
+        ("formula", found.formula),
+        ("look-back", found.lookback),
+        ("unit", found.unit),
+        ("about", found.about),
+    ):
+        click.echo(f"{label:10} {value}")
+
+
+@features.command()
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet of bars.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Parquet or CSV to write.")
+@click.option("--set", "name", default="classic", show_default=True, help="Feature set or single feature; repeat with commas.")
+@click.option("--module", type=click.Path(path_type=Path), help="Python file whose feature(…) calls are computed instead.")
+@click.option("--engine", type=click.Choice(["batch", "stream"]), default="batch", show_default=True)
+@json_option
+def compute(source: Path, output: Path, name: str, module: Path | None, engine: str, as_json: bool) -> None:
+    """Compute features of bars as given (adjust them first if they need it); rows in the order of symbol and time."""
+    from tidemill.cli.arguments import writable
+    from tidemill.cli.frames import write_frame
+    from tidemill.features.api import compute as compute_batch
+    from tidemill.features.api import feature_set
+    from tidemill.research.frames import compute_streaming, read_panel
+
+    writable(output)
+    if module is not None:
+        from tidemill.features.modules import load_module
+
+        names = list(load_module(module))
+    else:
+        names = [part.strip() for part in name.split(",")]
+    chosen = feature_set(*names)
+    bars = read_panel(source)
+    frame = compute_streaming(bars, chosen) if engine == "stream" else compute_batch(bars, chosen)[0]
+    write_frame(frame, output)
+    answer = {"rows": frame.height, "symbols": frame["symbol"].n_unique(), "features": len(chosen.names), "output": str(output)}
+    if as_json:
+        write_json(answer)
+    else:
+        click.echo(
+            f"{answer['features']} features of {answer['symbols']} symbols, {answer['rows']:,} rows, written to {output}."
+        )

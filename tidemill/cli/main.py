@@ -1,0 +1,89 @@
+"""`tidemill`: the command line. Each noun lives in its own file and is imported only when it is called."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from tidemill.cli.output import fail
+from tidemill.domain.errors import TidemillError
+
+# name → (module:attribute, help). The help stands here so that `--help` imports nothing.
+COMMANDS = {
+    "run": ("tidemill.cli.run:run", "Take market data through features, models and predictions to a report."),
+    "up": ("tidemill.cli.dagster:up", "Start the web UI, the daemon and JupyterLab, and print where they are."),
+    "data": ("tidemill.cli.data:data", "Import, fetch, show, resample and export bars; list gaps."),
+    "features": ("tidemill.cli.features:features", "List, explain and compute features."),
+    "models": ("tidemill.cli.models:models", "List and show trained models."),
+    "backtest": ("tidemill.cli.backtest:backtest", "Run a strategy, or your own weights, over bars."),
+    "performance": ("tidemill.cli.performance:performance", "Metrics of a return series; the latest report."),
+    "cache": ("tidemill.cli.cache:cache", "Show and clear the cache."),
+    "config": ("tidemill.cli.config:config", "Show the settings in force and check a settings file."),
+    "doctor": ("tidemill.cli.doctor:doctor", "Say what is wrong with this set-up and what to do about it."),
+    "dagster": ("tidemill.cli.dagster:dagster", "Any `dagster …` command in the environment of this home."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are invoked, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name][0].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101  # nosec B101 - a wrong table entry is a defect, not input
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tidemill")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error and the log.")
+@click.pass_context
+def tidemill(ctx: click.Context, debug: bool) -> None:
+    """Research and live trading in which everything is a declared asset with lineage."""
+    ctx.obj = {"debug": debug}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exit code 0, 1 (failed: one sentence on stderr) or 2 (usage)."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    # `--debug` is understood wherever it stands, as people append it to the command that just failed.
+    debug = "--debug" in argv and argv[:1] != ["dagster"]
+    if debug:
+        argv = ["--debug", *(argument for argument in argv if argument != "--debug")]
+    try:
+        code = tidemill.main(args=argv, prog_name="tidemill", standalone_mode=False)
+    except click.UsageError as exc:
+        exc.show()
+        code = 2
+    except click.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        code = 130
+    except TidemillError as exc:
+        if debug:
+            raise
+        code = fail(exc)
+    except BrokenPipeError:
+        code = 0
+    except Exception as exc:  # the outermost boundary: a defect of ours must not throw a traceback at a person
+        if debug:
+            raise
+        text = " ".join(str(exc).split())[:300]
+        code = fail(TidemillError(f"{type(exc).__name__}: {text} This is a defect of Tidemill; --debug shows where."))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

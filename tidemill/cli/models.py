@@ -1,0 +1,51 @@
+"""`tidemill models`: what was trained, from what."""
+
+import click
+
+from tidemill.cli.output import json_option, write_json, write_table
+
+
+@click.group()
+def models() -> None:
+    """List and show trained models."""
+
+
+@models.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """Every trained model, newest first."""
+    from tidemill.cli.session import workspace
+    from tidemill.research.modelling import stored_models
+
+    with workspace() as opened:
+        found = stored_models(opened)
+    if as_json:
+        write_json(found)
+    elif not found:
+        click.echo("No model has been trained yet. `tidemill run` trains them.")
+    else:
+        columns = ("model", "engine", "dataset", "fold", "trained from", "to", "rows")
+        write_table(
+            "",
+            columns,
+            [[row[key] for key in ("model_id", "engine", "dataset", "fold", "start", "end", "rows")] for row in found],
+        )
+
+
+@models.command()
+@click.argument("model_id")
+@json_option
+def show(model_id: str, as_json: bool) -> None:
+    """What one model was made of, down to the versions of its data."""
+    from tidemill.cli.session import workspace
+    from tidemill.research.modelling import model_manifest
+
+    with workspace() as opened:
+        found = model_manifest(opened, model_id)
+    if as_json:
+        write_json(found)
+        return
+    for key, value in found.items():
+        click.echo(
+            f"{key:20} {value if not isinstance(value, dict | list | tuple) or len(str(value)) < 200 else f'{len(value)} entries (--json shows them)'}"
+        )

@@ -1,0 +1,89 @@
+"""`tidemill run`: the main job."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS
+from tidemill.cli.output import fail, json_option, write_json, write_table
+from tidemill.domain.intervals import Interval
+
+if TYPE_CHECKING:
+    from tidemill.domain.experiment import Experiment
+
+
+def _experiment(
+    file: Path | None,
+    source: str | None,
+    symbols: tuple[str, ...],
+    interval: Interval,
+    start: datetime | None,
+    end: datetime | None,
+) -> "Experiment":
+    from tidemill.domain.experiment import DatasetSpec
+    from tidemill.research.experiments import experiment_for, load_experiment
+
+    if file is not None:
+        return load_experiment(file)
+    return experiment_for(
+        DatasetSpec(
+            source=source or "sample",
+            interval=str(interval),
+            symbols=symbols,
+            start=start.isoformat() if start else None,
+            end=end.isoformat() if end else None,
+        )
+    )
+
+
+@click.command()
+@click.option("--experiment", "file", type=click.Path(path_type=Path), help="YAML file; see docs/experiment.schema.json.")
+@click.option("--source", help="sample (default), file:PATH, binance, coinbase or kraken.")
+@click.option("--symbols", type=SYMBOLS, default="", help="Separated by commas; all when left out.")
+@click.option("--interval", type=INTERVAL, default="1d", show_default=True)
+@click.option("--start", type=MOMENT, help="First bar, inclusive.")
+@click.option("--end", type=MOMENT, help="Last bar, exclusive.")
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    file: Path | None,
+    source: str | None,
+    symbols: tuple[str, ...],
+    interval: Interval,
+    start: datetime | None,
+    end: datetime | None,
+    as_json: bool,
+) -> None:
+    """Take market data through features, models and predictions to a report; what has not changed is not done again."""
+    if file is not None and (source or symbols or start or end):
+        raise click.UsageError("--experiment states source, symbols and dates itself; leave the other options out.")
+    from tidemill.cli.dagster import orchestrator
+    from tidemill.cli.session import workspace
+    from tidemill.config import load_settings
+    from tidemill.research.results import result_of
+
+    experiment = _experiment(file, source, symbols, interval, start, end)
+    settings = load_settings()
+    with workspace() as opened:
+        outcome = orchestrator().run(experiment, home=settings.home)
+        if not outcome.succeeded:
+            ctx.exit(fail_with(outcome.failure))
+        result = result_of(opened, experiment)
+    if as_json:
+        write_json({"run_id": outcome.run_id, "steps": outcome.steps, "report": str(result.path), **result.as_dict()})
+        return
+    worked = sum(step[2] for step in outcome.steps)
+    write_table(f"{experiment.name}: out-of-sample results by engine, after costs", ("engine", *result.columns), result.rows)
+    for sentence in result.sentences:
+        click.echo(sentence)
+    click.echo(f"{worked} of {len(outcome.steps)} steps had work to do; {sum(step[1] for step in outcome.steps):.1f} s in all.")
+    click.echo(f"Report: {result.path}")
+
+
+def fail_with(sentence: str) -> int:
+    from tidemill.domain.errors import TidemillError
+
+    return fail(TidemillError(sentence))

@@ -1,0 +1,132 @@
+"""How good the predictions were, and what was left of them after costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from tidemill.domain.market import Calendar
+from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics, scored
+from tidemill.metrics.returns import performance_metrics, periods_per_year
+from tidemill.research.market_data import instruments_of
+from tidemill.research.modelling import ENSEMBLE
+from tidemill.research.study import StepReport, Study
+from tidemill.research.technical import LABELS
+from tidemill.research.trading import BENCHMARK, EQUITY, books, predictions_of
+
+METRICS = "metrics"
+ENGINES, PORTFOLIO = "engines", "portfolio"
+SKILL = ("ic", "rank_ic", "icir", "rank_icir", "t_stat", "hit_rate", "turnover")
+
+
+def bars_a_year(study: Study) -> float:
+    """Periods in a year for this dataset: its interval, and the calendar of its instruments."""
+    calendars = {item.calendar for item in instruments_of(study.workspace, study.dataset.venue).values()}
+    calendar = calendars.pop() if len(calendars) == 1 else Calendar.ALWAYS
+    return periods_per_year(study.dataset.interval, calendar)
+
+
+def scored_rows(study: Study, book: str) -> pl.DataFrame:
+    """Out-of-sample predictions of a book beside the labels that came true."""
+    labels = study.once("labels", lambda: study.lake.scan(LABELS, study.labels_key).collect())
+    return study.once(("scored", book), lambda: scored(predictions_of(study, book), labels))
+
+
+def returns_of(study: Study, book: str) -> pl.DataFrame:
+    """time, return, gross_return of a book, without its first slot, which has none."""
+    frame = study.lake.scan(EQUITY, study.key, partitions=[book]).sort("time").collect()
+    return frame.select("time", "equity", "return", "gross_return")[1:]
+
+
+def evaluate_engines(study: Study) -> StepReport:
+    """Skill out of sample, and Sharpe before and after costs, of every engine and the ensemble."""
+    code = source_version("tidemill.research.evaluation", "tidemill.metrics.predictions", "tidemill.metrics.returns")
+    equity = study.lake.manifests(EQUITY, study.key)
+    print_ = fingerprint(code, study.labels_version, {book: manifest.fingerprint for book, manifest in equity.items()})
+    held = study.lake.manifest(METRICS, study.key, ENGINES)
+    worked = held is None or held.fingerprint != print_
+    if worked:
+        rows = [_engine_row(study, book) for book in books(study)]
+        frame = pl.DataFrame(rows, infer_schema_length=None)
+        held = study.lake.write(METRICS, study.key, ENGINES, frame, fingerprint=print_)
+    frame = engine_metrics(study)
+    return StepReport(
+        worked=worked,
+        rows=frame.height,
+        data_version=held.data_version if held is not None else "",
+        code_version=code,
+        inputs={"labels": study.labels_version},
+        columns=tuple(name.replace("_", " ") for name in frame.columns),
+        table=tuple(frame.iter_rows()),
+    )
+
+
+def _engine_row(study: Study, book: str) -> dict[str, Any]:
+    found: PredictionMetrics = prediction_metrics(scored_rows(study, book), study.experiment.label.horizon)
+    facts = study.lake.manifests(EQUITY, study.key)[book].metadata
+    frame, year = returns_of(study, book), bars_a_year(study)
+    net = performance_metrics(frame["return"].to_numpy(), year)
+    gross = performance_metrics(frame["gross_return"].to_numpy(), year)
+    skill = {name: _finite(getattr(found, name)) for name in SKILL}
+    return {
+        "book": book,
+        **skill,
+        "groups": found.groups,
+        "sharpe_gross": gross["sharpe"],
+        "sharpe": net["sharpe"],
+        "total_return": net["total_return"],
+        "annual_return": net["annual_return"],
+        "max_drawdown": net["max_drawdown"],
+        "trades": facts["trades"],
+        "fees": facts["fees"],
+        "slippage": facts["slippage"],
+        "borrow": facts["borrow"],
+        "portfolio_turnover": facts["turnover"],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if value == value and abs(value) != float("inf") else None
+
+
+def engine_metrics(study: Study) -> pl.DataFrame:
+    """One row for each book: skill, Sharpe before and after costs, costs."""
+    return study.lake.scan(METRICS, study.key, partitions=[ENGINES]).collect()
+
+
+def evaluate_portfolio(study: Study) -> StepReport:
+    """The metrics of DESIGN §10 for the ensemble's portfolio, each engine's and the benchmark's; equity goes to Postgres."""
+    from tidemill.storage.results import write_equity
+
+    code = source_version("tidemill.research.evaluation", "tidemill.metrics.returns")
+    equity = study.lake.manifests(EQUITY, study.key)
+    print_ = fingerprint(code, {book: manifest.fingerprint for book, manifest in equity.items()})
+    held = study.lake.manifest(METRICS, study.key, PORTFOLIO)
+    worked = held is None or held.fingerprint != print_
+    if worked:
+        year = bars_a_year(study)
+        rows = [
+            {"book": book, **performance_metrics(returns_of(study, book)["return"].to_numpy(), year)}
+            for book in (*books(study), BENCHMARK)
+        ]
+        account = study.lake.scan(EQUITY, study.key, partitions=[ENSEMBLE]).select("time", "equity").sort("time").collect()
+        study.workspace.call(write_equity, study.workspace.database, account.with_columns(pl.lit(study.key).alias("account")))
+        frame = pl.DataFrame(rows, infer_schema_length=None)
+        held = study.lake.write(METRICS, study.key, PORTFOLIO, frame, fingerprint=print_)
+    frame = portfolio_metrics(study)
+    return StepReport(
+        worked=worked,
+        rows=frame.height,
+        data_version=held.data_version if held is not None else "",
+        code_version=code,
+        facts={"bars a year": bars_a_year(study)},
+        columns=("metric", *frame["book"]),
+        table=tuple((name, *frame[name]) for name in frame.columns if name != "book"),
+    )
+
+
+def portfolio_metrics(study: Study) -> pl.DataFrame:
+    """One row for each book and the benchmark, one column for each metric."""
+    return study.lake.scan(METRICS, study.key, partitions=[PORTFOLIO]).collect()

@@ -1,0 +1,101 @@
+"""Bars from a file for commands that work without a database: read, judged, refused when nothing is left."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.intervals import Interval
+from tidemill.domain.market import Calendar
+from tidemill.market.raw_bars import match_columns, raw_bars
+from tidemill.market.tables import is_table, stem, table_chunks, table_columns
+from tidemill.quality.bars import validate_bars
+
+if TYPE_CHECKING:
+    from tidemill.features.api import FeatureSet
+
+_NUMBERS = ("open", "high", "low", "close", "volume")
+
+
+def interval_of(times: pl.DataFrame) -> Interval:
+    """The shortest step between two bars of a symbol that is not rare; InputError when no symbol has two bars.
+
+    times: symbol, open_time, sorted.
+    """
+    step = pl.col("open_time").diff().over("symbol").dt.total_seconds()
+    steps = times.select(step.alias("step")).filter(pl.col("step") > 0)["step"].value_counts().sort("count", descending=True)
+    if steps.is_empty():
+        raise InputError("The interval of the bars cannot be told: no symbol has two of them. Say it with --interval.")
+    return Interval(int(steps["step"][0]))
+
+
+def read_raw(path: Path) -> pl.DataFrame:
+    """Raw rows of one CSV or Parquet file with the columns of `data import`; a cell that cannot be read is null."""
+    if not path.is_file():
+        raise InputError(f"The file {path} does not exist. Check the path.")
+    if not is_table(path):
+        raise InputError(f"{path} is not a .csv, .csv.gz or .parquet file. Convert it to one of these.")
+    matched = match_columns(table_columns(path), path)
+    chunks = (
+        raw_bars(chunk, matched, symbol=stem(path), interval=None) for chunk in table_chunks(path, list(matched.values()))
+    )
+    return pl.concat(chunks, how="diagonal_relaxed")
+
+
+def read_bars(path: Path, interval: Interval | None = None) -> tuple[pl.DataFrame, Interval, int]:
+    """Bars of a file, their interval, and how many rows were refused by the rules of `data import`.
+
+    Raises InputError when no row is left.
+    """
+    raw = read_raw(path)
+    length = interval or interval_of(raw.select("symbol", "open_time").drop_nulls().sort("symbol", "open_time"))
+    checked = validate_bars(raw, interval=length, calendar=Calendar.ALWAYS, now=datetime.now(UTC), source=path.name)
+    if checked.good.is_empty():
+        worst = next(iter(checked.reasons()), "unknown")
+        raise InputError(f"{path} holds no usable bar; most rows were refused as {worst.replace('_', ' ')}.")
+    return checked.good, length, checked.quarantine.height
+
+
+def read_panel(path: Path) -> pl.DataFrame:
+    """Bars of a file exactly as they stand, for features, whose rules cover NaN, halts and zero volume.
+
+    Sorted by symbol and time; a cell that is no number becomes NaN. InputError for a row without symbol or time.
+    """
+    raw = read_raw(path)
+    lost = raw.filter(pl.col("symbol").is_null() | pl.col("open_time").is_null())
+    if lost.height:
+        raise InputError(f"{path}, row {lost['source_line'][0]}, has no readable symbol or time. Correct or remove it.")
+    quoted = ("quote_volume",) if "quote_volume" in raw.columns else ()
+    numbers = [pl.col(name).cast(pl.Float64).fill_null(float("nan")) for name in (*_NUMBERS, *quoted)]
+    return raw.select("symbol", "open_time", *numbers).sort("symbol", "open_time")
+
+
+def compute_streaming(bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
+    """What `features.api.compute` answers, made by stepping bar after bar over all symbols: the same bits, as live."""
+    import numpy as np
+
+    from tidemill.features.api import Stream
+    from tidemill.features.prices import average_price
+
+    ordered = bars.sort("symbol", "open_time")
+    symbols = ordered["symbol"].unique(maintain_order=True)
+    place = symbols.to_frame().with_row_index("place")
+    rows = ordered.with_row_index("row").join(place, on="symbol").sort("open_time", "row")
+    values = np.stack([ordered[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in _NUMBERS])
+    quoted = ordered["quote_volume"].cast(pl.Float64).to_numpy() if "quote_volume" in ordered.columns else None
+    vwap = average_price(*values[1:], quoted)
+    stream, result = Stream(features, symbols.to_list()), np.empty((ordered.height, len(features.names)))
+    for _, slot in rows.group_by("open_time", maintain_order=True):
+        row, at = slot["row"].to_numpy(), slot["place"].to_numpy()
+        present = np.zeros(len(symbols), dtype=np.bool_)
+        present[at] = True
+        taken = np.full((6, len(symbols)), np.nan)
+        taken[:5, at], taken[5, at] = values[:, row], vwap[row]
+        stepped = stream.step(*taken, present=present, open_time=slot["open_time"][0])
+        result[row] = stepped[at]
+    columns = [pl.Series(name, np.ascontiguousarray(result[:, at])) for at, name in enumerate(features.names)]
+    return ordered.select("symbol", "open_time").hstack(columns)

@@ -1,0 +1,267 @@
+"""From a source to bars that can be trusted: validate, quarantine, store in Postgres and lake, find gaps, derive adjustments."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.intervals import Interval
+from tidemill.domain.market import BAR_COLUMNS, Calendar
+from tidemill.domain.ports import BarSource
+from tidemill.market.adjustments import derive_adjustments
+from tidemill.market.calendars import infer_calendar
+from tidemill.market.gaps import find_gaps
+from tidemill.quality.bars import Validated, validate_bars
+from tidemill.research.workspace import Workspace
+
+BARS = "bars"
+FLAGS = "flags"
+# Rows that are judged together. A larger import goes through files in batches of this size, so that memory stays bounded.
+BATCH_ROWS = 4_000_000
+
+
+class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import did: rows = inserted + unchanged + restated + duplicates (equal rows, dropped) + quarantined."""
+
+    venue: str
+    interval: str
+    calendar: str
+    rows: int
+    inserted: int
+    unchanged: int
+    restated: int
+    duplicates: int
+    quarantined: int
+    reasons: dict[str, int]
+    flags: dict[str, int]
+    gaps: int
+    missing_bars: int
+    adjustments: int
+    symbols: int
+    start: datetime | None
+    end: datetime | None
+    changed_months: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def month_start(month: str) -> datetime:
+    return datetime.fromisoformat(f"{month}-01").replace(tzinfo=UTC)
+
+
+def month_end(month: str) -> datetime:
+    start = month_start(month)
+    return start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+
+
+class _Spool:
+    """Good bars of one import: in memory while they fit, then in files of a temporary folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: pl.DataFrame | None = None
+        self._files = 0
+
+    def add(self, frame: pl.DataFrame) -> None:
+        if self._held is not None:
+            self._held.write_parquet(self._folder / f"{self._files:06d}.parquet", compression="lz4")
+            self._files += 1
+        self._held = frame
+
+    def month(self, month: str) -> pl.DataFrame:
+        """The good bars of a month; where batches repeat a bar, the last one of the import."""
+        inside = pl.col("open_time").is_between(month_start(month), month_end(month), closed="left")
+        parts = []
+        if self._files:
+            parts.append(pl.scan_parquet(self._folder / "*.parquet").filter(inside).collect())
+        if self._held is not None:
+            parts.append(self._held.filter(inside))
+        return pl.concat(parts)
+
+
+def _pull(workspace: Workspace, chunks: AsyncIterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The chunks of an asynchronous source, one at a time, so that memory holds one."""
+
+    async def following() -> pl.DataFrame | None:
+        return await anext(chunks, None)
+
+    while (chunk := workspace.call(following)) is not None:
+        yield chunk
+
+
+def _batches(chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Chunks put together up to a bound, since duplicates and spikes are seen only among rows that stand together."""
+    held: list[pl.DataFrame] = []
+    rows = 0
+    for chunk in chunks:
+        if held and rows + chunk.height > BATCH_ROWS:
+            yield pl.concat(held, how="diagonal_relaxed")
+            held, rows = [], 0
+        held.append(chunk)
+        rows += chunk.height
+    if held:
+        yield pl.concat(held, how="diagonal_relaxed")
+
+
+class _Import:
+    """The state of one import while its batches come in."""
+
+    def __init__(
+        self, workspace: Workspace, source: BarSource, interval: Interval, calendar: Calendar | None, spool: _Spool
+    ) -> None:
+        self.workspace, self.source, self.interval, self.calendar, self.spool = workspace, source, interval, calendar, spool
+        self.key = f"{source.venue}.{interval}"
+        self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.months: set[str] = set()
+        self.symbols: set[str] = set()
+        self.actions: list[pl.DataFrame] = []
+        self.flags: list[pl.DataFrame] = []
+        self.times: list[datetime] = []
+
+    def take(self, raw: pl.DataFrame) -> None:
+        """Judge one batch, store its good rows and put its bad ones into the quarantine."""
+        self.calendar = self.calendar or infer_calendar(raw, self.interval)
+        checked = validate_bars(
+            raw,
+            interval=self.interval,
+            calendar=self.calendar,
+            now=datetime.now(UTC),
+            source=getattr(self.source, "origin", self.source.venue),
+            venue=self.source.venue,
+        )
+        self.counts.update(rows=raw.height, duplicates=checked.duplicates, quarantined=checked.quarantine.height)
+        self.reasons.update(checked.reasons())
+        self.flags.append(checked.flags)
+        if checked.quarantine.height:
+            self.workspace.call(self.workspace.store.write_quarantine, checked.quarantine)
+        if checked.adjusted is not None:
+            self.actions.append(derive_adjustments(checked.adjusted))
+        if checked.good.height:
+            self._store(checked)
+
+    def _store(self, checked: Validated) -> None:
+        good = checked.good.select(BAR_COLUMNS)
+        written = self.workspace.call(self.workspace.store.write, self.source.venue, self.interval, good)
+        self.counts.update(inserted=written.inserted, unchanged=written.unchanged, restated=written.restated)
+        self.months.update(written.changed_months)
+        self.spool.add(good)
+        self.symbols.update(good["symbol"].unique().to_list())
+        self.times += [time for time in (good["open_time"].min(), good["open_time"].max()) if isinstance(time, datetime)]
+
+    def write_lake(self) -> None:
+        """Bring the lake's copy of every changed month up to date: what was there, and over it what came.
+
+        A month that Postgres has and the lake lacks is one whose import was interrupted between the two.
+        """
+        lake = self.workspace.lake
+        held = lake.manifests(BARS, self.key)
+        span = self.spool_months()
+        for month in sorted(self.months | {month for month in span if month not in held}):
+            parts = [self.spool.month(month)]
+            if month in held:
+                parts.insert(0, lake.scan(BARS, self.key, partitions=[month]).select(BAR_COLUMNS).collect())
+            merged = pl.concat(parts).unique(("symbol", "open_time"), keep="last", maintain_order=True)
+            lake.write(BARS, self.key, month, merged.sort("symbol", "open_time"))
+
+    def spool_months(self) -> list[str]:
+        if not self.times:
+            return []
+        months = pl.date_range(min(self.times).date().replace(day=1), max(self.times).date(), "1mo", eager=True)
+        return [f"{month:%Y-%m}" for month in months]
+
+    def finish(self) -> ImportReport:
+        """Gaps, flags and corporate actions of the whole, and what to tell."""
+        gaps = self._write_gaps()
+        actions = self._write_actions()
+        flags = self._write_flags()
+        return ImportReport(
+            venue=self.source.venue,
+            interval=str(self.interval),
+            calendar=str(self.calendar or ""),
+            rows=self.counts["rows"],
+            inserted=self.counts["inserted"],
+            unchanged=self.counts["unchanged"],
+            restated=self.counts["restated"],
+            duplicates=self.counts["duplicates"],
+            quarantined=self.counts["quarantined"],
+            reasons=dict(self.reasons),
+            flags=flags,
+            gaps=gaps.height,
+            missing_bars=int(gaps["missing"].sum()) if gaps.height else 0,
+            adjustments=actions,
+            symbols=len(self.symbols),
+            start=min(self.times, default=None),
+            end=max(self.times, default=None),
+            changed_months=tuple(sorted(self.months)),
+            notes=tuple(getattr(self.source, "notes", ())),
+        )
+
+    def _write_gaps(self) -> pl.DataFrame:
+        if self.calendar is None or not self.times:
+            return pl.DataFrame()
+        held = self.workspace.lake.scan(BARS, self.key).select("symbol", "open_time").sort("symbol", "open_time").collect()
+        gaps = find_gaps(held, self.interval, self.calendar)
+        self.workspace.call(self.workspace.store.write_gaps, self.source.venue, self.interval, gaps)
+        return gaps
+
+    def _write_actions(self) -> int:
+        if not self.actions:
+            return 0
+        actions = pl.concat(self.actions)
+        self.workspace.call(self.workspace.store.write_adjustments, self.source.venue, actions)
+        return actions.height
+
+    def _write_flags(self) -> dict[str, int]:
+        lake = self.workspace.lake
+        parts = [frame for frame in self.flags if frame.height]
+        if "all" in lake.manifests(FLAGS, self.key):
+            parts.insert(0, lake.scan(FLAGS, self.key).select("symbol", "open_time", "flag", "flagged_at", "detail").collect())
+        if not parts:
+            return {}
+        flags = pl.concat(parts).unique(("symbol", "open_time", "flag"), keep="last").sort("symbol", "open_time", "flag")
+        lake.write(FLAGS, self.key, "all", flags)
+        return dict(flags.group_by("flag").len().sort("flag").iter_rows())
+
+
+def import_bars(
+    workspace: Workspace,
+    source: BarSource,
+    *,
+    interval: Interval,
+    symbols: Sequence[str] = (),
+    start: datetime | None = None,
+    end: datetime | None = None,
+    calendar: Calendar | None = None,
+) -> ImportReport:
+    """Fetch bars from `source` and store what is new; the same content again changes nothing.
+
+    calendar: when the venue trades; None takes what the instruments say, or infers it from the bars. Raises InputError when
+    the source gives no row at all. An import that is interrupted leaves whole months behind and is finished by running it again.
+    """
+    if end is not None and start is not None and end <= start:
+        raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Exchange them.")
+    if start is not None and start > datetime.now(UTC) + timedelta(days=1):
+        raise InputError(f"The start {start:%Y-%m-%d} lies in the future; no bar can be there yet. Give an earlier date.")
+    try:
+        instruments = workspace.call(source.instruments, symbols)
+        stated = {instrument.calendar for instrument in instruments}
+        with tempfile.TemporaryDirectory(prefix="tidemill-import-") as folder:
+            chosen = calendar or (stated.pop() if len(stated) == 1 else None)
+            state = _Import(workspace, source, interval, chosen, _Spool(Path(folder)))
+            for raw in _batches(_pull(workspace, source.bars(symbols, interval, start, end))):
+                state.take(raw)
+            if not state.counts["rows"] and start is None and end is None:
+                raise InputError(f"{source.venue} gave no {interval} bars at all. Check the symbols and the interval.")
+            state.write_lake()
+        held = [instrument for instrument in instruments if instrument.symbol in state.symbols]
+        workspace.call(workspace.store.write_instruments, held)
+        return state.finish()
+    finally:
+        workspace.call(source.close)

@@ -1,0 +1,181 @@
+"""The market-data steps of the graph: instruments, bars and gaps of the dataset that a run is bound to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from tidemill.config import Settings
+from tidemill.domain.experiment import DatasetSpec
+from tidemill.domain.intervals import Interval
+from tidemill.domain.market import Instrument
+from tidemill.domain.ports import BarSource
+from tidemill.domain.provenance import fingerprint, library_version, source_version
+from tidemill.market.sources import open_source
+from tidemill.research.ingest import BARS, FLAGS, import_bars
+from tidemill.research.study import StepReport, Study, moment
+from tidemill.research.workspace import Workspace
+
+IMPORTS = "imports"
+
+
+def source_of(spec: DatasetSpec, settings: Settings) -> BarSource:
+    return open_source(spec.source, settings)
+
+
+def _content(spec: DatasetSpec) -> str | None:
+    """A cheap fingerprint of what the source holds now; None for a venue, which has to be asked."""
+    code = source_version("tidemill.research.ingest", "tidemill.market.files", "tidemill.market.sample")
+    if spec.source == "sample":
+        return fingerprint(code, spec, library_version("bokeh_sampledata"))
+    if spec.source.startswith("file:"):
+        path = Path(spec.source.removeprefix("file:")).expanduser()
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files if file.is_file()]
+        return fingerprint(code, spec, stats)
+    return None
+
+
+def sync_bars(study: Study) -> StepReport:
+    """Bring the bars of the dataset up to date with their source; a source whose content did not change is not read."""
+    spec, lake, key = study.experiment.dataset, study.lake, study.dataset.bars_key
+    content = _content(spec)
+    partition = f"s-{fingerprint(spec)[:16]}"
+    before = lake.manifest(IMPORTS, key, partition)
+    unchanged = content is not None and before is not None and before.fingerprint == content and lake.manifests(BARS, key)
+    facts: dict[str, Any] = dict(before.metadata) if before is not None else {}
+    if not unchanged:
+        source = source_of(spec, study.workspace.settings)
+        report = import_bars(
+            study.workspace,
+            source,
+            interval=study.dataset.interval,
+            symbols=spec.symbols,
+            start=_resume_from(study, content),
+            end=study.end,
+        )
+        facts = _facts(msgspec.to_builtins(report))
+        if content is not None:
+            empty = pl.DataFrame(
+                {"symbol": [], "open_time": []}, schema={"symbol": pl.String, "open_time": pl.Datetime("us", "UTC")}
+            )
+            lake.write(IMPORTS, key, partition, empty, fingerprint=content, metadata=facts)
+    return _bars_report(study, worked=not unchanged and bool(facts.get("inserted") or facts.get("restated")), facts=facts)
+
+
+def _facts(report: dict[str, Any]) -> dict[str, Any]:
+    kept = (
+        "calendar",
+        "rows",
+        "inserted",
+        "unchanged",
+        "restated",
+        "duplicates",
+        "quarantined",
+        "gaps",
+        "missing_bars",
+        "adjustments",
+    )
+    facts = {name: report[name] for name in kept}
+    facts |= {f"quarantined: {reason}": count for reason, count in report["reasons"].items()}
+    facts |= {f"flagged: {flag}": count for flag, count in report["flags"].items()}
+    return facts | {"notes": list(report["notes"])}
+
+
+def _resume_from(study: Study, content: str | None) -> datetime | None:
+    """A venue is asked only for what came after the newest bar that all its symbols have; a file is read whole."""
+    if content is not None:
+        return study.start
+    lake, key = study.lake, study.dataset.bars_key
+    manifests = lake.manifests(BARS, key)
+    if not manifests:
+        return study.start
+    newest = lake.scan(BARS, key, partitions=[max(manifests)]).group_by("symbol").agg(pl.col("open_time").max()).collect()
+    wanted = set(study.experiment.dataset.symbols) or set(newest["symbol"])
+    if not wanted <= set(newest["symbol"]) or (study.start is not None and study.start < _first(study)):
+        return study.start
+    last = newest.filter(pl.col("symbol").is_in(list(wanted)))["open_time"].min()
+    return last + study.dataset.interval.delta if isinstance(last, datetime) else study.start
+
+
+def _first(study: Study) -> datetime:
+    starts = [manifest.start for manifest in study.lake.manifests(BARS, study.dataset.bars_key).values() if manifest.start]
+    return min(starts, default=datetime.max.replace(tzinfo=UTC))
+
+
+def _bars_report(study: Study, *, worked: bool, facts: dict[str, Any]) -> StepReport:
+    manifests = [manifest for manifest in study.lake.manifests(BARS, study.dataset.bars_key).values() if manifest.rows]
+    notes = tuple(facts.pop("notes", ()))
+    return StepReport(
+        worked=worked,
+        rows=sum(manifest.rows for manifest in manifests),
+        symbols=max((manifest.symbols for manifest in manifests), default=0),
+        start=min((manifest.start for manifest in manifests if manifest.start), default=None),
+        end=max((manifest.end for manifest in manifests if manifest.end), default=None),
+        bytes=sum(manifest.bytes for manifest in manifests),
+        data_version=study.bars_version,
+        code_version=source_version("tidemill.research.ingest"),
+        facts={"dataset": study.dataset.bars_key, **facts},
+        notes=notes,
+    )
+
+
+def instruments_of(workspace: Workspace, venue: str) -> dict[str, Instrument]:
+    found = workspace.call(workspace.store.read_instruments, venue)
+    return {instrument.symbol: instrument for instrument in found}
+
+
+def sync_instruments(study: Study) -> StepReport:
+    """What can be traded in this dataset and what its venue allows."""
+    found = instruments_of(study.workspace, study.dataset.venue)
+    rows = tuple(
+        (item.symbol, str(item.calendar), item.quote, item.can_short, item.borrow_bps, item.lot, item.tick, item.min_notional)
+        for _, item in sorted(found.items())
+    )
+    return StepReport(
+        worked=False,
+        rows=len(rows),
+        symbols=len(rows),
+        data_version=fingerprint(rows),
+        code_version=source_version("tidemill.research.market_data"),
+        columns=("symbol", "calendar", "quote", "can short", "borrow bps", "lot", "tick", "minimum notional"),
+        table=rows[:50],
+    )
+
+
+def list_gaps(study: Study) -> StepReport:
+    """Bars that should exist by the calendar and do not."""
+    gaps = study.workspace.call(study.workspace.store.read_gaps, study.dataset.venue, study.dataset.interval)
+    worst = gaps.sort("missing", "symbol", descending=[True, False]).head(20)
+    return StepReport(
+        worked=False,
+        rows=gaps.height,
+        symbols=gaps["symbol"].n_unique(),
+        data_version=fingerprint(gaps.select("symbol", "start", "end").rows()),
+        code_version=source_version("tidemill.market.gaps"),
+        facts={"missing bars": int(gaps["missing"].sum() or 0)},
+        columns=("symbol", "from", "until", "missing bars"),
+        table=tuple((row["symbol"], str(row["start"]), str(row["end"]), row["missing"]) for row in worst.to_dicts()),
+    )
+
+
+def flags_of(study: Study) -> pl.DataFrame:
+    """Quality flags of the dataset: symbol, open_time, flag, flagged_at, detail; empty where there are none."""
+    if "all" not in study.lake.manifests(FLAGS, study.dataset.bars_key):
+        return pl.DataFrame(schema={"symbol": pl.String, "open_time": pl.Datetime("us", "UTC"), "flag": pl.String})
+    return study.lake.scan(FLAGS, study.dataset.bars_key).collect()
+
+
+def month_range(spec: DatasetSpec, settings: Settings) -> tuple[str, str]:
+    """First and last month that a run on this dataset touches, without reading more of the source than it must."""
+    start, end = moment(spec.start, "dataset.start"), moment(spec.end, "dataset.end")
+    now = datetime.now(UTC)
+    source = source_of(spec, settings)
+    span = getattr(source, "span", None)
+    first, last = span(Interval.parse(spec.interval)) if span is not None else (start or now, now)
+    first, last = max(first, start or first), min(last, end or last)
+    return f"{first:%Y-%m}", f"{max(first, last):%Y-%m}"

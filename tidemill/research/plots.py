@@ -1,0 +1,134 @@
+"""Small pictures for the web UI: PNG bytes, drawn only when a step had work to do."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from tidemill.research.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_POINTS = 600
+
+
+def _figure(title: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure  # without pyplot: no global state, no display
+
+    figure = Figure(figsize=(7, 3), dpi=90, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _thin(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.gather_every(max(frame.height // _POINTS, 1))
+
+
+def closes(study: Study) -> bytes:
+    """Total-return prices of up to five symbols, each from 1, logarithmic."""
+    figure, axes = _figure("Total-return price, from 1 (first five symbols)")
+    for symbol in study.bars["symbol"].unique().sort().head(5):
+        own = _thin(study.adjusted.filter(pl.col("symbol") == symbol).select("open_time", "close"))
+        axes.plot(own["open_time"].to_list(), (own["close"] / own["close"][0]).to_list(), linewidth=1, label=symbol)
+    axes.set_yscale("log")
+    axes.legend(fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def feature_coverage(study: Study) -> bytes:
+    """Share of feature values that are known, by month."""
+    scan = study.lake.scan("features", study.features_key)
+    names = study.features.names
+    share = (
+        scan.group_by(pl.col("open_time").dt.truncate("1mo").alias("month"))
+        .agg(pl.col(name).is_finite().mean() for name in names)
+        .select("month", pl.mean_horizontal(pl.col(name) for name in names).alias("share"))
+        .sort("month")
+        .collect()
+    )
+    figure, axes = _figure(f"Share of {len(names)} features that are known, by month")
+    axes.plot(share["month"].to_list(), share["share"].to_list(), linewidth=1.2)
+    axes.set_ylim(0, 1.02)
+    return _png(figure)
+
+
+def labels(study: Study) -> bytes:
+    """Distribution of the labels within ±4 standard deviations."""
+    values = study.lake.scan("labels", study.labels_key).select("label").collect()["label"].drop_nulls()
+    figure, axes = _figure(f"Labels: return over {study.experiment.label.horizon} bars")
+    spread = float(values.std() or 0.0) * 4 or 1.0
+    axes.hist(values.clip(-spread, spread).to_numpy(), bins=80)
+    return _png(figure)
+
+
+def predictions(study: Study) -> bytes:
+    """Mean rank IC by month of each engine, cumulated."""
+    from tidemill.metrics.predictions import ic_by_month
+    from tidemill.research.evaluation import scored_rows
+
+    figure, axes = _figure("Rank IC out of sample, monthly means cumulated")
+    for spec in study.experiment.engines:
+        months = ic_by_month(scored_rows(study, spec.name)).drop_nulls("rank_ic")
+        axes.plot(
+            months["month"].str.to_date("%Y-%m").to_list(), months["rank_ic"].cum_sum().to_list(), linewidth=1, label=spec.name
+        )
+    axes.legend(fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def equity(study: Study) -> bytes:
+    """Equity of every book after costs, logarithmic."""
+    from tidemill.research.trading import BENCHMARK, books
+
+    figure, axes = _figure("Equity after costs, from 1")
+    for book in (*books(study), BENCHMARK):
+        own = _thin(study.lake.scan("equity", study.key, partitions=[book]).sort("time").collect())
+        style = (
+            {"linewidth": 1.6} if book == "ensemble" else {"linewidth": 0.9, "linestyle": "--" if book == BENCHMARK else "-"}
+        )
+        axes.plot(own["time"].to_list(), (own["equity"] / own["equity"][0]).to_list(), label=book, **style)
+    axes.set_yscale("log")
+    axes.legend(fontsize=7, frameon=False, ncols=2)
+    return _png(figure)
+
+
+def drawdown(study: Study) -> bytes:
+    """Drawdown of the ensemble's portfolio and of the benchmark."""
+    from tidemill.research.trading import BENCHMARK
+
+    figure, axes = _figure("Drawdown")
+    for book in ("ensemble", BENCHMARK):
+        own = study.lake.scan("equity", study.key, partitions=[book]).sort("time").collect()
+        fallen = _thin(own.with_columns((pl.col("equity") / pl.col("equity").cum_max() - 1.0).alias("fallen")))
+        axes.plot(fallen["time"].to_list(), fallen["fallen"].to_list(), linewidth=1, label=book)
+    axes.legend(fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def skill(study: Study) -> bytes:
+    """Rank IC and Sharpe after costs, side by side for each book."""
+    from tidemill.research.evaluation import engine_metrics
+
+    frame = engine_metrics(study)
+    figure, axes = _figure("Sharpe before and after costs")
+    places = range(frame.height)
+    axes.bar([at - 0.2 for at in places], frame["sharpe_gross"].fill_null(0.0).to_list(), width=0.4, label="before costs")
+    axes.bar([at + 0.2 for at in places], frame["sharpe"].fill_null(0.0).to_list(), width=0.4, label="after costs")
+    axes.set_xticks(list(places), frame["book"].to_list(), fontsize=8)
+    axes.axhline(0.0, color="grey", linewidth=0.8)
+    axes.legend(fontsize=7, frameon=False)
+    return _png(figure)

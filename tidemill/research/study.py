@@ -1,0 +1,192 @@
+"""A study: one experiment on one dataset in one workspace, and the names under which its parts are kept in the lake."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, SplitSpec
+from tidemill.domain.intervals import Interval
+from tidemill.domain.market import Dataset
+from tidemill.domain.provenance import fingerprint
+from tidemill.research.workspace import Workspace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tidemill.features.api import FeatureSet
+    from tidemill.storage.lake import Lake
+    from tidemill.validation.splits import Fold
+
+ALL = "all"
+T = TypeVar("T")
+
+
+class StepReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step of the graph did, as a person wants to see it beside the asset.
+
+    worked: False when the fingerprint of the inputs equalled the last success, so nothing was done.
+    inputs: name → data version read. facts: figures worth showing. table: column names and rows. bytes: size of what is stored.
+    """
+
+    worked: bool
+    rows: int = 0
+    symbols: int = 0
+    start: datetime | None = None
+    end: datetime | None = None
+    bytes: int = 0
+    data_version: str = ""
+    code_version: str = ""
+    inputs: dict[str, str] = {}
+    facts: dict[str, Any] = {}
+    columns: tuple[str, ...] = ()
+    table: tuple[tuple[Any, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def moment(text: str | None, name: str) -> datetime | None:
+    """An ISO date or time as UTC; InputError names the field."""
+    if text is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise InputError(f"{name} is {text!r}; write a date such as 2024-01-31.") from exc
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def dataset_for(spec: DatasetSpec, venue: str) -> Dataset:
+    """The dataset that a specification selects. A selection of symbols or dates is a universe of its own."""
+    chosen = (tuple(sorted(spec.symbols)), spec.start, spec.end)
+    universe = ALL if chosen == ((), None, None) else f"u{fingerprint(*chosen)[:8]}"
+    return Dataset(venue=venue, interval=Interval.parse(spec.interval), universe=universe)
+
+
+class Study:
+    """Loads what the steps need, once; every step is a function of a study. Not thread-safe."""
+
+    def __init__(self, workspace: Workspace, experiment: Experiment, venue: str) -> None:
+        self.workspace = workspace
+        self.experiment = experiment
+        self.dataset = dataset_for(experiment.dataset, venue)
+        self.start = moment(experiment.dataset.start, "dataset.start")
+        self.end = moment(experiment.dataset.end, "dataset.end")
+        self._made: dict[object, object] = {}
+
+    @property
+    def lake(self) -> "Lake":
+        return self.workspace.lake
+
+    @cached_property
+    def features(self) -> "FeatureSet":
+        from tidemill.features.api import feature_set
+
+        return feature_set(*self.experiment.features.sets, *self.experiment.features.names)
+
+    @cached_property
+    def features_key(self) -> str:
+        return f"{self.dataset.key}.{self.features.fingerprint[:8]}"
+
+    @cached_property
+    def labels_key(self) -> str:
+        return f"{self.dataset.key}.h{self.experiment.label.horizon}"
+
+    def engine_key(self, spec: EngineSpec) -> str:
+        """Where one engine's predictions lie: everything but strategy and costs decides it."""
+        decided = (spec, self.features.fingerprint, self.experiment.label, self.experiment.splits, self.experiment.seed)
+        return f"{self.dataset.key}.{spec.name}-{fingerprint(*decided)[:8]}"
+
+    @cached_property
+    def ensemble_key(self) -> str:
+        return f"{self.dataset.key}.ensemble-{fingerprint([self.engine_key(spec) for spec in self.experiment.engines])[:8]}"
+
+    @cached_property
+    def key(self) -> str:
+        """Where results lie that depend on the whole experiment; the name of the experiment does not matter."""
+        content = msgspec.structs.replace(self.experiment, name="")
+        return f"{self.dataset.key}.{fingerprint(content)[:8]}"
+
+    @cached_property
+    def bars(self) -> "pl.DataFrame":
+        """Raw bars of the dataset, sorted by symbol and time. InputError when there are none."""
+        frame = self._selected(self.lake.scan("bars", self.dataset.bars_key)).collect()
+        if frame.is_empty():
+            raise InputError(
+                f"There are no bars in {self.dataset.bars_key} for this selection. Widen the dates or check the symbols."
+            )
+        return frame
+
+    def _selected(self, scan: "pl.LazyFrame") -> "pl.LazyFrame":
+        import polars as pl
+
+        if self.experiment.dataset.symbols:
+            scan = scan.filter(pl.col("symbol").is_in(list(self.experiment.dataset.symbols)))
+        if self.start is not None:
+            scan = scan.filter(pl.col("open_time") >= self.start)
+        if self.end is not None:
+            scan = scan.filter(pl.col("open_time") < self.end)
+        return scan.sort("symbol", "open_time")
+
+    @cached_property
+    def adjustments(self) -> "pl.DataFrame":
+        store = self.workspace.store
+        return self.workspace.call(store.read_adjustments, self.dataset.venue, self.experiment.dataset.symbols or ())
+
+    @cached_property
+    def adjusted(self) -> "pl.DataFrame":
+        """Bars on a total-return basis, forward-adjusted by what was known at each bar."""
+        from tidemill.market.adjustments import adjust
+
+        return adjust(self.bars, self.adjustments)
+
+    @cached_property
+    def times(self) -> "pl.Series":
+        """Unique bar times of the dataset, ascending."""
+        return self.bars["open_time"].unique().sort()
+
+    @cached_property
+    def splits(self) -> SplitSpec:
+        from tidemill.validation.splits import suggest_splits
+
+        return self.experiment.splits or suggest_splits(len(self.times))
+
+    @cached_property
+    def folds(self) -> "list[Fold]":
+        from tidemill.validation.splits import walk_forward
+
+        return walk_forward(self.times, self.splits, horizon=self.experiment.label.horizon, lookback=self.features.lookback)
+
+    @cached_property
+    def feature_frame(self) -> "pl.DataFrame":
+        """All feature rows, sorted by symbol and time; float64. Held for the life of the study, since every engine reads it."""
+        return self.lake.scan("features", self.features_key).sort("symbol", "open_time").collect()
+
+    @cached_property
+    def training_frame(self) -> "pl.DataFrame":
+        """The feature rows with `label` and `label_end_at` beside them."""
+        labels = self.lake.scan("labels", self.labels_key).sort("symbol", "open_time").collect()
+        return self.feature_frame.join(labels, on=("symbol", "open_time"), how="left", maintain_order="left")
+
+    @property
+    def features_version(self) -> str:
+        return self._table_version("features", self.features_key)
+
+    @property
+    def bars_version(self) -> str:
+        return self._table_version("bars", self.dataset.bars_key)
+
+    @property
+    def labels_version(self) -> str:
+        return self._table_version("labels", self.labels_key)
+
+    def _table_version(self, table: str, key: str) -> str:
+        return fingerprint({part: manifest.data_version for part, manifest in self.lake.manifests(table, key).items()})
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """`make()` the first time, the same value afterwards."""
+        if key not in self._made:
+            self._made[key] = make()
+        return cast(T, self._made[key])

@@ -1,0 +1,176 @@
+"""Features and labels, month by month: what did not change is not computed again.
+
+A month's fingerprint is chained: it covers the bars and adjustments of this month and, through the month before it, of all
+earlier ones, since recursive features remember them. The state at the end of the second-newest month is kept, so a new bar costs
+one month of computing however long the history is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from tidemill.domain.errors import IntegrityError
+from tidemill.domain.provenance import fingerprint, library_version, source_version
+from tidemill.features.api import State, compute
+from tidemill.research.ingest import month_end, month_start
+from tidemill.research.study import StepReport, Study
+from tidemill.validation.labels import forward_return
+
+TABLE = "features"
+LABELS = "labels"
+_STATES_KEPT = 2
+
+
+def month_of(column: str = "open_time") -> pl.Expr:
+    return pl.col(column).dt.strftime("%Y-%m")
+
+
+def feature_fingerprints(study: Study) -> dict[str, str]:
+    """Month → fingerprint of everything that its features depend on, in order of time."""
+    bars = study.lake.manifests("bars", study.dataset.bars_key)
+    actions = study.adjustments.with_columns(month_of("ex_time").alias("month"))
+    selection = (study.experiment.dataset.symbols, study.experiment.dataset.start, study.experiment.dataset.end)
+    code = (study.features.fingerprint, source_version("tidemill.market.adjustments"), library_version("numba"))
+    chain: dict[str, str] = {}
+    previous = fingerprint(code, selection)
+    for month in sorted(bars):
+        known = actions.filter(pl.col("month") == month).sort("symbol", "kind").rows()
+        previous = chain[month] = fingerprint(previous, bars[month].data_version, known)
+    return chain
+
+
+def compute_features(study: Study) -> StepReport:
+    """Compute the features of every month whose inputs changed, and of all months after the first such."""
+    wanted = feature_fingerprints(study)
+    have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(TABLE, study.features_key).items()}
+    stale = next((index for index, (month, print_) in enumerate(wanted.items()) if have.get(month) != print_), None)
+    months = list(wanted)
+    if stale is not None:
+        _compute_from(study, months, stale, wanted)
+    for gone in have.keys() - wanted.keys():
+        study.lake.drop(TABLE, study.features_key, gone)
+    return _report(study, worked=stale is not None, computed=months[stale:] if stale is not None else [])
+
+
+def _compute_from(study: Study, months: Sequence[str], stale: int, wanted: dict[str, str]) -> None:
+    first, state = _resume(study, months, stale, wanted)
+    # The newest month is computed apart, so that the state before it can be kept: it is the one that will grow.
+    for stretch in (months[first:-1], months[-1:]):
+        if not stretch:
+            continue
+        inside = pl.col("open_time").is_between(month_start(stretch[0]), month_end(stretch[-1]), closed="left")
+        frame, state = compute(study.adjusted.filter(inside), study.features, state)
+        _write_months(study, frame, stretch, wanted)
+        _save_state(study, stretch[-1], wanted[stretch[-1]], state)
+
+
+def _write_months(study: Study, frame: pl.DataFrame, months: Sequence[str], wanted: dict[str, str]) -> None:
+    parts = frame.with_columns(month_of().alias("__month")).partition_by("__month", as_dict=True, include_key=False)
+    for month in months:
+        part = parts.get((month,), frame.clear())
+        study.lake.write(TABLE, study.features_key, month, part, fingerprint=wanted[month])
+
+
+def _state_folder(study: Study) -> Path:
+    return study.workspace.settings.home / "state" / study.features_key
+
+
+def _resume(study: Study, months: Sequence[str], stale: int, wanted: dict[str, str]) -> tuple[int, State | None]:
+    """The nearest month at or before the stale one before which a state is kept: its index and that state."""
+    for index in range(stale, 0, -1):
+        month = months[index - 1]
+        path = _state_folder(study) / f"{month}-{wanted[month]}.state"
+        if not path.is_file():
+            continue
+        try:
+            return index, State.from_bytes(path.read_bytes())
+        except IntegrityError:
+            # A damaged or outdated state costs time, never correctness.
+            path.unlink(missing_ok=True)
+    return 0, None
+
+
+def _save_state(study: Study, month: str, print_: str, state: State) -> None:
+    folder = _state_folder(study)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{month}-{print_}.state"
+    temporary = target.with_suffix(f".{os.getpid()}.partial")
+    temporary.write_bytes(state.to_bytes())
+    os.replace(temporary, target)
+    for old in sorted(folder.glob("*.state"))[:-_STATES_KEPT]:
+        old.unlink(missing_ok=True)
+    # A month that was computed again leaves its earlier state behind under another fingerprint.
+    for twin in folder.glob(f"{month}-*.state"):
+        if twin != target:
+            twin.unlink(missing_ok=True)
+
+
+def _report(study: Study, *, worked: bool, computed: Sequence[str]) -> StepReport:
+    manifests = study.lake.manifests(TABLE, study.features_key)
+    filled = [manifest for manifest in manifests.values() if manifest.rows]
+    return StepReport(
+        worked=worked,
+        rows=sum(manifest.rows for manifest in filled),
+        symbols=max((manifest.symbols for manifest in filled), default=0),
+        start=min((manifest.start for manifest in filled if manifest.start), default=None),
+        end=max((manifest.end for manifest in filled if manifest.end), default=None),
+        bytes=sum(manifest.bytes for manifest in filled),
+        data_version=fingerprint({month: manifest.data_version for month, manifest in manifests.items()}),
+        code_version=study.features.fingerprint,
+        facts={
+            "features": len(study.features.names),
+            "longest look-back": study.features.lookback,
+            "months computed": len(computed),
+            "months kept": len(manifests) - len(computed),
+        },
+    )
+
+
+def build_training_set(study: Study) -> StepReport:
+    """Labels of every bar; a month is rewritten only when its labels changed. The features stay where they are."""
+    versions = study.lake.manifests("bars", study.dataset.bars_key)
+    inputs = {month: manifest.data_version for month, manifest in sorted(versions.items())}
+    print_ = fingerprint(
+        inputs,
+        study.adjustments.sort("symbol", "ex_time", "kind").rows(),
+        study.experiment.label,
+        study.experiment.dataset,
+        source_version("tidemill.validation.labels", "tidemill.market.adjustments"),
+    )
+    have = study.lake.manifests(LABELS, study.labels_key)
+    worked = not have or any(manifest.metadata.get("built") != print_ for manifest in have.values())
+    if worked:
+        labels = forward_return(study.adjusted, study.experiment.label.horizon, study.dataset.interval)
+        parts = labels.with_columns(month_of().alias("__month")).partition_by("__month", as_dict=True, include_key=False)
+        for (month,), part in parts.items():
+            study.lake.write(LABELS, study.labels_key, str(month), part, metadata={"built": print_})
+        for gone in have.keys() - {str(month) for (month,) in parts}:
+            study.lake.drop(LABELS, study.labels_key, gone)
+    return _labels_report(study, worked)
+
+
+def _labels_report(study: Study, worked: bool) -> StepReport:
+    manifests = study.lake.manifests(LABELS, study.labels_key)
+    facts: dict[str, object] = {"horizon in bars": study.experiment.label.horizon}
+    if worked:
+        labels = study.lake.scan(LABELS, study.labels_key).select("label").collect()["label"].drop_nulls()
+        facts |= {
+            "labelled rows": len(labels),
+            "mean label": float(labels.mean() or 0.0),
+            "standard deviation of labels": float(labels.std() or 0.0),
+        }
+    return StepReport(
+        worked=worked,
+        rows=sum(manifest.rows for manifest in manifests.values()),
+        symbols=max((manifest.symbols for manifest in manifests.values()), default=0),
+        start=min((manifest.start for manifest in manifests.values() if manifest.start), default=None),
+        end=max((manifest.end for manifest in manifests.values() if manifest.end), default=None),
+        bytes=sum(manifest.bytes for manifest in manifests.values()),
+        data_version=fingerprint({month: manifest.data_version for month, manifest in manifests.items()}),
+        code_version=source_version("tidemill.validation.labels"),
+        facts=facts,
+    )

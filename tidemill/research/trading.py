@@ -1,0 +1,171 @@
+"""Signals from predictions, and backtests of them: one book for each engine, one for the ensemble, one for the benchmark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.engine.backtest import BacktestResult, backtest
+from tidemill.research.market_data import flags_of, instruments_of
+from tidemill.research.modelling import ENSEMBLE, PREDICTIONS
+from tidemill.research.study import StepReport, Study
+from tidemill.strategies.benchmark import benchmark_weights
+
+SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
+BENCHMARK = "benchmark"
+
+
+def books(study: Study) -> dict[str, str]:
+    """Book → lake key of the predictions that it trades, the ensemble first."""
+    return {ENSEMBLE: study.ensemble_key} | {spec.name: study.engine_key(spec) for spec in study.experiment.engines}
+
+
+def _prediction_version(study: Study, key: str) -> str:
+    return fingerprint({part: manifest.data_version for part, manifest in study.lake.manifests(PREDICTIONS, key).items()})
+
+
+def predictions_of(study: Study, book: str) -> pl.DataFrame:
+    """Out-of-sample predictions of a book, all folds, sorted by symbol and time."""
+    return study.once(
+        ("predictions", book), lambda: study.lake.scan(PREDICTIONS, books(study)[book]).sort("symbol", "open_time").collect()
+    )
+
+
+def make_signals(study: Study) -> StepReport:
+    """Target weights of every book from its predictions, by the experiment's strategy."""
+    from tidemill.strategies.registry import target_weights
+
+    instruments = instruments_of(study.workspace, study.dataset.venue)
+    code = source_version("tidemill.strategies.registry", "tidemill.research.trading")
+    worked, table = 0, []
+    for book, key in books(study).items():
+        print_ = fingerprint(code, study.experiment.strategy, _prediction_version(study, key), sorted(instruments.items()))
+        held = study.lake.manifest(SIGNALS, study.key, book)
+        if held is None or held.fingerprint != print_:
+            strategy = study.experiment.strategy
+            weights = target_weights(strategy.name, predictions_of(study, book), strategy.params, instruments)
+            frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
+            held = study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_)
+            worked += 1
+        table.append((book, held.rows, held.symbols))
+    manifests = study.lake.manifests(SIGNALS, study.key)
+    return StepReport(
+        worked=worked > 0,
+        rows=sum(manifest.rows for manifest in manifests.values()),
+        symbols=max((manifest.symbols for manifest in manifests.values()), default=0),
+        start=min((manifest.start for manifest in manifests.values() if manifest.start), default=None),
+        end=max((manifest.end for manifest in manifests.values() if manifest.end), default=None),
+        bytes=sum(manifest.bytes for manifest in manifests.values()),
+        data_version=fingerprint({name: manifest.data_version for name, manifest in manifests.items()}),
+        code_version=code,
+        facts={"strategy": study.experiment.strategy.name},
+        columns=("book", "rows", "symbols"),
+        table=tuple(table),
+    )
+
+
+def run_backtests(study: Study) -> StepReport:
+    """Every book through the kernel over the out-of-sample range, with the experiment's costs."""
+    code = source_version("tidemill.engine.backtest", "tidemill.research.trading")
+    signals = study.lake.manifests(SIGNALS, study.key)
+    inputs = {book: manifest.data_version for book, manifest in signals.items()}
+    bars_print = (study.bars_version, fingerprint(study.adjustments.sort("symbol", "ex_time", "kind").rows()))
+    worked = 0
+    for book in (*books(study), BENCHMARK):
+        print_ = fingerprint(
+            code, inputs.get(book), bars_print, study.experiment.costs, study.experiment.benchmark, study.folds
+        )
+        held = study.lake.manifest(EQUITY, study.key, book)
+        if held is None or held.fingerprint != print_:
+            _write_book(study, book, _run_book(study, book), print_)
+            worked += 1
+    return _backtest_report(study, worked=worked > 0, code=code, inputs=inputs)
+
+
+def _traded_bars(study: Study) -> pl.DataFrame:
+    """Bars from the first test window on: nothing before it may be traded, since every prediction there would be in sample."""
+    start = study.folds[0].test_start
+    return study.once("traded", lambda: study.bars.filter(pl.col("open_time") >= start))
+
+
+def _run_book(study: Study, book: str) -> BacktestResult:
+    bars = _traded_bars(study)
+    weights = (
+        benchmark_weights(bars, study.experiment.benchmark)
+        if book == BENCHMARK
+        else study.lake.scan(SIGNALS, study.key, partitions=[book]).select("symbol", "open_time", "weight").collect()
+    )
+    flags = flags_of(study)
+    suspected = flags.filter((pl.col("flag") == "suspected_action") & (pl.col("open_time") >= study.folds[0].test_start))
+    return backtest(
+        bars,
+        weights,
+        interval=study.dataset.interval,
+        instruments=instruments_of(study.workspace, study.dataset.venue),
+        adjustments=study.adjustments.filter(pl.col("ex_time") >= study.folds[0].test_start),
+        costs=study.experiment.costs,
+        suspected=suspected.select("symbol", "open_time") if suspected.height else None,
+    )
+
+
+def _write_book(study: Study, book: str, result: BacktestResult, print_: str) -> None:
+    equity = result.equity.join(result.returns, on="time", how="left").join(
+        result.gross_returns.rename({"return": "gross_return"}), on="time", how="left"
+    )
+    study.lake.write(TRADES, study.key, book, result.trades, fingerprint=print_)
+    study.lake.write(POSITIONS, study.key, book, result.positions, fingerprint=print_)
+    # The equity comes last: its manifest says that the book is whole.
+    study.lake.write(EQUITY, study.key, book, equity, fingerprint=print_, metadata=book_facts(result))
+
+
+def book_facts(result: BacktestResult) -> dict[str, Any]:
+    """Totals of a book, in the quote currency where they are money."""
+    beside = result.with_suspected
+    return {
+        "capital": result.capital,
+        "final_equity": result.final_equity,
+        "fees": result.fees,
+        "slippage": result.slippage,
+        "borrow": result.borrow,
+        "dividends": result.dividends,
+        "costs": result.costs,
+        "traded": result.traded,
+        "turnover": result.turnover,
+        "years": result.years,
+        "max_drawdown": result.max_drawdown,
+        "trades": result.trades.height,
+        "orders": result.orders,
+        "clips": result.clips,
+        "notes": list(result.notes),
+        "final_equity_with_suspected": beside.final_equity if beside is not None else None,
+    }
+
+
+def _backtest_report(study: Study, *, worked: bool, code: str, inputs: dict[str, str]) -> StepReport:
+    manifests = study.lake.manifests(EQUITY, study.key)
+    rows = []
+    for book in (*books(study), BENCHMARK):
+        facts = manifests[book].metadata
+        rows.append((book, facts["final_equity"], facts["max_drawdown"], facts["trades"], facts["fees"], facts["slippage"],
+                     facts["borrow"], facts["turnover"]))  # fmt: skip
+    ensemble = manifests[ENSEMBLE]
+    return StepReport(
+        worked=worked,
+        rows=ensemble.rows,
+        start=study.folds[0].test_start,
+        end=study.folds[-1].test_end,
+        bytes=sum(manifest.bytes for manifest in manifests.values()),
+        data_version=fingerprint({name: manifest.data_version for name, manifest in manifests.items()}),
+        code_version=code,
+        inputs=inputs,
+        facts={
+            "capital": study.experiment.costs.capital,
+            "fee bps": study.experiment.costs.fee_bps,
+            "slippage bps": study.experiment.costs.slippage_bps,
+        },
+        columns=("book", "final equity", "maximum drawdown", "trades", "fees", "slippage", "borrow", "turnover a year"),
+        table=tuple(rows),
+        notes=tuple(f"{ENSEMBLE}: {note}" for note in ensemble.metadata["notes"]),
+    )

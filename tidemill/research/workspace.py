@@ -1,0 +1,82 @@
+"""One opened installation: settings, database, lake. Synchronous outside, asynchronous within.
+
+Commands, assets and notebooks are synchronous; the database and the venues are not. A workspace owns one event loop in a
+thread of its own and runs coroutines there, so it works inside Jupyter's running loop as well.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import ParamSpec, TypeVar
+
+from tidemill.config import Settings, load_settings
+from tidemill.embedded import Servers, servers
+from tidemill.storage.bars import BarStore
+from tidemill.storage.lake import Lake
+from tidemill.storage.migrations import migrate
+from tidemill.storage.postgres import Database
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a daemon thread; `call` runs a coroutine function there and waits for its answer."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tidemill-loop", daemon=True)
+        self._thread.start()
+
+    def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        async def run() -> T:
+            return await function(*args, **kwargs)
+
+        future = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Workspace:
+    """Settings, running servers, database and lake of one home. Open it with `open_workspace`."""
+
+    def __init__(self, settings: Settings, running: Servers, loop: LoopThread, database: Database) -> None:
+        self.settings = settings
+        self.servers = running
+        self.loop = loop
+        self.database = database
+        self.call = loop.call
+
+    @cached_property
+    def store(self) -> BarStore:
+        return BarStore(self.database)
+
+    @cached_property
+    def lake(self) -> Lake:
+        return Lake(self.settings.lake)
+
+
+@contextmanager
+def open_workspace(settings: Settings | None = None) -> Iterator[Workspace]:
+    """Start or join the servers of a home, connect, bring the schema up to date; close all of it at the end."""
+    chosen = settings or load_settings()
+    with ExitStack() as stack:
+        running = stack.enter_context(servers(chosen))
+        loop = LoopThread()
+        stack.callback(loop.close)
+        database = loop.call(
+            Database.connect, running.postgres_dsn, connections=chosen.connections, timeout=chosen.database_timeout
+        )
+        stack.callback(loop.call, database.close)
+        loop.call(migrate, database)
+        yield Workspace(chosen, running, loop, database)

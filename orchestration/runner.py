@@ -21,6 +21,7 @@ from orchestration.instance import PROJECT, environment, instance, prepare_home
 from orchestration.launcher import PROCESS_TAG, this_process
 from orchestration.outcome import Record, was_interrupted
 from orchestration.progress import Progress
+from orchestration.run_request import experiment_config, range_tags
 from tidemill.config import Settings, load_settings
 from tidemill.domain.errors import ConfigError
 from tidemill.domain.experiment import Experiment
@@ -28,7 +29,6 @@ from tidemill.domain.ports import RunOutcome
 from tidemill.embedded import servers
 
 MAIN_JOB = "main"
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 class DagsterOrchestrator:
@@ -84,17 +84,6 @@ class DagsterOrchestrator:
         find: Callable[[Experiment, Settings], tuple[str, str] | None] | None
         find = getattr(self._definitions(), "partition_range", None)
         return find(experiment, settings) if find else None
-
-
-def experiment_config(experiment: Experiment) -> dict[str, object]:
-    """Run config that hands `experiment` to the resource of that name."""
-    text = msgspec.yaml.encode(experiment).decode()
-    return {"resources": {"experiment": {"config": {"yaml_text": text}}}}
-
-
-def range_tags(months: tuple[str, str] | None) -> dict[str, str]:
-    """Tags that make one run of all months from the first to the last."""
-    return {} if months is None else {RANGE_START: months[0], RANGE_END: months[1]}
 
 
 def _create_run(

@@ -34,6 +34,15 @@ def smooth(out: Floats, x: Floats, numbers: Floats, state: Floats, rows: int, st
     seed, parts, weight, skip = numbers[0], numbers[1], numbers[2], numbers[3]
     if stride == 0:  # state in registers: the chain of one symbol is bound by latency
         count, value = state[0], state[rows]
+        missing = 0
+        for i in range(len(x)):
+            missing += x[i] != x[i]
+        if count >= skip + seed and missing == 0:
+            for i in range(len(out)):
+                value += (x[i] - value) * weight
+                out[i] = value
+            state[0], state[rows] = count + len(out), value
+            return
         for i in range(len(out)):
             count, value, out[i] = smooth_next(count, value, x[i], seed, parts, weight, skip)
         state[0], state[rows] = count, value

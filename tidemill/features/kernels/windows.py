@@ -22,7 +22,7 @@ from tidemill.features.opcodes import (
     EMIT_STD,
     EMIT_SUM,
     LEAST,
-    LINES,
+    MEANS,
     OPCODE,
     OUT,
     SPREADS,
@@ -54,6 +54,117 @@ def newest_number(memory: Floats, start: int, back: int, window: int, lanes: int
             scratch[SHIFT + i] = shift
             missing += shift != shift
         k += 1
+
+
+@kernel
+def is_full(memory: Floats, start: int, back: int, window: int, lanes: int) -> bool:
+    """Whether no lane misses a value in its window: then the scans below need no masks and no counts, and their sums are the same.
+
+    Looked at in a scan only, where the windows of a block overlap; in a step the look would cost as much as the masks.
+    """
+    if back != 1:
+        return False
+    x = memory[start - window + 1 : start + lanes]
+    missing = 0
+    for i in range(len(x)):
+        missing += x[i] != x[i]
+    return missing == 0
+
+
+@kernel
+def count_full(window: int, lanes: int, scratch: Floats) -> None:
+    """The counts of a window without missing values; exact, and so equal to what adding one by one gives."""
+    n = float(window)
+    for i in range(lanes):
+        scratch[COUNT + i] = n
+        scratch[SK + i] = n * (n - 1.0) / 2.0
+        scratch[SKK + i] = (n - 1.0) * n * (2.0 * n - 1.0) / 6.0
+
+
+@kernel
+def add_counts(full: bool, memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
+    """COUNT := how many numbers the window of `end` bars holds; the newest k are counted already."""
+    if full:
+        for i in range(lanes):
+            scratch[COUNT + i] = float(end)
+        return
+    for older in range(k, end):
+        x = memory[start - older * back : start - older * back + lanes]
+        for i in range(lanes):
+            scratch[COUNT + i] += 1.0 if x[i] == x[i] else 0.0
+
+
+@kernel
+def add_full_means(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
+    """Add bars k … end - 1 back, none missing; four at a time spares loads and stores, in the same order."""
+    while k + 4 <= end:
+        a, b = memory[start - k * back : start - k * back + lanes], memory[start - (k + 1) * back : start - (k + 1) * back + lanes]
+        c, e = memory[start - (k + 2) * back : start - (k + 2) * back + lanes], memory[start - (k + 3) * back : start - (k + 3) * back + lanes]
+        for i in range(lanes):
+            shift, s1 = scratch[SHIFT + i], scratch[S1 + i]
+            s1 += a[i] - shift
+            s1 += b[i] - shift
+            s1 += c[i] - shift
+            s1 += e[i] - shift
+            scratch[S1 + i] = s1
+        k += 4
+    while k < end:
+        a = memory[start - k * back : start - k * back + lanes]
+        for i in range(lanes):
+            scratch[S1 + i] += a[i] - scratch[SHIFT + i]
+        k += 1
+
+
+@kernel
+def add_full_spreads(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
+    while k + 2 <= end:
+        a, b = memory[start - k * back : start - k * back + lanes], memory[start - (k + 1) * back : start - (k + 1) * back + lanes]
+        for i in range(lanes):
+            shift, s1, s2 = scratch[SHIFT + i], scratch[S1 + i], scratch[S2 + i]
+            d, e = a[i] - shift, b[i] - shift
+            scratch[S1 + i] = (s1 + d) + e
+            scratch[S2 + i] = (s2 + d * d) + e * e
+        k += 2
+    while k < end:
+        a = memory[start - k * back : start - k * back + lanes]
+        for i in range(lanes):
+            d = a[i] - scratch[SHIFT + i]
+            scratch[S1 + i] += d
+            scratch[S2 + i] += d * d
+        k += 1
+
+
+@kernel
+def add_full_lines(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
+    while k + 2 <= end:
+        a, b = memory[start - k * back : start - k * back + lanes], memory[start - (k + 1) * back : start - (k + 1) * back + lanes]
+        near, far = float(k), float(k + 1)
+        for i in range(lanes):
+            shift, s1, s2, skx = scratch[SHIFT + i], scratch[S1 + i], scratch[S2 + i], scratch[SKX + i]
+            d, e = a[i] - shift, b[i] - shift
+            scratch[S1 + i] = (s1 + d) + e
+            scratch[S2 + i] = (s2 + d * d) + e * e
+            scratch[SKX + i] = (skx + near * d) + far * e
+        k += 2
+    while k < end:
+        a, near = memory[start - k * back : start - k * back + lanes], float(k)
+        for i in range(lanes):
+            d = a[i] - scratch[SHIFT + i]
+            scratch[S1 + i] += d
+            scratch[S2 + i] += d * d
+            scratch[SKX + i] += near * d
+        k += 1
+
+
+@kernel
+def add_full(group: int, memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
+    if group < SPREADS:
+        add_full_means(memory, start, k, end, back, lanes, scratch)
+    elif group == SPREADS:
+        add_full_spreads(memory, start, k, end, back, lanes, scratch)
+    else:
+        add_full_lines(memory, start, k, end, back, lanes, scratch)
+    count_full(end, lanes, scratch)
 
 
 @kernel
@@ -89,6 +200,19 @@ def add_line(x: Floats, k: float, lanes: int, scratch: Floats) -> None:
         scratch[SK + i] += k if number else 0.0
         scratch[SKK + i] += kk if number else 0.0
         scratch[SKX + i] += k * d
+
+
+@kernel
+def add_some(group: int, memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
+    """Add bars k … end - 1 back, passing over what is missing."""
+    for older in range(k, end):
+        x = memory[start - older * back : start - older * back + lanes]
+        if group < SPREADS:
+            add_mean(x, lanes, scratch)
+        elif group == SPREADS:
+            add_spread(x, lanes, scratch)
+        else:
+            add_line(x, float(older), lanes, scratch)
 
 
 @kernel
@@ -155,17 +279,15 @@ def moments(group: int, rows: Integers, numbers: Floats, memory: Floats, at: Int
             scratch[SHIFT + i] = 0.0
     else:
         newest_number(memory, start, back, rows[-1, WINDOW], lanes, scratch)
+    full = is_full(memory, start, back, rows[-1, WINDOW], lanes)
     k = 0
     for row in range(len(rows)):
-        while k < rows[row, WINDOW]:
-            x = memory[start - k * back : start - k * back + lanes]
-            if group < SPREADS:
-                add_mean(x, lanes, scratch)
-            elif group == SPREADS:
-                add_spread(x, lanes, scratch)
-            else:
-                add_line(x, float(k), lanes, scratch)
-            k += 1
+        end = rows[row, WINDOW]
+        if full:
+            add_full(group, memory, start, k, end, back, lanes, scratch)
+        else:
+            add_some(group, memory, start, k, end, back, lanes, scratch)
+        k = end
         kind, place, least = rows[row, OPCODE], at[rows[row, OUT]], float(rows[row, LEAST])
         out = memory[place : place + lanes]
         if EMIT_SLOPE <= kind <= EMIT_RESID:
@@ -209,17 +331,36 @@ def add_pair(x: Floats, y: Floats, lanes: int, scratch: Floats) -> None:
 
 
 @kernel
+def add_full_pair(x: Floats, y: Floats, lanes: int, scratch: Floats) -> None:
+    for i in range(lanes):
+        dx, dy = x[i] - scratch[SHIFT + i], y[i] - scratch[SHIFT_Y + i]
+        scratch[SX + i] += dx
+        scratch[SY + i] += dy
+        scratch[SXX + i] += dx * dx
+        scratch[SYY + i] += dy * dy
+        scratch[SXY + i] += dx * dy
+
+
+@kernel
 def pairs(rows: Integers, memory: Floats, at: Integers, start: int, start_y: int, back: int, lanes: int, scratch: Floats) -> None:
     """Correlation of two nodes over growing windows."""
     for i in range(COUNT, SCRATCH):
         scratch[i] = 0.0
-    newest_pair(memory, start, start_y, back, rows[-1, WINDOW], lanes, scratch)
+    longest = rows[-1, WINDOW]
+    newest_pair(memory, start, start_y, back, longest, lanes, scratch)
+    full = is_full(memory, start, back, longest, lanes) and is_full(memory, start_y, back, longest, lanes)
     k = 0
     for row in range(len(rows)):
         while k < rows[row, WINDOW]:
-            x = memory[start - k * back : start - k * back + lanes]
-            add_pair(x, memory[start_y - k * back : start_y - k * back + lanes], lanes, scratch)
+            x, y = memory[start - k * back : start - k * back + lanes], memory[start_y - k * back : start_y - k * back + lanes]
+            if full:
+                add_full_pair(x, y, lanes, scratch)
+            else:
+                add_pair(x, y, lanes, scratch)
             k += 1
+        if full:
+            for i in range(lanes):
+                scratch[COUNT + i] = float(k)
         place, least = at[rows[row, OUT]], float(rows[row, LEAST])
         out = memory[place : place + lanes]
         for i in range(lanes):
@@ -235,12 +376,15 @@ def pairs(rows: Integers, memory: Floats, at: Integers, start: int, start_y: int
 def deviations(rows: Integers, memory: Floats, at: Integers, start: int, back: int, lanes: int, scratch: Floats) -> None:
     """Mean absolute distance to the window's mean: one scan for the mean, one for the distances."""
     newest_number(memory, start, back, rows[-1, WINDOW], lanes, scratch)
+    full = is_full(memory, start, back, rows[-1, WINDOW], lanes)
     for row in range(len(rows)):
         window, least, place = rows[row, WINDOW], float(rows[row, LEAST]), at[rows[row, OUT]]
         for i in range(lanes):
             scratch[COUNT + i] = scratch[S1 + i] = scratch[S2 + i] = 0.0
-        for k in range(window):
-            add_mean(memory[start - k * back : start - k * back + lanes], lanes, scratch)
+        if full:
+            add_full(MEANS, memory, start, 0, window, back, lanes, scratch)
+        else:
+            add_some(MEANS, memory, start, 0, window, back, lanes, scratch)
         for i in range(lanes):
             scratch[SK + i] = scratch[S1 + i] / scratch[COUNT + i]
         for k in range(window):

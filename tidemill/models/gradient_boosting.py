@@ -34,7 +34,7 @@ from tidemill.models.trees_text import require_trees
 if TYPE_CHECKING:
     from lightgbm import Booster
 
-_THREADS = 2
+_THREADS = 1
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Fraction = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 

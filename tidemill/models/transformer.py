@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -43,6 +45,7 @@ Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 _LAYERS, _CONTEXT = 2, 64
+_WORKERS = 2
 # torch's thread count is global, so only one fit or score at a time may set it.
 _TORCH = threading.RLock()
 
@@ -171,11 +174,12 @@ class _Scorer:
         padded = np.concatenate([matrix, np.zeros((1, matrix.shape[1]), dtype=np.float32)])
         # Symbols of like length share a block, so that few steps are spent on padding.
         ordered = sorted(runs, key=lambda run: run[0] - run[1])
-        for first in range(0, len(ordered), self.lanes):
-            rows = _lanes(ordered[first : first + self.lanes], self.lanes, padding=len(matrix))
-            outputs = self._scan(padded, rows)
-            inside = rows < len(matrix)
-            made[rows[inside]] = outputs[inside]
+        parts = [ordered[first : first + self.lanes] for first in range(0, len(ordered), self.lanes)]
+        lanes = [_lanes(part, self.lanes, padding=len(matrix)) for part in parts]
+        with _one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
+            for rows, outputs in zip(lanes, pool.map(partial(self._scan, padded), lanes), strict=True):
+                inside = rows < len(matrix)
+                made[rows[inside]] = outputs[inside]
         return made * self._scale
 
     def _scan(self, padded: Matrix, rows: Rows) -> Matrix:
@@ -183,7 +187,7 @@ class _Scorer:
         import torch
 
         outputs = np.empty(rows.shape, dtype=np.float32)
-        with _one_thread(), torch.inference_mode():
+        with torch.inference_mode():
             block = self.block()
             for number, lane_rows in enumerate(rows):
                 outputs[number] = block.step(torch.from_numpy(padded[lane_rows])).numpy()

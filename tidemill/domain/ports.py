@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
@@ -40,6 +40,15 @@ class BarSource(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class SpannedSource(Protocol):
+    """A source that knows, without being asked over a network, which range of time it covers."""
+
+    def span(self, interval: Interval) -> tuple[datetime, datetime] | None:
+        """First and last open time of its bars; None when it has none."""
+        ...
 
 
 class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):

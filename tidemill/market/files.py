@@ -13,14 +13,14 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument, slug, valid_symbol
 from tidemill.market.calendars import infer_calendar
-from tidemill.market.raw_bars import match_columns, raw_bars
+from tidemill.market.raw_bars import match_columns, open_times, raw_bars
 from tidemill.market.tables import is_table, stem, table_chunks, table_columns
 
 _SAMPLE_ROWS = 5_000
 _SAMPLE_FILES = 8
 # A grid is believed when half of at least so many steps agree; fewer rows fit any interval.
 _MIN_STEPS = 8
-_STOCK_BORROW_BPS = 50.0
+STOCK_BORROW_BPS = 50.0
 
 
 class FileSource:
@@ -30,11 +30,11 @@ class FileSource:
     a path without tables, and for an interval that none of the files has, naming those that they have.
     """
 
-    def __init__(self, path: Path | str, settings: Settings | None = None) -> None:
+    def __init__(self, path: Path | str, settings: Settings | None = None, *, venue: str | None = None) -> None:
         del settings  # every source is made the same way; files need none
         self._path = Path(path).expanduser()
         self._files = _tables_at(self._path)
-        self._venue = slug(self._path.resolve().name if self._path.is_dir() else stem(self._path))
+        self._venue = slug(venue or (self._path.resolve().name if self._path.is_dir() else stem(self._path)))
         self._grids: dict[Path, Interval | None] = {}
         self._inferred: Calendar | None = None
         self._symbols: tuple[str, ...] | None = None
@@ -42,8 +42,23 @@ class FileSource:
 
     @property
     def venue(self) -> str:
-        """Slug of the folder's or file's name."""
+        """Slug of the folder's or file's name, or of the name given."""
         return self._venue
+
+    @property
+    def origin(self) -> str:
+        """What the quarantine names as the source of a row."""
+        return self._path.name
+
+    def span(self, interval: Interval) -> tuple[datetime, datetime] | None:
+        """First and last readable open time of the files with bars of `interval`; None when there is none."""
+        times: list[datetime] = []
+        for file in self._chosen(interval):
+            given = match_columns(table_columns(file), file)["open_time"]
+            for chunk in table_chunks(file, [given]):
+                read = open_times(chunk[given], interval)
+                times += [time for time in (read.min(), read.max()) if isinstance(time, datetime)]
+        return (min(times), max(times)) if times else None
 
     async def instruments(self, symbols: Sequence[str]) -> list[Instrument]:
         """Instruments of `symbols`, of all when empty.
@@ -61,7 +76,7 @@ class FileSource:
                 symbol=symbol,
                 calendar=calendar,
                 can_short=stock,
-                borrow_bps=_STOCK_BORROW_BPS if stock else 0.0,
+                borrow_bps=STOCK_BORROW_BPS if stock else 0.0,
             )
             for symbol in (symbols or [name for name in known if _usable(name)])
         ]

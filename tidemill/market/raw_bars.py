@@ -66,7 +66,7 @@ def raw_bars(chunk: pl.DataFrame, matched: dict[str, str], *, symbol: str, inter
     faults: list[pl.Series] = []
     for target, given in matched.items():
         cells = chunk[given]
-        read = _symbols(cells) if target == "symbol" else _times(cells, interval) if target == "open_time" else _numbers(cells)
+        read = _symbols(cells) if target == "symbol" else open_times(cells, interval) if target == "open_time" else _numbers(cells)
         values.append(read.alias(target))
         faults += _faults(target, cells, read)
     if "symbol" not in matched:
@@ -111,7 +111,8 @@ def _numbers(cells: pl.Series) -> pl.Series:
     return read
 
 
-def _times(cells: pl.Series, interval: Interval | None) -> pl.Series:
+def open_times(cells: pl.Series, interval: Interval | None) -> pl.Series:
+    """Times of a column as UTC microseconds, null where a cell cannot be read; `interval` as in `raw_bars`."""
     daily = interval is not None and interval.seconds >= 86_400
     dtype = cells.dtype
     if isinstance(dtype, pl.Datetime):

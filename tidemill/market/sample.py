@@ -32,6 +32,12 @@ class SampleSource:
     def venue(self) -> str:
         return "sample"
 
+    def span(self, interval: Interval) -> tuple[datetime, datetime] | None:
+        """First and last open time."""
+        times = _read()["open_time"]
+        first, last = times.min(), times.max()
+        return (first, last) if isinstance(first, datetime) and isinstance(last, datetime) else None
+
     async def instruments(self, symbols: Sequence[str]) -> list[Instrument]:
         """Stocks on New York's calendar that can be borrowed at 50 bps a year. UnknownNameError for any other symbol."""
         known = (await asyncio.to_thread(_read))["symbol"].unique(maintain_order=True).to_list()

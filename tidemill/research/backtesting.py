@@ -11,10 +11,14 @@ import polars as pl
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
+from tidemill.domain.market import Calendar, Instrument
 from tidemill.engine.backtest import BacktestResult, backtest
 from tidemill.engine.result import summary
-from tidemill.research.frames import read_bars
-from tidemill.strategies.registry import strategy, target_weights
+from tidemill.market.calendars import infer_calendar
+from tidemill.market.files import STOCK_BORROW_BPS
+from tidemill.research.frames import interval_of, read_bars
+from tidemill.strategies.registry import strategy as strategy_named
+from tidemill.strategies.registry import target_weights
 
 
 def weights_from(frame: pl.DataFrame, origin: str) -> pl.DataFrame:
@@ -40,15 +44,43 @@ def weights_from(frame: pl.DataFrame, origin: str) -> pl.DataFrame:
     ).sort("symbol", "open_time")
 
 
-def run_strategy(
-    bars: pl.DataFrame, interval: Interval, name: str, params: Mapping[str, Any], costs: CostSpec
+def _instruments(bars: pl.DataFrame, interval: Interval, can_short: bool | None) -> dict[str, Instrument]:
+    """What the symbols of a file may do: stocks, told by New York's calendar, can be sold short; spot cannot."""
+    calendar = infer_calendar(bars, interval)
+    short = calendar is Calendar.XNYS if can_short is None else can_short
+    return {
+        symbol: Instrument(
+            venue="file", symbol=symbol, calendar=calendar, can_short=short, borrow_bps=STOCK_BORROW_BPS if short else 0.0
+        )
+        for symbol in bars["symbol"].unique().to_list()
+    }
+
+
+def backtest_frame(
+    bars: pl.DataFrame,
+    weights: pl.DataFrame | None,
+    *,
+    strategy: str | None,
+    params: Mapping[str, Any],
+    fee_bps: float,
+    slippage_bps: float,
+    capital: float = 1_000_000.0,
+    can_short: bool | None = None,
+    interval: Interval | None = None,
 ) -> BacktestResult:
-    """A strategy that works on bars, over bars that need no adjusting."""
-    chosen = strategy(name)
+    """Weights, or a strategy that works on bars, over bars that need no adjusting. InputError unless exactly one is given."""
+    if (strategy is None) == (weights is None):
+        raise InputError("Give either weights or the name of a strategy.")
+    length = interval or interval_of(bars.select("symbol", "open_time").sort("symbol", "open_time"))
+    instruments = _instruments(bars, length, can_short)
+    costs = CostSpec(fee_bps=fee_bps, slippage_bps=slippage_bps, capital=capital)
+    if weights is not None:
+        return backtest(bars, weights_from(weights, "the weights"), interval=length, instruments=instruments, costs=costs)
+    chosen = strategy_named(str(strategy))
     if chosen.needs != "bars":
-        raise InputError(f"The strategy {name} works on predictions. Use it in an experiment, or give --weights.")
-    weights = target_weights(name, bars, params, {})
-    return backtest(bars, weights, interval=interval, instruments={}, costs=costs, resize=chosen.resize)
+        raise InputError(f"The strategy {strategy} works on predictions. Use it in an experiment, or give weights.")
+    targets = target_weights(chosen.name, bars, params, instruments)
+    return backtest(bars, targets, interval=length, instruments=instruments, costs=costs, resize=chosen.resize)
 
 
 def run_backtest(
@@ -63,25 +95,31 @@ def run_backtest(
 ) -> dict[str, Any]:
     """What `tidemill backtest` answers: final_equity, trades, fees, max_drawdown, equity and what it was run on."""
     bars, interval, refused = read_bars(source)
-    costs = CostSpec(fee_bps=fee_bps, slippage_bps=slippage_bps)
-    if strategy is not None:
-        result = run_strategy(bars, interval, strategy, params, costs)
-    else:
-        if weights is None or not weights.is_file():
-            raise InputError(f"The weights file {weights} does not exist. Check the path.")
-        given = pl.read_parquet(weights) if weights.suffix == ".parquet" else pl.read_csv(weights, try_parse_dates=True)
-        result = backtest(bars, weights_from(given, str(weights)), interval=interval, instruments={}, costs=costs)
+    given = read_weights(weights) if weights is not None else None
+    result = backtest_frame(
+        bars, given, strategy=strategy, params=params, fee_bps=fee_bps, slippage_bps=slippage_bps, interval=interval
+    )
     if output is not None:
         write_result(result, output)
     return {
         **summary(result),
         "slippage": result.slippage,
+        "borrow": result.borrow,
         "turnover": result.turnover,
         "bars": bars.height,
         "refused_rows": refused,
         "interval": str(interval),
         "notes": list(result.notes),
     }
+
+
+def read_weights(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise InputError(f"The weights file {path} does not exist. Check the path.")
+    try:
+        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, try_parse_dates=True)
+    except (pl.exceptions.PolarsError, OSError) as exc:
+        raise InputError(f"The weights file {path} cannot be read: {str(exc).splitlines()[0]}.") from exc
 
 
 def write_result(result: BacktestResult, folder: Path) -> None:

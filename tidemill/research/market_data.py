@@ -13,7 +13,7 @@ from tidemill.config import Settings
 from tidemill.domain.experiment import DatasetSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
-from tidemill.domain.ports import BarSource
+from tidemill.domain.ports import BarSource, SpannedSource
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.market.sources import open_source
 from tidemill.research.ingest import BARS, FLAGS, import_bars
@@ -171,11 +171,14 @@ def flags_of(study: Study) -> pl.DataFrame:
 
 
 def month_range(spec: DatasetSpec, settings: Settings) -> tuple[str, str]:
-    """First and last month that a run on this dataset touches, without reading more of the source than it must."""
+    """First and last month that a run on this dataset touches: what its source spans, within the dates asked for."""
     start, end = moment(spec.start, "dataset.start"), moment(spec.end, "dataset.end")
-    now = datetime.now(UTC)
     source = source_of(spec, settings)
-    span = getattr(source, "span", None)
-    first, last = span(Interval.parse(spec.interval)) if span is not None else (start or now, now)
-    first, last = max(first, start or first), min(last, end or last)
+    found = source.span(Interval.parse(spec.interval)) if isinstance(source, SpannedSource) else None
+    now = datetime.now(UTC)
+    first, last = found or (start or now, now)
+    if start is not None:
+        first = max(first, start)
+    if end is not None:
+        last = min(last, end)
     return f"{first:%Y-%m}", f"{max(first, last):%Y-%m}"

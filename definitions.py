@@ -1,0 +1,54 @@
+"""The only wiring point: six services, each a `Definitions` of its own, and all of them merged for the local workspace.
+
+`deploy/` can load the six as separate code locations (`python_file` and `attribute`); `defs` is what `tidemill up` serves.
+"""
+
+import dagster as dg
+
+from assets.features.checks import feature_checks
+from assets.features.technical import technical, training_set
+from assets.market_data.bars import bars, gaps, instruments
+from assets.market_data.checks import bar_checks
+from assets.models.engines import engine_assets
+from assets.models.engines import ensemble as ensemble_model
+from assets.performance.report import engines as engine_performance
+from assets.performance.report import portfolio, report
+from assets.predictions.checks import prediction_checks
+from assets.predictions.engines import engines, ensemble
+from assets.trading.backtest import backtest, signals
+from resources.environments import resources
+from sensors.new_data import new_data_sensor
+from sensors.schedules import retention_job, retention_schedule
+from tidemill.config import Settings
+from tidemill.domain.experiment import Experiment
+from tidemill.research.market_data import month_range
+
+data = dg.Definitions(assets=[bars, instruments, gaps], asset_checks=[bar_checks], resources=resources)
+features = dg.Definitions(assets=[technical, training_set], asset_checks=[feature_checks], resources=resources)
+training = dg.Definitions(assets=[*engine_assets, ensemble_model], resources=resources)
+prediction = dg.Definitions(assets=[engines, ensemble], asset_checks=[prediction_checks], resources=resources)
+trading = dg.Definitions(assets=[signals, backtest], resources=resources)
+monitoring = dg.Definitions(assets=[engine_performance, portfolio, report], resources=resources)
+
+# One process runs the whole job: the steps share the study, and importing everything once for each step would cost more than the steps.
+main = dg.define_asset_job(
+    "main",
+    selection=dg.AssetSelection.all(),
+    description="Market data through features, models and predictions to performance, for one experiment.",
+    executor_def=dg.in_process_executor,
+)
+local = dg.Definitions(jobs=[main, retention_job], schedules=[retention_schedule], sensors=[new_data_sensor(main)])
+
+defs = dg.Definitions.merge(data, features, training, prediction, trading, monitoring, local)
+
+
+def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:
+    """First and last month of a run."""
+    return month_range(experiment.dataset, settings)
+
+
+def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
+    """The assets of a run: all but the engines that its experiment does not name."""
+    wanted = {spec.name for spec in experiment.engines}
+    idle = {asset.key for asset in engine_assets if asset.key.path[-1] not in wanted}
+    return [key for key in defs.resolve_all_asset_keys() if key not in idle]

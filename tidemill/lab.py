@@ -1,0 +1,160 @@
+"""The research surface for notebooks and scripts: synchronous, polars frames in and out, also inside Jupyter's running loop.
+
+    from tidemill import lab
+
+    frame = lab.bars("sample")                          # total-return prices of the built-in sample
+    signals = lab.features(frame, "rsi_14", "ROC20")
+    result = lab.backtest(frame, weights)               # your own weights: symbol, open_time, weight
+    lab.metrics(result.returns["return"])
+    lab.predictions("sample"), lab.sql("SELECT count(*) FROM bars")
+
+Servers are joined, or started, at the first call that needs them, and let go when Python ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import ArrayLike
+
+    from tidemill.domain.experiment import Experiment
+    from tidemill.engine.result import BacktestResult
+    from tidemill.research.results import Result
+    from tidemill.research.study import Study
+    from tidemill.research.workspace import Workspace
+
+__all__ = ["backtest", "bars", "features", "metrics", "predictions", "result", "sql"]
+
+
+@lru_cache(maxsize=1)
+def _workspace() -> Workspace:
+    from tidemill.research.workspace import open_workspace
+
+    stack = ExitStack()
+    opened = stack.enter_context(open_workspace())
+    atexit.register(stack.close)
+    return opened
+
+
+def _experiment(of: str | Path | Experiment) -> Experiment:
+    from tidemill.domain.experiment import DatasetSpec, Experiment
+    from tidemill.research.experiments import experiment_for, load_experiment
+
+    if isinstance(of, Experiment):
+        return of
+    if isinstance(of, Path) or str(of).endswith((".yaml", ".yml")):
+        return load_experiment(Path(of))
+    return experiment_for(DatasetSpec(source=of))
+
+
+def _study(of: str | Path | Experiment) -> Study:
+    from tidemill.research.market_data import source_of
+    from tidemill.research.study import Study
+
+    experiment, workspace = _experiment(of), _workspace()
+    source = source_of(experiment.dataset, workspace.settings)
+    workspace.call(source.close)
+    return Study(workspace, experiment, source.venue)
+
+
+def bars(
+    source: str | Path | Experiment = "sample", *, symbols: Sequence[str] = (), interval: str = "1d", adjusted: bool = True
+) -> pl.DataFrame:
+    """Bars of a source (`sample`, `file:PATH`, a venue), or of an experiment's dataset; fetched when they are not there yet.
+
+    adjusted: on a total-return basis, by what was known at each bar; else raw, as traded.
+    """
+    import msgspec
+
+    from tidemill.domain.experiment import DatasetSpec
+    from tidemill.research.market_data import sync_bars
+
+    experiment = _experiment("sample")
+    if isinstance(source, str) and not source.endswith((".yaml", ".yml")):
+        spec = DatasetSpec(source=source, interval=interval, symbols=tuple(symbols))
+        experiment = msgspec.structs.replace(experiment, dataset=spec)
+    else:
+        experiment = _experiment(source)
+    study = _study(experiment)
+    sync_bars(study)
+    return study.adjusted if adjusted else study.bars
+
+
+def features(bars: pl.DataFrame, *names: str) -> pl.DataFrame:
+    """Features of adjusted bars: symbol, open_time and one column for each; `names` are sets or single features."""
+    from tidemill.features.api import compute, feature_set
+
+    return compute(bars, feature_set(*(names or ("classic",))))[0]
+
+
+def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble") -> pl.DataFrame:
+    """Out-of-sample predictions of an experiment that was run: symbol, open_time, engine, prediction, fold, model_id, known_at.
+
+    InputError when `tidemill run` has not run it yet.
+    """
+    from tidemill.domain.errors import InputError, UnknownNameError
+    from tidemill.research.modelling import PREDICTIONS
+    from tidemill.research.trading import books, predictions_of
+
+    study = _study(of)
+    known = books(study)
+    if engine not in known:
+        raise UnknownNameError("engine in this experiment", engine, known)
+    if not study.lake.manifests(PREDICTIONS, known[engine]):
+        raise InputError(f"The experiment {study.experiment.name!r} has no predictions yet. Run it first: `tidemill run`.")
+    return predictions_of(study, engine)
+
+
+def result(of: str | Path | Experiment = "sample") -> Result:
+    """What the last run of an experiment came to: the table by engine, equity, and where its report is."""
+    from tidemill.research.results import result_of
+
+    return result_of(_workspace(), _experiment(of))
+
+
+def backtest(
+    bars: pl.DataFrame,
+    weights: pl.DataFrame | None = None,
+    *,
+    strategy: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    fee_bps: float = 5.0,
+    slippage_bps: float = 5.0,
+    capital: float = 1_000_000.0,
+    can_short: bool = False,
+) -> BacktestResult:
+    """Trade `weights[symbol, open_time, weight]`, or a strategy that works on bars, over `bars`; fills at the next open.
+
+    Bars are traded at the prices given: use adjusted ones unless no split and no dividend lies in the range.
+    """
+    from tidemill.research.backtesting import backtest_frame
+
+    return backtest_frame(
+        bars,
+        weights,
+        strategy=strategy,
+        params=params or {},
+        fee_bps=fee_bps,
+        slippage_bps=slippage_bps,
+        capital=capital,
+        can_short=can_short,
+    )
+
+
+def metrics(returns: ArrayLike, periods_per_year: float = 252.0) -> dict[str, float | None]:
+    """Return, risk and tail figures of simple returns, in the conventions of empyrical; None where not defined."""
+    from tidemill.metrics.returns import performance_metrics
+
+    return performance_metrics(returns, periods_per_year)
+
+
+def sql(query: str) -> pl.DataFrame:
+    """A read-only duckdb query over the lake: one view for each table (bars, features, labels, predictions, equity, …)."""
+    return _workspace().lake.sql(query)

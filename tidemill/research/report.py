@@ -1,0 +1,200 @@
+"""The HTML report: one file that opens offline, on a phone and in the dark, and says plainly what came out.
+
+It is made of plain frames and figures (`ReportInputs`), so it can be drawn again from what is stored. Words come from
+`report_words`, pictures from `report_charts`, the page from `report.html`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tidemill.research.report_words import Row, biases, headline, number, percent, verdict, whole
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_TEMPLATE = "report.html"
+
+
+class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report is made of. Frames are polars; anything that is None or empty leaves its section out, saying so.
+
+    title: the experiment's name. dataset, strategy, benchmark: in words. book: the portfolio that the report is
+    about. horizon: of the label, in bars of `interval`. equity, benchmark_equity: time, equity. metrics,
+    benchmark_metrics: the names of `performance_metrics`. facts: totals of the book: capital, final_equity, fees,
+    slippage, borrow, dividends, turnover, trades, orders, and final_equity_with_suspected where it differs. engines:
+    one row each with `book` and any of `ENGINE_COLUMNS`. ic_by_month: month, ic, rank_ic. quantile_returns: quantile,
+    mean_return. folds: any columns. data: what → how many, as a person would say it; `symbols` is the number of
+    symbols. survivorship: whether the universe holds only what survived, None if nobody knows. biases, notes:
+    sentences. provenance: what → value.
+    """
+
+    title: str
+    dataset: str
+    interval: str
+    horizon: int
+    strategy: str
+    book: str
+    benchmark: str
+    symbols: int
+    equity: pl.DataFrame
+    metrics: dict[str, float | None]
+    facts: dict[str, Any]
+    engines: pl.DataFrame
+    benchmark_equity: pl.DataFrame | None = None
+    benchmark_metrics: dict[str, float | None] = {}
+    ic_by_month: pl.DataFrame | None = None
+    quantile_returns: pl.DataFrame | None = None
+    folds: pl.DataFrame | None = None
+    embargo: int | None = None
+    data: dict[str, Any] = {}
+    survivorship: bool | None = None
+    biases: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: dict[str, Any] = {}
+    currency: str = "USD"
+
+
+# Columns of the table of engines: name in the frame, heading, format, what it means.
+ENGINE_COLUMNS = (
+    ("ic", "IC", number, "mean correlation of prediction and outcome"),
+    ("rank_ic", "Rank IC", number, "the same on ranks"),
+    (
+        "t_stat",
+        "t",
+        lambda value: number(value, 1),
+        "of the mean rank IC, overlap allowed for; beyond ±2 is unlikely to be chance alone",
+    ),
+    ("icir", "ICIR", number, "mean IC / its standard deviation"),
+    ("hit_rate", "Hit rate", percent, "predictions on the right side; a coin gives 50 %"),
+    ("turnover", "Signal turnover", percent, "share of the top fifth that is new at each bar"),
+    (
+        "portfolio_turnover",
+        "Traded a year",
+        lambda value: f"{number(value, 1)} ×",
+        "notional bought and sold, in multiples of equity",
+    ),
+    ("sharpe_gross", "Sharpe before costs", number, "annualised"),
+    ("sharpe", "Sharpe after costs", number, "annualised"),
+    ("annual_return", "Return a year", percent, "after costs"),
+    ("max_drawdown", "Largest drawdown", percent, "after costs"),
+    ("costs", "Costs", whole, "fees, slippage and borrow, in cash"),
+)
+_HEADLINE = (
+    ("total_return", "Total return", percent),
+    ("annual_return", "Return a year", percent),
+    ("annual_volatility", "Volatility a year", percent),
+    ("sharpe", "Sharpe ratio", number),
+    ("sortino", "Sortino ratio", number),
+    ("max_drawdown", "Largest drawdown", percent),
+    ("calmar", "Calmar ratio", number),
+    ("value_at_risk_95", "Worst bar in twenty", percent),
+    ("conditional_value_at_risk_95", "Mean of the worst twentieth", percent),
+    ("skew", "Skew", number),
+    ("excess_kurtosis", "Excess kurtosis", number),
+    ("tail_ratio", "Tail ratio", number),
+    ("omega", "Omega", number),
+    ("profit_factor", "Profit factor", number),
+    ("win_rate", "Winning bars", percent),
+)
+
+
+def render_report(inputs: ReportInputs) -> str:
+    """The report as one HTML text without any reference to another file or server."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).resolve().parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(_TEMPLATE).render(
+        inputs=inputs,
+        verdict=verdict(inputs),
+        headline=headline(inputs),
+        metrics=_metric_rows(inputs),
+        engine_headings=_engine_headings(inputs),
+        engines=_engine_rows(inputs),
+        costs=_cost_rows(inputs),
+        folds=_table(inputs.folds),
+        data=[(name, _plain(value)) for name, value in inputs.data.items()],
+        biases=biases(inputs),
+        provenance=[(name, _plain(value)) for name, value in inputs.provenance.items()],
+        charts=_charts(inputs),
+    )
+
+
+def _charts(inputs: ReportInputs) -> dict[str, Any]:
+    from markupsafe import Markup  # comes with jinja2
+
+    from tidemill.research import report_charts as draw
+
+    pictures = {
+        "equity": draw.equity(inputs.equity, inputs.benchmark_equity, inputs.book, inputs.benchmark),
+        "drawdown": draw.drawdown(inputs.equity, inputs.benchmark_equity, inputs.book, inputs.benchmark),
+        "ic": draw.ic_by_month(inputs.ic_by_month),
+        "quantiles": draw.quantile_returns(inputs.quantile_returns),
+    }
+    # Drawn by matplotlib from numbers; every text in them went through its XML escaping.
+    return {name: Markup(text) for name, text in pictures.items()}
+
+
+def _metric_rows(inputs: ReportInputs) -> list[tuple[str, str, str]]:
+    theirs = inputs.benchmark_metrics
+    return [
+        (label, shown(inputs.metrics.get(name)), shown(theirs.get(name)) if theirs else "–") for name, label, shown in _HEADLINE
+    ]
+
+
+def _present(inputs: ReportInputs) -> list[tuple[str, str, Any, str]]:
+    held = set(inputs.engines.columns) | ({"costs"} if {"fees", "slippage", "borrow"} <= set(inputs.engines.columns) else set())
+    return [column for column in ENGINE_COLUMNS if column[0] in held]
+
+
+def _engine_headings(inputs: ReportInputs) -> list[tuple[str, str]]:
+    return [(label, about) for _, label, _, about in _present(inputs)]
+
+
+def _engine_rows(inputs: ReportInputs) -> list[Row]:
+    rows = []
+    for engine in inputs.engines.iter_rows(named=True):
+        costs = [engine.get(name) for name in ("fees", "slippage", "borrow")]
+        engine.setdefault("costs", sum(costs) if None not in costs else None)
+        rows.append(Row(str(engine["book"]), tuple(shown(engine[name]) for name, _, shown, _ in _present(inputs))))
+    return rows
+
+
+def _cost_rows(inputs: ReportInputs) -> list[tuple[str, str, str]]:
+    """What, cash, share of the starting capital."""
+    facts, capital = inputs.facts, inputs.facts.get("capital")
+    names = (("fees", "Fees"), ("slippage", "Slippage"), ("borrow", "Borrow for shorts"))
+    known = [(label, facts[name]) for name, label in names if facts.get(name) is not None]
+    total = [("All costs", sum(cash for _, cash in known))] if known else []
+    paid = [("Dividends received", facts["dividends"])] if facts.get("dividends") else []
+    return [(label, whole(cash), percent(cash / capital) if capital else "–") for label, cash in known + total + paid]
+
+
+def _table(frame: pl.DataFrame | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    if frame is None or frame.is_empty():
+        return (), []
+    headings = tuple(name.replace("_", " ") for name in frame.columns)
+    return headings, [tuple(_plain(value) for value in row) for row in frame.iter_rows()]
+
+
+def _plain(value: Any) -> str:
+    """A value as a person writes it: dates without midnight, numbers with separators."""
+    if value is None:
+        return "–"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d" if (value.hour, value.minute) == (0, 0) else "%Y-%m-%d %H:%M")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return number(value) if isinstance(value, float) else str(value)

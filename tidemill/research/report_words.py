@@ -1,0 +1,198 @@
+"""The sentences of the report: what happened, in the words of somebody who has nothing to sell."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from tidemill.research.report import ReportInputs
+
+_FEW_SYMBOLS = 30
+_SHORT_YEARS = 3.0
+_TOO_GOOD_SHARPE, _TOO_GOOD_IC = 3.0, 0.15
+_SURE = 2.0  # |t| above which a mean is called different from zero
+
+
+class Row(NamedTuple):
+    name: str
+    cells: tuple[str, ...]
+
+
+class Headline(NamedTuple):
+    label: str
+    value: str
+    about: str
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def number(value: Any, digits: int = 2) -> str:
+    """Two decimals, three where the number is small; a dash where there is none."""
+    if not _known(value):
+        return "–"
+    places = digits + 1 if digits == 2 and abs(value) < 0.1 else digits
+    return f"{value:,.{places}f}".replace("-", "−")
+
+
+def percent(value: Any) -> str:
+    return f"{100 * value:,.1f} %".replace("-", "−") if _known(value) else "–"
+
+
+def whole(value: Any) -> str:
+    return f"{value:,.0f}".replace("-", "−") if _known(value) else "–"
+
+
+def _moved(change: float) -> str:
+    if abs(change) < 0.0005:
+        return "ended where it began"
+    return f"made {percent(change)}" if change > 0 else f"lost {percent(-change)}"
+
+
+def _span(inputs: ReportInputs) -> tuple[datetime, datetime]:
+    times = inputs.equity.get_column("time")
+    return times[0], times[-1]
+
+
+def years(inputs: ReportInputs) -> float:
+    """Length of the out-of-sample period."""
+    if inputs.equity.height < 2:
+        return 0.0
+    start, end = _span(inputs)
+    return (end - start).total_seconds() / (365.25 * 86_400)
+
+
+def verdict(inputs: ReportInputs) -> list[str]:
+    """The first paragraph: the result after costs, what costs took, the benchmark, and whether the signal is there at all."""
+    if inputs.equity.is_empty():
+        return ["There is no result: nothing was traded."]
+    return [
+        text for text in (_result(inputs), _versus(inputs), _before_costs(inputs), _signal(inputs), _suspected(inputs)) if text
+    ]
+
+
+def _result(inputs: ReportInputs) -> str:
+    start, end = _span(inputs)
+    total = inputs.metrics.get("total_return")
+    what = _moved(total) if total is not None else "has no defined return"
+    return f"After all costs {inputs.book} {what} between {start:%Y-%m-%d} and {end:%Y-%m-%d}, out of sample."
+
+
+def _versus(inputs: ReportInputs) -> str:
+    ours, theirs = inputs.metrics.get("total_return"), inputs.benchmark_metrics.get("total_return")
+    if ours is None or theirs is None:
+        return ""
+    better = "That is more than" if ours > theirs else "That is less than"
+    sharpes = (inputs.metrics.get("sharpe"), inputs.benchmark_metrics.get("sharpe"))
+    risk = f" Sharpe ratios: {number(sharpes[0])} against {number(sharpes[1])}." if None not in sharpes else ""
+    return f"{better} the benchmark ({inputs.benchmark}), which {_moved(theirs)}.{risk}"
+
+
+def _before_costs(inputs: ReportInputs) -> str:
+    facts = inputs.facts
+    parts = [facts.get(name) for name in ("fees", "slippage", "borrow")]
+    if not (all(_known(part) for part in parts) and _known(facts.get("capital")) and _known(facts.get("final_equity"))):
+        return ""
+    costs = sum(parts)
+    net = facts["final_equity"] - facts["capital"]
+    text = f"Costs took {whole(costs)} {inputs.currency}, which is {percent(costs / facts['capital'])} of the capital"
+    if net < 0.0 < net + costs:
+        return f"{text}: without them it would have made money, with them it loses."
+    return f"{text}."
+
+
+def _signal(inputs: ReportInputs) -> str:
+    rows = [row for row in inputs.engines.iter_rows(named=True) if row.get("book") == inputs.book]
+    if not rows or not _known(rows[0].get("rank_ic")):
+        return ""
+    rank_ic, t = rows[0]["rank_ic"], rows[0].get("t_stat")
+    text = f"Its predictions have a mean rank IC of {number(rank_ic)}"
+    if not _known(t):
+        return f"{text}."
+    if abs(t) < _SURE:
+        return f"{text} (t = {number(t, 1)}), which cannot be told from zero."
+    return f"{text} (t = {number(t, 1)}), which is {'unlikely to be chance alone' if rank_ic > 0 else 'the wrong way round'}."
+
+
+def _suspected(inputs: ReportInputs) -> str:
+    other, own = inputs.facts.get("final_equity_with_suspected"), inputs.facts.get("final_equity")
+    if not (_known(other) and _known(own)):
+        return ""
+    return (
+        "Moves that look like unrecorded corporate actions are left out of profit and loss; "
+        f"with them the final equity is {whole(other)} instead of {whole(own)} {inputs.currency}."
+    )
+
+
+def headline(inputs: ReportInputs) -> list[Headline]:
+    """Four figures for the top of the page."""
+    facts, metrics = inputs.facts, inputs.metrics
+    return [
+        Headline(
+            "Final equity", f"{whole(facts.get('final_equity'))} {inputs.currency}", f"from {whole(facts.get('capital'))}"
+        ),
+        Headline("Return a year", percent(metrics.get("annual_return")), "after costs"),
+        Headline("Sharpe ratio", number(metrics.get("sharpe")), "after costs, annualised"),
+        Headline("Largest drawdown", percent(metrics.get("max_drawdown")), "from a high to the low after it"),
+    ]
+
+
+def biases(inputs: ReportInputs) -> list[str]:
+    """What makes these numbers look better or surer than they are: what is stated, then what can be computed."""
+    found = [*inputs.biases, *_survivorship(inputs), *_smallness(inputs), *_selection(inputs), *_suspicion(inputs)]
+    found.append(
+        "Fills assume that the next open can be had at a fixed slippage; an order's own impact on the price is not modelled."
+    )
+    return list(dict.fromkeys(found))
+
+
+def _survivorship(inputs: ReportInputs) -> list[str]:
+    if inputs.survivorship is None:
+        return [
+            "Whether the universe leaves out what was delisted is not known; if it does, returns look better than they were."
+        ]
+    if inputs.survivorship:
+        return [
+            "Survivorship: the universe holds only symbols that were still there at the end. Returns look better than they were."
+        ]
+    return []
+
+
+def _smallness(inputs: ReportInputs) -> list[str]:
+    found = []
+    if inputs.symbols < _FEW_SYMBOLS:
+        one = inputs.symbols == 1
+        found.append(
+            f"Only {inputs.symbols} symbol{'' if one else 's'}: one of them can decide the outcome, and coefficients across so few are "
+            "noisy. Nothing here says how the engines would do on a real universe."
+        )
+    length = years(inputs)
+    if length < _SHORT_YEARS:
+        found.append(
+            f"A short history: {number(length, 1)} years out of sample. A Sharpe ratio over that time is uncertain by about "
+            f"±{number(2 / math.sqrt(max(length, 1 / 12)), 1)}."
+        )
+    return found
+
+
+def _selection(inputs: ReportInputs) -> list[str]:
+    count = inputs.engines.height
+    if count < 2:
+        return []
+    return [f"{count} books were compared on the same data; the best of them looks better than it is."]
+
+
+def _suspicion(inputs: ReportInputs) -> list[str]:
+    sharpe = inputs.metrics.get("sharpe")
+    coefficients = [row.get("rank_ic") for row in inputs.engines.iter_rows(named=True)]
+    found = []
+    if sharpe is not None and sharpe > _TOO_GOOD_SHARPE:
+        found.append(
+            f"A Sharpe ratio of {number(sharpe)} is too good to be taken as it is: look for a leak before anything else."
+        )
+    if any(_known(value) and value > _TOO_GOOD_IC for value in coefficients) and inputs.symbols >= _FEW_SYMBOLS:
+        found.append(f"A rank IC above {_TOO_GOOD_IC} is too good to be taken as it is: look for a leak before anything else.")
+    return found

@@ -8,7 +8,8 @@ from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.domain.provenance import source_version
 from tidemill.research import plots
-from tidemill.research.evaluation import evaluate_engines, evaluate_portfolio, write_report
+from tidemill.research.evaluation import evaluate_engines, evaluate_portfolio
+from tidemill.research.reporting import write_report
 
 
 @dg.asset(
@@ -45,7 +46,7 @@ def portfolio(context: dg.AssetExecutionContext, experiment: ExperimentResource)
     kinds={"html", "matplotlib"},
     owners=["team:research"],
     deps=[["performance", "engines"], ["performance", "portfolio"], ["market_data", "gaps"]],
-    code_version=source_version("tidemill.research.report"),
+    code_version=source_version("tidemill.research.reporting"),
     description="One HTML file, readable offline: results, costs, biases of the data and provenance.",
 )
 def report(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

@@ -18,7 +18,7 @@ def data() -> None:
 def _report(report: object, as_json: bool) -> None:
     from tidemill.research.ingest import ImportReport
 
-    assert isinstance(report, ImportReport)  # noqa: S101  # nosec B101 - narrows the type for the reader and mypy
+    assert isinstance(report, ImportReport)  # nosec B101 - narrows the type for the reader and mypy
     if as_json:
         write_json(report)
         return

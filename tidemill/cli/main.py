@@ -36,7 +36,7 @@ class LazyGroup(click.Group):
             return None
         module, attribute = COMMANDS[name][0].split(":")
         command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)  # noqa: S101  # nosec B101 - a wrong table entry is a defect, not input
+        assert isinstance(command, click.Command)  # nosec B101 - a wrong table entry is a defect, not input
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -44,7 +44,7 @@ def sync_bars(study: Study) -> StepReport:
     """Bring the bars of the dataset up to date with their source; a source whose content did not change is not read."""
     spec, lake, key = study.experiment.dataset, study.lake, study.dataset.bars_key
     content = _content(spec)
-    partition = f"s-{fingerprint(spec)[:16]}"
+    partition = _import_name(spec)
     before = lake.manifest(IMPORTS, key, partition)
     unchanged = content is not None and before is not None and before.fingerprint == content and lake.manifests(BARS, key)
     facts: dict[str, Any] = dict(before.metadata) if before is not None else {}
@@ -65,6 +65,16 @@ def sync_bars(study: Study) -> StepReport:
             )
             lake.write(IMPORTS, key, partition, empty, fingerprint=content, metadata=facts)
     return _bars_report(study, worked=not unchanged and bool(facts.get("inserted") or facts.get("restated")), facts=facts)
+
+
+def _import_name(spec: DatasetSpec) -> str:
+    return f"s-{fingerprint(spec)[:16]}"
+
+
+def import_facts(study: Study) -> dict[str, Any]:
+    """What the last import of this dataset came to; empty for a venue, which is asked anew each time."""
+    held = study.lake.manifest(IMPORTS, study.dataset.bars_key, _import_name(study.experiment.dataset))
+    return dict(held.metadata) if held is not None else {}
 
 
 def _facts(report: dict[str, Any]) -> dict[str, Any]:

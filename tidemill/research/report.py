@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidemill.research.report_words import Row, biases, headline, number, percent, verdict, whole
+from tidemill.research.report_words import Row, biases, headline, number, percent, total_costs, verdict, whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -142,7 +142,7 @@ def _charts(inputs: ReportInputs) -> dict[str, Any]:
         "quantiles": draw.quantile_returns(inputs.quantile_returns),
     }
     # Drawn by matplotlib from numbers; every text in them went through its XML escaping.
-    return {name: Markup(text) for name, text in pictures.items()}
+    return {name: Markup(text) for name, text in pictures.items()}  # nosec B704
 
 
 def _metric_rows(inputs: ReportInputs) -> list[tuple[str, str, str]]:
@@ -164,8 +164,7 @@ def _engine_headings(inputs: ReportInputs) -> list[tuple[str, str]]:
 def _engine_rows(inputs: ReportInputs) -> list[Row]:
     rows = []
     for engine in inputs.engines.iter_rows(named=True):
-        costs = [engine.get(name) for name in ("fees", "slippage", "borrow")]
-        engine.setdefault("costs", sum(costs) if None not in costs else None)
+        engine.setdefault("costs", total_costs(engine))
         rows.append(Row(str(engine["book"]), tuple(shown(engine[name]) for name, _, shown, _ in _present(inputs))))
     return rows
 

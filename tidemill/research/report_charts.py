@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _POINTS = 700
 _INK = "#010203"  # replaced by the page's own text colour
 _OURS, _THEIRS, _UP, _DOWN = "#2f81c7", "#d9822b", "#2f81c7", "#c4504a"
-_SETTINGS = {"svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif", "svg.hashsalt": "tidemill"}
+_SETTINGS: Any = {"svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif", "svg.hashsalt": "tidemill"}
 EMPTY = ""
 
 
@@ -55,12 +55,25 @@ def _thinned(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _time_axis(axes: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib import dates
 
-    locator = AutoDateLocator(minticks=3, maxticks=6)
+    untyped: Any = dates  # matplotlib leaves these two without annotations
+    locator = untyped.AutoDateLocator(minticks=3, maxticks=6)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator))
     axes.xaxis.get_offset_text().set_color(_INK)
+
+
+def _log_axis(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic axis with a few round values, 1 among them."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    steps = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < 20.0 else (1.0, 3.0) if high / low < 1_000.0 else (1.0,)
+    ticks = [step * 10.0**power for power in range(-9, 10) for step in steps if low * 0.95 <= step * 10.0**power <= high * 1.05]
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
 
 
 def _legend(axes: Axes) -> None:
@@ -90,12 +103,7 @@ def equity(frame: pl.DataFrame, benchmark: pl.DataFrame | None, ours: str, their
             values.append(growth)
         span = np.concatenate(values)
         if span.min() > 0.0 and span.max() / span.min() > 2.0:
-            from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(MaxNLocator(5))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            _log_axis(axes, float(span.min()), float(span.max()))
         axes.axhline(1.0, color=_INK, linewidth=0.6, alpha=0.5)
         _time_axis(axes)
         _legend(axes)

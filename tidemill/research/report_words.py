@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 if TYPE_CHECKING:
     from tidemill.research.report import ReportInputs
@@ -26,7 +27,7 @@ class Headline(NamedTuple):
     about: str
 
 
-def _known(value: Any) -> bool:
+def _known(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
@@ -39,7 +40,7 @@ def number(value: Any, digits: int = 2) -> str:
 
 
 def percent(value: Any) -> str:
-    return f"{100 * value:,.1f} %".replace("-", "−") if _known(value) else "–"
+    return f"{100 * value:,.1f}\N{NO-BREAK SPACE}%".replace("-", "−") if _known(value) else "–"
 
 
 def whole(value: Any) -> str:
@@ -78,7 +79,7 @@ def _result(inputs: ReportInputs) -> str:
     start, end = _span(inputs)
     total = inputs.metrics.get("total_return")
     what = _moved(total) if total is not None else "has no defined return"
-    return f"After all costs {inputs.book} {what} between {start:%Y-%m-%d} and {end:%Y-%m-%d}, out of sample."
+    return f"After all costs the {inputs.book} portfolio {what} between {start:%Y-%m-%d} and {end:%Y-%m-%d}, out of sample."
 
 
 def _versus(inputs: ReportInputs) -> str:
@@ -91,12 +92,18 @@ def _versus(inputs: ReportInputs) -> str:
     return f"{better} the benchmark ({inputs.benchmark}), which {_moved(theirs)}.{risk}"
 
 
+def total_costs(facts: Mapping[str, Any]) -> float:
+    """Fees, slippage and borrow together; NaN if one of them is not known."""
+    parts = [facts.get(name) for name in ("fees", "slippage", "borrow")]
+    return sum(part if _known(part) else math.nan for part in parts)
+
+
 def _before_costs(inputs: ReportInputs) -> str:
     facts = inputs.facts
-    parts = [facts.get(name) for name in ("fees", "slippage", "borrow")]
-    if not (all(_known(part) for part in parts) and _known(facts.get("capital")) and _known(facts.get("final_equity"))):
+    needed = ("fees", "slippage", "borrow", "capital", "final_equity")
+    if not all(_known(facts.get(name)) for name in needed):
         return ""
-    costs = sum(parts)
+    costs = total_costs(facts)
     net = facts["final_equity"] - facts["capital"]
     text = f"Costs took {whole(costs)} {inputs.currency}, which is {percent(costs / facts['capital'])} of the capital"
     if net < 0.0 < net + costs:
@@ -106,9 +113,9 @@ def _before_costs(inputs: ReportInputs) -> str:
 
 def _signal(inputs: ReportInputs) -> str:
     rows = [row for row in inputs.engines.iter_rows(named=True) if row.get("book") == inputs.book]
-    if not rows or not _known(rows[0].get("rank_ic")):
+    rank_ic, t = (rows[0].get("rank_ic"), rows[0].get("t_stat")) if rows else (None, None)
+    if not _known(rank_ic):
         return ""
-    rank_ic, t = rows[0]["rank_ic"], rows[0].get("t_stat")
     text = f"Its predictions have a mean rank IC of {number(rank_ic)}"
     if not _known(t):
         return f"{text}."
@@ -151,13 +158,9 @@ def biases(inputs: ReportInputs) -> list[str]:
 
 def _survivorship(inputs: ReportInputs) -> list[str]:
     if inputs.survivorship is None:
-        return [
-            "Whether the universe leaves out what was delisted is not known; if it does, returns look better than they were."
-        ]
+        return ["Whether the universe leaves out what was delisted is not known; if so, returns look too good."]
     if inputs.survivorship:
-        return [
-            "Survivorship: the universe holds only symbols that were still there at the end. Returns look better than they were."
-        ]
+        return ["Survivorship: the universe holds only symbols that were still there at the end, so returns look too good."]
     return []
 
 
@@ -166,8 +169,8 @@ def _smallness(inputs: ReportInputs) -> list[str]:
     if inputs.symbols < _FEW_SYMBOLS:
         one = inputs.symbols == 1
         found.append(
-            f"Only {inputs.symbols} symbol{'' if one else 's'}: one of them can decide the outcome, and coefficients across so few are "
-            "noisy. Nothing here says how the engines would do on a real universe."
+            f"Only {inputs.symbols} symbol{'' if one else 's'}: one of them can decide the outcome, and coefficients across so "
+            "few are noisy. Nothing here says how the engines would do on a real universe."
         )
     length = years(inputs)
     if length < _SHORT_YEARS:
@@ -190,9 +193,7 @@ def _suspicion(inputs: ReportInputs) -> list[str]:
     coefficients = [row.get("rank_ic") for row in inputs.engines.iter_rows(named=True)]
     found = []
     if sharpe is not None and sharpe > _TOO_GOOD_SHARPE:
-        found.append(
-            f"A Sharpe ratio of {number(sharpe)} is too good to be taken as it is: look for a leak before anything else."
-        )
+        found.append(f"A Sharpe ratio of {number(sharpe)} is too good to be taken as it is: look for a leak first.")
     if any(_known(value) and value > _TOO_GOOD_IC for value in coefficients) and inputs.symbols >= _FEW_SYMBOLS:
-        found.append(f"A rank IC above {_TOO_GOOD_IC} is too good to be taken as it is: look for a leak before anything else.")
+        found.append(f"A rank IC above {_TOO_GOOD_IC} is too good to be taken as it is: look for a leak first.")
     return found

@@ -1,6 +1,6 @@
 """A study: one experiment on one dataset in one workspace, and the names under which its parts are kept in the lake."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast

@@ -1,0 +1,178 @@
+"""The report of a study: gathers what the steps stored and writes one HTML file."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from tidemill.domain.provenance import fingerprint, library_version, source_version
+from tidemill.metrics.predictions import ic_by_month, quantile_returns
+from tidemill.models.code_version import code_version
+from tidemill.research.evaluation import METRICS, engine_metrics, portfolio_metrics, scored_rows
+from tidemill.research.market_data import flags_of, import_facts
+from tidemill.research.modelling import ENSEMBLE
+from tidemill.research.report import ReportInputs, render_report
+from tidemill.research.study import StepReport, Study
+from tidemill.research.trading import BENCHMARK, EQUITY
+from tidemill.validation.splits import embargo_length
+
+# What is known of a source that its bars do not show.
+_SOURCE_BIASES = {
+    "sample": (
+        "The five stocks of the sample were picked with hindsight: large technology companies that survived to 2013.",
+        "The history ends on 2013-03-01; markets have changed since.",
+    ),
+    "binance": ("The universe is what the venue lists today; coins that were delisted are missing.",),
+    "coinbase": ("The universe is what the venue lists today; coins that were delisted are missing.",),
+    "kraken": ("The universe is what the venue lists today; coins that were delisted are missing.",),
+}
+_UNKNOWN_SOURCE = (
+    "How the symbols of the file were chosen is not known to the platform; if they are today's members, the losers are missing.",
+)
+
+
+def report_path(study: Study) -> Path:
+    return study.workspace.settings.home / "reports" / study.key / "report.html"
+
+
+def write_report(study: Study) -> StepReport:
+    """Write the report when anything that it shows has changed."""
+    code = source_version("tidemill.research.reporting")
+    metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
+    equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
+    print_ = fingerprint(code, metrics, equity, study.experiment)
+    path, stamp = report_path(study), report_path(study).with_name("made-from.txt")
+    worked = not path.is_file() or not stamp.is_file() or stamp.read_text(encoding="utf-8") != print_
+    if worked:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, render_report(report_inputs(study)))
+        _replace(path.with_name("experiment.json"), msgspec.json.encode(study.experiment).decode())
+        _replace(stamp, print_)
+    return StepReport(
+        worked=worked,
+        bytes=path.stat().st_size,
+        data_version=print_,
+        code_version=code,
+        facts={"path": str(path)},
+        notes=(f"Open {path} in a browser; it needs no network.",),
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def report_inputs(study: Study) -> ReportInputs:
+    experiment, portfolio = study.experiment, portfolio_metrics(study)
+    scored = scored_rows(study, ENSEMBLE)
+    return ReportInputs(
+        title=experiment.name,
+        dataset=f"{study.dataset.venue}, {study.dataset.interval} bars",
+        interval=str(study.dataset.interval),
+        horizon=experiment.label.horizon,
+        strategy=_strategy_words(study),
+        book=ENSEMBLE,
+        benchmark="equal weight, bought and held"
+        if experiment.benchmark == "equal_weight"
+        else f"{experiment.benchmark}, bought and held",
+        symbols=study.bars["symbol"].n_unique(),
+        equity=_equity(study, ENSEMBLE),
+        metrics=_metrics(portfolio, ENSEMBLE),
+        facts=study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata,
+        engines=engine_metrics(study),
+        benchmark_equity=_equity(study, BENCHMARK),
+        benchmark_metrics=_metrics(portfolio, BENCHMARK),
+        ic_by_month=ic_by_month(scored),
+        quantile_returns=quantile_returns(scored),
+        folds=_folds(study),
+        embargo=embargo_length(study.splits, horizon=experiment.label.horizon, lookback=study.features.lookback),
+        data=_data_facts(study),
+        survivorship=True if experiment.dataset.source in _SOURCE_BIASES else None,
+        biases=_SOURCE_BIASES.get(experiment.dataset.source, _UNKNOWN_SOURCE),
+        notes=tuple(study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata["notes"]),
+        provenance=_provenance(study),
+    )
+
+
+def _strategy_words(study: Study) -> str:
+    from tidemill.strategies.registry import strategy
+
+    spec, costs = study.experiment.strategy, study.experiment.costs
+    params = ", ".join(f"{name} {value}" for name, value in spec.params.items())
+    about = strategy(spec.name).about.rstrip(".")
+    return (
+        f"{about}{f' ({params})' if params else ''}; fees {costs.fee_bps:g} bps, slippage {costs.slippage_bps:g} bps, one way"
+    )
+
+
+def _equity(study: Study, book: str) -> pl.DataFrame:
+    return study.lake.scan(EQUITY, study.key, partitions=[book]).select("time", "equity").sort("time").collect()
+
+
+def _metrics(portfolio: pl.DataFrame, book: str) -> dict[str, float | None]:
+    row = portfolio.filter(pl.col("book") == book).row(0, named=True)
+    return {name: value for name, value in row.items() if name != "book"}
+
+
+def _folds(study: Study) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "fold": fold.number,
+                "trained from": fold.train_start,
+                "to": fold.train_end,
+                "tested from": fold.test_start,
+                "until": fold.test_end,
+            }
+            for fold in study.folds
+        ]
+    )
+
+
+def _data_facts(study: Study) -> dict[str, Any]:
+    bars, stored = study.bars, import_facts(study)
+    flags = flags_of(study)["flag"].value_counts().sort("flag").rows() if flags_of(study).height else []
+    facts: dict[str, Any] = {
+        "bars": bars.height,
+        "symbols": bars["symbol"].n_unique(),
+        "first bar": bars["open_time"].min(),
+        "last bar": bars["open_time"].max(),
+        "calendar": stored.get("calendar", "not known"),
+        "rows refused at import": stored.get("quarantined", 0),
+        "gaps": stored.get("gaps", 0),
+        "missing bars": stored.get("missing_bars", 0),
+        "splits and dividends": study.adjustments.height,
+    }
+    facts |= {name: count for name, count in stored.items() if name.startswith("quarantined: ")}
+    return facts | {f"flagged: {flag.replace('_', ' ')}": count for flag, count in flags}
+
+
+def _provenance(study: Study) -> dict[str, Any]:
+    engines = {
+        f"code of {spec.name}": code_version(f"tidemill.models.{_module(spec.name)}") for spec in study.experiment.engines
+    }
+    libraries = {name: library_version(name) for name in ("polars", "numpy", "numba", "lightgbm", "torch", "tidemill")}
+    return {
+        "experiment": fingerprint(study.experiment),
+        "seed": study.experiment.seed,
+        "bars": study.bars_version,
+        "features": study.features_version,
+        "feature definitions": study.features.fingerprint,
+        "labels": study.labels_version,
+        **engines,
+        **libraries,
+        "written": datetime.now(UTC).replace(microsecond=0),
+    }
+
+
+def _module(engine: str) -> str:
+    from tidemill.models.registry import engine as engine_named
+
+    return type(engine_named(engine)).__module__.rsplit(".", 1)[-1]

@@ -1,0 +1,109 @@
+"""What a run came to, as a person reads it on a terminal and a program as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.experiment import Experiment
+from tidemill.research.evaluation import METRICS, PORTFOLIO, engine_metrics, portfolio_metrics
+from tidemill.research.market_data import source_of
+from tidemill.research.report_words import number, percent, total_costs, verdict, whole
+from tidemill.research.reporting import report_inputs, report_path
+from tidemill.research.study import Study
+from tidemill.research.trading import BENCHMARK, EQUITY
+from tidemill.research.workspace import Workspace
+
+_COLUMNS = (
+    "IC",
+    "rank IC",
+    "t",
+    "hit rate",
+    "Sharpe before costs",
+    "Sharpe after",
+    "return a year",
+    "largest drawdown",
+    "costs",
+)
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The table by engine as texts, the first paragraph of the report, and where the report is."""
+
+    experiment: str
+    dataset: str
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    sentences: tuple[str, ...]
+    engines: tuple[dict[str, Any], ...]
+    metrics: dict[str, dict[str, float | None]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`: numbers, not texts."""
+        return {
+            "experiment": self.experiment,
+            "dataset": self.dataset,
+            "engines": list(self.engines),
+            "metrics": self.metrics,
+            "summary": list(self.sentences),
+        }
+
+
+def study_of(workspace: Workspace, experiment: Experiment) -> Study:
+    source = source_of(experiment.dataset, workspace.settings)
+    workspace.call(source.close)
+    return Study(workspace, experiment, source.venue)
+
+
+def result_of(workspace: Workspace, experiment: Experiment) -> Result:
+    """The stored result of an experiment. InputError when it has not been run."""
+    study = study_of(workspace, experiment)
+    if study.lake.manifest(METRICS, study.key, PORTFOLIO) is None:
+        raise InputError(f"The experiment {experiment.name!r} has no result yet. Run it: `tidemill run`.")
+    engines, portfolio = engine_metrics(study), portfolio_metrics(study)
+    rows = [_row(row) for row in engines.iter_rows(named=True)] + [_benchmark_row(study, portfolio)]
+    return Result(
+        experiment=experiment.name,
+        dataset=study.dataset.key,
+        path=report_path(study),
+        columns=_COLUMNS,
+        rows=tuple(rows),
+        sentences=tuple(verdict(report_inputs(study))),
+        engines=tuple(engines.to_dicts()),
+        metrics={row.pop("book"): row for row in portfolio.to_dicts()},
+    )
+
+
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["book"],
+        number(row["ic"]),
+        number(row["rank_ic"]),
+        number(row["t_stat"], 1),
+        percent(row["hit_rate"]),
+        number(row["sharpe_gross"]),
+        number(row["sharpe"]),
+        percent(row["annual_return"]),
+        percent(row["max_drawdown"]),
+        whole(total_costs(row)),
+    )
+
+
+def _benchmark_row(study: Study, portfolio: pl.DataFrame) -> tuple[str, ...]:
+    row = portfolio.filter(pl.col("book") == BENCHMARK).row(0, named=True)
+    facts = study.lake.manifests(EQUITY, study.key)[BENCHMARK].metadata
+    own = (number(row["sharpe"]), percent(row["annual_return"]), percent(row["max_drawdown"]), whole(total_costs(facts)))
+    return (BENCHMARK, "–", "–", "–", "–", "–", *own)
+
+
+def latest_report(workspace: Workspace) -> Result | None:
+    """The result whose report was written last; None when there is none."""
+    reports = sorted((workspace.settings.home / "reports").glob("*/experiment.json"), key=lambda path: path.stat().st_mtime)
+    if not reports:
+        return None
+    return result_of(workspace, msgspec.json.decode(reports[-1].read_bytes(), type=Experiment))

@@ -166,3 +166,6 @@ def _scanned(market: Market, actions: Actions, terms: Terms, account: Account, b
 
 def _counts(names: Sequence[str], values: Indices) -> dict[str, int]:
     return {name: int(value) for name, value in zip(names, values, strict=True)}
+
+
+__all__ = ["DEAD_AFTER", "BacktestResult", "Inputs", "Options", "backtest", "backtest_panel"]

@@ -1,0 +1,146 @@
+"""What models, strategies and backtests came to, in Postgres. Every write is an upsert: the same again changes nothing.
+
+Frames hold the columns of the tables below, in any order; `manifest` and `metrics` are JSON texts. Times are Datetime("us", "UTC").
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import polars as pl
+
+from tidemill.storage.merge import Merged, Table, copy_merge, read_frame
+from tidemill.storage.postgres import Database
+
+MODELS = Table(
+    "models",
+    {
+        "model_id": "text",
+        "dataset": "text",
+        "engine": "text",
+        "fold": "int4",
+        "path": "text",
+        "manifest": "jsonb",
+        "metrics": "jsonb",
+    },
+    key=("model_id",),
+)
+TRIALS = Table(
+    "trials",
+    {
+        **dict.fromkeys(("trial_id", "experiment", "engine", "config_hash", "data_version", "label", "universe"), "text"),
+        "returns_ref": "text",
+        "metrics": "jsonb",
+    },
+    key=("trial_id",),
+)
+PREDICTIONS = Table(
+    "predictions",
+    {
+        **dict.fromkeys(("dataset", "engine", "symbol"), "text"),
+        "open_time": "timestamptz",
+        "model_id": "text",
+        "fold": "int4",
+        "prediction": "float8",
+        "known_at": "timestamptz",
+    },
+    key=("dataset", "engine", "symbol", "open_time", "model_id"),
+)
+SIGNALS = Table(
+    "signals",
+    {
+        **dict.fromkeys(("dataset", "strategy", "engine", "symbol"), "text"),
+        "open_time": "timestamptz",
+        "weight": "float8",
+        "known_at": "timestamptz",
+    },
+    key=("dataset", "strategy", "engine", "symbol", "open_time"),
+)
+POSITIONS = Table(
+    "positions",
+    {"account": "text", "symbol": "text", "time": "timestamptz", "quantity": "float8"},
+    key=("account", "symbol", "time"),
+)
+EQUITY = Table("equity", {"account": "text", "time": "timestamptz", "equity": "float8"}, key=("account", "time"))
+
+_READ_PREDICTIONS = """
+SELECT dataset, engine, symbol, open_time, model_id, fold, prediction, known_at FROM predictions
+WHERE dataset = $1 AND ($2::text[] IS NULL OR engine = ANY ($2))
+  AND ($3::timestamptz IS NULL OR open_time >= $3) AND ($4::timestamptz IS NULL OR open_time < $4)
+ORDER BY engine, symbol, open_time, model_id
+"""
+_READ_SIGNALS = """
+SELECT dataset, strategy, engine, symbol, open_time, weight, known_at FROM signals
+WHERE dataset = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2)) AND ($3::timestamptz IS NULL OR open_time >= $3)
+ORDER BY strategy, engine, symbol, open_time
+"""
+_READ_EQUITY = "SELECT account, time, equity FROM equity WHERE account = $1 ORDER BY time"
+_READ_POSITIONS = "SELECT account, symbol, time, quantity FROM positions WHERE account = $1 ORDER BY time, symbol"
+_READ_MODELS = """
+SELECT model_id, dataset, engine, fold, path, manifest::text AS manifest, metrics::text AS metrics FROM models
+WHERE ($1::text IS NULL OR dataset = $1) AND ($2::text IS NULL OR engine = $2) ORDER BY dataset, engine, fold, model_id
+"""
+_READ_TRIALS = """
+SELECT trial_id, experiment, engine, config_hash, data_version, label, universe, returns_ref, metrics::text AS metrics FROM trials
+WHERE ($1::text IS NULL OR universe = $1) ORDER BY counted_at, trial_id
+"""
+
+
+async def write_models(database: Database, models: pl.DataFrame) -> Merged:
+    return await copy_merge(database, MODELS, models)
+
+
+async def read_models(database: Database, dataset: str | None = None, engine: str | None = None) -> pl.DataFrame:
+    return await read_frame(database, MODELS.kinds, _READ_MODELS, dataset, engine)
+
+
+async def write_trials(database: Database, trials: pl.DataFrame) -> Merged:
+    """A trial that is written again keeps the time at which it was first counted."""
+    return await copy_merge(database, TRIALS, trials)
+
+
+async def read_trials(database: Database, universe: str | None = None) -> pl.DataFrame:
+    """In the order in which they were counted."""
+    return await read_frame(database, TRIALS.kinds, _READ_TRIALS, universe)
+
+
+async def write_predictions(database: Database, predictions: pl.DataFrame) -> Merged:
+    return await copy_merge(database, PREDICTIONS, predictions)
+
+
+async def read_predictions(
+    database: Database,
+    dataset: str,
+    *,
+    engines: Sequence[str] = (),
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> pl.DataFrame:
+    """By engine, symbol and time; start ≤ open_time < end."""
+    return await read_frame(database, PREDICTIONS.kinds, _READ_PREDICTIONS, dataset, list(engines) or None, start, end)
+
+
+async def write_signals(database: Database, signals: pl.DataFrame) -> Merged:
+    return await copy_merge(database, SIGNALS, signals)
+
+
+async def read_signals(
+    database: Database, dataset: str, *, symbols: Sequence[str] = (), start: datetime | None = None
+) -> pl.DataFrame:
+    """By strategy, engine, symbol and time; start ≤ open_time."""
+    return await read_frame(database, SIGNALS.kinds, _READ_SIGNALS, dataset, list(symbols) or None, start)
+
+
+async def write_positions(database: Database, positions: pl.DataFrame) -> Merged:
+    return await copy_merge(database, POSITIONS, positions)
+
+
+async def read_positions(database: Database, account: str) -> pl.DataFrame:
+    return await read_frame(database, POSITIONS.kinds, _READ_POSITIONS, account)
+
+
+async def write_equity(database: Database, equity: pl.DataFrame) -> Merged:
+    return await copy_merge(database, EQUITY, equity)
+
+
+async def read_equity(database: Database, account: str) -> pl.DataFrame:
+    return await read_frame(database, EQUITY.kinds, _READ_EQUITY, account)

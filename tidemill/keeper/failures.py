@@ -51,7 +51,7 @@ def failure(root: Path, output: str) -> TidemillError:
         )
     signs = ("FATAL", "PANIC", "ERROR", "error:", "Fatal", "Failed")
     lines = [line for line in output.splitlines() if any(sign in line for sign in signs)]
-    reason = (lines or output.split("\n") or [""])[-1].strip() or "it said nothing"
+    reason = (lines or output.strip().splitlines() or ["it said nothing"])[-1].strip()
     return UnavailableError(
         f"A server of {root} did not start: {reason}. The logs are beside it; `tidemill doctor` looks further."
     )

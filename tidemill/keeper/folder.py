@@ -171,7 +171,9 @@ def _link_new_folder(home: Path, link: Path) -> None:
         if link.is_symlink():
             return
         root = SYSTEM_FOLDER / hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-        if root.exists():
+        if root.exists() and is_linked(root):  # from a home that was moved away from here
+            root = root.with_name(f"{root.name}-{secrets.token_hex(3)}")
+        elif root.exists():
             os.rename(root, root.with_name(f"{root.name}.unlinked-{secrets.token_hex(3)}"))
         root.mkdir(mode=0o711)
         _replace(root / "home", os.fsencode(home))
@@ -180,12 +182,20 @@ def _link_new_folder(home: Path, link: Path) -> None:
         os.close(lock)
 
 
+def is_linked(root: Path) -> bool:
+    """Whether the home that a folder below /var/lib/tidemill was made for still leads to it."""
+    try:
+        return (Path(os.fsdecode((root / "home").read_bytes())) / "servers").resolve() == root
+    except FileNotFoundError:
+        return False
+
+
 def _own(home: Path, link: Path, root: Path) -> None:
     """A home that was moved takes its folder along; a copy of a home may not share the original's database."""
     owner = Path(os.fsdecode((root / "home").read_bytes()))
     if owner == home:
         return
-    if (owner / "servers").is_symlink() and (owner / "servers").resolve() == root and not owner.samefile(home):
+    if is_linked(root) and not owner.samefile(home):
         raise ConfigError(
             f"{home} is a copy of {owner} and would share its database. Remove the link {link} to begin with an empty one."
         )

@@ -19,7 +19,7 @@ from tidemill.domain.errors import TidemillError, UnavailableError
 from tidemill.keeper.accounts import Account
 from tidemill.keeper.failures import explanation
 from tidemill.keeper.folder import SERVERS, Folder, State
-from tidemill.keeper.launching import Server, adopt, gone, kill_rest, launch, reap
+from tidemill.keeper.launching import Server, adopt, kill_rest, launch, reap
 from tidemill.keeper.postgres import Postgres
 from tidemill.keeper.processes import Process, open_lock, try_lock, unlock, wait_until
 from tidemill.keeper.redis import Redis
@@ -27,6 +27,8 @@ from tidemill.keeper.redis import Redis
 LOOP_SECONDS = 0.1
 # A server that dies more often than this within a minute will not be helped by one more start.
 MOST_RESTARTS = 5
+# For a server whose data were deleted: it could not write what a clean stop writes.
+_AT_ONCE = ((signal.SIGQUIT, 5.0),)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -52,6 +54,7 @@ class Keeper:
         account = Account.of_servers()
         self._servers: dict[str, Server] = {"postgres": Postgres(self._folder, account), "redis": Redis(self._folder, account)}
         self._holders = open_lock(self._folder.holders)
+        self._locks = {name: open_lock(self._folder.lock_of(name)) for name in SERVERS}
         stat = os.fstat(self._holders)
         me = Process.of(os.getpid())
         if me is None:
@@ -75,7 +78,7 @@ class Keeper:
         """Start or adopt what is wanted or still alive. If one of them cannot start, nothing is left running."""
         try:
             for name in SERVERS:
-                if self._folder.wanted(name).exists() or not gone(self._folder, name):
+                if self._folder.wanted(name).exists() or not self._gone(name):
                     self._start(name)
             self._publish()
         except BaseException:
@@ -103,7 +106,7 @@ class Keeper:
             self.close()
 
     def close(self) -> None:
-        """Stop both servers, and say so by taking the state away. Nothing is left running."""
+        """Stop both servers, and say so in the state. Nothing is left running."""
         try_lock(self._holders)
         for name in reversed(SERVERS):
             self._stop(name)
@@ -126,10 +129,17 @@ class Keeper:
     def _stop(self, name: str) -> None:
         running = self._state.running.get(name)
         if running is not None:
-            running.process.stop(*self._servers[name].stop_steps)
+            running.process.stop(*(_AT_ONCE if self._deleted() else self._servers[name].stop_steps))
             reap(running.process.pid)
-        if not wait_until(lambda: gone(self._folder, name), 5.0):
+        if not wait_until(lambda: self._gone(name), 5.0) and self._at_home():
             kill_rest(self._folder, name)
+
+    def _gone(self, name: str) -> bool:
+        """Whether no process of this server lives; also when the folder is not where it was."""
+        if not try_lock(self._locks[name]):
+            return False
+        unlock(self._locks[name])
+        return True
 
     def _restart_dead(self) -> None:
         dead = [name for name, running in self._state.running.items() if not running.process.alive()]
@@ -187,9 +197,11 @@ def log(text: str) -> None:
 
 
 def report(answer: Report) -> None:
-    """Tell the starter, which may be gone, and let go of its pipe."""
+    """Tell the starter, which may be gone. It reads until the pipe closes: now, or with this process after a failure."""
     with suppress(BrokenPipeError):
         os.write(1, msgspec.json.encode(answer))
+    if answer.error:
+        return
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 0)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -63,8 +64,9 @@ class Postgres:
 
         Raises StopError when the disk is full, IntegrityError when the data cannot be run by the programs at hand.
         """
-        for partial in self._folder.root.glob("postgres.new*"):
-            shutil.rmtree(partial)
+        for partial in self._folder.root.glob("postgres.new-*"):
+            # An initdb whose keeper was killed may be writing there still; what it adds goes the next time.
+            shutil.rmtree(partial, ignore_errors=True)
         require_space(self._folder.root, 60 if self._data.exists() else 200)
         if not self._data.exists():
             self._initialize()
@@ -112,7 +114,7 @@ class Postgres:
 
     def _initialize(self) -> None:
         """Make the data folder under another name; it gets its own when everything in it is done."""
-        partial = self._folder.root / "postgres.new"
+        partial = self._folder.root / f"postgres.new-{secrets.token_hex(4)}"
         self._account.own_folder(partial)
         flags = [
             "-U",
@@ -142,7 +144,10 @@ class Postgres:
 
 
 def _answers(port: int) -> bool:
-    """Whether a Postgres on this port reacts. A frozen one accepts connections too; asked for encryption, a live one declines."""
+    """Whether a Postgres on this port reacts.
+
+    A frozen one accepts connections too; asked for encryption, only a live one declines.
+    """
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2.0) as connection:
             connection.sendall(_SSL_REQUEST)

@@ -15,6 +15,7 @@ import polars as pl
 from tidemill.domain.errors import InputError
 
 BLOCK_BYTES = 16 << 20
+HEADER_BYTES = 1 << 20
 PARQUET_ROWS = 250_000
 CSV_SUFFIXES = (".csv", ".csv.gz")
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -42,7 +43,7 @@ def table_columns(path: Path) -> list[str]:
     if _is_parquet(path):
         return list(_parquet_schema(path))
     with _open(path) as stream:
-        return _header(path, _read(path, stream, BLOCK_BYTES))[0]
+        return _header(path, _read(path, stream, HEADER_BYTES))[0]
 
 
 def table_chunks(path: Path, columns: list[str] | None = None, *, rows: int | None = None) -> Iterator[pl.DataFrame]:

@@ -20,10 +20,15 @@ _FIRST, _LAST = date(1885, 1, 1), date(2060, 12, 31)
 
 @lru_cache(maxsize=1)
 def _new_york_days() -> "pl.Series":
+    import warnings
+
     import exchange_calendars
     import polars as pl
 
-    calendar = exchange_calendars.get_calendar("XNYS", start=_FIRST.isoformat(), end=_LAST.isoformat())
+    with warnings.catch_warnings():
+        # exchange_calendars 4.13 reads zoned columns in a way that pandas 3.1 deprecates; the values are right.
+        warnings.filterwarnings("ignore", message="Series.values returning", category=DeprecationWarning)
+        calendar = exchange_calendars.get_calendar("XNYS", start=_FIRST.isoformat(), end=_LAST.isoformat())
     return pl.Series("day", calendar.sessions.to_numpy()).cast(pl.Date)
 
 

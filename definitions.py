@@ -30,21 +30,21 @@ prediction = dg.Definitions(assets=[engines, ensemble], asset_checks=[prediction
 trading = dg.Definitions(assets=[signals, backtest], resources=resources)
 monitoring = dg.Definitions(assets=[engine_performance, portfolio, report], resources=resources)
 
-# One process runs the whole job: the steps share the study, and importing everything once for each step would cost more than the steps.
+# One process runs the whole job: the steps share the study, and imports in each step would cost more than the steps.
 main = dg.define_asset_job(
     "main",
     selection=dg.AssetSelection.all(),
     description="Market data through features, models and predictions to performance, for one experiment.",
     executor_def=dg.in_process_executor,
 )
-local = dg.Definitions(jobs=[main, retention_job], schedules=[retention_schedule], sensors=[new_data_sensor(main)])
-
-defs = dg.Definitions.merge(data, features, training, prediction, trading, monitoring, local)
-
-
 def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:
     """First and last month of a run."""
     return month_range(experiment.dataset, settings)
+
+
+local = dg.Definitions(jobs=[main, retention_job], schedules=[retention_schedule], sensors=[new_data_sensor(main, partition_range)])
+
+defs = dg.Definitions.merge(data, features, training, prediction, trading, monitoring, local)
 
 
 def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:

@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 
 from resources.experiment import ExperimentResource
-from tidemill.quality.suites import SuiteName, suite_expectations
+from tidemill.quality.expectations import SuiteName
+from tidemill.quality.suites import suite_expectations
 from tidemill.research.checking import judge
 
 

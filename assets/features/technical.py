@@ -21,7 +21,8 @@ from tidemill.research.technical import build_training_set, compute_features
     partitions_def=months,
     backfill_policy=one_run,
     code_version=source_version("tidemill.features.api"),
-    description="The experiment's features of every bar, on prices adjusted by what was known at the bar. One definition, batch and streaming alike to the bit.",
+    description="The experiment's features of every bar, on prices adjusted by what was known at the bar. Batch and streaming "
+    "execute one definition and agree to the bit.",
 )
 def technical(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
     study = experiment.study

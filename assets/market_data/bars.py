@@ -21,7 +21,8 @@ from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
     partitions_def=months,
     backfill_policy=one_run,
     code_version=source_version("tidemill.research.ingest"),
-    description="Closed bars with raw prices, validated; bad rows are in the quarantine with their reasons. Both versions of a restated bar are kept.",
+    description="Closed bars with raw prices, validated; bad rows are in the quarantine with their reasons. Both versions of a "
+    "restated bar are kept.",
 )
 def bars(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
     study = experiment.study
@@ -35,7 +36,7 @@ def bars(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> d
     owners=["team:data"],
     deps=[["market_data", "bars"]],
     code_version=source_version("tidemill.research.market_data"),
-    description="What can be traded and what its venue allows: short sales, lots, ticks, calendar. It binds backtest and live alike.",
+    description="What can be traded and what its venue allows: short sales, lots, ticks, calendar.",
 )
 def instruments(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
     return result(context, sync_instruments(experiment.study))

@@ -21,7 +21,7 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
         owners=["team:research"],
         deps=[["features", "technical"], ["features", "training_set"]],
         code_version=source_version("tidemill.models.registry", "tidemill.research.modelling"),
-        description=f"{about[:1].upper()}{about[1:]}. Trained on every walk-forward fold, purged and embargoed by the label's horizon.",
+        description=f"{about[:1].upper()}{about[1:]}. Trained on every walk-forward fold, purged and embargoed.",
     )
     def engine(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
         return result(context, train(experiment.study, name))

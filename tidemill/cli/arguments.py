@@ -9,7 +9,7 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
 
 
-class IntervalType(click.ParamType):
+class IntervalType(click.ParamType[Interval]):
     name = "interval"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Interval:
@@ -21,7 +21,7 @@ class IntervalType(click.ParamType):
             self.fail(str(exc), param, ctx)
 
 
-class MomentType(click.ParamType):
+class MomentType(click.ParamType[datetime]):
     """An ISO date or time; without a zone it is UTC."""
 
     name = "date"
@@ -36,7 +36,7 @@ class MomentType(click.ParamType):
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
-class SymbolsType(click.ParamType):
+class SymbolsType(click.ParamType[tuple[str, ...]]):
     """Symbols separated by commas."""
 
     name = "symbols"

@@ -46,6 +46,5 @@ def show(model_id: str, as_json: bool) -> None:
         write_json(found)
         return
     for key, value in found.items():
-        click.echo(
-            f"{key:20} {value if not isinstance(value, dict | list | tuple) or len(str(value)) < 200 else f'{len(value)} entries (--json shows them)'}"
-        )
+        long = isinstance(value, dict | list | tuple) and len(str(value)) > 200
+        click.echo(f"{key:20} {f'{len(value)} entries (--json shows them)' if long else value}")

@@ -9,7 +9,8 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.provenance import fingerprint, source_version
-from tidemill.quality.suites import ExpectationResult, SuiteName, docs_index, run_suite
+from tidemill.quality.expectations import SuiteName
+from tidemill.quality.suites import ExpectationResult, docs_index, run_suite
 from tidemill.research.modelling import PREDICTIONS
 from tidemill.research.study import Study
 from tidemill.research.trading import books, predictions_of
@@ -63,13 +64,12 @@ def judge(study: Study, suite: SuiteName, asset: str) -> Judged:
 
 def _verdict(asset: str, dataset: str, version: str, result: ExpectationResult) -> Verdict:
     details: dict[str, Any] = msgspec.to_builtins(result)
-    severity = "error" if result.severity == "critical" else "warn"
     return Verdict(
         asset=asset,
         dataset=dataset,
         data_version=version,
         check_name=result.id,
         passed=result.passed,
-        severity=severity,
+        severity="error" if result.severity == "critical" else "warn",
         details=details,
     )

@@ -68,7 +68,7 @@ def checked(experiment: Experiment) -> Experiment:
 
     Interval.parse(experiment.dataset.interval)
     if not experiment.engines:
-        raise InputError(f"The experiment {experiment.name!r} names no engine. Add `engines:`, for example `- name: momentum`.")
+        raise InputError(f"The experiment {experiment.name!r} names no engine. Add `engines:`, such as `- name: momentum`.")
     names = [spec.name for spec in experiment.engines]
     if len(set(names)) < len(names):
         raise InputError(f"The experiment {experiment.name!r} names an engine twice. Keep each once.")

@@ -87,7 +87,7 @@ def compute_streaming(bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
     rows = ordered.with_row_index("row").join(place, on="symbol").sort("open_time", "row")
     values = np.stack([ordered[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in _NUMBERS])
     quoted = ordered["quote_volume"].cast(pl.Float64).to_numpy() if "quote_volume" in ordered.columns else None
-    vwap = average_price(*values[1:], quoted)
+    vwap = average_price(values[1], values[2], values[3], values[4], quoted)
     stream, result = Stream(features, symbols.to_list()), np.empty((ordered.height, len(features.names)))
     for _, slot in rows.group_by("open_time", maintain_order=True):
         row, at = slot["row"].to_numpy(), slot["place"].to_numpy()
@@ -95,7 +95,8 @@ def compute_streaming(bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
         present[at] = True
         taken = np.full((6, len(symbols)), np.nan)
         taken[:5, at], taken[5, at] = values[:, row], vwap[row]
-        stepped = stream.step(*taken, present=present, open_time=slot["open_time"][0])
+        opened, high, low, close, volume, average = taken
+        stepped = stream.step(opened, high, low, close, volume, average, present, open_time=slot["open_time"][0])
         result[row] = stepped[at]
     columns = [pl.Series(name, np.ascontiguousarray(result[:, at])) for at, name in enumerate(features.names)]
     return ordered.select("symbol", "open_time").hstack(columns)

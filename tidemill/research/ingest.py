@@ -1,4 +1,4 @@
-"""From a source to bars that can be trusted: validate, quarantine, store in Postgres and lake, find gaps, derive adjustments."""
+"""From a source to bars that can be trusted: validated, stored in Postgres and lake, with gaps and adjustments found."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Training on every fold and predicting out of sample; what was made from the same inputs is not made again.
 
-Two levels decide. An engine's index names the inputs of its last success as a whole: equal means that nothing is even looked at. Otherwise
-each fold compares its own: the versions of the months inside its window, and of the part of the month in which the window ends.
+Two levels decide. An engine's index names the inputs of its last success as a whole: equal means that nothing is even
+looked at. Otherwise each fold compares its own: the versions of the months inside its window, and of the part of the
+month in which the window ends.
 """
 
 from __future__ import annotations

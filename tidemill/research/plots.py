@@ -68,10 +68,10 @@ def feature_coverage(study: Study) -> bytes:
 
 def labels(study: Study) -> bytes:
     """Distribution of the labels within ±4 standard deviations."""
-    values = study.lake.scan("labels", study.labels_key).select("label").collect()["label"].drop_nulls()
+    values = study.lake.scan("labels", study.labels_key).select("label").collect()["label"].drop_nulls().to_numpy()
     figure, axes = _figure(f"Labels: return over {study.experiment.label.horizon} bars")
-    spread = float(values.std() or 0.0) * 4 or 1.0
-    axes.hist(values.clip(-spread, spread).to_numpy(), bins=80)
+    spread = 4.0 * float(values.std()) if len(values) > 1 and values.std() > 0 else 1.0
+    axes.hist(values.clip(-spread, spread), bins=80)
     return _png(figure)
 
 

@@ -32,7 +32,7 @@ _SOURCE_BIASES = {
     "kraken": ("The universe is what the venue lists today; coins that were delisted are missing.",),
 }
 _UNKNOWN_SOURCE = (
-    "How the symbols of the file were chosen is not known to the platform; if they are today's members, the losers are missing.",
+    "How the symbols of the file were chosen is not known here; if they are today's members, the losers are missing.",
 )
 
 

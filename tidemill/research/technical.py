@@ -1,8 +1,8 @@
 """Features and labels, month by month: what did not change is not computed again.
 
 A month's fingerprint is chained: it covers the bars and adjustments of this month and, through the month before it, of all
-earlier ones, since recursive features remember them. The state at the end of the second-newest month is kept, so a new bar costs
-one month of computing however long the history is.
+earlier ones, since recursive features remember them. The state at the end of the second-newest month is kept, so a new bar
+costs one month of computing however long the history is.
 """
 
 from __future__ import annotations
@@ -157,12 +157,10 @@ def _labels_report(study: Study, worked: bool) -> StepReport:
     manifests = study.lake.manifests(LABELS, study.labels_key)
     facts: dict[str, object] = {"horizon in bars": study.experiment.label.horizon}
     if worked:
-        labels = study.lake.scan(LABELS, study.labels_key).select("label").collect()["label"].drop_nulls()
-        facts |= {
-            "labelled rows": len(labels),
-            "mean label": float(labels.mean() or 0.0),
-            "standard deviation of labels": float(labels.std() or 0.0),
-        }
+        labels = study.lake.scan(LABELS, study.labels_key).select("label").collect()["label"].drop_nulls().to_numpy()
+        facts["labelled rows"] = len(labels)
+        if len(labels):
+            facts |= {"mean label": float(labels.mean()), "standard deviation of labels": float(labels.std())}
     return StepReport(
         worked=worked,
         rows=sum(manifest.rows for manifest in manifests.values()),

@@ -35,7 +35,7 @@ def predictions_of(study: Study, book: str) -> pl.DataFrame:
 
 def make_signals(study: Study) -> StepReport:
     """Target weights of every book from its predictions, by the experiment's strategy."""
-    from tidemill.strategies.registry import target_weights
+    from tidemill.strategies.registry import strategy, target_weights
 
     instruments = instruments_of(study.workspace, study.dataset.venue)
     code = source_version("tidemill.strategies.registry", "tidemill.research.trading")
@@ -44,8 +44,10 @@ def make_signals(study: Study) -> StepReport:
         print_ = fingerprint(code, study.experiment.strategy, _prediction_version(study, key), sorted(instruments.items()))
         held = study.lake.manifest(SIGNALS, study.key, book)
         if held is None or held.fingerprint != print_:
-            strategy = study.experiment.strategy
-            weights = target_weights(strategy.name, predictions_of(study, book), strategy.params, instruments)
+            chosen = study.experiment.strategy
+            # A strategy over bars asks for nothing of the predictions; every book then trades alike.
+            given = predictions_of(study, book) if strategy(chosen.name).needs == "predictions" else _tested(study, study.adjusted)
+            weights = target_weights(chosen.name, given, chosen.params, instruments)
             frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
             held = study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_)
             worked += 1
@@ -86,11 +88,16 @@ def run_backtests(study: Study) -> StepReport:
 
 def _traded_bars(study: Study) -> pl.DataFrame:
     """Bars from the first test window on: nothing before it may be traded, since every prediction there would be in sample."""
-    start = study.folds[0].test_start
-    return study.once("traded", lambda: study.bars.filter(pl.col("open_time") >= start))
+    return study.once("traded", lambda: _tested(study, study.bars))
+
+
+def _tested(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
+    return bars.filter(pl.col("open_time") >= study.folds[0].test_start)
 
 
 def _run_book(study: Study, book: str) -> BacktestResult:
+    from tidemill.strategies.registry import strategy
+
     bars = _traded_bars(study)
     weights = (
         benchmark_weights(bars, study.experiment.benchmark)
@@ -107,6 +114,7 @@ def _run_book(study: Study, book: str) -> BacktestResult:
         adjustments=study.adjustments.filter(pl.col("ex_time") >= study.folds[0].test_start),
         costs=study.experiment.costs,
         suspected=suspected.select("symbol", "open_time") if suspected.height else None,
+        resize=book == BENCHMARK or strategy(study.experiment.strategy.name).resize,
     )
 
 

@@ -367,10 +367,9 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
 
 def fill(folder: Path) -> Path:
     ballast = folder / "ballast"
-    with open(ballast, "wb", buffering=0) as file:
-        with suppress(OSError):
-            while True:
-                file.write(bytes(1_000_000))
+    with open(ballast, "wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1_000_000))
     assert shutil.disk_usage(folder).free == 0
     return ballast
 

@@ -127,8 +127,7 @@ class TrainingSet:
 
 def training_set(training: pl.DataFrame, features: tuple[str, ...]) -> TrainingSet:
     """The training rows as engines need them; see TrainingSet. Raises InputError when they cannot teach anything."""
-    if not features or len(set(features)) != len(features):
-        raise InputError("An engine needs at least one feature, and each only once.")
+    require_distinct(features)
     require_panel(training, "training frame")
     require_columns(training, (*features, "label"), "training frame")
     _require_numbers(training, (*features, "label"))
@@ -144,6 +143,12 @@ def training_set(training: pl.DataFrame, features: tuple[str, ...]) -> TrainingS
     scale = float(np.nanstd(target))
     scale = scale if scale > 0.0 else 1.0
     return TrainingSet(training, features, target / scale, scale, relative)
+
+
+def require_distinct(features: tuple[str, ...]) -> None:
+    """InputError when there is no feature, or one twice."""
+    if not features or len(set(features)) != len(features):
+        raise InputError("An engine needs at least one feature, and each only once.")
 
 
 def _target(labelled: pl.DataFrame) -> tuple[Floats, bool]:

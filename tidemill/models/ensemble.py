@@ -24,7 +24,16 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact, Inputs, make
-from tidemill.models.base import NO_LINEAGE, EngineInfo, Lineage, decoded, from_start, require_layout, require_scoring
+from tidemill.models.base import (
+    NO_LINEAGE,
+    EngineInfo,
+    Lineage,
+    decoded,
+    from_start,
+    require_distinct,
+    require_layout,
+    require_scoring,
+)
 from tidemill.models.code_version import code_version
 from tidemill.validation.panel import require_columns
 
@@ -48,8 +57,7 @@ class Ensemble:
         lineage: Lineage = NO_LINEAGE,
     ) -> Artifact:
         chosen = decoded(EnsembleParams, params, self.info.name)
-        if not features or len(set(features)) != len(features):
-            raise InputError("An ensemble needs at least one engine, and each only once.")
+        require_distinct(features)
         inputs = Inputs(
             engine=self.info.name,
             features=features,

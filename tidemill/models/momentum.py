@@ -29,6 +29,7 @@ from tidemill.models.base import (
     from_start,
     inputs_of,
     predictions,
+    require_distinct,
     require_layout,
     require_scoring,
     training_set,
@@ -88,6 +89,7 @@ class Momentum:
         lineage: Lineage = NO_LINEAGE,
     ) -> Artifact:
         chosen = decoded(MomentumParams, params, self.info.name)
+        require_distinct(features)
         rule = _rule(features)
         data = training_set(training, rule.columns)
         score = _score(rule, data.frame)[data.usable]
@@ -102,7 +104,7 @@ class Momentum:
             tensors={
                 "mean": np.array([known.mean()]),
                 "deviation": np.array([deviation if deviation > 0.0 else 1.0]),
-                "scale": np.array([SKILL * data.scale]),
+                "scale": np.array([SKILL * data.scale * data.target[data.usable].std()]),
             },
         )
 

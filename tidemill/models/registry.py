@@ -36,7 +36,7 @@ def register(made: Engine) -> None:
 def _shipped() -> dict[str, Engine]:
     found: dict[str, Engine] = {}
     for module in pkgutil.iter_modules(tidemill.models.__path__):
-        if module.name in ("registry", "transformer_network"):  # the latter imports torch, and holds no engine
+        if module.ispkg or module.name == "registry":  # the parts of an engine lie in a package, and may import much
             continue
         made: Engine | None = getattr(importlib.import_module(f"{tidemill.models.__name__}.{module.name}"), "ENGINE", None)
         if made is not None:

@@ -1,6 +1,6 @@
 """The sequence engine: a small causal transformer over a symbol's own bars, trained with a loss at every position.
 
-The network is in `transformer_network`. What scores is its cached step, one bar at a time, in a live session and over a
+The network is in `sequence.network`. What scores is its cached step, one bar at a time, in a live session and over a
 history alike, always on one thread and in blocks of 64 sequences; a row's prediction has the same bits in both, for any
 batch, and for any history of at least `info.history` bars.
 """
@@ -39,7 +39,7 @@ from tidemill.models.base import (
 from tidemill.validation.splits import rows_with_history
 
 if TYPE_CHECKING:
-    from tidemill.models.transformer_network import Block, Shape, Weights
+    from tidemill.models.sequence.network import Block, Shape, Weights
 
 Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -82,7 +82,7 @@ class Transformer:
     ) -> Artifact:
         import torch
 
-        from tidemill.models.transformer_training import train
+        from tidemill.models.sequence.training import train
 
         chosen = decoded(TransformerParams, params, self.info.name)
         data = training_set(training, features)
@@ -142,7 +142,7 @@ class _Scorer:
     def __init__(self, artifact: Artifact) -> None:
         import torch
 
-        from tidemill.models import transformer_network as network
+        from tidemill.models.sequence import network
 
         shape = network.Shape(inputs=len(artifact.inputs.features), layers=_LAYERS)
         layout = network.layout(shape)
@@ -154,7 +154,7 @@ class _Scorer:
         self._weights: Weights = {name: torch.from_numpy(artifact.tensors[name].astype(np.float32)) for name in layout}
 
     def block(self) -> Block:
-        from tidemill.models import transformer_network as network
+        from tidemill.models.sequence import network
 
         return network.Block(self._weights, self._shape)
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tidemill.models.transformer_network import CONTEXT, Dropout, Shape, Weights, dropout, forward, initial_weights, layout
+from tidemill.models.sequence.network import CONTEXT, Dropout, Shape, Weights, dropout, forward, initial_weights, layout
 
 if TYPE_CHECKING:
     from tidemill.models.transformer import TransformerParams

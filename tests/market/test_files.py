@@ -82,6 +82,28 @@ def test_ways_of_writing_time_may_change_within_a_file(tmp_path: Path) -> None:
     assert tail["unreadable"].to_list() == [None, "open_time: 'never'"]
 
 
+@pytest.mark.parametrize(
+    ("cells", "days"),
+    [
+        (["01/12/2017", "01/13/2017 00:00"], ["2017-01-12", "2017-01-13"]),
+        (["12/01/2017", "13/01/2017"], ["2017-01-12", "2017-01-13"]),
+        (["1/3/17", "1/31/17"], ["2017-01-03", "2017-01-31"]),
+        (["01/02/2017", "01/03/2017"], [None, None]),  # January, or the first of February and March?
+        (["01/13/2017", "13/01/2017"], [None, None]),
+        (["01/13/2017", "2017-01-14"], ["2017-01-13", "2017-01-14"]),
+        (["17-01-03", "17/01/03"], [None, None]),
+    ],
+)
+def test_dates_with_slashes_are_read_where_the_file_proves_their_order(
+    tmp_path: Path, cells: list[str], days: list[str | None]
+) -> None:
+    source = FileSource(written(tmp_path, HEADER + "".join(f"AB,{cell},1,3,0.5,2,10\n" for cell in cells)))
+    assert read(source)["open_time"].dt.to_string("%Y-%m-%d").to_list() == days
+    readable = [day for day in days if day]
+    span = source.span(DAY)
+    assert [day.date().isoformat() for day in span or ()] == ([min(readable), max(readable)] if readable else [])
+
+
 def test_an_unreadable_cell_keeps_its_row_and_says_what_it_held(tmp_path: Path) -> None:
     cells = ["02,1,3,abc,2,10", "03,1,,0.5,2,10", "04,1,NaN,0.5,2,10", "05,1,2,0.5,2,3,4"]
     text = HEADER + "".join(f"AB,2024-01-{row}\n" for row in cells)

@@ -13,7 +13,7 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument, slug, valid_symbol
 from tidemill.market.calendars import infer_calendar
-from tidemill.market.raw_bars import match_columns, open_times, raw_bars
+from tidemill.market.raw_bars import match_columns, open_times, raw_bars, slashed_patterns
 from tidemill.market.tables import is_table, stem, table_chunks, table_columns
 
 _SAMPLE_ROWS = 5_000
@@ -55,8 +55,9 @@ class FileSource:
         times: list[datetime] = []
         for file in self._chosen(interval):
             given = match_columns(table_columns(file), file)["open_time"]
+            slashed = _slashed(file, given)
             for chunk in table_chunks(file, [given]):
-                read = open_times(chunk[given], interval)
+                read = open_times(chunk[given], interval, slashed)
                 times += [time for time in (read.min(), read.max()) if isinstance(time, datetime)]
         return (min(times), max(times)) if times else None
 
@@ -178,8 +179,15 @@ def _raw_chunks(file: Path, interval: Interval | None, rows: int | None = None) 
         raise InputError(
             f"{file} has no symbol column and its name {symbol[:40]!r} is no symbol. Add the column or rename the file."
         )
+    slashed = _slashed(file, matched["open_time"])
     for chunk in table_chunks(file, list(matched.values()), rows=rows):
-        yield raw_bars(chunk, matched, symbol=symbol, interval=interval)
+        yield raw_bars(chunk, matched, symbol=symbol, interval=interval, slashed=slashed)
+
+
+def _slashed(file: Path, column: str) -> tuple[str, ...]:
+    """Decided once for a whole file: a chunk alone may hold no day above the 12th."""
+    head = pl.concat(list(table_chunks(file, [column], rows=_SAMPLE_ROWS)))[column]
+    return slashed_patterns(head) if head.dtype == pl.String else ()
 
 
 def _sample(file: Path, interval: Interval | None) -> pl.DataFrame:

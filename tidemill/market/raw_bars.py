@@ -36,6 +36,8 @@ _DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d")
 _MOMENTS = tuple(f"%Y-%m-%d{mark}{clock}" for mark in ("T", " ") for clock in _CLOCKS)
 _UTC_SUFFIX = r"\s*(?:[Zz]|UTC|[+-]00:?00)$"
 _SNIFFED = 64
+_Reader = Callable[[pl.Series], pl.Series]
+_YEAR_1700 = -8_520_336_000_000_000
 _ZONED_MIDNIGHT = r"^(\d{4}-\d{2}-\d{2})[T ]00:00(?::00(?:\.0+)?)?[+-]\d{2}:?\d{2}$"
 
 
@@ -55,18 +57,46 @@ def match_columns(names: Sequence[str], path: Path) -> dict[str, str]:
     return matched
 
 
-def raw_bars(chunk: pl.DataFrame, matched: dict[str, str], *, symbol: str, interval: Interval | None) -> pl.DataFrame:
+def slashed_patterns(texts: pl.Series) -> tuple[str, ...]:
+    """How dates with slashes are to be read, none where `texts` (the first cells of a file) do not prove it.
+
+    01/02/2017 may be January or February: only a number above 12 in one place, and none in the other, tells which is the day;
+    and in 17/01/03 what is above 12 may be the year.
+    """
+    parts = texts.drop_nulls().str.strip_chars().str.extract_groups(r"^(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?:\s|$)")
+    numbers = parts.struct.unnest().drop_nulls()
+    if not numbers.height:
+        return ()
+    first, second, _ = (numbers[name].cast(pl.Int64) for name in numbers.columns)
+    if (first > 12).any() == (second > 12).any():
+        return ()
+    year = "%Y" if (numbers[numbers.columns[2]].str.len_bytes() == 4).all() else "%y"
+    if year == "%y" and (first > 12).any():
+        return ()
+    date = f"%m/%d/{year}" if (second > 12).any() else f"%d/%m/{year}"
+    return (date, *(f"{date} {clock}" for clock in _CLOCKS))
+
+
+def raw_bars(
+    chunk: pl.DataFrame, matched: dict[str, str], *, symbol: str, interval: Interval | None, slashed: tuple[str, ...] = ()
+) -> pl.DataFrame:
     """Typed raw bars of a chunk: `symbol, open_time, open, high, low, close, volume`, the optional columns that it has,
     `source_line` and `unreadable` (the first cell that could not be read, null where all could).
 
-    symbol: for tables without such a column. interval: from a day up, a zoned midnight means its date. Times without zone
-    are UTC.
+    symbol: for tables without such a column. interval: from a day up, a zoned midnight means its date. slashed: patterns for
+    dates with slashes, which are unreadable without. Times without zone are UTC.
     """
     values: list[pl.Series] = []
     faults: list[pl.Series] = []
     for target, given in matched.items():
         cells = chunk[given]
-        read = _symbols(cells) if target == "symbol" else open_times(cells, interval) if target == "open_time" else _numbers(cells)
+        read = (
+            _symbols(cells)
+            if target == "symbol"
+            else open_times(cells, interval, slashed)
+            if target == "open_time"
+            else _numbers(cells)
+        )
         values.append(read.alias(target))
         faults += _faults(target, cells, read)
     if "symbol" not in matched:
@@ -111,8 +141,8 @@ def _numbers(cells: pl.Series) -> pl.Series:
     return read
 
 
-def open_times(cells: pl.Series, interval: Interval | None) -> pl.Series:
-    """Times of a column as UTC microseconds, null where a cell cannot be read; `interval` as in `raw_bars`."""
+def open_times(cells: pl.Series, interval: Interval | None, slashed: tuple[str, ...] = ()) -> pl.Series:
+    """Times of a column as UTC microseconds, null where a cell cannot be read; the rest as in `raw_bars`."""
     daily = interval is not None and interval.seconds >= 86_400
     dtype = cells.dtype
     if isinstance(dtype, pl.Datetime):
@@ -122,7 +152,7 @@ def open_times(cells: pl.Series, interval: Interval | None) -> pl.Series:
     if dtype.is_numeric():
         return _epoch(cells.cast(pl.Float64) if dtype.is_float() else cells.cast(pl.Int64, strict=False))
     if dtype == pl.String:
-        return _time_texts(cells.str.strip_chars(), daily)
+        return _time_texts(cells.str.strip_chars(), daily, slashed)
     return pl.Series("open_time", [None], dtype=_TIME).new_from_index(0, cells.len())
 
 
@@ -147,7 +177,7 @@ def _epoch(counts: pl.Series) -> pl.Series:
     return pl.DataFrame({"count": counts}).select(micros.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("t"))["t"]
 
 
-def _time_texts(texts: pl.Series, daily: bool) -> pl.Series:
+def _time_texts(texts: pl.Series, daily: bool, slashed: tuple[str, ...]) -> pl.Series:
     """ISO 8601 dates and times, with or without zone, and epoch counts.
 
     Nearly every file keeps to one way of writing, so the way that reads most of the first cells goes first; the others see only
@@ -156,7 +186,8 @@ def _time_texts(texts: pl.Series, daily: bool) -> pl.Series:
     if daily:
         texts = texts.str.replace(_ZONED_MIDNIGHT, "$1")
     head = texts.drop_nulls().head(_SNIFFED)
-    readers = sorted(_READERS, key=lambda reader: reader(head).null_count())
+    known: tuple[_Reader, ...] = (*_READERS, *(partial(_naive, pattern=pattern) for pattern in slashed))
+    readers = sorted(known, key=lambda reader: reader(head).null_count())
     read = readers[0](texts)
     for reader in readers[1:]:
         lost = read.is_null() & texts.is_not_null()
@@ -173,7 +204,10 @@ def _epoch_texts(texts: pl.Series) -> pl.Series:
 
 
 def _naive(texts: pl.Series, pattern: str) -> pl.Series:
-    return texts.str.strptime(pl.Datetime("us"), pattern, strict=False).dt.replace_time_zone("UTC")
+    read = texts.str.strptime(pl.Datetime("us"), pattern, strict=False).dt.replace_time_zone("UTC")
+    # %Y reads 17 as the year 17: what is before 1700 is a misreading.
+    early = read.to_physical() < _YEAR_1700
+    return read.set(early, None) if early.any() else read
 
 
 def _utc(texts: pl.Series, pattern: str) -> pl.Series:
@@ -184,7 +218,7 @@ def _offset(texts: pl.Series, pattern: str) -> pl.Series:
     return texts.str.strptime(_TIME, f"{pattern}%z", strict=False)
 
 
-_READERS: tuple[Callable[[pl.Series], pl.Series], ...] = (
+_READERS: tuple[_Reader, ...] = (
     *(partial(_naive, pattern=pattern) for pattern in (*_DATES, *_MOMENTS)),
     _epoch_texts,
     *(partial(_utc, pattern=pattern) for pattern in _MOMENTS),

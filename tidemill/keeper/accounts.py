@@ -3,8 +3,9 @@
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -109,7 +110,12 @@ def _copy(trees: Sequence[Path], target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     for tree in trees:
         shutil.copytree(tree, partial / tree.name, ignore=shutil.ignore_patterns("include", "*.py", "*.pyc", "__pycache__"))
-    for folder, _, _ in os.walk(partial):
-        # The umask of who installed them may have closed them to others.
-        os.chmod(folder, 0o755)  # nosec B103: programs, to be run by another user
+    _open_to_all([target.parent, partial, *partial.rglob("*")])
     os.rename(partial, target)
+
+
+def _open_to_all(paths: Iterable[Path]) -> None:
+    """Whatever the umask of who installed or copied them was: programs are no secret, and another user is to run them."""
+    for path in paths:
+        mode = path.stat().st_mode
+        path.chmod(stat.S_IMODE(mode) | (0o555 if mode & 0o100 else 0o444))

@@ -164,7 +164,8 @@ def _link_new_folder(home: Path, link: Path) -> None:
     import secrets
 
     home.mkdir(parents=True, exist_ok=True)
-    SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
+    SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True)
+    SYSTEM_FOLDER.chmod(0o755)  # the servers' user passes through it; a strict umask would have closed it
     lock = open_lock(SYSTEM_FOLDER / "new.lock")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -175,7 +176,8 @@ def _link_new_folder(home: Path, link: Path) -> None:
             root = root.with_name(f"{root.name}-{secrets.token_hex(3)}")
         elif root.exists():
             os.rename(root, root.with_name(f"{root.name}.unlinked-{secrets.token_hex(3)}"))
-        root.mkdir(mode=0o711)
+        root.mkdir()
+        root.chmod(0o711)
         _replace(root / "home", os.fsencode(home))
         os.symlink(root, link)
     finally:

@@ -10,7 +10,6 @@ count stay for a minute: a reader that opened the old manifest finishes. What a 
 
 import os
 import re
-import shutil
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -175,16 +174,13 @@ class Lake:
 
     def drop(self, table: str, dataset: str, partition: str | None = None) -> None:
         """Remove a partition, or a whole dataset of a table. Nothing there is no error."""
-        if partition is None:
-            for name in self.manifests(table, dataset):
-                self.drop(table, dataset, name)
-            shutil.rmtree(self._dataset(table, dataset), ignore_errors=True)
-            return
-        folder = self._partition(table, dataset, partition)
-        if folder.is_dir():
-            with filelock.FileLock(folder / ".lock", timeout=_LOCK_PATIENCE):
-                (folder / _MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+        for name in self.manifests(table, dataset) if partition is None else (partition,):
+            folder = self._partition(table, dataset, name)
+            if folder.is_dir():
+                # The folder and its lock stay: another writer may be waiting for it.
+                with filelock.FileLock(folder / ".lock", timeout=_LOCK_PATIENCE):
+                    (folder / _MANIFEST).unlink(missing_ok=True)
+                    _sweep(folder, set())
 
     def _table(self, table: str) -> Path:
         if _TABLE.fullmatch(table) is None:

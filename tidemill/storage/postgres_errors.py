@@ -39,9 +39,8 @@ def domain_error(exc: BaseException, timeout: float) -> TidemillError:
         )
     if isinstance(exc, asyncpg.DataError):
         return InputError(f"A value does not fit the database: {_first_line(exc)}.")
-    if isinstance(exc, asyncpg.InterfaceError | OSError | EOFError):
-        return UnavailableError("The connection to the database is lost. Check that it runs, then try again.")
-    return StopError(f"The database client failed: {_first_line(exc)}.")
+    # An InternalClientError is what asyncpg raises on a connection that the server is just ending.
+    return UnavailableError("The connection to the database is lost. Check that it runs, then try again.")
 
 
 def _server_error(exc: asyncpg.PostgresError, state: str) -> TidemillError:

@@ -1,6 +1,6 @@
 """What models, strategies and backtests came to, in Postgres. Every write is an upsert: the same again changes nothing.
 
-Frames hold the columns of the tables below, in any order; `manifest` and `metrics` are JSON texts. Times are Datetime("us", "UTC").
+Frames hold the columns of the tables below, in any order; `manifest` and `metrics` are JSON texts, times Datetime("us", "UTC").
 """
 
 from collections.abc import Sequence
@@ -80,8 +80,8 @@ SELECT model_id, dataset, engine, fold, path, manifest::text AS manifest, metric
 WHERE ($1::text IS NULL OR dataset = $1) AND ($2::text IS NULL OR engine = $2) ORDER BY dataset, engine, fold, model_id
 """
 _READ_TRIALS = """
-SELECT trial_id, experiment, engine, config_hash, data_version, label, universe, returns_ref, metrics::text AS metrics FROM trials
-WHERE ($1::text IS NULL OR universe = $1) ORDER BY counted_at, trial_id
+SELECT trial_id, experiment, engine, config_hash, data_version, label, universe, returns_ref, metrics::text AS metrics
+FROM trials WHERE ($1::text IS NULL OR universe = $1) ORDER BY counted_at, trial_id
 """
 
 

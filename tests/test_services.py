@@ -510,6 +510,17 @@ async def test_no_part_of_the_address_behind_the_host_reaches_an_error_or_a_log(
     assert "hunter2" not in lines.getvalue() + str(caught.value) + repr(service.health())
 
 
+async def test_the_libraries_beneath_do_not_log_addresses_and_headers(
+    server: LoopbackServer, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    service = Service("Quotes", server.url, options=IMPATIENT, clock=clock, headers={"Authorization": "Bearer hunter2"})
+    await service.get("/bot-hunter2/send", NUMBERS)
+    await service.close()
+    assert server.requests[0].headers["authorization"] == "Bearer hunter2"
+    assert "hunter2" not in caplog.text
+
+
 async def test_a_get_repeats_the_same_request(server: LoopbackServer, service: Service) -> None:
     server.misbehave(fault.status(500))
     await service.get("/numbers", NUMBERS, params={"a": "1", "b": "ä&"})

@@ -168,6 +168,7 @@ class Service:
         self._headers = {"User-Agent": "tidemill", "Accept": "application/json", "Accept-Encoding": "gzip", **(headers or {})}
         self._client: httpx.AsyncClient | None = None
         self._breakers: AsyncCircuitBreakerFactory | None = None
+        self._caller: stamina.AsyncRetryingCaller | None = None
         self._circuit = "closed"
         self._resume_at = float("-inf")
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
@@ -221,19 +222,21 @@ class Service:
             await client.aclose()
 
     def _retrying(self) -> "stamina.AsyncRetryingCaller":
-        import stamina
-        import stamina.instrumentation
+        if self._caller is None:
+            import stamina
+            import stamina.instrumentation
 
-        # stamina's own hook logs a warning that names nothing; retries are logged below, with the service's name.
-        stamina.instrumentation.set_on_retry_hooks(())
-        policy = self._options.retry
-        return stamina.AsyncRetryingCaller(
-            attempts=policy.attempts,
-            timeout=None,  # _may_retry holds the bound: it does not count waiting for our own pace
-            wait_initial=policy.wait_first,
-            wait_max=policy.wait_max,
-            wait_jitter=policy.wait_jitter,
-        )
+            # stamina's own hook logs a warning that names nothing; retries are logged below, with the service's name.
+            stamina.instrumentation.set_on_retry_hooks(())
+            policy = self._options.retry
+            self._caller = stamina.AsyncRetryingCaller(
+                attempts=policy.attempts,
+                timeout=None,  # _may_retry holds the bound: it does not count waiting for our own pace
+                wait_initial=policy.wait_first,
+                wait_max=policy.wait_max,
+                wait_jitter=policy.wait_jitter,
+            )
+        return self._caller
 
     def _may_retry(self, call: _Call[T], exc: BaseException) -> bool:
         if isinstance(exc, CircuitOpenError) or not isinstance(exc, RetryError | wire.BrokenAnswerError):
@@ -270,6 +273,7 @@ class Service:
 
             policy = self._options.breaker
             # Only silence opens the circuit: an answer that refuses or does not parse shows that the host is there.
+            # A cancelled call says nothing either way; the library then counts it as an answer.
             other = (BaseException, lambda exc: not isinstance(exc, UnavailableError))
             self._breakers = AsyncCircuitBreakerFactory(policy.failures, policy.open_for, exclude=[other])
             self._breakers.add_listener(self._circuit_event)
@@ -351,6 +355,7 @@ class Service:
         if self._client is None:
             import httpx
 
+            wire.keep_addresses_out_of_logs()
             timeout, connections = self._options.timeout, self._options.connections
             self._client = httpx.AsyncClient(
                 headers=self._headers,

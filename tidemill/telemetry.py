@@ -48,8 +48,6 @@ def configure(level: str = "warning", *, json: bool | None = None, stream: TextI
     """
     if level.lower() not in LEVELS:
         raise ConfigError(f"{level!r} is not a log level. Set log_level to one of: {', '.join(LEVELS)}.")
-    import logging
-
     import structlog
 
     terminal = (stream or sys.stderr).isatty()
@@ -70,8 +68,6 @@ def configure(level: str = "warning", *, json: bool | None = None, stream: TextI
         logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # httpx logs whole addresses at INFO, and an address may hold a key.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def logger(name: str) -> "FilteringBoundLogger":

@@ -3,6 +3,7 @@
 Nothing here names the path or query of a request: a URL may hold a key.
 """
 
+import logging
 import re
 import zlib
 from collections.abc import Mapping
@@ -165,3 +166,11 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, who: str) -> T:
         raise MalformedError(f"{who} sent an answer that its own API rules out: {str(exc)[:_SHOWN]}.") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BrokenAnswerError(f"{who} sent an answer that is not JSON. Try again later.") from exc
+
+
+def keep_addresses_out_of_logs() -> None:
+    """httpx logs whole addresses at INFO and httpcore headers at DEBUG, keys and all: quiet, unless a person set a level."""
+    for name in ("httpx", "httpcore"):
+        library = logging.getLogger(name)
+        if library.level == logging.NOTSET:
+            library.setLevel(logging.WARNING)

@@ -143,6 +143,19 @@ async def test_a_bar_counts_as_closed_two_seconds_after_its_end(
     assert got["open_time"].max() == datetime(2024, 9, 6, latest, tzinfo=UTC)
 
 
+async def test_a_time_asked_for_after_the_candles_is_taken_back_to_when_they_were_asked_for(
+    case: VenueCase, shared_data: Path
+) -> None:
+    before_end = datetime(2024, 9, 6, 1, 59, 50, tzinfo=UTC)
+    async with VenueServer(shared_data, recorded_bars(shared_data, RECORDED), before_end) as server:
+        server.dated = False
+        source = case.source(server)
+        server.always(lambda answer: server.virtual.advance(30.0) or answer, on=case.path)
+        got = await collect(source, case.symbols[:1], before_end - timedelta(hours=5))
+        await source.close()
+    assert got["open_time"].max() == datetime(2024, 9, 6, 0, tzinfo=UTC)
+
+
 # Bad candles
 
 
@@ -328,8 +341,10 @@ async def test_an_unknown_symbol_is_an_error_with_the_nearest_names(
     "symbol", ["'; DROP TABLE bars; --", "../../etc/passwd", "", "A" * 10_000, "BTC\x00USD", "币安人生USDT"]
 )
 async def test_a_symbol_that_cannot_be_one_is_an_unknown_name(case: VenueCase, source: RestSource, symbol: str) -> None:
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(UnknownNameError) as caught:
         await source.instruments([symbol])
+    assert len(str(caught.value)) < 400
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ["7m", "2d", "45m", "9h"])

@@ -30,6 +30,7 @@ Increment = Annotated[float, msgspec.Meta(ge=0.0, lt=1e12)]
 # A venue may still book trades of the last instant when the bar's time is over.
 SETTLE = timedelta(seconds=2)
 _QUEUED_FRAMES = 4
+_SHOWN = 40
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -161,6 +162,7 @@ class RestSource(ABC):
     def _find(self, symbol: str) -> Listing:
         listing = self._known.get(symbol)
         if listing is None:
+            symbol = symbol if len(symbol) <= _SHOWN else symbol[:_SHOWN] + "…"
             near = difflib.get_close_matches(symbol.upper(), self._known, n=5, cutoff=0.5)
             hint = f"{self.title} lists {len(self._known)} symbols." if near else f"{self.title} lists nothing like it."
             raise UnknownNameError(f"symbol on {self.title}", symbol, near, hint)

@@ -1,8 +1,8 @@
 """Makes `.venv`: whole or not at all, once for the same inputs, one set-up at a time. Standard library only.
 
-`python3.11 scripts/setup.py run|test`: `test` adds the development dependencies. The environment is built in `.venv.partial` and
-renamed when whole; a stamp in it names the inputs. An environment without the right stamp is broken, interrupted or out of date, and
-is made anew while the old one stays in use until then.
+`python3.11 scripts/setup.py run|test`: `test` adds the development dependencies. The environment is built in `.venv.partial`
+and renamed when whole; a stamp in it names the inputs. An environment without the right stamp is broken, interrupted or out of
+date, and is made anew while the old one stays in use until then.
 """
 
 import fcntl
@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,6 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 FINAL, PARTIAL = PROJECT / ".venv", PROJECT / ".venv.partial"
 PLATFORM = {"linux": "linux-py311", "darwin": "macos-py311"}
-PLAIN_TORCH = "Set TIDEMILL_TORCH_INDEX to PyTorch's CPU index if the download is too large."
 
 
 class SetupError(Exception):
@@ -35,6 +33,8 @@ def constraints() -> Path | None:
 
 def stamp(kind: str) -> str:
     """What the environment was made from: versions, dependencies, this script, the interpreter and the place."""
+    import tomllib  # not in an older Python, which check_python tells apart from this
+
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     frozen = constraints()
     inputs = {
@@ -53,10 +53,14 @@ def is_made(kind: str) -> bool:
     return mark.is_file() and mark.read_text(encoding="utf-8") == stamp(kind) and os.access(FINAL / "bin" / "python", os.X_OK)
 
 
-def check_system() -> None:
-    """Raise SetupError for what pip cannot bring."""
+def check_python() -> None:
+    """Raise SetupError for another Python than ours."""
     if sys.version_info[:2] != (3, 11):
         raise SetupError(f"Tidemill needs Python 3.11 and this is {sys.version.split()[0]}. Install it, or name it in PYTHON.")
+
+
+def check_system() -> None:
+    """Raise SetupError for what pip cannot bring."""
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
@@ -166,9 +170,10 @@ def warm() -> None:
 
 
 def main(kind: str) -> int:
-    if is_made(kind):
-        return 0
     try:
+        check_python()
+        if is_made(kind):
+            return 0
         check_system()
         with alone():
             if is_made(kind):

@@ -1,0 +1,91 @@
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg2
+import pytest
+import sqlalchemy
+from dagster import DagsterInstance, DagsterRun
+
+from orchestration.storage import Pool, PooledPostgresStorage, dagster_dsn
+from tidemill.config import Secret
+from tidemill.domain.errors import ConfigError
+
+
+def ask(dsn: Secret, query: str) -> list[tuple[object, ...]]:
+    connection = psycopg2.connect(dsn.reveal())
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetchall()
+    finally:
+        connection.close()
+
+
+def test_the_address_selects_the_schema_and_keeps_what_it_said_before() -> None:
+    made = dagster_dsn(Secret("postgres://u:p%40ss@h:5/d?options=-cjit%3Doff&sslmode=require")).reveal()
+    assert urlsplit(made).scheme == "postgresql"
+    assert parse_qs(urlsplit(made).query) == {"options": ["-cjit=off -csearch_path=dagster"], "sslmode": ["require"]}
+    assert "p%40ss" in made
+
+
+def test_what_is_not_an_address_is_refused_without_showing_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        dagster_dsn(Secret("hunter2"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_tables_are_made_once_by_processes_that_start_together_and_only_in_their_schema(fresh_dsn: Secret) -> None:
+    url = dagster_dsn(fresh_dsn).reveal()
+    with ThreadPoolExecutor(4) as threads:
+        storages = list(threads.map(lambda _: PooledPostgresStorage(url), range(4)))
+    assert {storage.run_storage.get_runs_count() for storage in storages} == {0}
+    for storage in storages:
+        storage.run_storage.dispose()
+    schemas = ask(
+        fresh_dsn, "SELECT DISTINCT schemaname FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+    )
+    assert schemas == [("dagster",)]
+
+
+OTHERS = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+
+
+def test_a_cut_connection_is_replaced_before_it_is_used(own_dsn: Secret, opened: DagsterInstance) -> None:
+    opened.add_run(DagsterRun(job_name="j"))
+    assert ask(own_dsn, f"SELECT pg_terminate_backend(pid) {OTHERS}"), "the pool held no connection"
+    assert opened.get_runs_count() == 1
+
+
+def test_a_closed_instance_holds_no_connection(own_dsn: Secret, opened: DagsterInstance) -> None:
+    opened.get_runs_count()
+    opened.dispose()
+    deadline = time.monotonic() + 20  # the server notices a closed connection a moment later
+    while ask(own_dsn, f"SELECT count(*) {OTHERS}") != [(0,)]:
+        assert time.monotonic() < deadline
+
+
+def test_the_three_storages_share_one_pool_also_in_the_web_server(opened: DagsterInstance) -> None:
+    opened.optimize_for_webserver(statement_timeout=1234, pool_recycle=1, max_overflow=1)
+    engines = {storage._engine for storage in (opened.run_storage, opened.event_log_storage, opened.schedule_storage)}
+    assert len(engines) == 1
+    with engines.pop().connect() as connection:
+        assert connection.execute(sqlalchemy.text("SHOW statement_timeout")).scalar_one() == "1234ms"
+
+
+def test_a_forked_child_opens_its_own_connection(own_dsn: Secret) -> None:
+    pool = Pool(dagster_dsn(own_dsn).reveal())
+    query = sqlalchemy.text("SELECT pg_backend_pid()")
+    with pool.engine.connect() as connection:
+        parent = connection.execute(query).scalar_one()
+    child = os.fork()
+    if child == 0:
+        with pool.engine.connect() as connection:
+            os._exit(0 if connection.execute(query).scalar_one() != parent else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with pool.engine.connect() as connection:
+        assert connection.execute(query).scalar_one() == parent
+    pool.close()

@@ -2,10 +2,10 @@
 rate 0).
 
 Input of every function: simple returns of equal periods, as fractions (0.01 is one percent), in time order; anything
-that numpy reads as one row of float64. NaN and infinite returns are left out before anything else, as if those
-periods did not exist. What is not defined (no returns, one return where a spread is needed, no loss where one divides
-by losses, returns that never change where one divides by their spread) is NaN, never an exception or a warning. An
-account that lost everything stays at zero.
+that numpy reads as one row of float64. NaN, infinite and absurd returns (beyond 1e12) are left out before anything
+else, as if those periods did not exist. What is not defined (no returns, one return where a spread is needed, no loss
+where one divides by losses, returns that never change where one divides by their spread) is NaN, never an exception
+or a warning. An account that lost everything stays at zero.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 NAN = float("nan")
 _DEGENERATE = 1e-9  # of the mean: a smaller spread is rounding (NUMBERS, Features)
+_LARGEST = 1e12  # a larger return is a broken number
 _TRADING_DAYS = 252.0
 _TRADING_SECONDS = 6.5 * 3_600.0
 
@@ -43,20 +44,20 @@ def periods_per_year(interval: Interval, calendar: Calendar) -> float:
 
 
 def usable(returns: ArrayLike) -> Floats:
-    """The finite returns in order. InputError if it is not one row of numbers."""
+    """The returns that are numbers, in order. InputError if it is not one row of numbers."""
     try:
         values = np.asarray(returns, dtype=np.float64)
     except (TypeError, ValueError) as exc:
         raise InputError("Returns must be numbers, such as 0.01 for one percent.") from exc
     if values.ndim != 1:
         raise InputError(f"Returns must be one row of numbers, not an array of shape {values.shape}.")
-    return values[np.isfinite(values)]
+    return values[np.abs(values) <= _LARGEST]  # NaN compares false
 
 
 def growth(returns: ArrayLike) -> Floats:
     """Value of 1 after each period, length of the usable returns; from the first loss of everything on it is 0."""
     factors = np.maximum(1.0 + usable(returns), 0.0)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return np.multiply.accumulate(factors)
 
 

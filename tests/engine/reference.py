@@ -1,0 +1,177 @@
+"""A slow simulator in plain Python, written from the rules (NUMBERS, Fills and accounts) and not from the kernel."""
+
+import math
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from tests.engine.panels import Market
+from tidemill.domain.market import Instrument
+
+YEAR = 365.0 * 86_400.0
+
+
+@dataclass
+class Account:
+    cash: float
+    units: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    fees: float = 0.0
+    slippage: float = 0.0
+    borrow: float = 0.0
+    dividends: float = 0.0
+
+    def equity(self) -> float:
+        return self.cash + sum(units * self.last[symbol] for symbol, units in self.units.items() if units)
+
+
+def lots(quantity: float, lot: float) -> float:
+    return quantity if lot == 0 else math.floor(quantity / lot + 1e-9) * lot
+
+
+def on_tick(price: float, tick: float, buy: bool) -> float:
+    if tick == 0:
+        return price
+    return math.ceil(price / tick - 1e-9) * tick if buy else max(math.floor(price / tick + 1e-9), 1) * tick
+
+
+def simulate(market: Market, *, dead_after: int, resize: bool = True, max_gross: float = 1.0) -> tuple[list[float], Account]:
+    """Equity at each close, and the account at the end."""
+    table = {(row["symbol"], row["open_time"]): row for row in market.bars.iter_rows(named=True)}
+    asked = {(row["symbol"], row["open_time"]): row["weight"] for row in market.weights.iter_rows(named=True)}
+    times = sorted({time for _, time in table})
+    account = Account(market.costs.capital)
+    waiting: dict[str, tuple[float, float]] = {}  # symbol → units (signed, covers and sells), cash to spend
+    equities = []
+    for slot, time in enumerate(times):
+        elapsed = (time - times[slot - 1]).total_seconds() if slot else 0.0
+        _borrow(account, market, elapsed)
+        since = times[slot - 1] if slot else None
+        _actions(account, market.actions, waiting, market.instruments, since, time)
+        _fill(account, market, {symbol: table.get((symbol, time)) for symbol in market.symbols}, waiting)
+        for symbol in market.symbols:
+            row = table.get((symbol, time))
+            if row is None and account.units.get(symbol):
+                if slot - account.seen[symbol] >= dead_after or slot == len(times) - 1:
+                    account.cash += account.units.pop(symbol) * account.last[symbol]
+            elif row is not None:
+                account.last[symbol], account.seen[symbol] = row["close"], slot
+        equities.append(account.equity())
+        targets = {symbol: asked.get((symbol, time)) for symbol in market.symbols}
+        waiting = _decide(account, market, targets, equities[-1], resize, max_gross)
+    return equities, account
+
+
+def _borrow(account: Account, market: Market, elapsed: float) -> None:
+    for symbol, units in account.units.items():
+        if units < 0:
+            due = -units * account.last[symbol] * market.instruments[symbol].borrow_bps / 1e4 * elapsed / YEAR
+            account.cash -= due
+            account.borrow += due
+
+
+def _actions(
+    account: Account,
+    corporate: pl.DataFrame,
+    waiting: dict[str, tuple[float, float]],
+    instruments: dict[str, Instrument],
+    since: object,
+    time: object,
+) -> None:
+    due = [
+        row for row in corporate.iter_rows(named=True) if row["ex_time"] <= time and (since is None or row["ex_time"] > since)
+    ]
+    for row in sorted(due, key=lambda row: row["kind"]):  # a dividend is paid on the shares before the split
+        symbol, value = row["symbol"], row["value"]
+        if symbol not in account.last:
+            continue
+        units = account.units.get(symbol, 0.0)
+        if row["kind"] == "dividend":
+            account.cash += units * value
+            account.dividends += units * value
+            account.last[symbol] -= value
+            continue
+        account.last[symbol] /= value
+        units *= value
+        if symbol in waiting:
+            waiting[symbol] = (waiting[symbol][0] * value, waiting[symbol][1])
+        rest = abs(units) - lots(abs(units), instruments[symbol].lot)
+        if instruments[symbol].lot and rest > 1e-9 * abs(units):
+            account.cash += math.copysign(rest, units) * account.last[symbol]
+            units -= math.copysign(rest, units)
+        account.units[symbol] = units
+
+
+def _fill(
+    account: Account, market: Market, rows: dict[str, dict[str, float] | None], waiting: dict[str, tuple[float, float]]
+) -> None:
+    for buying in (False, True):
+        if buying:
+            budget = account.cash
+        for symbol in sorted(waiting):
+            units, amount = waiting[symbol]
+            row = rows[symbol]
+            if row is None or not row["volume"] > 0 or (units >= 0) != buying:
+                continue
+            rules = market.instruments[symbol]
+            slip, fee = market.costs.slippage_bps / 1e4, market.costs.fee_bps / 1e4
+            price = on_tick(row["open"] * (1 + slip if buying else 1 - slip), rules.tick, buying)
+            if buying:
+                each = price * (1 + fee)
+                wanted = units + max(min(amount, budget - units * each), 0.0) / each
+            else:
+                wanted = -units if rules.can_short else min(-units, max(account.units.get(symbol, 0.0), 0.0))
+            quantity = lots(min(wanted, 0.1 * row["volume"]), rules.lot)
+            if quantity <= 0 or quantity * price < rules.min_notional:
+                continue
+            sign = 1 if buying else -1
+            account.cash -= sign * quantity * price + quantity * price * fee
+            account.fees += quantity * price * fee
+            account.slippage += quantity * abs(price - row["open"])
+            held = account.units.get(symbol, 0.0) + sign * quantity
+            account.units[symbol] = 0.0 if abs(held) <= 1e-12 * quantity else held
+            if buying:
+                budget -= quantity * price * (1 + fee)
+
+
+def _decide(
+    account: Account, market: Market, targets: dict[str, float | None], equity: float, resize: bool, max_gross: float
+) -> dict[str, tuple[float, float]]:
+    now = {symbol: account.units.get(symbol, 0.0) * account.last.get(symbol, 0.0) for symbol in market.symbols}
+    wanted = {}
+    for symbol, weight in targets.items():
+        same = weight is not None and ((weight > 0) - (weight < 0)) == ((now[symbol] > 0) - (now[symbol] < 0))
+        if weight is None or symbol not in account.last or (weight == 0 and now[symbol] == 0) or (not resize and same):
+            continue
+        if weight < 0 and not market.instruments[symbol].can_short:
+            weight = 0.0
+        limit = 1.0 * max(equity, 0.0)
+        wanted[symbol] = min(max(weight * max(equity, 0.0), -limit), limit)
+    stays = {symbol: _stays(now[symbol], wanted.get(symbol, now[symbol])) for symbol in market.symbols}
+    added = sum(abs(value - stays[symbol]) for symbol, value in wanted.items())
+    room = max_gross * equity - sum(abs(value) for value in stays.values())
+    scale = 1.0 if added <= max(room + 1e-9 * equity, 0.0) else max(room, 0.0) / added
+    orders = {}
+    for symbol, value in wanted.items():
+        target = stays[symbol] + (value - stays[symbol]) * scale if scale < 1 else value
+        order = _order(target, account.units.get(symbol, 0.0), now[symbol], account.last[symbol], equity)
+        if order != (0.0, 0.0):
+            orders[symbol] = order
+    return orders
+
+
+def _stays(now: float, target: float) -> float:
+    return 0.0 if now * target <= 0 else min(now, target, key=abs)
+
+
+def _order(target: float, units: float, now: float, price: float, equity: float) -> tuple[float, float]:
+    if target == 0:
+        return -units, 0.0
+    if abs(target - now) <= 1e-9 * abs(equity):
+        return 0.0, 0.0
+    if target < now:
+        return (target - now) / price, 0.0
+    if units < 0:
+        return min((target - now) / price, -units), max(target, 0.0)
+    return 0.0, target - now

@@ -52,9 +52,9 @@ def import_(path: Path, interval: Interval, venue: str | None, calendar: str, as
     from tidemill.market.files import FileSource
     from tidemill.research.ingest import import_bars
 
-    source = FileSource(existing(path, "file"), venue=venue)
+    chosen = None if calendar == "auto" else Calendar(calendar)
+    source = FileSource(existing(path, "file"), venue=venue, calendar=chosen)
     with workspace() as opened:
-        chosen = None if calendar == "auto" else Calendar(calendar)
         _report(import_bars(opened, source, interval=interval, calendar=chosen), as_json)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -26,17 +26,26 @@ STOCK_BORROW_BPS = 50.0
 class FileSource:
     """A `BarSource` over a file or folder.
 
-    Files whose bars lie on another grid than the interval asked for are left out; `notes` says which. Raises InputError for
+    venue: name to keep the bars under. only: of the files that are there, those to read. calendar: when it is known; else it is
+    inferred. Files whose bars lie on another grid than the interval asked for are left out; `notes` says which. Raises InputError for
     a path without tables, and for an interval that none of the files has, naming those that they have.
     """
 
-    def __init__(self, path: Path | str, settings: Settings | None = None, *, venue: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        settings: Settings | None = None,
+        *,
+        venue: str | None = None,
+        only: Collection[Path] = (),
+        calendar: Calendar | None = None,
+    ) -> None:
         del settings  # every source is made the same way; files need none
         self._path = Path(path).expanduser()
-        self._files = _tables_at(self._path)
+        self._files = [file for file in _tables_at(self._path) if not only or file in only]
         self._venue = slug(venue or (self._path.resolve().name if self._path.is_dir() else stem(self._path)))
         self._grids: dict[Path, Interval | None] = {}
-        self._inferred: Calendar | None = None
+        self._inferred = calendar
         self._symbols: tuple[str, ...] | None = None
         self.notes: list[str] = []
 
@@ -44,6 +53,14 @@ class FileSource:
     def venue(self) -> str:
         """Slug of the folder's or file's name, or of the name given."""
         return self._venue
+
+    def files(self, interval: Interval) -> list[Path]:
+        """The files that hold bars of `interval`, or too few to tell."""
+        return self._chosen(interval)
+
+    def adjusts(self) -> bool:
+        """Whether any file has an adjusted close, from which corporate actions are derived."""
+        return any("adjusted_close" in match_columns(table_columns(file), file) for file in self._files)
 
     @property
     def origin(self) -> str:

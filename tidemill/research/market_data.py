@@ -12,13 +12,15 @@ import polars as pl
 from tidemill.config import Settings
 from tidemill.domain.experiment import DatasetSpec
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Instrument
+from tidemill.domain.market import Calendar, Instrument
 from tidemill.domain.ports import BarSource, SpannedSource
 from tidemill.domain.provenance import fingerprint, library_version, source_version
+from tidemill.market.files import FileSource
 from tidemill.market.sources import open_source
 from tidemill.research.ingest import BARS, FLAGS, import_bars
 from tidemill.research.study import StepReport, Study, moment
 from tidemill.research.workspace import Workspace
+from tidemill.storage.lake import Manifest
 
 IMPORTS = "imports"
 
@@ -27,17 +29,43 @@ def source_of(spec: DatasetSpec, settings: Settings) -> BarSource:
     return open_source(spec.source, settings)
 
 
+def _code() -> str:
+    return source_version("tidemill.research.ingest", "tidemill.market.files", "tidemill.market.sample")
+
+
+def _file_states(spec: DatasetSpec) -> dict[str, str]:
+    """File → size and time of change, of everything that a `file:` source would look at."""
+    path = Path(spec.source.removeprefix("file:")).expanduser()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {str(file): f"{(stat := file.stat()).st_size}-{stat.st_mtime_ns}" for file in files if file.is_file()}
+
+
 def _content(spec: DatasetSpec) -> str | None:
     """A cheap fingerprint of what the source holds now; None for a venue, which has to be asked."""
-    code = source_version("tidemill.research.ingest", "tidemill.market.files", "tidemill.market.sample")
     if spec.source == "sample":
-        return fingerprint(code, spec, library_version("bokeh_sampledata"))
+        return fingerprint(_code(), spec, library_version("bokeh_sampledata"))
     if spec.source.startswith("file:"):
-        path = Path(spec.source.removeprefix("file:")).expanduser()
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files if file.is_file()]
-        return fingerprint(code, spec, stats)
+        return fingerprint(_code(), spec, _file_states(spec))
     return None
+
+
+def _changed_source(study: Study, before: Manifest | None) -> tuple[BarSource | None, Calendar | None]:
+    """The source, limited to the files that changed since the last import, and the calendar that was inferred then.
+
+    None when no file with this interval changed.
+    A new file then costs what it holds, however long the history beside it. Everything is read again when the code of the import
+    changed, and when a file has an adjusted close: corporate actions show only in the whole series.
+    """
+    spec, settings = study.experiment.dataset, study.workspace.settings
+    source = source_of(spec, settings)
+    known = before.metadata if before is not None else {}
+    if not isinstance(source, FileSource) or known.get("code") != _code() or source.adjusts():
+        return source, None
+    states, then = _file_states(spec), known.get("files", {})
+    changed = [file for file in source.files(study.dataset.interval) if then.get(str(file)) != states.get(str(file))]
+    path = Path(spec.source.removeprefix("file:")).expanduser()
+    calendar = Calendar(known["calendar"])
+    return FileSource(path, settings, only=changed, calendar=calendar) if changed else None, calendar
 
 
 def sync_bars(study: Study) -> StepReport:
@@ -49,22 +77,30 @@ def sync_bars(study: Study) -> StepReport:
     unchanged = content is not None and before is not None and before.fingerprint == content and lake.manifests(BARS, key)
     facts: dict[str, Any] = dict(before.metadata) if before is not None else {}
     if not unchanged:
-        source = source_of(spec, study.workspace.settings)
-        report = import_bars(
-            study.workspace,
-            source,
-            interval=study.dataset.interval,
-            symbols=spec.symbols,
-            start=_resume_from(study, content),
-            end=study.end,
-        )
-        facts = _facts(msgspec.to_builtins(report))
+        source, calendar = _changed_source(study, before)
+        if source is not None:
+            facts = _import(study, source, calendar, _resume_from(study, content))
+        if spec.source.startswith("file:"):
+            facts["files"] = _file_states(spec)
         if content is not None:
             empty = pl.DataFrame(
                 {"symbol": [], "open_time": []}, schema={"symbol": pl.String, "open_time": pl.Datetime("us", "UTC")}
             )
             lake.write(IMPORTS, key, partition, empty, fingerprint=content, metadata=facts)
     return _bars_report(study, worked=not unchanged and bool(facts.get("inserted") or facts.get("restated")), facts=facts)
+
+
+def _import(study: Study, source: BarSource, calendar: Calendar | None, start: datetime | None) -> dict[str, Any]:
+    report = import_bars(
+        study.workspace,
+        source,
+        interval=study.dataset.interval,
+        symbols=study.experiment.dataset.symbols,
+        start=start,
+        end=study.end,
+        calendar=calendar,
+    )
+    return _facts(msgspec.to_builtins(report)) | {"code": _code()}
 
 
 def _import_name(spec: DatasetSpec) -> str:
@@ -119,6 +155,7 @@ def _first(study: Study) -> datetime:
 
 def _bars_report(study: Study, *, worked: bool, facts: dict[str, Any]) -> StepReport:
     manifests = [manifest for manifest in study.lake.manifests(BARS, study.dataset.bars_key).values() if manifest.rows]
+    facts = {name: value for name, value in facts.items() if name not in ("code", "files")}
     notes = tuple(facts.pop("notes", ()))
     return StepReport(
         worked=worked,

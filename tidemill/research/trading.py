@@ -46,7 +46,9 @@ def make_signals(study: Study) -> StepReport:
         if held is None or held.fingerprint != print_:
             chosen = study.experiment.strategy
             # A strategy over bars asks for nothing of the predictions; every book then trades alike.
-            given = predictions_of(study, book) if strategy(chosen.name).needs == "predictions" else _tested(study, study.adjusted)
+            given = (
+                predictions_of(study, book) if strategy(chosen.name).needs == "predictions" else _tested(study, study.adjusted)
+            )
             weights = target_weights(chosen.name, given, chosen.params, instruments)
             frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
             held = study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_)

@@ -54,16 +54,23 @@ def _bucket(interval: Interval) -> pl.Expr:
 
 
 def _aggregated(frame: pl.DataFrame) -> pl.DataFrame:
-    traded = frame.filter(pl.col("volume") != 0)
-    silent = frame.join(traded.select(_KEY).unique(), on=_KEY, how="anti")
-    parts = pl.concat([traded, silent]) if silent.height else traded
-    prices = parts.group_by(_KEY, maintain_order=True).agg(
-        pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last()
-    )
+    """One row a bucket; `frame` is sorted, so that first and last are those in time."""
     totals = frame.group_by(_KEY, maintain_order=True).agg(
+        pl.col("open").first(),
+        pl.col("high").max(),
+        pl.col("low").min(),
+        pl.col("close").last(),
         pl.col("volume").sum(),
         pl.when(pl.col("quote_volume").null_count() == 0).then(pl.col("quote_volume").sum()).alias("quote_volume"),
         pl.col("known_at").max(),
         pl.col("open_time").min().alias("first_open"),
     )
-    return prices.join(totals, on=_KEY)
+    # Few buckets hold a silent bar beside traded ones; only their prices are made again, without it.
+    mixed = frame.filter(pl.col("volume") == 0).select(_KEY).unique()
+    if not mixed.height:
+        return totals
+    traded = frame.join(mixed, on=_KEY, how="semi", maintain_order="left").filter(pl.col("volume") != 0)
+    prices = traded.group_by(_KEY, maintain_order=True).agg(
+        pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last()
+    )
+    return totals.update(prices, on=_KEY, how="left")

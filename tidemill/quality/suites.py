@@ -77,10 +77,13 @@ def docs_index(docs_folder: Path, name: SuiteName) -> Path:
 
 def view(name: SuiteName, frame: "pl.DataFrame") -> "pd.DataFrame":
     """The table that the expectations of a suite look at, in pandas: for features one row a feature, else one row a row."""
+    import polars as pl
+
     from tidemill.quality.views import bars_view, features_view, predictions_view
 
     made = {"bars": bars_view, "features": features_view, "predictions": predictions_view}[name](frame)
-    return made.to_pandas()
+    # pandas 3 is slow and loud about zoned columns; all times are UTC.
+    return made.with_columns(pl.col(pl.Datetime).dt.replace_time_zone(None)).to_pandas()
 
 
 def _suite(name: SuiteName) -> tuple[Expected, ...]:

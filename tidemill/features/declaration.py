@@ -45,7 +45,7 @@ class _Registry:
         self.features: dict[str, Feature] = {}
         self.families: dict[str, Family] = {}
         self.sets: dict[str, tuple[str, ...]] = {}
-        self.own: set[str] = set()
+        self.recorder: list[str] = []
         self.loaded = False
 
 
@@ -57,7 +57,6 @@ def _shipped() -> _Registry:
         _registry.loaded = True
         for module in _SHIPPED:
             import_module(module)
-        _registry.own = set(_registry.features)
     return _registry
 
 
@@ -70,6 +69,7 @@ def feature(name: str, expression: Operand, *, unit: str = "", about: str = "") 
     if known is not None and known.expression != made.expression:
         raise InputError(f"The feature {name!r} exists already, as {known.expression}. Choose another name.")
     _registry.features[name] = made
+    _registry.recorder.append(name)
     return made
 
 
@@ -110,23 +110,20 @@ def find(name: str) -> Feature:
 
 
 @contextmanager
-def all_or_nothing() -> Iterator[set[str]]:
-    """Undo the declarations of a block that raises; on success the yielded set holds the names that it declared."""
+def declaring(instead_of: Iterable[str] = ()) -> Iterator[list[str]]:
+    """Collect the names that a block declares, after forgetting those that it is `instead_of`; undo all of it if the block raises."""
     registry = _shipped()
-    before, names = dict(registry.features), set[str]()
+    before, recorder = dict(registry.features), registry.recorder
+    for name in instead_of:
+        registry.features.pop(name, None)
+    registry.recorder = []
     try:
-        yield names
+        yield registry.recorder
     except BaseException:
         registry.features = before
         raise
-    names.update(name for name, made in registry.features.items() if before.get(name) is not made)
-
-
-def forget(names: Iterable[str]) -> None:
-    """Remove features that a user's module declared."""
-    for name in names:
-        if name not in _registry.own:
-            _registry.features.pop(name, None)
+    finally:
+        registry.recorder = recorder
 
 
 def _split(name: str) -> tuple[str, tuple[str, ...]]:

@@ -4,6 +4,7 @@ import numpy as np
 
 from tidemill.features.arrays import Flags, Floats, Integers
 from tidemill.features.kernel_cache import entry, kernel
+from tidemill.features.kernels.borrow import borrowed
 from tidemill.features.kernels.elementwise import elementwise, finite
 from tidemill.features.kernels.order import SORT_LANES, extremes, places, quantiles, ranks
 from tidemill.features.kernels.recursive import adaptive, age, cumulative, sar, smooth
@@ -177,6 +178,7 @@ def scan(code: Integers, numbers: Floats, at: Integers, depth: Integers, size: i
         memory[at[constants[j]] : at[constants[j]] + BLOCK] = values[j]
     scratch, ordered = np.empty(SCRATCH), np.empty(deepest * SORT_LANES)
     present, mirror = np.ones(BLOCK, dtype=np.bool_), np.zeros(len(at), dtype=np.int64)
+    table, figures, area = borrowed(code), borrowed(numbers), borrowed(memory)
     for symbol in range(first, last):
         recall(memory, at, depth, history[symbol])
         for begin in range(bounds[symbol], bounds[symbol + 1], BLOCK):
@@ -187,7 +189,8 @@ def scan(code: Integers, numbers: Floats, at: Integers, depth: Integers, size: i
             take(memory, at, raw[3], closes, begin, lanes)
             take(memory, at, raw[4], volumes, begin, lanes)
             take(memory, at, raw[5], vwaps, begin, lanes)
-            run_block(code, numbers, memory, at, 1, lanes, mirror, state[symbol], 1, 0, present, False, scratch, ordered)
+            run_block(table, figures, area, at, 1, lanes, mirror, borrowed(state[symbol]), 1, 0, borrowed(present), False,
+                      borrowed(scratch), borrowed(ordered))  # fmt: skip
             give(memory, at, outputs, result, begin, lanes)
             advance(memory, at, depth, lanes)
         remember(memory, at, depth, history[symbol])
@@ -242,6 +245,7 @@ def step(code: Integers, numbers: Floats, offsets: Integers, depth: Integers, mi
     symbols = len(present)
     at, shifted = np.empty(len(offsets), dtype=np.int64), np.empty(len(offsets), dtype=np.int64)
     place_rings(memory, offsets, depth, position, present, at)
+    table, figures, area = borrowed(code), borrowed(numbers), borrowed(memory)
     for begin in range(0, symbols, BLOCK):
         here = np.flatnonzero(present[begin : begin + BLOCK])
         if len(here) == 0:
@@ -254,7 +258,8 @@ def step(code: Integers, numbers: Floats, offsets: Integers, depth: Integers, mi
             take(memory, shifted, raw[j], row[j], start, lanes)
             if raw[j] >= 0:
                 settle(raw[j], memory, shifted, lanes, mirror, now, partial)
-        run_block(code, numbers, memory, shifted, symbols, lanes, mirror, state[start:], symbols, 1, now, partial, scratch, ordered)
+        run_block(table, figures, area, shifted, symbols, lanes, mirror, borrowed(state[start:]), symbols, 1, borrowed(now), partial,
+                  borrowed(scratch), borrowed(ordered))  # fmt: skip
         give(memory, shifted, outputs, result, start, lanes)
     for j in range(len(outputs)):
         for i in range(symbols):

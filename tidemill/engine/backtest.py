@@ -105,12 +105,14 @@ def backtest_panel(inputs: Inputs, costs: CostSpec, options: Options) -> Backtes
     if options.dead_after < 1:
         raise InputError("`dead_after` must be at least 1 slot.")
     rules = MatchingRules(costs.fee_bps / 1e4, costs.slippage_bps / 1e4, options.participation, options.reserve)
+    venue = venue_row(inputs.panel.axes.symbols, inputs.instruments)
     terms = Terms(
-        venue=venue_row(inputs.panel.axes.symbols, inputs.instruments),
+        venue=venue,
         rules=checked_rules(rules),
         limits=checked_limits(options.limits),
         policy=checked_policy(options.drawdown_policy or DrawdownPolicy()),
         guarded=options.drawdown_policy is not None,
+        borrows=bool((venue.borrow_rate > 0.0).any()),
         resize=options.resize,
         dead_after=options.dead_after,
     )
@@ -155,7 +157,8 @@ def _run(
 def _scanned(market: Market, actions: Actions, terms: Terms, account: Account, book: Floats, outputs: Outputs) -> Log:
     """Scan to the end; the log grows whenever the scan stops for want of room."""
     slots, symbols = market.open.shape
-    log, slot = new_log(2_048 + 4 * (symbols + len(actions.slot))), 0
+    # Pages that are never written cost nothing, so there is room for many changes from the start.
+    log, slot = new_log(32_768 + 4 * (symbols + len(actions.slot))), 0
     state, fills, wanted = DrawdownState(float(account.totals[CASH])), fill_buffer(symbols), np.zeros(symbols)
     while True:
         slot, state = scan(slot, market, actions, terms, account, book, state, fills, wanted, outputs, log)

@@ -39,8 +39,8 @@ _DUST = 1e-9  # of equity: a smaller change is rounding, not an order
 
 
 class Account(NamedTuple):
-    """State of an account over a row of symbols. position: units. mark: last close. seen: slot of the last bar, −1
-    for none.
+    """State of an account over a row of symbols. position: units. mark: last close, 0 for none. seen: slot of the last
+    bar, −1 for none.
 
     order_quantity, order_amount, orders: what waits for the next open (see `matching.kernel`), `orders[:waiting[0]]`
     in symbol order.
@@ -81,6 +81,7 @@ class Terms(NamedTuple):
     limits: Limits
     policy: DrawdownPolicy
     guarded: bool  # the drawdown policy is switched on
+    borrows: bool  # some instrument charges for shorts
     resize: bool
     dead_after: int
 
@@ -93,7 +94,7 @@ def new_account(symbols: int, capital: float) -> Account:
     return Account(
         totals=totals,
         position=position,
-        mark=np.full(symbols, np.nan),
+        mark=np.zeros(symbols),
         seen=np.full(symbols, -1, np.int64),
         order_quantity=order_quantity,
         order_amount=order_amount,
@@ -174,7 +175,7 @@ def mark_row(account: Account, row: Row, slot: int) -> tuple[float, float, float
             account.mark[j] = close
             account.seen[j] = slot
         held = account.position[j]
-        value = held * account.mark[j] if held != 0.0 else 0.0
+        value = held * account.mark[j]
         net += value
         gross += abs(value)
     return account.totals[CASH] + net, gross, net

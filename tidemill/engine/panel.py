@@ -81,8 +81,10 @@ def _codes(column: pl.Series, symbols: tuple[str, ...] | None) -> tuple[Indices,
 def _slots(times: Indices, interval: Interval) -> tuple[Indices, Indices]:
     """Distinct times in order, and the index of each row among them. A grid makes it linear; times off the grid are sorted."""
     first, last = int(times.min()), int(times.max())
-    offset, rest = np.divmod(times - first, interval.microseconds)
-    if (last - first) // interval.microseconds > _MOST_GRID_CELLS or rest.any():
+    past = times - first
+    # Integer division costs ten times as much; the product is exact up to 285 years and is checked below.
+    offset = np.rint(past * (1.0 / interval.microseconds)).astype(np.int64)
+    if (last - first) // interval.microseconds > _MOST_GRID_CELLS or (offset * interval.microseconds != past).any():
         distinct, rows = np.unique(times, return_inverse=True)
         return distinct, rows.astype(np.int64)
     used = np.zeros((last - first) // interval.microseconds + 1, dtype=np.bool_)

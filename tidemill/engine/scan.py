@@ -226,7 +226,8 @@ def scan(
             market.contiguous[slot],
         )
         before = totals[FEES] + totals[SLIPPAGE] + totals[BORROW]
-        charge_borrow(account, terms.venue, row.elapsed)
+        if terms.borrows:
+            charge_borrow(account, terms.venue, row.elapsed)
         at = _apply_actions(account, book, log, slot, at, row, actions, terms.venue.lot)
         made = fill_orders(account, row, terms, fills)
         _log_fills(account, book, log, slot, fills, made)

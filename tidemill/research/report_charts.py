@@ -58,7 +58,7 @@ def _time_axis(axes: Axes) -> None:
     from matplotlib import dates
 
     untyped: Any = dates  # matplotlib leaves these two without annotations
-    locator = untyped.AutoDateLocator(minticks=3, maxticks=6)
+    locator = untyped.AutoDateLocator(minticks=2, maxticks=7)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator))
     axes.xaxis.get_offset_text().set_color(_INK)

@@ -1,0 +1,221 @@
+"""The report as a reader meets it: the HTML is parsed, and its words are held against the numbers."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from tidemill.metrics.returns import performance_metrics
+from tidemill.research.report import ReportInputs, render_report
+from tidemill.research.report_words import biases, number, percent, verdict
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+START = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and keeps texts and attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def curve(returns: np.ndarray) -> pl.DataFrame:
+    times = pl.Series([START + timedelta(days=at) for at in range(len(returns))]).cast(pl.Datetime("us", "UTC"))
+    return pl.DataFrame({"time": times, "equity": 1e6 * np.cumprod(1 + returns)})
+
+
+def inputs(daily: float = -0.0004, **given: Any) -> ReportInputs:
+    random = np.random.default_rng(5)
+    ours, theirs = random.normal(daily, 0.001, 900), random.normal(0.001, 0.01, 900)
+    equity = curve(ours)
+    skill = {"ic": 0.004, "rank_ic": 0.005, "t_stat": 0.7, "icir": 0.02, "hit_rate": 0.51, "turnover": 0.4}
+    account = {"sharpe_gross": 0.1, "sharpe": -0.6, "annual_return": -0.1, "max_drawdown": -0.3}
+    engine = {**skill, **account, "fees": 100_000.0, "slippage": 90_000.0, "borrow": 0.0}
+    months = [f"{2020 + at // 12}-{at % 12 + 1:02d}" for at in range(30)]
+    values = {
+        "title": "sample",
+        "dataset": "five stocks, daily",
+        "interval": "1d",
+        "horizon": 5,
+        "strategy": "quantile",
+        "book": "ensemble",
+        "benchmark": "equal weight",
+        "symbols": 5,
+        "equity": equity,
+        "metrics": performance_metrics(ours),
+        "benchmark_equity": curve(theirs),
+        "benchmark_metrics": performance_metrics(theirs),
+        "facts": {"capital": 1e6, "final_equity": equity["equity"][-1], "fees": 400_000.0, "slippage": 90_000.0, "borrow": 0.0},
+        "engines": pl.DataFrame([{"book": name, **engine} for name in ("ensemble", "ridge")]),
+        "ic_by_month": pl.DataFrame({"month": months, "ic": random.normal(0, 0.1, 30), "rank_ic": random.normal(0, 0.1, 30)}),
+        "quantile_returns": pl.DataFrame({"quantile": [1, 2, 3, 4, 5], "mean_return": [-0.01, 0.0, 0.001, 0.002, 0.01]}),
+        "folds": pl.DataFrame({"fold": [1, 2], "train_start": [START, START], "test_end": [START, START + timedelta(days=90)]}),
+        "embargo": 60,
+        "data": {"Bars": 16_925, "Gaps": "none"},
+        "survivorship": True,
+        "biases": ("The five were chosen by hand.",),
+        "notes": ("3 orders were cancelled.",),
+        "provenance": {"Experiment": "9f8c0a1d", "Seed": 7},
+    }
+    return ReportInputs(**(values | given))
+
+
+def test_a_strategy_that_loses_after_costs_is_said_to_lose_in_the_first_sentence() -> None:
+    losing = inputs()
+    sentences = verdict(losing)
+    assert re.match(r"After all costs the ensemble portfolio lost \d+\.\d\s%", sentences[0])
+    assert any("without them it would have made money, with them it loses" in text for text in sentences)
+    assert any("less than the benchmark" in text for text in sentences)
+    assert any("cannot be told from zero" in text for text in sentences)
+    page = Page(render_report(losing))
+    assert sentences[0] in re.sub(r"\s+", " ", page.text).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def test_a_strategy_that_gains_is_said_to_gain_and_is_held_against_the_benchmark() -> None:
+    sentences = verdict(inputs(daily=0.01))
+    assert " made " in sentences[0]
+    assert sentences[1].startswith("That is more than the benchmark")
+
+
+def test_predictions_that_point_the_wrong_way_are_called_so() -> None:
+    wrong = pl.DataFrame([{"book": "ensemble", "rank_ic": -0.05, "t_stat": -4.0}])
+    assert any("the wrong way round" in text for text in verdict(inputs(engines=wrong)))
+
+
+def test_the_page_is_whole_offline_small_and_has_what_a_reader_needs() -> None:
+    html = render_report(inputs())
+    page = Page(html)
+    assert page.open == []
+    assert len(html) < 2_000_000
+    for name, attributes in page.tags:
+        assert name not in {"script", "link", "iframe", "img"}
+        for attribute in ("src", "href", "xlink:href"):
+            assert (attributes.get(attribute) or "#").startswith("#")
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    assert [attributes["role"] for name, attributes in page.tags if name == "svg"] == ["img"] * 4
+    assert all(attributes.get("scope") for name, attributes in page.tags if name == "th")
+    for words in ("Drawdown", "Rank IC by month", "Return by quantile", "Sharpe before costs", "490,000", "16,925", "9f8c0a1d",
+                  "60 bars of embargo", "2020-03-31", "3 orders were cancelled.", "The five were chosen by hand."):  # fmt: skip
+        assert words in page.text, words
+
+
+def test_it_has_colours_for_light_and_dark_and_no_fixed_ink_in_its_pictures() -> None:
+    html = render_report(inputs())
+    assert "prefers-color-scheme: dark" in html
+    assert "currentColor" in html
+    assert "#010203" not in html
+
+
+def test_the_same_inputs_give_the_same_page() -> None:
+    assert render_report(inputs()) == render_report(inputs())
+
+
+def test_names_from_outside_are_escaped_everywhere() -> None:
+    evil = "<script>alert(1)</script>"
+    frame = inputs().engines.with_columns(pl.lit(evil).alias("book"))
+    html = render_report(
+        inputs(
+            title=evil,
+            book=evil,
+            benchmark=evil,
+            engines=frame,
+            notes=(evil,),
+            biases=(evil,),
+            provenance={evil: evil},
+            data={evil: evil},
+        )
+    )
+    assert "<script" not in html
+    assert Page(html).text.count("alert(1)") >= 8
+
+
+def test_what_is_missing_leaves_its_section_out_and_nothing_breaks() -> None:
+    bare = inputs(
+        ic_by_month=None,
+        quantile_returns=None,
+        folds=None,
+        benchmark_equity=None,
+        benchmark_metrics={},
+        facts={},
+        data={},
+        provenance={},
+        engines=pl.DataFrame({"book": pl.Series([], dtype=pl.String)}),
+        metrics=performance_metrics([]),
+    )
+    text = Page(render_report(bare)).text
+    assert "No engine was evaluated." in text
+    assert "No costs were recorded." in text
+    assert "has no defined return" in text
+    empty = msgspec.structs.replace(bare, equity=bare.equity.clear())
+    assert "nothing was traded" in Page(render_report(empty)).text
+
+
+def test_a_ruined_account_and_a_single_row_can_be_drawn() -> None:
+    ruined = pl.DataFrame({"time": curve(np.zeros(3))["time"], "equity": [1e6, 10.0, -5.0]})
+    assert "<svg" in render_report(inputs(equity=ruined))
+    assert "<svg" in render_report(inputs(equity=ruined[:1]))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"symbols": 5}, "Only 5 symbols"),
+        ({"symbols": 1}, "Only 1 symbol:"),
+        ({"survivorship": True}, "only symbols that were still there at the end"),
+        ({"survivorship": None}, "is not known"),
+        ({}, "A short history"),
+        ({}, "2 books were compared"),
+        ({"metrics": {"sharpe": 4.2}}, "look for a leak"),
+    ],
+)
+def test_biases_are_worked_out_from_the_inputs(given: dict[str, Any], words: str) -> None:
+    assert any(words in text for text in biases(inputs(**given)))
+
+
+def test_a_large_whole_universe_is_not_accused() -> None:
+    found = biases(
+        inputs(symbols=500, survivorship=False, biases=(), engines=inputs().engines[:1], equity=curve(np.zeros(2_000)))
+    )
+    assert len(found) == 1
+    assert "impact" in found[0]
+
+
+def test_a_result_with_suspected_actions_left_in_stands_beside() -> None:
+    facts = inputs().facts | {"final_equity_with_suspected": 123_456.0}
+    assert any("123,456" in text for text in verdict(inputs(facts=facts)))
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert (number(None), number(float("nan")), number(-1.234), number(0.0123)) == ("–", "–", "−1.23", "0.012")
+    assert percent(-0.1234) == "−12.3\N{NO-BREAK SPACE}%"

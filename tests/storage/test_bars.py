@@ -13,6 +13,8 @@ from tidemill.config import Secret
 from tidemill.domain.errors import InputError, IntegrityError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS, Calendar, Instrument
+from tidemill.storage import bar_reader
+from tidemill.storage.bar_reader import _BARS
 from tidemill.storage.bars import BarStore
 from tidemill.storage.merge import Merged
 from tidemill.storage.postgres import Database
@@ -317,3 +319,33 @@ async def test_quarantined_rows_are_kept_once_whatever_their_text_holds(store: B
     assert found["detail"].str.len_chars().max() == 500
     assert (await store.read_quarantine("w")).height == 0
     assert (await store.read_quarantine(limit=1)).height == 1
+
+
+@pytest.mark.parametrize("symbols", [None, ["A"], ["A", "C"]])
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_a_read_streams_from_the_index_so_that_it_never_falls_silent(
+    store: BarStore, database: Database, symbols: list[str] | None, analyzed: bool
+) -> None:
+    """A sort before the first row would look like a dead server once there are enough rows."""
+    await store.write("v", HOUR, bars(*((symbol, hours, 1.0) for symbol in "ABC" for hours in range(0, 2_000, 7))))
+    await store.write("w", HOUR, bars(*(("A", hours, 1.0) for hours in range(0, 2_000, 3))))
+    if analyzed:
+        await database.execute("ANALYZE bars")
+    async with database.transaction(snapshot=True) as connection:
+        await connection.execute("SET LOCAL enable_sort = off")
+        arguments = ("v", "1h", START, START + timedelta(days=90), symbols, None)
+        plan = [row[0] for row in await connection.fetch("EXPLAIN " + _BARS, *arguments)]
+    assert [line for line in plan if "Sort " in line and "Sort Key" not in line] == []
+    assert any("Index" in line for line in plan)
+
+
+async def test_months_are_read_in_pieces_and_come_back_as_one(store: BarStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bar_reader, "_PIECE_ROWS", 100)
+    rows = bars(*((symbol, hours, hours + 1.0) for symbol in "AB" for hours in range(0, 5_000, 40)))
+    await store.write("v", HOUR, rows)
+    assert (await store.read("v", HOUR)).equals(rows.select(BAR_COLUMNS))
+    newest = rows.sort("open_time", "symbol", descending=[True, False]).head(7).sort("symbol", "open_time")
+    assert (await store.read("v", HOUR, limit=7)).equals(newest.select(BAR_COLUMNS))
+    start, end = START + timedelta(hours=1_000), START + timedelta(hours=3_000)
+    inside = rows.filter(pl.col("open_time").is_between(start, end, closed="left"))
+    assert (await store.read("v", HOUR, start=start, end=end)).equals(inside.select(BAR_COLUMNS))

@@ -78,8 +78,9 @@ INSERT INTO series (venue, interval, symbol) SELECT $1, $2, symbol FROM unnest($
 ON CONFLICT DO NOTHING
 """
 _MONTH = """
-INSERT INTO bar_months (venue, interval, month, version, changed_at) VALUES ($1, $2, $3, 1, $4)
-ON CONFLICT (venue, interval, month) DO UPDATE SET version = bar_months.version + 1, changed_at = excluded.changed_at
+INSERT INTO bar_months (venue, interval, month, version, changed_at, rows) VALUES ($1, $2, $3, 1, $4, $5)
+ON CONFLICT (venue, interval, month) DO UPDATE
+SET version = bar_months.version + 1, changed_at = excluded.changed_at, rows = bar_months.rows + excluded.rows
 """
 
 
@@ -184,7 +185,7 @@ async def _write_batch(database: Database, batch: Batch) -> tuple[int, int]:
         if inserted:
             await connection.execute(_SERIES, batch.venue, str(batch.interval), batch.symbols)
         if inserted or restated:
-            await connection.execute(_MONTH, batch.venue, str(batch.interval), batch.month, batch.received_at)
+            await connection.execute(_MONTH, batch.venue, str(batch.interval), batch.month, batch.received_at, inserted)
     return inserted, restated
 
 

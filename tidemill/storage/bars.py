@@ -7,9 +7,9 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import BAR_COLUMNS, Calendar, Instrument
+from tidemill.domain.market import Calendar, Instrument
+from tidemill.storage.bar_reader import BarQuery, read_bars
 from tidemill.storage.bar_writer import BarWrite, write_bars
-from tidemill.storage.binary_copy import decode_grouped
 from tidemill.storage.merge import Merged, Table, copy_merge, read_frame
 from tidemill.storage.postgres import Database
 
@@ -52,39 +52,6 @@ _GAP_KINDS = {"symbol": "text", "start": "timestamptz", "end": "timestamptz", "m
 # A foreign file may hold anything; what is kept of it is bounded (and fits the index of its table).
 _LONGEST = {"symbol": 100, "source": 300, "detail": 500}
 
-# Text is the only field of variable width and comes first, so rows of one symbol have one size.
-_READ_KINDS = {
-    "symbol": "text",
-    "open_time": "timestamptz",
-    "known_at": "timestamptz",
-    **dict.fromkeys(("open", "high", "low", "close", "volume", "quote_volume"), "float8"),
-}
-_READ = """
-SELECT DISTINCT ON (symbol, open_time)
-       symbol, open_time, known_at, open, high, low, close, volume, coalesce(quote_volume, 'NaN') AS quote_volume
-FROM bars
-WHERE venue = $1 AND interval = $2
-  AND ($3::text[] IS NULL OR symbol = ANY ($3))
-  AND ($4::timestamptz IS NULL OR open_time >= $4)
-  AND ($5::timestamptz IS NULL OR open_time < $5)
-  AND ($6::timestamptz IS NULL OR known_at <= $6)
-ORDER BY symbol, open_time, known_at DESC
-"""
-# By time first: the newest partitions are read first and the rest is not touched.
-_READ_NEWEST = """
-SELECT symbol, open_time, known_at, open, high, low, close, volume, quote_volume FROM (
-    SELECT DISTINCT ON (open_time, symbol)
-           symbol, open_time, known_at, open, high, low, close, volume, coalesce(quote_volume, 'NaN') AS quote_volume
-    FROM bars
-    WHERE venue = $1 AND interval = $2
-      AND ($3::text[] IS NULL OR symbol = ANY ($3))
-      AND ($4::timestamptz IS NULL OR open_time >= $4)
-      AND ($5::timestamptz IS NULL OR open_time < $5)
-      AND ($6::timestamptz IS NULL OR known_at <= $6)
-    ORDER BY open_time DESC, symbol, known_at DESC
-    LIMIT $7
-) AS newest ORDER BY symbol, open_time
-"""
 _MONTHS = """
 SELECT to_char(month, 'YYYY-MM') AS month, version FROM bar_months WHERE venue = $1 AND interval = $2 ORDER BY bar_months.month
 """
@@ -148,13 +115,8 @@ class BarStore:
 
         symbols: all when empty. limit: the newest so many of them by time. Nothing found is an empty frame.
         """
-        wanted = (venue, str(interval), list(symbols) or None, start, end, as_of)
-        if limit is None:
-            data = await self._database.copy_out(_READ, *wanted)
-        else:
-            data = await self._database.copy_out(_READ_NEWEST, *wanted, max(limit, 0))
-        frame = decode_grouped(data, _READ_KINDS)
-        return frame.with_columns(pl.col("quote_volume").fill_nan(None)).select(BAR_COLUMNS)
+        query = BarQuery(venue=venue, interval=interval, symbols=tuple(symbols), start=start, end=end, as_of=as_of, limit=limit)
+        return await read_bars(self._database, query)
 
     async def datasets(self) -> list[tuple[str, str]]:
         """(venue, interval) of everything there are bars of."""

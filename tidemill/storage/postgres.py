@@ -26,6 +26,7 @@ _SESSION = """
 SET jit = off; SET timezone = 'UTC'; SET client_connection_check_interval = '1s';
 SET idle_in_transaction_session_timeout = '60s'; SET application_name = 'tidemill'
 """
+_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _POLITE_CLOSE = 0.5
 
 
@@ -264,22 +265,18 @@ class Database:
         """The first value or None; repeated like `fetch`."""
         return await self._once(lambda connection: connection.fetchval(sql, *args), repeat=_is_read(sql))
 
-    async def copy_out(self, query: str, *args: object) -> bytes:
-        """The binary COPY output of a query, in a connection of its own; see Connection.copy_out."""
-        async with self.transaction() as connection:
-            return await connection.copy_out(query, *args)
-
     async def execute(self, sql: str, *args: object) -> str:
         """Runs a statement, never twice; returns its command tag."""
         return await self._once(lambda connection: connection.execute(sql, *args), repeat=False)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
         """BEGIN … COMMIT; any exception rolls back. Each statement has its own deadline.
 
+        snapshot: read only, and all statements see the database as it was at the first.
         A commit whose answer is lost raises DeadlineError: repeat the whole transaction if it is idempotent.
         """
-        connection = await self._begin()
+        connection = await self._begin(_SNAPSHOT if snapshot else "BEGIN")
         try:
             with self._suspicion():
                 try:
@@ -291,13 +288,13 @@ class Database:
         finally:
             self._release(connection)
 
-    async def _begin(self) -> Connection:
+    async def _begin(self, statement: str) -> Connection:
         """A connection inside a transaction. A dead idle one is replaced: nothing was done on it yet."""
         async with self._deadline():
             for fresh in (False, True):
                 connection = await self._acquire(fresh=fresh)
                 try:
-                    await connection.execute("BEGIN")
+                    await connection.execute(statement)
                 except BaseException as exc:
                     self._release(connection)
                     if fresh or isinstance(exc, DeadlineError) or not isinstance(exc, UnavailableError):

@@ -127,10 +127,7 @@ def warm() -> None:
     """Compile the kernels, or load them from disk. Part of set-up; later processes load them in well under a second."""
     from tidemill.features.stream import Stream
 
-    Stream(feature_set("sma_20"), ("A",)).step(*([[1.0]] * 5))
-    from tidemill.features.batch import warm_scan
-
-    warm_scan()
+    Stream(feature_set("sma_20"), ("A",)).step([1.0], [1.0], [1.0], [1.0], [1.0])
 
 
 def __getattr__(name: str) -> object:

@@ -12,10 +12,13 @@ import polars as pl
 import pyarrow as pa
 
 from tidemill.domain.errors import InputError
-from tidemill.features.api import FeatureSet, feature_set
+from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Floats, Integers
 from tidemill.features.expression import COLUMNS
-from tidemill.features.kernels.execute import scan
+from tidemill.features.kernels.execute import execute
+from tidemill.features.kernels.order import SORT_LANES
+from tidemill.features.kernels.windows import SCRATCH
+from tidemill.features.opcodes import BLOCK
 from tidemill.features.prices import average_price
 from tidemill.features.program import Program
 from tidemill.features.state import NEVER, State
@@ -51,13 +54,6 @@ def compute_frame(bars: pl.DataFrame, features: FeatureSet, state: State | None)
     columns = pa.table([pa.array(row) for row in result], names=list(features.names))
     frame = panel.frame.select("symbol", "open_time").hstack(pl.DataFrame(pl.from_arrow(columns)).get_columns())
     return frame, (state or empty).updated(current)
-
-
-def warm_scan() -> None:
-    """Compile or load the kernel of this module on two bars."""
-    times = pl.Series("open_time", [0, 1], dtype=pl.Datetime("us", "UTC"))
-    prices = {name: [1.0, 2.0] for name in ("open", "high", "low", "close", "volume")}
-    compute_frame(pl.DataFrame({"symbol": ["A", "A"], "open_time": times, **prices}), feature_set("sma_20"), None)
 
 
 def _panel(bars: pl.DataFrame) -> _Panel:
@@ -130,10 +126,17 @@ def _average_price(panel: _Panel) -> Floats:
 def _scan_all(program: Program, panel: _Panel, state: State, result: Floats) -> None:
     columns = _columns(program, panel)
     at, size = program.scan_layout()
+    mirror, position = np.zeros_like(at), np.zeros(1, dtype=np.int64)
 
     def task(first: int, last: int) -> None:
-        scan(program.code, program.numbers, at, program.depth, size, program.constants, program.values, program.raw, *columns,
-             panel.bounds, first, last, state.slots, state.history, program.deepest, program.outputs, result)  # fmt: skip
+        memory = np.full(size, np.nan)
+        for node, value in zip(program.constants, program.values, strict=True):
+            memory[at[node] : at[node] + BLOCK] = value
+        execute(
+            False, program.code, program.numbers, program.depth, program.raw, program.outputs, at, mirror, *columns, memory,
+            np.empty(SCRATCH), np.empty(program.deepest * SORT_LANES), np.ones(BLOCK, dtype=np.bool_), state.slots[first:last],
+            state.history[first:last], panel.bounds[first : last + 1], position, result,
+        )  # fmt: skip
 
     rows, symbols = len(panel.times), len(panel.symbols)
     threads = min(_cores(), symbols, 1 + rows // _ROWS_WORTH_A_THREAD)

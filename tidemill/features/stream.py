@@ -12,12 +12,13 @@ from tidemill.domain.intervals import EPOCH
 from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Flags, Floats
 from tidemill.features.expression import COLUMNS
-from tidemill.features.kernels.execute import step
+from tidemill.features.kernels.execute import execute
 from tidemill.features.kernels.order import SORT_LANES
 from tidemill.features.kernels.windows import SCRATCH
 from tidemill.features.state import State
 
 Row: TypeAlias = ArrayLike
+_NO_HISTORY, _NO_BOUNDS = np.empty((0, 0)), np.zeros(1, dtype=np.int64)
 
 
 class Stream:
@@ -66,8 +67,10 @@ class Stream:
         if open_time is not None:
             self._mark(open_time)
         program = self._program
-        step(program.code, program.numbers, self._offsets, program.depth, self._mirror, program.raw, row, flags, self._memory,
-             self._position, self._slots, self._scratch, self._ordered, program.outputs, self._result)  # fmt: skip
+        execute(
+            True, program.code, program.numbers, program.depth, program.raw, program.outputs, self._offsets, self._mirror, *self._columns,
+            self._memory, self._scratch, self._ordered, flags, self._slots, _NO_HISTORY, _NO_BOUNDS, self._position, self._result,
+        )  # fmt: skip
         return self._result.T
 
     def state(self) -> State:
@@ -79,7 +82,7 @@ class Stream:
             if depth:
                 history[:, read : read + depth] = self._ring(node)[self._rows(int(depth))].T
                 read += depth
-        slots = np.ascontiguousarray(self._slots.reshape(program.slots, count).T)
+        slots = np.ascontiguousarray(self._slots.T)
         return State(self.features.fingerprint, self.symbols, slots, history, self._times.copy())
 
     def _load(self, state: State) -> None:
@@ -96,9 +99,12 @@ class Stream:
                 ring[rows] = state.history[:, read : read + depth].T
                 ring[depth + 1 :] = ring[: depth + 1]
                 read += depth
-        self._slots = np.ascontiguousarray(state.slots.T).reshape(-1)
+        self._slots = np.ascontiguousarray(state.slots.T)
         self._times = state.times.copy()
         self._row = np.full((len(COLUMNS), count), np.nan)
+        self._columns = [column.view() for column in self._row]
+        for column in self._columns:
+            column.flags.writeable = False  # as the columns of a batch are, so that one compiled form serves both
         self._present: Flags = np.ones(count, dtype=np.bool_)
         self._result = np.full((len(self.features.names), count), np.nan)
         self._scratch, self._ordered = np.empty(SCRATCH), np.empty(program.deepest * SORT_LANES)

@@ -97,7 +97,7 @@ def _stoch_k(n: int, smooth: int) -> Expression:
 
 def _willr(n: int) -> Expression:
     lowest, highest = min(low, n, full=True), max(high, n, full=True)
-    return -100.0 * ratio(highest - close, highest - lowest)
+    return maximum(minimum(-100.0 * ratio(highest - close, highest - lowest), 0.0), -100.0)  # a close outside its bar is at the edge
 
 
 def _trix(n: int) -> Expression:

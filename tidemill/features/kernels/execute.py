@@ -1,4 +1,7 @@
-"""The one interpreter of program tables, and its two entries: `scan` takes bars of one symbol as lanes, `step` takes symbols."""
+"""The one interpreter of program tables: `scan` takes bars of one symbol as lanes, `step` takes symbols.
+
+Both stand behind one entry, `execute`; with an entry each, the compiler would build the interpreter twice.
+"""
 
 import numpy as np
 
@@ -164,33 +167,29 @@ def advance(memory: Floats, at: Integers, depth: Integers, lanes: int) -> None:
             memory[place + k] = memory[place + k + lanes]
 
 
-@entry
-def scan(code: Integers, numbers: Floats, at: Integers, depth: Integers, size: int, constants: Integers, values: Floats, raw: Integers,
-         opens: Floats, highs: Floats, lows: Floats, closes: Floats, volumes: Floats, vwaps: Floats, bounds: Integers, first: int, last: int,
-         state: Floats, history: Floats, deepest: int, outputs: Integers, result: Floats) -> None:  # fmt: skip
-    """Batch: symbols first … last - 1, whose rows are bounds[s] … bounds[s + 1] - 1 of the columns, from their state on.
+@kernel
+def take_all(memory: Floats, at: Integers, raw: Integers, opens: Floats, highs: Floats, lows: Floats, closes: Floats, volumes: Floats,
+             vwaps: Floats, begin: int, lanes: int) -> None:  # fmt: skip
+    """Bring a block of every raw column in."""
+    take(memory, at, raw[0], opens, begin, lanes)
+    take(memory, at, raw[1], highs, begin, lanes)
+    take(memory, at, raw[2], lows, begin, lanes)
+    take(memory, at, raw[3], closes, begin, lanes)
+    take(memory, at, raw[4], volumes, begin, lanes)
+    take(memory, at, raw[5], vwaps, begin, lanes)
 
-    at, depth: place and history of each node in a work area of `size`. constants, values: nodes that never change. raw: node of each
-    column or -1. state (symbols × places) and history (symbols × depths) are updated in place. result: features × rows, filled.
-    """
-    memory = np.full(size, np.nan)
-    for j in range(len(constants)):
-        memory[at[constants[j]] : at[constants[j]] + BLOCK] = values[j]
-    scratch, ordered = np.empty(SCRATCH), np.empty(deepest * SORT_LANES)
-    present, mirror = np.ones(BLOCK, dtype=np.bool_), np.zeros(len(at), dtype=np.int64)
-    table, figures, area = borrowed(code), borrowed(numbers), borrowed(memory)
-    for symbol in range(first, last):
+
+@kernel
+def scan(code: Integers, numbers: Floats, at: Integers, depth: Integers, mirror: Integers, raw: Integers, opens: Floats, highs: Floats,
+         lows: Floats, closes: Floats, volumes: Floats, vwaps: Floats, bounds: Integers, present: Flags, memory: Floats, state: Floats,
+         history: Floats, scratch: Floats, ordered: Floats, outputs: Integers, result: Floats) -> None:  # fmt: skip
+    """Symbol s has the rows bounds[s] … bounds[s + 1] - 1 of the columns; state[s] and history[s] are updated. `present` is all true."""
+    for symbol in range(len(bounds) - 1):
         recall(memory, at, depth, history[symbol])
         for begin in range(bounds[symbol], bounds[symbol + 1], BLOCK):
             lanes = min(BLOCK, bounds[symbol + 1] - begin)
-            take(memory, at, raw[0], opens, begin, lanes)
-            take(memory, at, raw[1], highs, begin, lanes)
-            take(memory, at, raw[2], lows, begin, lanes)
-            take(memory, at, raw[3], closes, begin, lanes)
-            take(memory, at, raw[4], volumes, begin, lanes)
-            take(memory, at, raw[5], vwaps, begin, lanes)
-            run_block(table, figures, area, at, 1, lanes, mirror, borrowed(state[symbol]), 1, 0, borrowed(present), False,
-                      borrowed(scratch), borrowed(ordered))  # fmt: skip
+            take_all(memory, at, raw, opens, highs, lows, closes, volumes, vwaps, begin, lanes)
+            run_block(code, numbers, memory, at, 1, lanes, mirror, borrowed(state[symbol]), 1, 0, present, False, scratch, ordered)
             give(memory, at, outputs, result, begin, lanes)
             advance(memory, at, depth, lanes)
         remember(memory, at, depth, history[symbol])
@@ -237,31 +236,50 @@ def place_rings(memory: Floats, offsets: Integers, depth: Integers, position: In
                 rotate(memory, offsets[node], rows, turned, symbols, spare, not stay)
 
 
-@entry
-def step(code: Integers, numbers: Floats, offsets: Integers, depth: Integers, mirror: Integers, raw: Integers, row: Floats, present: Flags,
-         memory: Floats, position: Integers, state: Floats, scratch: Floats, ordered: Floats, outputs: Integers,
-         result: Floats) -> None:  # fmt: skip
-    """Stream: one bar of the symbols that are present. row: columns × symbols. result: features × symbols, NaN for the absent."""
+@kernel
+def step(code: Integers, numbers: Floats, offsets: Integers, depth: Integers, mirror: Integers, raw: Integers, opens: Floats,
+         highs: Floats, lows: Floats, closes: Floats, volumes: Floats, vwaps: Floats, present: Flags, memory: Floats, position: Integers,
+         state: Floats, scratch: Floats, ordered: Floats, outputs: Integers, result: Floats) -> None:  # fmt: skip
+    """One bar of the symbols that are present; the columns hold one number a symbol, state is places × symbols, flat."""
     symbols = len(present)
     at, shifted = np.empty(len(offsets), dtype=np.int64), np.empty(len(offsets), dtype=np.int64)
     place_rings(memory, offsets, depth, position, present, at)
-    table, figures, area = borrowed(code), borrowed(numbers), borrowed(memory)
     for begin in range(0, symbols, BLOCK):
         here = np.flatnonzero(present[begin : begin + BLOCK])
         if len(here) == 0:
             continue
         start = begin + here[0]
         lanes = here[-1] - here[0] + 1
-        now, partial = present[start : start + lanes], len(here) < lanes
+        now, partial = borrowed(present[start : start + lanes]), len(here) < lanes
         shifted[:] = at + start
-        for j in range(len(raw)):
-            take(memory, shifted, raw[j], row[j], start, lanes)
-            if raw[j] >= 0:
-                settle(raw[j], memory, shifted, lanes, mirror, now, partial)
-        run_block(table, figures, area, shifted, symbols, lanes, mirror, borrowed(state[start:]), symbols, 1, borrowed(now), partial,
-                  borrowed(scratch), borrowed(ordered))  # fmt: skip
+        take_all(memory, shifted, raw, opens, highs, lows, closes, volumes, vwaps, start, lanes)
+        for node in raw:
+            if node >= 0:
+                settle(node, memory, shifted, lanes, mirror, now, partial)
+        run_block(code, numbers, memory, borrowed(shifted), symbols, lanes, mirror, borrowed(state[start:]), symbols, 1, now, partial,
+                  scratch, ordered)  # fmt: skip
         give(memory, shifted, outputs, result, start, lanes)
     for j in range(len(outputs)):
         for i in range(symbols):
             if not present[i]:
                 result[j, i] = np.nan
+
+
+@entry
+def execute(streaming: bool, code: Integers, numbers: Floats, depth: Integers, raw: Integers, outputs: Integers, at: Integers,
+            mirror: Integers, opens: Floats, highs: Floats, lows: Floats, closes: Floats, volumes: Floats, vwaps: Floats, memory: Floats,
+            scratch: Floats, ordered: Floats, present: Flags, state: Floats, history: Floats, bounds: Integers, position: Integers,
+            result: Floats) -> None:  # fmt: skip
+    """Run a program (its tables: program.py) over columns of bars; `result` (features × rows of the columns) is filled.
+
+    at, mirror: layout of `memory`, whose constants are in place. scratch, ordered: work areas. bounds, history: read by a scan alone;
+    position, the row of the rings: by a step alone. state: symbols × places in a scan, places × symbols in a step.
+    """
+    table, figures, area, places = borrowed(code), borrowed(numbers), borrowed(memory), borrowed(at)
+    room, lists, flags, twins = borrowed(scratch), borrowed(ordered), borrowed(present), borrowed(mirror)
+    if streaming:
+        step(table, figures, places, depth, twins, raw, opens, highs, lows, closes, volumes, vwaps, flags, area, position,
+             borrowed(state.reshape(-1)), room, lists, outputs, result)  # fmt: skip
+    else:
+        scan(table, figures, places, depth, twins, raw, opens, highs, lows, closes, volumes, vwaps, bounds, flags, area, borrowed(state),
+             borrowed(history), room, lists, outputs, result)  # fmt: skip

@@ -2,7 +2,7 @@
 
 The stock storage opens a connection for every operation, which is most of what an asset costs. Here the run, event log and
 schedule storages of a process share one pool, and what a run over many partitions plans is one event per asset instead of one
-per partition (docs/decisions/0010-pooled-dagster-storage.md).
+per partition (docs/decisions/0014-pooled-dagster-storage.md).
 """
 
 import os

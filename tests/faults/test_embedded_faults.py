@@ -139,7 +139,7 @@ def test_stop_finds_the_servers_of_a_killed_keeper(new_home: NewHome) -> None:
     holder.kill()
     assert len(processes_of(home)) > 2
     assert stop(home)
-    assert not processes_of(home)
+    wait_until_stopped(home)
 
 
 async def test_after_the_kill_of_everything_nothing_committed_is_lost(new_home: NewHome) -> None:
@@ -332,7 +332,7 @@ def test_damaged_data_are_reported_and_never_made_anew(new_home: NewHome) -> Non
     with pytest.raises(IntegrityError, match="made by Postgres 12"), servers(home):
         pass
     assert (data / "base").is_dir()
-    assert not processes_of(home)
+    wait_until_stopped(home)
 
 
 def test_a_home_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ async def test_a_disk_that_fills_up_loses_nothing_that_was_committed(new_home: N
         wait_until_stopped(home)
         with pytest.raises(StopError, match=FULL), servers(home):
             pass
-        assert not processes_of(home)
+        wait_until_stopped(home)
         ballast.unlink()
         with servers(home) as found:
             assert await facts(found.postgres_dsn) == 1

@@ -1,0 +1,123 @@
+"""Results are upserts: the same again changes nothing, other values replace, batches are whole."""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from tidemill.domain.errors import InputError, IntegrityError
+from tidemill.storage import results
+from tidemill.storage.merge import Merged
+from tidemill.storage.postgres import Database
+from tidemill.storage.verdicts import Verdict, Verdicts
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+TIME = pl.Datetime("us", "UTC")
+
+
+def predictions(count: int = 3, value: float | None = 0.5) -> pl.DataFrame:
+    times = pl.Series([START + timedelta(days=day) for day in range(count)], dtype=TIME)
+    return pl.DataFrame({"open_time": times}).select(
+        dataset=pl.lit("v.1d.all"),
+        engine=pl.lit("ridge"),
+        symbol=pl.lit("A"),
+        open_time="open_time",
+        model_id=pl.lit("m"),
+        fold=pl.lit(1, pl.Int32),
+        prediction=pl.lit(value, pl.Float64),
+        known_at=pl.col("open_time") + pl.duration(days=1),
+    )
+
+
+async def test_predictions_are_written_once_and_replaced_when_they_differ(database: Database) -> None:
+    assert await results.write_predictions(database, predictions()) == Merged(inserted=3)
+    assert await results.write_predictions(database, predictions()) == Merged(unchanged=3)
+    assert await results.write_predictions(database, predictions(4, None)) == Merged(inserted=1, updated=3)
+    assert (await results.read_predictions(database, "v.1d.all")).equals(predictions(4, None))
+    assert (await results.read_predictions(database, "v.1d.all", engines=["momentum"])).height == 0
+    late = await results.read_predictions(database, "v.1d.all", start=START + timedelta(days=3))
+    assert late.height == 1
+
+
+async def test_many_rows_go_in_several_batches(database: Database) -> None:
+    many = predictions(60_000)
+    assert await results.write_predictions(database, many) == Merged(inserted=many.height)
+    assert await results.write_predictions(database, many) == Merged(unchanged=many.height)
+
+
+async def test_a_key_given_twice_with_different_values_is_refused(database: Database) -> None:
+    with pytest.raises(InputError, match="predictions have the same dataset"):
+        await results.write_predictions(database, pl.concat([predictions(), predictions(3, 0.6)]))
+    assert await results.write_predictions(database, pl.concat([predictions(), predictions()])) == Merged(inserted=3)
+
+
+async def test_signals_positions_and_equity_come_back_as_they_were(database: Database) -> None:
+    signals = predictions().select(
+        "dataset",
+        pl.lit("quantile").alias("strategy"),
+        "engine",
+        "symbol",
+        "open_time",
+        pl.lit(-0.5).alias("weight"),
+        "known_at",
+    )
+    await results.write_signals(database, signals)
+    assert (await results.read_signals(database, "v.1d.all")).equals(signals)
+    assert (await results.read_signals(database, "v.1d.all", symbols=["B"])).height == 0
+    positions = pl.DataFrame({"account": ["a"], "symbol": ["A"], "time": pl.Series([START], dtype=TIME), "quantity": [1.5]})
+    await results.write_positions(database, positions)
+    assert (await results.read_positions(database, "a")).equals(positions)
+    equity = positions.select("account", "time", pl.lit(1e6).alias("equity"))
+    await results.write_equity(database, equity)
+    assert (await results.read_equity(database, "a")).equals(equity)
+    with pytest.raises(IntegrityError):
+        await results.write_equity(database, equity.with_columns(equity=pl.lit(float("nan"))))
+
+
+async def test_a_trial_counts_once_however_often_it_is_evaluated(database: Database) -> None:
+    names = ("trial_id", "experiment", "engine", "config_hash", "data_version", "label", "universe", "returns_ref")
+    trial = pl.DataFrame({name: ["x"] for name in names} | {"metrics": ['{"sharpe":1.5}']})
+    assert await results.write_trials(database, trial) == Merged(inserted=1)
+    counted = await database.fetchval("SELECT counted_at FROM trials")
+    assert await results.write_trials(database, trial.with_columns(metrics=pl.lit('{"sharpe": 2}'))) == Merged(updated=1)
+    assert await database.fetchval("SELECT counted_at FROM trials") == counted
+    assert (await results.read_trials(database))["metrics"].to_list() == ['{"sharpe": 2}']
+    with pytest.raises(IntegrityError):
+        await results.write_trials(database, trial.with_columns(trial_id=pl.lit("y")))
+
+
+async def test_models_are_found_by_dataset_and_engine(database: Database) -> None:
+    model = pl.DataFrame(
+        {
+            "model_id": ["m"],
+            "dataset": ["d"],
+            "engine": ["ridge"],
+            "fold": [2],
+            "path": ["p"],
+            "manifest": ["{}"],
+            "metrics": ["{}"],
+        }
+    )
+    await results.write_models(database, model)
+    assert (await results.read_models(database, "d", "ridge"))["model_id"].to_list() == ["m"]
+    assert (await results.read_models(database, "d", "lightgbm")).height == 0
+    with pytest.raises(InputError):
+        await results.write_models(database, model.with_columns(manifest=pl.lit("not json")))
+
+
+def verdict(check: str, passed: bool, version: str = "1") -> Verdict:
+    return Verdict(asset="bars", dataset="v.1d", data_version=version, check_name=check, passed=passed, details={"n": 1})
+
+
+async def test_the_newest_verdict_of_each_check_on_that_very_version_counts(database: Database) -> None:
+    verdicts = Verdicts(database)
+    await verdicts.write([verdict("gaps", False), verdict("prices", True)])
+    await verdicts.write([verdict("gaps", True), verdict("gaps", False, "2")])
+    latest = await verdicts.latest("bars", "v.1d", "1")
+    assert [(found.check_name, found.passed, found.details) for found in latest] == [
+        ("gaps", True, {"n": 1}),
+        ("prices", True, {"n": 1}),
+    ]
+    assert all(found.at is not None for found in latest)
+    assert await verdicts.latest("bars", "v.1d", "3") == []
+    await verdicts.write([])

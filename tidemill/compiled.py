@@ -29,13 +29,16 @@ def entry(function: Function) -> Function:
     Where no cache can be written, the function is compiled once in each process.
     """
     dispatcher = njit(error_model="numpy")(function)
+    folder = _FOLDER / source_version(function.__module__)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only installation; numba's other places for a cache would be keyed by one file only
+        return cast(Function, dispatcher)
     settings: Any = config  # numba declares its settings at run time
     before = settings.CACHE_DIR
-    settings.CACHE_DIR = str(_FOLDER / source_version(function.__module__))
+    settings.CACHE_DIR = str(folder)
     try:
         dispatcher.enable_caching()
-    except RuntimeError:  # numba: "no locator available", that is, no writable folder
-        pass
     finally:
         settings.CACHE_DIR = before
     return cast(Function, dispatcher)

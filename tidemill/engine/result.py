@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tidemill.engine.panel import Axes
-from tidemill.engine.scan import FEE, KIND, PRICE, QUANTITY, SETTLEMENT, SIDE, SLIP, SLOT, SPLIT_RATIO, SYMBOL, Outputs
+from tidemill.engine.scan import (
+    FEE,
+    KIND,
+    PRICE,
+    QUANTITY,
+    SETTLEMENT,
+    SIDE,
+    SLIP,
+    SLOT,
+    SPLIT_RATIO,
+    SYMBOL,
+    Outputs,
+    holdings,
+)
 from tidemill.matching.rules import Floats
 
 if TYPE_CHECKING:
@@ -158,27 +171,12 @@ class BacktestResult:
         """time, symbol, quantity: what was held at each close; a flat symbol has no row."""
         import polars as pl
 
-        held = self._holdings()
+        held = np.zeros(self._axes.shape)
+        holdings(self._changes, held)
         slots, codes = np.nonzero(held)
         return pl.DataFrame(
             {"time": _times(self._axes, slots), "symbol": _symbols(self._axes, codes), "quantity": held[slots, codes]}
         )
-
-    def _holdings(self) -> Floats:
-        """Units [slots, symbols] at each close, replayed from the changes."""
-        held = np.zeros(self._axes.shape)
-        now = np.zeros(self._axes.shape[1])
-        starts = np.searchsorted(self._changes[:, SLOT], np.arange(self._axes.shape[0] + 1))
-        for slot in range(self._axes.shape[0]):
-            for row in self._changes[starts[slot] : starts[slot + 1]]:
-                j = int(row[SYMBOL])
-                if row[KIND] == SPLIT_RATIO:
-                    now[j] *= row[PRICE]
-                else:
-                    after = now[j] + row[SIDE] * row[QUANTITY]
-                    now[j] = 0.0 if abs(after) <= 1e-12 * row[QUANTITY] else after
-            held[slot] = now
-        return held
 
     def _by_slot(self, name: str, values: Floats) -> pl.DataFrame:
         import polars as pl

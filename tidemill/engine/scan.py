@@ -26,7 +26,7 @@ from tidemill.engine.kernel import (
 )
 from tidemill.engine.trades import EXIT_PRICE, HELD, RECEIVED, TRADE_COLUMNS, book_fill, book_split, write_trade
 from tidemill.matching.kernel import FEE as FILL_FEE
-from tidemill.matching.kernel import FILL_COLUMNS, whole_lots
+from tidemill.matching.kernel import FILL_COLUMNS, settled, whole_lots
 from tidemill.matching.kernel import PRICE as FILL_PRICE
 from tidemill.matching.kernel import QUANTITY as FILL_QUANTITY
 from tidemill.matching.kernel import SIDE as FILL_SIDE
@@ -257,3 +257,20 @@ def open_trades(account: Account, book: Floats, slot: int, rows: Floats) -> int:
             book[j, RECEIVED] -= worth
             count += 1
     return count
+
+
+@entry
+def holdings(changes: Floats, held: Floats) -> None:
+    """Replay the log of changes into `held`: units [slots, symbols] at each close, zero to begin with."""
+    at = 0
+    for slot in range(held.shape[0]):
+        if slot > 0:
+            for j in range(held.shape[1]):
+                held[slot, j] = held[slot - 1, j]
+        while at < changes.shape[0] and changes[at, SLOT] == slot:
+            j = int(changes[at, SYMBOL])
+            if changes[at, KIND] == SPLIT_RATIO:
+                held[slot, j] *= changes[at, PRICE]
+            else:
+                held[slot, j] = settled(held[slot, j], changes[at, SIDE] * changes[at, QUANTITY])
+            at += 1

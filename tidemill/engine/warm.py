@@ -1,0 +1,23 @@
+"""Compiling ahead of the first run: set-up calls this, so that nobody waits for it later."""
+
+from __future__ import annotations
+
+
+def warm() -> None:
+    """Compile the kernels of backtest and strategies into the cache (seconds; milliseconds when they are there)."""
+    import polars as pl
+
+    from tidemill.domain.intervals import EPOCH, Interval
+    from tidemill.engine.strategies import backtest_strategy
+
+    day = Interval.parse("1d")
+    bars = pl.DataFrame(
+        {
+            "symbol": ["WARM"] * 4,
+            "open_time": pl.Series([EPOCH + day.delta * at for at in range(4)]).cast(pl.Datetime("us", "UTC")),
+            "open": [1.0, 1.0, 2.0, 2.0],
+            "close": [1.0, 2.0, 2.0, 2.0],
+            "volume": [1e9] * 4,
+        }
+    )
+    backtest_strategy("sma_cross", {"fast": 1, "slow": 2}, bars, interval=day, instruments={})

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
+import subprocess  # nosec B404  # venv and pip, as lists, no shell
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -105,8 +105,14 @@ def call(step: str, *command: str | Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
     environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PYTHONUNBUFFERED": "1"}
     with log.open("ab") as output:
-        done = subprocess.run(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, cwd=PROJECT
+        done = subprocess.run(  # nosec B603
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            cwd=PROJECT,
+            check=False,
         )
     if done.returncode != 0:
         last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])

@@ -171,8 +171,9 @@ def known(features: Iterable[str]) -> pl.Expr:
 
 def feature_column(frame: pl.DataFrame, name: str) -> Floats:
     """Values of a feature, NaN where null, NaN or infinite."""
-    values = frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    return np.where(np.isfinite(values), values, np.nan)
+    values = frame[name].cast(pl.Float64).to_numpy()
+    finite = np.isfinite(values)
+    return values if finite.all() else np.where(finite, values, np.nan)
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def inputs_of(
     training: TrainingSet, *, engine: str, module: str, params: msgspec.Struct, seed: int, lineage: Lineage
 ) -> Inputs:
     """The canonical inputs of an artifact, trained on `training` by the code of `module`."""
-    times = training.frame.filter(pl.Series(training.usable))["open_time"]
+    times = training.frame["open_time"].filter(pl.Series(training.usable))
     start, end = times.min(), times.max()
     return Inputs(
         engine=engine,

@@ -53,8 +53,8 @@ _TORCH = threading.RLock()
 class TransformerParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Training. Rows seen in all are about `passes` × the training rows, within `minimum_steps` and `maximum_steps`."""
 
-    passes: Annotated[float, msgspec.Meta(gt=0.0, le=1_000.0)] = 4.0
-    learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
+    passes: Annotated[float, msgspec.Meta(gt=0.0, le=1_000.0)] = 3.0
+    learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 2e-3
     weight_decay: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.05
     dropout: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.1
     minimum_steps: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 40

@@ -237,8 +237,8 @@ def gzip_bomb(answer: Answer) -> Answer:
         yield packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
         # After a full flush nothing refers back, so one more block can be repeated.
         block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
-        for _ in range(10_000):
-            yield block
+        for _ in range(200):
+            yield block * 50  # one chunk is 50 MB: unpacking chunk by chunk is no bound
 
     return replace(answer, pieces=pieces, headers={"content-encoding": "gzip"})
 

@@ -92,6 +92,8 @@ async def test_a_page_holds_a_thousand_and_the_next_begins_after_it(source: Bina
     first = int(start.timestamp() * 1_000)
     assert asked == [first + page * PAGE * 3_600_000 for page in range(3)]
     assert {request.params["limit"] for request in server.requests[1:]} == {str(PAGE)}
+    last = first + (2 * PAGE + 9) * 3_600_000
+    assert {last <= int(request.params["endTime"]) < last + 3_600_000 for request in server.requests[1:]} == {True}
 
 
 async def test_without_a_start_history_begins_with_the_first_candle_there_is(

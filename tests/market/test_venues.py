@@ -26,7 +26,7 @@ from tidemill.domain.errors import (
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar
 from tidemill.market.rest import RestSource
-from tidemill.services import BreakerPolicy, ServiceOptions
+from tidemill.services import BreakerPolicy, RetryPolicy, ServiceOptions
 
 START = datetime(2024, 8, 20, tzinfo=UTC)
 
@@ -143,17 +143,29 @@ async def test_a_bar_counts_as_closed_two_seconds_after_its_end(
     assert got["open_time"].max() == datetime(2024, 9, 6, latest, tzinfo=UTC)
 
 
-async def test_a_time_asked_for_after_the_candles_is_taken_back_to_when_they_were_asked_for(
-    case: VenueCase, shared_data: Path
-) -> None:
+@pytest.mark.parametrize("dated", [True, False])
+async def test_an_answer_that_takes_long_is_as_old_as_its_request(case: VenueCase, shared_data: Path, dated: bool) -> None:
     before_end = datetime(2024, 9, 6, 1, 59, 50, tzinfo=UTC)
     async with VenueServer(shared_data, recorded_bars(shared_data, RECORDED), before_end) as server:
-        server.dated = False
+        server.dated = dated
         source = case.source(server)
         server.always(lambda answer: server.virtual.advance(30.0) or answer, on=case.path)
         got = await collect(source, case.symbols[:1], before_end - timedelta(hours=5))
         await source.close()
     assert got["open_time"].max() == datetime(2024, 9, 6, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("case", "page"), [(BINANCE, 1_000), (COINBASE, 300)], indirect=["case"])
+async def test_a_bar_that_closes_between_two_pages_leaves_no_hole(case: VenueCase, shared_data: Path, page: int) -> None:
+    still_open = datetime(2024, 8, 30, 3, tzinfo=UTC)
+    patient = ServiceOptions(retry=RetryPolicy(wait_first=0, wait_max=0, wait_jitter=0, total=1e6))
+    async with VenueServer(shared_data, recorded_bars(shared_data, RECORDED), still_open + timedelta(minutes=30)) as server:
+        source = case.source(server, patient)
+        server.misbehave(lambda answer: answer, fault.status(429, retry_after="18000"), on=case.path)
+        got = await collect(source, case.symbols[:1], still_open - (page - 1) * HOUR.delta, NOW)
+        await source.close()
+    assert got["open_time"].diff().drop_nulls().unique().to_list() == [HOUR.delta]
+    assert got["open_time"].max() == still_open - HOUR.delta
 
 
 # Bad candles

@@ -169,13 +169,13 @@ class RestSource(ABC):
         return listing
 
     async def _server_time(self, reply: Reply[Any]) -> datetime:
-        """The venue's time at which `reply` was true or earlier, by its own clock and never by ours alone."""
+        """The venue's time when `reply` was asked for, by its own clock and never by ours alone.
+
+        The candles are as old as that or newer, however long the answer took: a bar closed by then is whole in them.
+        """
         asked_at = self._clock.monotonic() - reply.elapsed
-        moment = reply.server_time
-        if moment is None:
-            # Asked after the answer, so go back to the moment at which the answer was asked for.
-            moment = await self._ask_time()
-            moment -= timedelta(seconds=self._clock.monotonic() - asked_at)
+        moment = reply.server_time or await self._ask_time()
+        moment -= timedelta(seconds=self._clock.monotonic() - asked_at)
         self._ahead = moment - self._clock.now()
         return moment
 

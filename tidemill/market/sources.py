@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tidemill.config import Settings
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.ports import BarSource
-from tidemill.services import ServiceOptions
+
+if TYPE_CHECKING:
+    from tidemill.services import ServiceOptions
 
 SOURCES = ("sample", "file:PATH", "binance", "coinbase", "kraken")
 
@@ -58,5 +61,7 @@ def _kraken(settings: Settings) -> BarSource:
     return KrakenSource(options=_options(settings))
 
 
-def _options(settings: Settings) -> ServiceOptions:
+def _options(settings: Settings) -> "ServiceOptions":
+    from tidemill.services import ServiceOptions
+
     return ServiceOptions(timeout=settings.http_timeout, deadline=3.0 * settings.http_timeout)

@@ -14,7 +14,9 @@ def bars_of(symbol: str, slots: NDArray[np.int64], columns: dict[str, NDArray[np
     return pl.DataFrame({"symbol": [symbol] * len(slots), "open_time": times, **columns})
 
 
-def random_bars(rng: np.random.Generator, length: int, missing: float = 0.0, idle: float = 0.0, level: float = 100.0) -> dict[str, NDArray[np.float64]]:
+def random_bars(
+    rng: np.random.Generator, length: int, missing: float = 0.0, idle: float = 0.0, level: float = 100.0
+) -> dict[str, NDArray[np.float64]]:
     close = level * np.exp(np.cumsum(rng.normal(0, 0.02, length)))
     if length > 20 and idle:
         close[length // 3 : length // 3 + 12] = close[length // 3]
@@ -28,7 +30,9 @@ def random_bars(rng: np.random.Generator, length: int, missing: float = 0.0, idl
     return columns
 
 
-def random_panel(seed: int, symbols: int = 5, slots: int = 150, missing: float = 0.02, absent: float = 0.1, idle: float = 0.05) -> pl.DataFrame:
+def random_panel(
+    seed: int, symbols: int = 5, slots: int = 150, missing: float = 0.02, absent: float = 0.1, idle: float = 0.05
+) -> pl.DataFrame:
     """Symbols S0, S1 …, of which the later ones are listed later; some slots of each are absent."""
     rng = np.random.default_rng(seed)
     frames = []

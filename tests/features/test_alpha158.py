@@ -73,8 +73,10 @@ def back(x: Array, d: int) -> Array:
 def reference(o: Array, h: Array, l: Array, c: Array, v: Array, w: Array) -> dict[str, Array]:  # noqa: E741 - the field's letters
     e, top, bottom, c1, v1 = 1e-12, np.maximum(o, c), np.minimum(o, c), back(c, 1), back(v, 1)
     made = {
-        "KMID": (c - o) / o, "KLEN": (h - l) / o, "KMID2": (c - o) / (h - l + e), "KUP": (h - top) / o, "KUP2": (h - top) / (h - l + e),
-        "KLOW": (bottom - l) / o, "KLOW2": (bottom - l) / (h - l + e), "KSFT": (2 * c - h - l) / o, "KSFT2": (2 * c - h - l) / (h - l + e),
+        "KMID": (c - o) / o, "KLEN": (h - l) / o, "KMID2": (c - o) / (h - l + e), "KUP": (h - top) / o, "KUP2": (h - top) /
+        (h - l + e),
+        "KLOW": (bottom - l) / o, "KLOW2": (bottom - l) / (h - l + e), "KSFT": (2 * c - h - l) / o, "KSFT2": (2 * c - h - l)
+        / (h - l + e),
         "OPEN0": o / c, "HIGH0": h / c, "LOW0": l / c, "VWAP0": w / c,
     }  # fmt: skip
     growth, growth_v = c / c1, np.log(v / v1 + 1)
@@ -88,7 +90,8 @@ def reference(o: Array, h: Array, l: Array, c: Array, v: Array, w: Array) -> dic
         rose, fell = rolled((c > c1) * 1.0, d, mean), rolled((c < c1) * 1.0, d, mean)
         moved, flowed = rolled(move, d, total) + e, rolled(flow, d, total) + e
         made |= {
-            f"ROC{d}": back(c, d) / c, f"MA{d}": rolled(c, d, mean) / c, f"STD{d}": rolled(c, d, spread) / c, f"BETA{d}": lines[:, 0] / c,
+            f"ROC{d}": back(c, d) / c, f"MA{d}": rolled(c, d, mean) / c, f"STD{d}": rolled(c, d, spread) / c,
+            f"BETA{d}": lines[:, 0] / c,
             f"RSQR{d}": lines[:, 1], f"RESI{d}": lines[:, 2] / c, f"MAX{d}": highest / c, f"MIN{d}": lowest / c,
             f"QTLU{d}": rolled(c, d, numbers(lambda x: np.quantile(x, 0.8))) / c,
             f"QTLD{d}": rolled(c, d, numbers(lambda x: np.quantile(x, 0.2))) / c,
@@ -140,7 +143,21 @@ def test_the_average_price_comes_from_the_quote_volume_where_it_is_known() -> No
 def test_the_sets_hold_the_names_of_qlib_in_its_order() -> None:
     names = feature_set("alpha158").names
     assert len(names) == len(set(names)) == 158
-    assert names[:13] == ("KMID", "KLEN", "KMID2", "KUP", "KUP2", "KLOW", "KLOW2", "KSFT", "KSFT2", "OPEN0", "HIGH0", "LOW0", "VWAP0")
+    assert names[:13] == (
+        "KMID",
+        "KLEN",
+        "KMID2",
+        "KUP",
+        "KUP2",
+        "KLOW",
+        "KLOW2",
+        "KSFT",
+        "KSFT2",
+        "OPEN0",
+        "HIGH0",
+        "LOW0",
+        "VWAP0",
+    )
     assert feature_set("alpha30").names == names[:30]
     assert names[28:30] == ("BETA5", "BETA10")
     assert names[-1] == "VSUMD60"

@@ -26,7 +26,8 @@ def talib_values(o: Array, h: Array, l: Array, c: Array, v: Array) -> dict[str, 
         "sma_20": talib.SMA(c, 20), "ema_20": talib.EMA(c, 20), "wma_20": talib.WMA(c, 20), "dema_20": talib.DEMA(c, 20),
         "tema_20": talib.TEMA(c, 20), "kama_10": talib.KAMA(c, 10), "rsi_14": talib.RSI(c, 14), "macd_12_26_9": macd,
         "macd_signal_12_26_9": signal, "macd_hist_12_26_9": histogram, "bb_upper_20_2": upper, "bb_middle_20_2": middle,
-        "bb_lower_20_2": lower, "std_20": talib.STDDEV(c, 20), "atr_14": talib.ATR(h, l, c, 14), "natr_14": talib.NATR(h, l, c, 14),
+        "bb_lower_20_2": lower, "std_20": talib.STDDEV(c, 20), "atr_14": talib.ATR(h, l, c, 14), "natr_14": talib.NATR(h, l,
+        c, 14),
         "adx_14": talib.ADX(h, l, c, 14), "plus_di_14": talib.PLUS_DI(h, l, c, 14), "minus_di_14": talib.MINUS_DI(h, l, c, 14),
         "cci_20": talib.CCI(h, l, c, 20), "mfi_14": talib.MFI(h, l, c, v, 14), "willr_14": talib.WILLR(h, l, c, 14),
         "roc_10": talib.ROC(c, 10), "mom_10": talib.MOM(c, 10), "trix_15": talib.TRIX(c, 15), "stoch_k_5_3_3": slow_k,
@@ -69,7 +70,9 @@ def test_every_classic_feature_agrees_with_talib_on_hourly_coins(shared_data: Pa
     bars = pl.scan_parquet(path)
 
     chosen = bars.filter(pl.col("symbol").is_in(["BTCUSDT", "PEPEUSDT", "ETHUSDT"])).collect()
-    kept = chosen.with_columns(pl.col("open_time").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")).sort("symbol", "open_time")
+    kept = chosen.with_columns(pl.col("open_time").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")).sort(
+        "symbol", "open_time"
+    )
     assert kept["symbol"].n_unique() >= 2
     assert_agrees(kept)
 
@@ -105,16 +108,43 @@ def test_other_parameters_are_found_by_name_and_agree_too(names: str, peer: obje
     frame, _ = compute(own, feature_set(names))
     theirs = peer(own["close"].to_numpy().copy())  # type: ignore[operator]
     known = np.isfinite(theirs)
-    np.testing.assert_allclose(frame[names].to_numpy()[known], theirs[known], rtol=1e-9, atol=1e-9 * np.abs(theirs[known]).max())
+    np.testing.assert_allclose(
+        frame[names].to_numpy()[known], theirs[known], rtol=1e-9, atol=1e-9 * np.abs(theirs[known]).max()
+    )
 
 
 def test_a_constant_price_gives_neutral_values_and_no_infinity() -> None:
     length = 120
-    times = pl.datetime_range(pl.datetime(2024, 1, 1), pl.datetime(2024, 4, 29), "1d", time_unit="us", time_zone="UTC", eager=True)
+    times = pl.datetime_range(
+        pl.datetime(2024, 1, 1), pl.datetime(2024, 4, 29), "1d", time_unit="us", time_zone="UTC", eager=True
+    )
     flat = {name: [7.5] * length for name in ("open", "high", "low", "close")} | {"volume": [10.0] * length}
     frame, _ = compute(pl.DataFrame({"symbol": ["X"] * length, "open_time": times, **flat}), CLASSIC)
     last = frame.row(-1, named=True)
-    for name in ("sma_20", "ema_20", "wma_20", "dema_20", "tema_20", "kama_10", "bb_upper_20_2", "bb_lower_20_2", "vwap_20", "sar"):
+    for name in (
+        "sma_20",
+        "ema_20",
+        "wma_20",
+        "dema_20",
+        "tema_20",
+        "kama_10",
+        "bb_upper_20_2",
+        "bb_lower_20_2",
+        "vwap_20",
+        "sar",
+    ):
         assert last[name] == pytest.approx(7.5, rel=1e-15), name
-    for name in ("macd_12_26_9", "std_20", "atr_14", "adx_14", "plus_di_14", "cci_20", "mfi_14", "roc_10", "mom_10", "willr_14", "cmf_20"):
+    for name in (
+        "macd_12_26_9",
+        "std_20",
+        "atr_14",
+        "adx_14",
+        "plus_di_14",
+        "cci_20",
+        "mfi_14",
+        "roc_10",
+        "mom_10",
+        "willr_14",
+        "cmf_20",
+    ):
         assert last[name] == 0.0, name

@@ -9,7 +9,22 @@ from numpy.typing import NDArray
 from tests.features.conftest import COLUMNS, random_bars, random_panel
 from tidemill.features.api import FeatureSet, compute, feature_set
 from tidemill.features.declaration import Feature
-from tidemill.features.operators import close, corr, ema, high, low, max, mean, mean_deviation, quantile, ref, std, sum, volume, wilder
+from tidemill.features.operators import (
+    close,
+    corr,
+    ema,
+    high,
+    low,
+    max,
+    mean,
+    mean_deviation,
+    quantile,
+    ref,
+    std,
+    sum,
+    volume,
+    wilder,
+)
 from tidemill.features.state import State
 from tidemill.features.stream import Stream
 
@@ -39,7 +54,9 @@ def bits(values: NDArray[np.float64]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(values).view(np.uint64)
 
 
-def streamed(bars: pl.DataFrame, features: FeatureSet, symbols: list[str], cuts: set[int], start: State | None = None) -> tuple[pl.DataFrame, State]:
+def streamed(
+    bars: pl.DataFrame, features: FeatureSet, symbols: list[str], cuts: set[int], start: State | None = None
+) -> tuple[pl.DataFrame, State]:
     """Feature rows in the order of `bars`, taken slot by slot; at each cut the state goes through bytes into a fresh stream."""
     stream = Stream(features, symbols, start)
     values = bars.select(COLUMNS).to_numpy()
@@ -85,11 +102,15 @@ def test_a_batch_in_two_parts_or_a_batch_and_then_a_stream_equal_one_batch(bars:
     first, state = compute(early, EVERYTHING)
     state = State.from_bytes(state.to_bytes())
     if live:
-        second = late.select("symbol", "open_time").hstack(streamed(late, EVERYTHING, late["symbol"].unique().to_list(), {3}, state)[0])
+        second = late.select("symbol", "open_time").hstack(
+            streamed(late, EVERYTHING, late["symbol"].unique().to_list(), {3}, state)[0]
+        )
     else:
         second, _ = compute(late, EVERYTHING, state)
     parts = pl.concat([first, second]).sort("symbol", "open_time")
-    assert np.array_equal(bits(whole.drop("symbol", "open_time").to_numpy()), bits(parts.drop("symbol", "open_time").to_numpy()))
+    assert np.array_equal(
+        bits(whole.drop("symbol", "open_time").to_numpy()), bits(parts.drop("symbol", "open_time").to_numpy())
+    )
 
 
 @SLOW
@@ -106,7 +127,9 @@ def test_other_symbols_and_their_order_change_no_bit(bars: pl.DataFrame, random:
         alone, _ = compute(bars.filter(pl.col("symbol") == symbol), EVERYTHING)
         for other in (whole, mixed):
             same = other.filter(pl.col("symbol") == symbol)
-            assert np.array_equal(bits(alone.select(EVERYTHING.names).to_numpy()), bits(same.select(EVERYTHING.names).to_numpy()))
+            assert np.array_equal(
+                bits(alone.select(EVERYTHING.names).to_numpy()), bits(same.select(EVERYTHING.names).to_numpy())
+            )
 
 
 def test_a_finite_feature_depends_on_its_look_back_and_on_nothing_before_it() -> None:
@@ -128,7 +151,9 @@ def test_what_follows_a_bar_changes_nothing_at_that_bar() -> None:
     for border in bars["open_time"].unique().sort()[::53]:
         cut, _ = compute(bars.filter(pl.col("open_time") < border), EVERYTHING)
         kept = whole.filter(pl.col("open_time") < border)
-        assert np.array_equal(bits(cut.drop("symbol", "open_time").to_numpy()), bits(kept.drop("symbol", "open_time").to_numpy()))
+        assert np.array_equal(
+            bits(cut.drop("symbol", "open_time").to_numpy()), bits(kept.drop("symbol", "open_time").to_numpy())
+        )
 
 
 def test_a_feature_has_the_same_bits_in_every_set() -> None:

@@ -66,7 +66,9 @@ class FeatureSet:
 
         for feature in self.features:
             if feature.expression.looks_ahead:
-                raise InputError(f"The feature {feature.name!r} looks ahead: {feature.expression}. Use ref() with a positive number.")
+                raise InputError(
+                    f"The feature {feature.name!r} looks ahead: {feature.expression}. Use ref() with a positive number."
+                )
         return build(self.features)
 
     def __repr__(self) -> str:
@@ -74,7 +76,7 @@ class FeatureSet:
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person may want to know of one feature. `lookback` in own bars, the current one included; a recursive feature reads on."""
+    """What a person may want to know of one feature. `lookback` counts own bars; a recursive feature reads on."""
 
     name: str
     formula: str

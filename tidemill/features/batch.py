@@ -6,6 +6,7 @@ Threads and not numba's own parallelism: a process that once ran an OpenMP regio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from tidemill.domain.errors import InputError
 from tidemill.features.api import FeatureSet
-from tidemill.features.arrays import Floats, Integers
+from tidemill.features.arrays import Columns, Floats, Integers
 from tidemill.features.expression import COLUMNS
 from tidemill.features.kernels.execute import execute
 from tidemill.features.kernels.order import SORT_LANES
@@ -104,8 +105,8 @@ def _column(panel: _Panel, name: str) -> Floats:
     return values
 
 
-def _columns(program: Program, panel: _Panel) -> list[Floats]:
-    """The columns that the program reads; an empty array for the others. Read-only views, so that one compiled form serves all."""
+def _columns(program: Program, panel: _Panel) -> Columns:
+    """The columns that the program reads; an empty array for the others. Read-only, so that one compiled form serves all."""
     columns = []
     for name, node in zip(COLUMNS, program.raw, strict=True):
         column = np.empty(0)
@@ -114,7 +115,7 @@ def _columns(program: Program, panel: _Panel) -> list[Floats]:
         column = column.view()
         column.flags.writeable = False
         columns.append(column)
-    return columns
+    return tuple(columns)
 
 
 def _average_price(panel: _Panel) -> Floats:
@@ -133,7 +134,7 @@ def _scan_all(program: Program, panel: _Panel, state: State, result: Floats) -> 
         for node, value in zip(program.constants, program.values, strict=True):
             memory[at[node] : at[node] + BLOCK] = value
         execute(
-            False, program.code, program.numbers, program.depth, program.raw, program.outputs, at, mirror, *columns, memory,
+            False, program.code, program.numbers, program.depth, program.raw, program.outputs, at, mirror, columns, memory,
             np.empty(SCRATCH), np.empty(program.deepest * SORT_LANES), np.ones(BLOCK, dtype=np.bool_), state.slots[first:last],
             state.history[first:last], panel.bounds[first : last + 1], position, result,
         )  # fmt: skip
@@ -147,7 +148,7 @@ def _scan_all(program: Program, panel: _Panel, state: State, result: Floats) -> 
     shares = np.arange(1, threads * _TASKS_A_THREAD) * rows // (threads * _TASKS_A_THREAD)
     cuts = np.unique(np.concatenate([[0], np.searchsorted(panel.bounds, shares), [symbols]])).tolist()
     with ThreadPoolExecutor(threads, thread_name_prefix="features") as pool:
-        for done in [pool.submit(task, first, last) for first, last in zip(cuts[:-1], cuts[1:], strict=True)]:
+        for done in [pool.submit(task, first, last) for first, last in pairwise(cuts)]:
             done.result()
 
 

@@ -61,7 +61,7 @@ def _shipped() -> _Registry:
 
 
 def feature(name: str, expression: Operand, *, unit: str = "", about: str = "") -> Feature:
-    """Declare a feature under `name`. The same declaration twice changes nothing; raises InputError for a name that is taken or unfit."""
+    """Declare a feature. The same declaration twice changes nothing; raises InputError for a name that is taken or unfit."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None or name in _RESERVED:
         raise InputError(f"{name!r} cannot name a feature. Use letters, digits, _ and ., and no column of the bars.")
     made = Feature(name, as_expression(expression), unit, about)
@@ -83,9 +83,9 @@ def family(example: str, build: Callable[..., Expression], *, unit: str, about: 
     _registry.families[stem] = Family(stem, build, kinds, unit, about, example)
 
 
-def named_set(name: str, names: Iterable[str]) -> None:
-    """Declare a set of features."""
-    _registry.sets[name] = tuple(names)
+def named_set(name: str, names: str) -> None:
+    """Declare a set of features, whose names are separated by blanks."""
+    _registry.sets[name] = tuple(names.split())
 
 
 def sets() -> dict[str, tuple[str, ...]]:
@@ -105,13 +105,15 @@ def find(name: str) -> Feature:
     found = registry.features.get(name) or _resolve_family(name)
     if found is None:
         examples = ", ".join(family.example for family in list(registry.families.values())[:3])
-        raise UnknownNameError("feature or set", name, [*registry.sets, *declared()], f"Other parameters are possible in names like {examples}.")
+        raise UnknownNameError(
+            "feature or set", name, [*registry.sets, *declared()], f"Other parameters are possible in names like {examples}."
+        )
     return found
 
 
 @contextmanager
 def declaring(instead_of: Iterable[str] = ()) -> Iterator[list[str]]:
-    """Collect the names that a block declares, after forgetting those that it is `instead_of`; undo all of it if the block raises."""
+    """Collect the names that a block declares, having forgotten `instead_of`; undo it all if the block raises."""
     registry = _shipped()
     before, recorder = dict(registry.features), registry.recorder
     for name in instead_of:

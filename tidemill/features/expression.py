@@ -12,9 +12,11 @@ from tidemill.domain.errors import InputError
 MAX_WINDOW = 5_000
 COLUMNS = ("open", "high", "low", "close", "volume", "vwap")
 
-ELEMENTWISE = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum", "greater", "greater_equal", "not_equal", "where",
+ELEMENTWISE = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum", "greater", "greater_equal",
+    "not_equal", "where",
                          "absolute", "log", "square_root"})  # fmt: skip
-WINDOWED = frozenset({"sum", "mean", "std", "wma", "slope", "rsquare", "resid", "corr", "max", "min", "argmax", "argmin", "since_max",
+WINDOWED = frozenset({"sum", "mean", "std", "wma", "slope", "rsquare", "resid", "corr", "max", "min", "argmax", "argmin",
+    "since_max",
                       "since_min", "rank", "quantile", "mean_deviation"})  # fmt: skip
 RECURSIVE = frozenset({"smooth", "adaptive", "cumulative", "sar"})
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "greater": ">", "greater_equal": "≥", "not_equal": "≠"}

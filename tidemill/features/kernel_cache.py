@@ -1,6 +1,7 @@
 """How kernels are compiled and where the machine code is kept.
 
-numba's cache looks at the file of the entry alone and returned an old result after a callee in another file had changed (NUMBERS),
+numba's cache looks at the file of the entry alone and returned an old result after a callee in another file had changed
+(NUMBERS),
 so the folder is named by a hash of all kernel sources. Floating-point rules stay strict: no fastmath.
 """
 
@@ -10,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,16 +35,19 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def entry(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function that Python calls, releasing the interpreter lock, and keep its machine code on disk where that is possible."""
+    """Compile a function that Python calls, without the interpreter lock; its machine code is kept on disk where possible."""
     import numba
 
-    folder = _folder(numba.config.CACHE_DIR)
+    folder = _folder(_numba_settings().CACHE_DIR)
     with _cache_directory(folder):
-        return cast("Callable[P, R]", numba.njit(nogil=True, error_model="numpy", fastmath=False, cache=folder is not None)(function))
+        return cast(
+            "Callable[P, R]", numba.njit(nogil=True, error_model="numpy", fastmath=False, cache=folder is not None)(function)
+        )
 
 
 def _folder(chosen: str) -> Path | None:
-    """Where machine code is kept: NUMBA_CACHE_DIR, else beside the sources, else in the user's cache. None: nowhere is writable.
+    """Where machine code is kept: NUMBA_CACHE_DIR, else beside the sources, else in the user's cache. None: nowhere is
+    writable.
 
     Never a folder that other users may write to, since numba reads what lies there as code.
     """
@@ -64,11 +68,17 @@ def _folder(chosen: str) -> Path | None:
 @contextlib.contextmanager
 def _cache_directory(folder: Path | None) -> Iterator[None]:
     """numba reads this setting when a function is decorated; other kernels of the process keep theirs."""
-    import numba
-
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder or before)
+    settings = _numba_settings()
+    before = settings.CACHE_DIR
+    settings.CACHE_DIR = str(folder or before)
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        settings.CACHE_DIR = before
+
+
+def _numba_settings() -> Any:
+    """numba's settings, whose names are made at run time."""
+    from numba.core import config
+
+    return config

@@ -13,8 +13,10 @@ _declared: dict[Path, tuple[str, ...]] = {}
 def load_module(path: str | Path) -> list[str]:
     """Run a Python file whose `feature(...)` calls declare features, and return their names in order.
 
-    The operators, the columns and `feature` can be used without an import. The file runs with the rights of the user, in a module of
-    its own. Loading a file again replaces what it declared. Raises InputError, naming the line, when the file cannot be read or run or
+    The operators, the columns and `feature` can be used without an import. The file runs with the rights of the user, in a
+    module of
+    its own. Loading a file again replaces what it declared. Raises InputError, naming the line, when the file cannot be read or
+    run or
     declares nothing; then nothing of it stays declared.
     """
     file = Path(path).absolute()
@@ -25,7 +27,9 @@ def load_module(path: str | Path) -> list[str]:
     with declaration.declaring(instead_of=_declared.get(file, ())) as names:
         _run(code, module, file)
         if not names:
-            raise InputError(f'The module {file.name} declares no feature. Call feature("name", expression, unit="…", about="…").')
+            raise InputError(
+                f'The module {file.name} declares no feature. Call feature("name", expression, unit="…", about="…").'
+            )
     _declared[file] = tuple(names)
     return names
 
@@ -58,9 +62,13 @@ def _run(code: CodeType, module: ModuleType, file: Path) -> None:
     except TidemillError as exc:
         raise InputError(f"The module {file.name} failed{_line(exc.__traceback__, file)}: {exc}") from exc
     except NameError as exc:
-        raise InputError(f"The module {file.name} uses a name that does not exist{_line(exc.__traceback__, file)}: {exc}.") from exc
+        raise InputError(
+            f"The module {file.name} uses a name that does not exist{_line(exc.__traceback__, file)}: {exc}."
+        ) from exc
     except Exception as exc:  # a user's code may raise anything; the rest of the program goes on
-        raise InputError(f"The module {file.name} failed{_line(exc.__traceback__, file)}: {type(exc).__name__}: {exc}.") from exc
+        raise InputError(
+            f"The module {file.name} failed{_line(exc.__traceback__, file)}: {type(exc).__name__}: {exc}."
+        ) from exc
 
 
 def _line(trace: TracebackType | None, file: Path) -> str:

@@ -1,7 +1,9 @@
 """Numbers that the program table and the kernels share. A kernel source: it counts in the fingerprint.
 
-A program is a table of rows `(opcode, out, a, b, c, window, least, slot, emits)`: `out`, `a`, `b`, `c` are node numbers, `least` the
-numbers a window must hold, `slot` the first place of carried state, `emits` how many EMIT rows follow. A group row scans one window
+A program is a table of rows `(opcode, out, a, b, c, window, least, slot, emits)`: `out`, `a`, `b`, `c` are node numbers,
+`least` the
+numbers a window must hold, `slot` the first place of carried state, `emits` how many EMIT rows follow. A group row scans one
+window
 of growing length once; each of its EMIT rows (opcode = what to emit) takes a value when its window is reached.
 """
 
@@ -9,7 +11,9 @@ OPCODE, OUT, A, B, C, WINDOW, LEAST, SLOT, EMITS = range(9)
 FIELDS = 9
 
 # element-wise
-ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM, GREATER, GREATER_EQUAL, NOT_EQUAL, WHERE, ABSOLUTE, LOG, SQUARE_ROOT = range(13)
+ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM, GREATER, GREATER_EQUAL, NOT_EQUAL, WHERE, ABSOLUTE, LOG, SQUARE_ROOT = range(
+    13
+)
 LAST_ELEMENTWISE = SQUARE_ROOT
 REF = 13
 # groups: one scan from the newest value to the oldest, many windows
@@ -17,10 +21,13 @@ SUMS, MEANS, SPREADS, LINES, PAIRS, GREATEST, SMALLEST, ARG_OLDEST, ARG_NEWEST, 
 # recursive
 SMOOTH, ADAPTIVE, CUMULATIVE, SAR, AGE = range(40, 45)
 # what an EMIT row of a group takes
-EMIT_SUM, EMIT_MEAN, EMIT_STD, EMIT_SLOPE, EMIT_RSQUARE, EMIT_RESID, EMIT_WMA, EMIT_PLACE, EMIT_SINCE, EMIT_OTHER = range(60, 70)
+EMIT_SUM, EMIT_MEAN, EMIT_STD, EMIT_SLOPE, EMIT_RSQUARE, EMIT_RESID, EMIT_WMA, EMIT_PLACE, EMIT_SINCE, EMIT_OTHER = range(
+    60, 70
+)
 
 SLOTS_OF_SAR = 7
-# Lanes (bars of a symbol in a scan, symbols in a step) handled at once: the work area of 200 nodes stays within the second-level cache.
+# Lanes (bars of a symbol in a scan, symbols in a step) handled at once: the work area of 200 nodes stays within the
+# second-level cache.
 BLOCK = 256
 # A window whose spread is no more than this share of its mean has no correlation and no fit (NUMBERS).
 DEGENERATE = 1e-9

@@ -2,7 +2,8 @@
 
 Windows count a symbol's own bars, the current one included. NaN inside a window is skipped: a value needs one number in the
 window (two for a spread or a slope), as in qlib; `full=True` asks for a number in every place, as TA-Lib does. What would be
-infinite is NaN. `ema`, `wilder`, `adaptive`, `cumulative` and `parabolic_sar` are recursive: their value depends on all of the history, and a NaN
+infinite is NaN. `ema`, `wilder`, `adaptive`, `cumulative` and `parabolic_sar` are recursive: their value depends on all of the
+history, and a NaN
 input gives NaN once and advances nothing.
 """
 
@@ -159,7 +160,7 @@ def mean_deviation(x: Operand, window: int, *, full: bool = False) -> Expression
 
 
 def ema(x: Operand, span: int, *, skip: int = 0) -> Expression:
-    """Exponential mean, weight 2 / (span + 1), seeded as in TA-Lib with the mean of the first `span` values after `skip` unused ones."""
+    """Exponential mean, weight 2 / (span + 1), seeded with the mean of `span` values after `skip` unused ones (TA-Lib)."""
     _window(skip, least=0)
     return Expression("smooth", (as_expression(x),), (_window(span), float(span), 2.0 / (span + 1.0), float(skip)))
 
@@ -183,6 +184,10 @@ def cumulative(x: Operand) -> Expression:
     return combine("cumulative", x)
 
 
-def parabolic_sar(high_price: Operand, low_price: Operand, acceleration: float = 0.02, maximum_acceleration: float = 0.2) -> Expression:
+def parabolic_sar(
+    high_price: Operand, low_price: Operand, acceleration: float = 0.02, maximum_acceleration: float = 0.2
+) -> Expression:
     """Wilder's parabolic stop and reverse; starts at the second bar, in the direction of the greater movement, as in TA-Lib."""
-    return Expression("sar", (as_expression(high_price), as_expression(low_price)), (float(acceleration), float(maximum_acceleration)))
+    return Expression(
+        "sar", (as_expression(high_price), as_expression(low_price)), (float(acceleration), float(maximum_acceleration))
+    )

@@ -8,7 +8,8 @@ from tidemill.features.arrays import Floats
 def average_price(high: Floats, low: Floats, close: Floats, volume: Floats, quote_volume: Floats | None = None) -> Floats:
     """Volume-weighted average price of each bar: quote volume / volume, and (high + low + close) / 3 where that is not known.
 
-    Not known: quote_volume is missing or NaN, volume is not positive, or the quotient lies outside the bar's range by more than a
+    Not known: quote_volume is missing or NaN, volume is not positive, or the quotient lies outside the bar's range by more than
+    a
     billionth, as it does when prices were adjusted and the quote volume was not. Element-wise, any shape; NaN where a price is.
     """
     typical = (high + low + close) / 3.0

@@ -11,8 +11,10 @@ from tidemill.features.declaration import Feature
 from tidemill.features.expression import COLUMNS, ELEMENTWISE, WINDOWED, Expression, walk
 
 _ELEMENTWISE = {
-    "add": oc.ADD, "subtract": oc.SUBTRACT, "multiply": oc.MULTIPLY, "divide": oc.DIVIDE, "maximum": oc.MAXIMUM, "minimum": oc.MINIMUM,
-    "greater": oc.GREATER, "greater_equal": oc.GREATER_EQUAL, "not_equal": oc.NOT_EQUAL, "where": oc.WHERE, "absolute": oc.ABSOLUTE,
+    "add": oc.ADD, "subtract": oc.SUBTRACT, "multiply": oc.MULTIPLY, "divide": oc.DIVIDE, "maximum": oc.MAXIMUM,
+    "minimum": oc.MINIMUM,
+    "greater": oc.GREATER, "greater_equal": oc.GREATER_EQUAL, "not_equal": oc.NOT_EQUAL, "where": oc.WHERE,
+    "absolute": oc.ABSOLUTE,
     "log": oc.LOG, "square_root": oc.SQUARE_ROOT,
 }  # fmt: skip
 # operator: (group, what it emits, sign)
@@ -20,11 +22,18 @@ _WINDOWED = {
     "sum": (oc.SUMS, oc.EMIT_SUM, 0.0), "mean": (oc.MEANS, oc.EMIT_MEAN, 0.0), "std": (oc.SPREADS, oc.EMIT_STD, 0.0),
     "wma": (oc.LINES, oc.EMIT_WMA, 0.0), "slope": (oc.LINES, oc.EMIT_SLOPE, 0.0), "rsquare": (oc.LINES, oc.EMIT_RSQUARE, 0.0),
     "resid": (oc.LINES, oc.EMIT_RESID, 0.0), "corr": (oc.PAIRS, oc.EMIT_OTHER, 0.0), "max": (oc.GREATEST, oc.EMIT_OTHER, 0.0),
-    "min": (oc.SMALLEST, oc.EMIT_OTHER, 0.0), "argmax": (oc.ARG_OLDEST, oc.EMIT_PLACE, 1.0), "argmin": (oc.ARG_OLDEST, oc.EMIT_PLACE, -1.0),
-    "since_max": (oc.ARG_NEWEST, oc.EMIT_SINCE, 1.0), "since_min": (oc.ARG_NEWEST, oc.EMIT_SINCE, -1.0), "rank": (oc.RANKS, oc.EMIT_OTHER, 0.0),
+    "min": (oc.SMALLEST, oc.EMIT_OTHER, 0.0), "argmax": (oc.ARG_OLDEST, oc.EMIT_PLACE, 1.0), "argmin": (oc.ARG_OLDEST,
+    oc.EMIT_PLACE, -1.0),
+    "since_max": (oc.ARG_NEWEST, oc.EMIT_SINCE, 1.0), "since_min": (oc.ARG_NEWEST, oc.EMIT_SINCE, -1.0), "rank": (oc.RANKS,
+    oc.EMIT_OTHER, 0.0),
     "quantile": (oc.SORTED, oc.EMIT_OTHER, 0.0), "mean_deviation": (oc.DEVIATIONS, oc.EMIT_OTHER, 0.0),
 }  # fmt: skip
-_RECURSIVE = {"smooth": (oc.SMOOTH, 2), "adaptive": (oc.ADAPTIVE, 2), "cumulative": (oc.CUMULATIVE, 1), "sar": (oc.SAR, oc.SLOTS_OF_SAR)}
+_RECURSIVE = {
+    "smooth": (oc.SMOOTH, 2),
+    "adaptive": (oc.ADAPTIVE, 2),
+    "cumulative": (oc.CUMULATIVE, 1),
+    "sar": (oc.SAR, oc.SLOTS_OF_SAR),
+}
 _NUMBERS = 4
 # Scans of one input that a longer scan of the same input includes: sums of squares hold the mean, the line holds both.
 _MOMENTS = (oc.MEANS, oc.SPREADS, oc.LINES)
@@ -34,7 +43,8 @@ _MOMENTS = (oc.MEANS, oc.SPREADS, oc.LINES)
 class Program:
     """Tables for the kernels. Nodes are numbered; `depth[n]` is how many earlier values of node n some window reads.
 
-    raw: node of each column of COLUMNS, -1 where unused. constants, values: nodes that never change. slots: places of carried state a symbol.
+    raw: node of each column of COLUMNS, -1 where unused. constants, values: nodes that never change. slots: places of carried
+    state a symbol.
     outputs: node of each feature. deepest: longest window. (code, numbers): see opcodes.py.
     """
 

@@ -1,6 +1,7 @@
 """What a feature set remembers of each symbol between two bars, and its form on disk.
 
-Layout of the bytes: magic, version, length of a JSON header, header, the arrays (little-endian), SHA-256 of all before it. Nothing in it is executed.
+Layout of the bytes: magic, version, length of a JSON header, header, the arrays (little-endian), SHA-256 of all before it.
+Nothing in it is executed.
 """
 
 import hashlib
@@ -31,8 +32,10 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class State:
     """State of `symbols` under the feature set `fingerprint`.
 
-    slots: symbols × places, what recursive operators carry. history: symbols × depths, earlier values of each node that some window reads,
-    oldest first, NaN where there was no bar. times: open time of each symbol's last bar in epoch microseconds, NEVER where unknown.
+    slots: symbols × places, what recursive operators carry. history: symbols × depths, earlier values of each node that some
+    window reads,
+    oldest first, NaN where there was no bar. times: open time of each symbol's last bar in epoch microseconds, NEVER where
+    unknown.
     """
 
     fingerprint: str
@@ -52,7 +55,7 @@ class State:
         """Raise IntegrityError unless this is the state of that feature set."""
         if self.fingerprint != fingerprint or self.slots.shape[1] != slots or self.history.shape[1] != history:
             raise IntegrityError(
-                f"The stored state belongs to another feature set or version ({self.fingerprint[:12]}, not {fingerprint[:12]}). "
+                f"The stored state belongs to another feature set ({self.fingerprint[:12]}, not {fingerprint[:12]}). "
                 "Compute the features from the start of history once."
             )
 
@@ -62,7 +65,11 @@ class State:
         place = {symbol: index for index, symbol in enumerate(self.symbols)}
         pairs = [(index, place[symbol]) for index, symbol in enumerate(symbols) if symbol in place]
         into, source = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        chosen.slots[into], chosen.history[into], chosen.times[into] = self.slots[source], self.history[source], self.times[source]
+        chosen.slots[into], chosen.history[into], chosen.times[into] = (
+            self.slots[source],
+            self.history[source],
+            self.times[source],
+        )
         return chosen
 
     def updated(self, newer: "State") -> "State":
@@ -96,11 +103,15 @@ class State:
         if hashlib.sha256(body).digest() != digest:
             raise IntegrityError("The feature state is damaged. Compute the features from the start of history once.")
         if version != VERSION:
-            raise IntegrityError(f"The feature state has version {version}, this program reads {VERSION}. Compute the features once.")
+            raise IntegrityError(
+                f"The feature state has version {version}, this program reads {VERSION}. Compute the features once."
+            )
         try:
             header = msgspec.json.decode(body[_PREFIX.size : _PREFIX.size + length], type=_Header)
         except msgspec.MsgspecError as exc:
-            raise IntegrityError("The feature state has an unreadable header. Compute the features from the start once.") from exc
+            raise IntegrityError(
+                "The feature state has an unreadable header. Compute the features from the start once."
+            ) from exc
         return cls._from_arrays(header, body[_PREFIX.size + length :])
 
     @classmethod

@@ -22,7 +22,8 @@ _NO_HISTORY, _NO_BOUNDS = np.empty((0, 0)), np.zeros(1, dtype=np.int64)
 
 
 class Stream:
-    """Live features of `symbols`, from `state` on (None: no bar yet). A symbol that the state does not know starts as newly listed.
+    """Live features of `symbols`, from `state` on (None: no bar yet). A symbol that the state does not know starts as newly
+    listed.
 
     Symbols that the state knows and the stream does not are left out of `state()`; `State.updated` puts them back.
     Not safe for use by two threads at once. Raises IntegrityError for the state of another feature set.
@@ -55,7 +56,8 @@ class Stream:
         Arrays hold one number a symbol, in the order of `symbols`; NaN where a value is missing. vwap: see `average_price`;
         (high + low + close) / 3 when not given. present: flags, all when not given; an absent symbol advances nothing.
         open_time: when given, it is kept in the state, so that a later batch cannot take the same bar again.
-        The returned array is reused by the next step. Raises InputError for a wrong length or a bar that is not later than the last.
+        The returned array is reused by the next step. Raises InputError for a wrong length or a bar that is not later than the
+        last.
         """
         row, flags = self._row, self._present
         try:
@@ -68,8 +70,10 @@ class Stream:
             self._mark(open_time)
         program = self._program
         execute(
-            True, program.code, program.numbers, program.depth, program.raw, program.outputs, self._offsets, self._mirror, *self._columns,
-            self._memory, self._scratch, self._ordered, flags, self._slots, _NO_HISTORY, _NO_BOUNDS, self._position, self._result,
+            True, program.code, program.numbers, program.depth, program.raw, program.outputs, self._offsets, self._mirror,
+            self._columns,
+            self._memory, self._scratch, self._ordered, flags, self._slots, _NO_HISTORY, _NO_BOUNDS, self._position,
+            self._result,
         )  # fmt: skip
         return self._result.T
 
@@ -102,9 +106,9 @@ class Stream:
         self._slots = np.ascontiguousarray(state.slots.T)
         self._times = state.times.copy()
         self._row = np.full((len(COLUMNS), count), np.nan)
-        self._columns = [column.view() for column in self._row]
+        self._columns = tuple(column.view() for column in self._row)
         for column in self._columns:
-            column.flags.writeable = False  # as the columns of a batch are, so that one compiled form serves both
+            column.flags.writeable = False
         self._present: Flags = np.ones(count, dtype=np.bool_)
         self._result = np.full((len(self.features.names), count), np.nan)
         self._scratch, self._ordered = np.empty(SCRATCH), np.empty(program.deepest * SORT_LANES)
@@ -124,5 +128,7 @@ class Stream:
         moment = (open_time - EPOCH) // timedelta(microseconds=1)
         late = np.flatnonzero(self._present & (self._times >= moment))
         if len(late):
-            raise InputError(f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead.")
+            raise InputError(
+                f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead."
+            )
         self._times[self._present] = moment

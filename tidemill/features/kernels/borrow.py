@@ -1,19 +1,29 @@
 """Arrays that own nothing. Each slice of an owning array costs two atomic counts, in all some 70 ns an operator and block."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from numba.core import cgutils
-from numba.extending import intrinsic
+import numpy as np
 
+Array = TypeVar("Array", bound="np.ndarray[Any, Any]")
 
-@intrinsic
-def borrowed(typing_context: Any, array: Any) -> Any:
-    """The same array without a reference to its owner, who must outlive it."""
+if TYPE_CHECKING:
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        view = context.make_array(array)(context, builder, arguments[0])
-        view.meminfo = cgutils.get_null_value(view.meminfo.type)
-        view.parent = cgutils.get_null_value(view.parent.type)
-        return view._getvalue()
+    def borrowed(array: Array) -> Array:
+        """The same array without a reference to its owner, who must outlive it. For kernels."""
+        return array
 
-    return array(array), build
+else:
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def borrowed(typing_context, array):
+        """The same array without a reference to its owner, who must outlive it. For kernels."""
+
+        def build(context, builder, signature, arguments):
+            view = context.make_array(array)(context, builder, arguments[0])
+            view.meminfo = cgutils.get_null_value(view.meminfo.type)
+            view.parent = cgutils.get_null_value(view.parent.type)
+            return view._getvalue()
+
+        return array(array), build

@@ -5,13 +5,13 @@ Both stand behind one entry, `execute`; with an entry each, the compiler would b
 
 import numpy as np
 
-from tidemill.features.arrays import Flags, Floats, Integers
+from tidemill.features.arrays import Columns, Flags, Floats, Integers
 from tidemill.features.kernel_cache import entry, kernel
 from tidemill.features.kernels.borrow import borrowed
 from tidemill.features.kernels.elementwise import elementwise, finite
-from tidemill.features.kernels.order import SORT_LANES, extremes, places, quantiles, ranks
+from tidemill.features.kernels.order import extremes, places, quantiles, ranks
 from tidemill.features.kernels.recursive import adaptive, age, cumulative, sar, smooth
-from tidemill.features.kernels.windows import SCRATCH, deviations, moments, pairs
+from tidemill.features.kernels.windows import deviations, moments, pairs
 from tidemill.features.opcodes import (
     ADAPTIVE,
     ARG_NEWEST,
@@ -50,9 +50,9 @@ def window_group(op: int, code: Integers, numbers: Floats, memory: Floats, at: I
         moments(op, rows, numbers[1:, 0], memory, at, start, back, lanes, scratch)
     elif op == PAIRS:
         pairs(rows, memory, at, start, other, back, lanes, scratch)
-    elif op == GREATEST or op == SMALLEST:
+    elif GREATEST <= op <= SMALLEST:
         extremes(op, rows, memory, at, start, back, lanes, scratch)
-    elif op == ARG_OLDEST or op == ARG_NEWEST:
+    elif ARG_OLDEST <= op <= ARG_NEWEST:
         places(op, rows, numbers[0, 0], memory, at, start, other, back, lanes, scratch)
     elif op == RANKS:
         ranks(rows, memory, at, start, back, lanes, scratch)
@@ -63,8 +63,8 @@ def window_group(op: int, code: Integers, numbers: Floats, memory: Floats, at: I
 
 
 @kernel
-def carried(op: int, row: Integers, numbers: Floats, memory: Floats, at: Integers, lanes: int, state: Floats, rows: int, stride: int,
-            present: Flags) -> None:  # fmt: skip
+def carried(op: int, row: Integers, numbers: Floats, memory: Floats, at: Integers, lanes: int, state: Floats,
+            rows: int, stride: int, present: Flags) -> None:  # fmt: skip
     """A recursive operator; `state` begins at its first place."""
     place, a, b, c = at[row[OUT]], at[row[A]], at[row[B]], at[row[C]]
     out, x = memory[place : place + lanes], memory[a : a + lanes]
@@ -96,8 +96,9 @@ def settle(node: int, memory: Floats, at: Integers, lanes: int, mirror: Integers
 
 
 @kernel
-def run_block(code: Integers, numbers: Floats, memory: Floats, at: Integers, back: int, lanes: int, mirror: Integers, state: Floats,
-              rows: int, stride: int, present: Flags, partial: bool, scratch: Floats, ordered: Floats) -> None:  # fmt: skip
+def run_block(code: Integers, numbers: Floats, memory: Floats, at: Integers, back: int, lanes: int, mirror: Integers,
+              state: Floats, rows: int, stride: int, present: Flags, partial: bool, scratch: Floats,
+              ordered: Floats) -> None:  # fmt: skip
     """Every row of the program on one block of lanes."""
     pc = 0
     while pc < len(code):
@@ -117,15 +118,6 @@ def run_block(code: Integers, numbers: Floats, memory: Floats, at: Integers, bac
         if emits == 0:
             settle(out, memory, at, lanes, mirror, present, partial)
         pc += 1 + emits
-
-
-@kernel
-def take(memory: Floats, at: Integers, node: int, column: Floats, begin: int, lanes: int) -> None:
-    """Bring a block of a raw column in; what is infinite is missing."""
-    if node >= 0:
-        place = at[node]
-        for i in range(lanes):
-            memory[place + i] = finite(column[begin + i])
 
 
 @kernel
@@ -168,28 +160,45 @@ def advance(memory: Floats, at: Integers, depth: Integers, lanes: int) -> None:
 
 
 @kernel
-def take_all(memory: Floats, at: Integers, raw: Integers, opens: Floats, highs: Floats, lows: Floats, closes: Floats, volumes: Floats,
-             vwaps: Floats, begin: int, lanes: int) -> None:  # fmt: skip
-    """Bring a block of every raw column in."""
-    take(memory, at, raw[0], opens, begin, lanes)
-    take(memory, at, raw[1], highs, begin, lanes)
-    take(memory, at, raw[2], lows, begin, lanes)
-    take(memory, at, raw[3], closes, begin, lanes)
-    take(memory, at, raw[4], volumes, begin, lanes)
-    take(memory, at, raw[5], vwaps, begin, lanes)
+def take_all(memory: Floats, at: Integers, raw: Integers, columns: Columns, begin: int, lanes: int) -> None:
+    """Bring a block of every raw column in; what is infinite is missing."""
+    for j in range(len(raw)):
+        if raw[j] >= 0:
+            place, column = at[raw[j]], columns[j]
+            for i in range(lanes):
+                memory[place + i] = finite(column[begin + i])
 
 
 @kernel
-def scan(code: Integers, numbers: Floats, at: Integers, depth: Integers, mirror: Integers, raw: Integers, opens: Floats, highs: Floats,
-         lows: Floats, closes: Floats, volumes: Floats, vwaps: Floats, bounds: Integers, present: Flags, memory: Floats, state: Floats,
-         history: Floats, scratch: Floats, ordered: Floats, outputs: Integers, result: Floats) -> None:  # fmt: skip
-    """Symbol s has the rows bounds[s] … bounds[s + 1] - 1 of the columns; state[s] and history[s] are updated. `present` is all true."""
+def scan(code: Integers, numbers: Floats, at: Integers, depth: Integers, mirror: Integers, raw: Integers, columns: Columns,
+         bounds: Integers, present: Flags, memory: Floats, stride: int, state: Floats, history: Floats, scratch: Floats,
+         ordered: Floats, outputs: Integers, result: Floats) -> None:  # fmt: skip
+    """Symbol s has the rows bounds[s] … bounds[s + 1] - 1 of the columns; state and history are updated. All are present.
+
+    stride: 0. With literals as arguments of `run_block`, numba would compile the interpreter a second time for them.
+    """
+    back, rows, partial = stride + 1, stride + 1, stride > 0
     for symbol in range(len(bounds) - 1):
         recall(memory, at, depth, history[symbol])
         for begin in range(bounds[symbol], bounds[symbol + 1], BLOCK):
             lanes = min(BLOCK, bounds[symbol + 1] - begin)
-            take_all(memory, at, raw, opens, highs, lows, closes, volumes, vwaps, begin, lanes)
-            run_block(code, numbers, memory, at, 1, lanes, mirror, borrowed(state[symbol]), 1, 0, present, False, scratch, ordered)
+            take_all(memory, at, raw, columns, begin, lanes)
+            run_block(
+                code,
+                numbers,
+                memory,
+                at,
+                back,
+                lanes,
+                mirror,
+                borrowed(state[symbol]),
+                rows,
+                stride,
+                present,
+                partial,
+                scratch,
+                ordered,
+            )
             give(memory, at, outputs, result, begin, lanes)
             advance(memory, at, depth, lanes)
         remember(memory, at, depth, history[symbol])
@@ -197,7 +206,8 @@ def scan(code: Integers, numbers: Floats, at: Integers, depth: Integers, mirror:
 
 @kernel
 def rotate(memory: Floats, base: int, rows: int, lanes: Integers, symbols: int, spare: Floats, later: bool) -> None:
-    """Turn the ring of some symbols by one row, in both twins: later, so that their newest value keeps up with a ring that moved on without
+    """Turn the ring of some symbols by one row, in both twins: later, so that their newest value keeps up with a ring that
+    moved on without
     them; or earlier, so that they move on in a ring that stays."""
     for j in range(len(lanes)):
         spare[j] = memory[base + (rows - 1 if later else 0) * symbols + lanes[j]]
@@ -237,10 +247,10 @@ def place_rings(memory: Floats, offsets: Integers, depth: Integers, position: In
 
 
 @kernel
-def step(code: Integers, numbers: Floats, offsets: Integers, depth: Integers, mirror: Integers, raw: Integers, opens: Floats,
-         highs: Floats, lows: Floats, closes: Floats, volumes: Floats, vwaps: Floats, present: Flags, memory: Floats, position: Integers,
-         state: Floats, scratch: Floats, ordered: Floats, outputs: Integers, result: Floats) -> None:  # fmt: skip
-    """One bar of the symbols that are present; the columns hold one number a symbol, state is places × symbols, flat."""
+def step(code: Integers, numbers: Floats, offsets: Integers, depth: Integers, mirror: Integers, raw: Integers, columns: Columns,
+         present: Flags, memory: Floats, position: Integers, stride: int, state: Floats, scratch: Floats, ordered: Floats,
+         outputs: Integers, result: Floats) -> None:  # fmt: skip
+    """One bar of the symbols that are present; columns hold one number a symbol, state is places × symbols, flat; stride: 1."""
     symbols = len(present)
     at, shifted = np.empty(len(offsets), dtype=np.int64), np.empty(len(offsets), dtype=np.int64)
     place_rings(memory, offsets, depth, position, present, at)
@@ -252,12 +262,14 @@ def step(code: Integers, numbers: Floats, offsets: Integers, depth: Integers, mi
         lanes = here[-1] - here[0] + 1
         now, partial = borrowed(present[start : start + lanes]), len(here) < lanes
         shifted[:] = at + start
-        take_all(memory, shifted, raw, opens, highs, lows, closes, volumes, vwaps, start, lanes)
+        take_all(memory, shifted, raw, columns, start, lanes)
         for node in raw:
             if node >= 0:
                 settle(node, memory, shifted, lanes, mirror, now, partial)
-        run_block(code, numbers, memory, borrowed(shifted), symbols, lanes, mirror, borrowed(state[start:]), symbols, 1, now, partial,
-                  scratch, ordered)  # fmt: skip
+        run_block(
+            code, numbers, memory, borrowed(shifted), symbols, lanes, mirror, borrowed(state[start:]), symbols, stride, now,
+            partial, scratch, ordered,
+        )  # fmt: skip
         give(memory, shifted, outputs, result, start, lanes)
     for j in range(len(outputs)):
         for i in range(symbols):
@@ -266,20 +278,21 @@ def step(code: Integers, numbers: Floats, offsets: Integers, depth: Integers, mi
 
 
 @entry
-def execute(streaming: bool, code: Integers, numbers: Floats, depth: Integers, raw: Integers, outputs: Integers, at: Integers,
-            mirror: Integers, opens: Floats, highs: Floats, lows: Floats, closes: Floats, volumes: Floats, vwaps: Floats, memory: Floats,
-            scratch: Floats, ordered: Floats, present: Flags, state: Floats, history: Floats, bounds: Integers, position: Integers,
-            result: Floats) -> None:  # fmt: skip
+def execute(streaming: bool, code: Integers, numbers: Floats, depth: Integers, raw: Integers, outputs: Integers,
+            at: Integers, mirror: Integers, columns: Columns, memory: Floats, scratch: Floats, ordered: Floats, present: Flags,
+            state: Floats, history: Floats, bounds: Integers, position: Integers, result: Floats) -> None:  # fmt: skip
     """Run a program (its tables: program.py) over columns of bars; `result` (features × rows of the columns) is filled.
 
-    at, mirror: layout of `memory`, whose constants are in place. scratch, ordered: work areas. bounds, history: read by a scan alone;
+    at, mirror: layout of `memory`, whose constants are in place. scratch, ordered: work areas. bounds, history: read by a scan
+    alone;
     position, the row of the rings: by a step alone. state: symbols × places in a scan, places × symbols in a step.
     """
     table, figures, area, places = borrowed(code), borrowed(numbers), borrowed(memory), borrowed(at)
     room, lists, flags, twins = borrowed(scratch), borrowed(ordered), borrowed(present), borrowed(mirror)
+    stride = 1 if streaming else 0
     if streaming:
-        step(table, figures, places, depth, twins, raw, opens, highs, lows, closes, volumes, vwaps, flags, area, position,
-             borrowed(state.reshape(-1)), room, lists, outputs, result)  # fmt: skip
+        step(table, figures, places, depth, twins, raw, columns, flags, area, position, stride, borrowed(state.reshape(-1)),
+             room, lists, outputs, result)  # fmt: skip
     else:
-        scan(table, figures, places, depth, twins, raw, opens, highs, lows, closes, volumes, vwaps, bounds, flags, area, borrowed(state),
+        scan(table, figures, places, depth, twins, raw, columns, bounds, flags, area, stride, borrowed(state),
              borrowed(history), room, lists, outputs, result)  # fmt: skip

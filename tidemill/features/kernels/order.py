@@ -16,7 +16,10 @@ SORT_LANES = 32
 def scan_greatest(sign: float, memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
     """S1 := the greatest of S1 and the values k … end - 1 bars back, times sign. A comparison with NaN leaves it."""
     while k + 2 <= end:
-        x, y = memory[start - k * back : start - k * back + lanes], memory[start - (k + 1) * back : start - (k + 1) * back + lanes]
+        x, y = (
+            memory[start - k * back : start - k * back + lanes],
+            memory[start - (k + 1) * back : start - (k + 1) * back + lanes],
+        )
         for i in range(lanes):
             best, near, far = scratch[S1 + i], sign * x[i], sign * y[i]
             best = near if near > best else best
@@ -31,7 +34,9 @@ def scan_greatest(sign: float, memory: Floats, start: int, k: int, end: int, bac
 
 
 @kernel
-def extremes(group: int, rows: Integers, memory: Floats, at: Integers, start: int, back: int, lanes: int, scratch: Floats) -> None:
+def extremes(
+    group: int, rows: Integers, memory: Floats, at: Integers, start: int, back: int, lanes: int, scratch: Floats
+) -> None:
     """GREATEST or SMALLEST value of growing windows."""
     sign = 1.0 if group == GREATEST else -1.0
     for i in range(lanes):
@@ -173,7 +178,9 @@ def replace(ordered: Floats, held: int, old: float, new: float) -> int:
 
 
 @kernel
-def slide_quantiles(rows: Integers, shares: Floats, memory: Floats, at: Integers, start: int, lanes: int, ordered: Floats) -> None:
+def slide_quantiles(
+    rows: Integers, shares: Floats, memory: Floats, at: Integers, start: int, lanes: int, ordered: Floats
+) -> None:
     """Quantiles of bars that follow each other: the sorted window of the last bar, less the oldest value, with the newest."""
     row = 0
     while row < len(rows):
@@ -186,14 +193,16 @@ def slide_quantiles(rows: Integers, shares: Floats, memory: Floats, at: Integers
             if i > 0:
                 held = replace(ordered, held, memory[start + i - window], memory[start + i])
             for same in range(row, end):
-                memory[at[rows[same, OUT]] + i] = quantile_of(ordered, 0, 1, float(held), shares[same], float(rows[same, LEAST]))
+                memory[at[rows[same, OUT]] + i] = quantile_of(
+                    ordered, 0, 1, float(held), shares[same], float(rows[same, LEAST])
+                )
         row = end
 
 
 @kernel
 def quantiles(rows: Integers, shares: Floats, memory: Floats, at: Integers, start: int, back: int, lanes: int, ordered: Floats,
               scratch: Floats) -> None:  # fmt: skip
-    """Quantiles of growing windows. Sorting rounds nothing, so a scan may keep one list up to date where a step sorts afresh."""
+    """Quantiles of growing windows. Sorting rounds nothing: a scan may keep one list up to date where a step sorts afresh."""
     if back == 1:
         slide_quantiles(rows, shares, memory, at, start, lanes, ordered)
         return

@@ -1,6 +1,7 @@
 """Operators that carry state from bar to bar. State place j of lane i lies at `state[j * rows + i * stride]`.
 
-In a scan (stride 0) every lane is the next bar of one symbol; in a step (stride 1) lanes are symbols, and an absent one is left alone.
+In a scan (stride 0) every lane is the next bar of one symbol; in a step (stride 1) lanes are symbols, and an absent one is left
+alone.
 A NaN input gives NaN and changes no state.
 """
 
@@ -12,7 +13,9 @@ from tidemill.features.kernels.elementwise import finite
 
 
 @kernel
-def smooth_next(count: float, value: float, x: float, seed: float, parts: float, weight: float, skip: float) -> tuple[float, float, float]:
+def smooth_next(
+    count: float, value: float, x: float, seed: float, parts: float, weight: float, skip: float
+) -> tuple[float, float, float]:
     """State after x, and the output. The first `seed` values after `skip` are summed, then divided by `parts`."""
     if x != x:
         return count, value, np.nan
@@ -53,7 +56,9 @@ def smooth(out: Floats, x: Floats, numbers: Floats, state: Floats, rows: int, st
 
 
 @kernel
-def adaptive(out: Floats, x: Floats, start: Floats, weight: Floats, state: Floats, rows: int, stride: int, present: Flags) -> None:
+def adaptive(
+    out: Floats, x: Floats, start: Floats, weight: Floats, state: Floats, rows: int, stride: int, present: Flags
+) -> None:
     for i in range(len(out)):
         if not present[i]:
             continue
@@ -87,11 +92,13 @@ def age(out: Floats, state: Floats, stride: int, present: Flags) -> None:
 
 
 @kernel
-def sar_next(bars: float, side: float, stop: float, extreme: float, factor: float, high_before: float, low_before: float, high: float,
-             low: float, step: float, most: float) -> tuple[float, float, float, float, float]:  # fmt: skip
+def sar_next(bars: float, side: float, stop: float, extreme: float, factor: float, high_before: float,
+             low_before: float, high: float, low: float, step: float, most: float) -> tuple[float, float, float,
+             float, float]:  # fmt: skip
     """State after one bar, and the stop that held during it. `side` is 1 for long, -1 for short.
 
-    Prices are looked at through `side`: `near` is what the stop guards (the low of a long), `far` what the trend reaches (its high).
+    Prices are looked at through `side`: `near` is what the stop guards (the low of a long), `far` what the trend reaches (its
+    high).
     """
     if bars == 1.0:
         side = -1.0 if low_before - low > 0.0 and high - high_before < low_before - low else 1.0

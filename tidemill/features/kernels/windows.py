@@ -1,6 +1,7 @@
 """Sums, moments, lines and correlations over windows, for a block of lanes at once.
 
-Lane i of a node lies at `start + i`, its value k bars ago at `start + i - k * back`: in a scan lanes are bars and `back` is 1, in a step
+Lane i of a node lies at `start + i`, its value k bars ago at `start + i - k * back`: in a scan lanes are bars and `back` is 1,
+in a step
 lanes are symbols and `back` is their number. Either way every lane does the same arithmetic in the same order, newest value to
 oldest, on values less the newest number in the window; hence equal bits. Windows that differ in length only share one scan.
 """
@@ -22,7 +23,6 @@ from tidemill.features.opcodes import (
     EMIT_STD,
     EMIT_SUM,
     LEAST,
-    MEANS,
     OPCODE,
     OUT,
     SPREADS,
@@ -58,7 +58,8 @@ def newest_number(memory: Floats, start: int, back: int, window: int, lanes: int
 
 @kernel
 def is_full(memory: Floats, start: int, back: int, window: int, lanes: int) -> bool:
-    """Whether no lane misses a value in its window: then the scans below need no masks and no counts, and their sums are the same.
+    """Whether no lane misses a value in its window: then the scans below need no masks and no counts, and their sums are the
+    same.
 
     Looked at in a scan only, where the windows of a block overlap; in a step the look would cost as much as the masks.
     """
@@ -98,8 +99,14 @@ def add_counts(full: bool, memory: Floats, start: int, k: int, end: int, back: i
 def add_full_means(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
     """Add bars k … end - 1 back, none missing; four at a time spares loads and stores, in the same order."""
     while k + 4 <= end:
-        a, b = memory[start - k * back : start - k * back + lanes], memory[start - (k + 1) * back : start - (k + 1) * back + lanes]
-        c, e = memory[start - (k + 2) * back : start - (k + 2) * back + lanes], memory[start - (k + 3) * back : start - (k + 3) * back + lanes]
+        a, b = (
+            memory[start - k * back : start - k * back + lanes],
+            memory[start - (k + 1) * back : start - (k + 1) * back + lanes],
+        )
+        c, e = (
+            memory[start - (k + 2) * back : start - (k + 2) * back + lanes],
+            memory[start - (k + 3) * back : start - (k + 3) * back + lanes],
+        )
         for i in range(lanes):
             shift, s1 = scratch[SHIFT + i], scratch[S1 + i]
             s1 += a[i] - shift
@@ -118,7 +125,10 @@ def add_full_means(memory: Floats, start: int, k: int, end: int, back: int, lane
 @kernel
 def add_full_spreads(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
     while k + 2 <= end:
-        a, b = memory[start - k * back : start - k * back + lanes], memory[start - (k + 1) * back : start - (k + 1) * back + lanes]
+        a, b = (
+            memory[start - k * back : start - k * back + lanes],
+            memory[start - (k + 1) * back : start - (k + 1) * back + lanes],
+        )
         for i in range(lanes):
             shift, s1, s2 = scratch[SHIFT + i], scratch[S1 + i], scratch[S2 + i]
             d, e = a[i] - shift, b[i] - shift
@@ -137,7 +147,10 @@ def add_full_spreads(memory: Floats, start: int, k: int, end: int, back: int, la
 @kernel
 def add_full_lines(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
     while k + 2 <= end:
-        a, b = memory[start - k * back : start - k * back + lanes], memory[start - (k + 1) * back : start - (k + 1) * back + lanes]
+        a, b = (
+            memory[start - k * back : start - k * back + lanes],
+            memory[start - (k + 1) * back : start - (k + 1) * back + lanes],
+        )
         near, far = float(k), float(k + 1)
         for i in range(lanes):
             shift, s1, s2, skx = scratch[SHIFT + i], scratch[S1 + i], scratch[S2 + i], scratch[SKX + i]
@@ -271,7 +284,7 @@ def is_degenerate(deviation: float, n: float, mean: float) -> bool:
 @kernel
 def moments(group: int, rows: Integers, numbers: Floats, memory: Floats, at: Integers, start: int, back: int, lanes: int,
             scratch: Floats) -> None:  # fmt: skip
-    """SUMS, MEANS, SPREADS or LINES of one node over growing windows; `rows` are the group's EMIT rows, shortest window first."""
+    """SUMS, MEANS, SPREADS or LINES of one node over growing windows; `rows` are its EMIT rows, shortest window first."""
     for i in range(COUNT, SCRATCH):
         scratch[i] = 0.0
     if group == SUMS:
@@ -342,7 +355,9 @@ def add_full_pair(x: Floats, y: Floats, lanes: int, scratch: Floats) -> None:
 
 
 @kernel
-def pairs(rows: Integers, memory: Floats, at: Integers, start: int, start_y: int, back: int, lanes: int, scratch: Floats) -> None:
+def pairs(
+    rows: Integers, memory: Floats, at: Integers, start: int, start_y: int, back: int, lanes: int, scratch: Floats
+) -> None:
     """Correlation of two nodes over growing windows."""
     for i in range(COUNT, SCRATCH):
         scratch[i] = 0.0
@@ -382,9 +397,11 @@ def deviations(rows: Integers, memory: Floats, at: Integers, start: int, back: i
         for i in range(lanes):
             scratch[COUNT + i] = scratch[S1 + i] = scratch[S2 + i] = 0.0
         if full:
-            add_full(MEANS, memory, start, 0, window, back, lanes, scratch)
+            add_full_means(memory, start, 0, window, back, lanes, scratch)
+            count_full(window, lanes, scratch)
         else:
-            add_some(MEANS, memory, start, 0, window, back, lanes, scratch)
+            for k in range(window):
+                add_mean(memory[start - k * back : start - k * back + lanes], lanes, scratch)
         for i in range(lanes):
             scratch[SK + i] = scratch[S1 + i] / scratch[COUNT + i]
         for k in range(window):

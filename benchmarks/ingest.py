@@ -23,7 +23,8 @@ import polars as pl
 from tidemill.config import Secret, Settings
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS, Calendar
-from tidemill.embedded import servers
+from tidemill.embedded import servers, stop
+from tidemill.keeper.folder import existing
 from tidemill.quality.bars import validate_bars
 from tidemill.storage.bars import BarStore
 from tidemill.storage.lake import Lake
@@ -122,11 +123,16 @@ def main() -> None:
     raw = load(rows)
     clock = Clock()
     folder = Path(tempfile.mkdtemp(prefix="tidemill-benchmark-"))
+    settings = Settings(home=folder / "home")
     try:
-        with servers(Settings(home=folder / "home", keeper_linger=0.0)) as running:
+        with servers(settings) as running:
             for number in range(ROUNDS):
                 asyncio.run(one_round(clock, running.postgres_dsn, raw, folder / f"lake{number}"))
     finally:
+        stop(settings)
+        made = existing(settings.home)
+        if made is not None:
+            shutil.rmtree(made.root)  # for root it lies outside the home
         shutil.rmtree(folder, ignore_errors=True)
     report(clock, raw.height)
 

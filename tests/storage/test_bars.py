@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidemill.config import Secret
-from tidemill.domain.errors import InputError, IntegrityError
+from tidemill.domain.errors import InputError, IntegrityError, UnavailableError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS, Calendar, Instrument
-from tidemill.storage import bar_reader
+from tidemill.storage import bar_reader, bar_writer
 from tidemill.storage.bar_reader import _BARS
 from tidemill.storage.bars import BarStore
 from tidemill.storage.merge import Merged
@@ -182,6 +182,18 @@ async def test_writers_of_the_same_bars_at_once_store_each_bar_once(fresh_dsn: S
     assert sum(write.restated for write in written) == 0
     assert await database.fetchval("SELECT count(*) FROM bars") == frame.height
     await asyncio.gather(*(pool.close() for pool in pools))
+
+
+async def test_a_writer_waits_for_another_one_of_the_same_month_and_then_says_so(
+    store: BarStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bar_writer, "_LOCK", bar_writer._LOCK.replace("'2s'", "'20ms'"))
+    monkeypatch.setattr(bar_writer, "_PATIENCE", 0.2)
+    async with database.transaction() as other:
+        await other.execute("SELECT pg_advisory_xact_lock(hashtextextended('bars/v/1h/2024-01-01', 0))")
+        with pytest.raises(UnavailableError, match="Another process works on the same rows"):
+            await store.write("v", HOUR, bars(("A", 0, 1.0)))
+    assert (await store.write("v", HOUR, bars(("A", 0, 1.0)))).inserted == 1
 
 
 @pytest.mark.parametrize(

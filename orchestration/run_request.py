@@ -21,6 +21,11 @@ def experiment_text(run_config: Mapping[str, Any]) -> str:
     return str(resource.get("config", {}).get("yaml_text", ""))
 
 
+def run_tags(experiment: Experiment, months: tuple[str, str] | None) -> dict[str, str]:
+    """What the web UI shows and filters runs by, and the months of the run."""
+    return {"tidemill/experiment": experiment.name, **range_tags(months)}
+
+
 def range_tags(months: tuple[str, str] | None) -> dict[str, str]:
     """Tags that make one run of all months from the first to the last; none for a run without partitioned assets."""
     return {} if months is None else {RANGE_START: months[0], RANGE_END: months[1]}

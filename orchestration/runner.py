@@ -5,13 +5,13 @@ import logging
 import subprocess  # nosec B404  # starts Dagster's own command line, never a shell
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import msgspec
-from dagster import BetaWarning, DagsterInstance, DagsterRun, DagsterRunStatus, PreviewWarning
+from dagster import AssetKey, BetaWarning, DagsterInstance, DagsterRun, DagsterRunStatus, PreviewWarning
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
@@ -21,7 +21,7 @@ from orchestration.instance import PROJECT, environment, instance, prepare_home
 from orchestration.launcher import PROCESS_TAG, this_process
 from orchestration.outcome import Record, was_interrupted
 from orchestration.progress import Progress
-from orchestration.run_request import experiment_config, range_tags
+from orchestration.run_request import experiment_config, run_tags
 from tidemill.config import Settings, load_settings
 from tidemill.domain.errors import ConfigError
 from tidemill.domain.experiment import Experiment
@@ -34,8 +34,8 @@ MAIN_JOB = "main"
 class DagsterOrchestrator:
     """The orchestrator that the entry point `tidemill.orchestrator` names.
 
-    settings: those in force when left out. module: holds `defs` and, for partitioned assets, `partition_range(experiment,
-    settings)`, which returns the first and last month of a run.
+    settings: those in force when left out. module: holds `defs` and, if needed, `partition_range(experiment, settings)`, which
+    returns the first and last month of a run, and `asset_selection(experiment)`, which returns the keys that a run makes.
     """
 
     def __init__(self, settings: Settings | None = None, module: str = "definitions") -> None:
@@ -51,7 +51,7 @@ class DagsterOrchestrator:
         settings = msgspec.structs.replace(self._settings, home=home)
         with servers(settings) as found, instance(settings, found) as opened, _quiet(settings):
             job = self._main_job()
-            run = _create_run(opened, job, experiment, self._partition_range(experiment, settings), settings)
+            run = self._create_run(opened, job, experiment, settings)
             return _execute(opened, job, run)
 
     def command(self, arguments: Sequence[str]) -> int:
@@ -85,20 +85,26 @@ class DagsterOrchestrator:
         find = getattr(self._definitions(), "partition_range", None)
         return find(experiment, settings) if find else None
 
+    def _asset_selection(self, experiment: Experiment) -> frozenset[AssetKey] | None:
+        select: Callable[[Experiment], Iterable[AssetKey]] | None
+        select = getattr(self._definitions(), "asset_selection", None)
+        return frozenset(select(experiment)) if select else None
 
-def _create_run(
-    opened: DagsterInstance, job: ReconstructableJob, experiment: Experiment, months: tuple[str, str] | None, settings: Settings
-) -> DagsterRun:
-    definition = job.get_definition()
-    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), "__repository__")
-    return opened.create_run_for_job(
-        job_def=definition,
-        run_config={**experiment_config(experiment), **_console(settings)},
-        tags={**definition.run_tags, **range_tags(months), PROCESS_TAG: this_process(), "tidemill/experiment": experiment.name},
-        job_code_origin=job.get_python_origin(),
-        # The name under which `up` serves the same definitions, so that the web UI links the run to its job.
-        remote_job_origin=RemoteJobOrigin(repository, MAIN_JOB),
-    )
+    def _create_run(
+        self, opened: DagsterInstance, job: ReconstructableJob, experiment: Experiment, settings: Settings
+    ) -> DagsterRun:
+        definition = job.get_definition()
+        repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), "__repository__")
+        months = self._partition_range(experiment, settings)
+        return opened.create_run_for_job(
+            job_def=definition,
+            run_config={**experiment_config(experiment), **_console(settings)},
+            tags={**definition.run_tags, **run_tags(experiment, months), PROCESS_TAG: this_process()},
+            asset_selection=self._asset_selection(experiment),
+            job_code_origin=job.get_python_origin(),
+            # The name under which `up` serves the same definitions, so that the web UI links the run to its job.
+            remote_job_origin=RemoteJobOrigin(repository, MAIN_JOB),
+        )
 
 
 def _console(settings: Settings) -> Mapping[str, object]:

@@ -15,7 +15,7 @@ import dagster as dg
 import msgspec
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from orchestration.run_request import experiment_config, experiment_text, range_tags
+from orchestration.run_request import experiment_config, experiment_text, run_tags
 from tidemill.config import Settings, load_settings
 from tidemill.domain.errors import InputError, TidemillError
 from tidemill.domain.experiment import DatasetSpec, Experiment
@@ -30,6 +30,7 @@ _PIECE_BYTES = 1_000_000
 _TRACKED_RUNS = 100
 _TRACKED_SOURCES = ("binance", "coinbase", "kraken")
 
+AssetSelection = Callable[[Experiment], Sequence[dg.AssetKey]]
 PartitionRange = Callable[[Experiment, Settings], tuple[str, str] | None]
 
 
@@ -176,10 +177,20 @@ def tracked_experiments(instance: dg.DagsterInstance, job_name: str) -> list[Tra
     return list(found.values())
 
 
+class Scope(msgspec.Struct, frozen=True):
+    """How definitions.py bounds a run of an experiment: its first and last month, and the assets that it makes."""
+
+    partition_range: PartitionRange
+    asset_selection: AssetSelection | None
+
+
 def new_data_sensor(
-    job: dg.JobDefinition | UnresolvedAssetJobDefinition, partition_range: PartitionRange
+    job: dg.JobDefinition | UnresolvedAssetJobDefinition,
+    partition_range: PartitionRange,
+    asset_selection: AssetSelection | None = None,
 ) -> dg.SensorDefinition:
-    """The sensor for `job`. `partition_range`: first and last month of an experiment's run, as in definitions.py."""
+    """The sensor for `job`. The two functions are those of definitions.py; without the second a run makes every asset."""
+    scope = Scope(partition_range, asset_selection)
 
     @dg.sensor(
         name="new_data",
@@ -192,21 +203,25 @@ def new_data_sensor(
         settings = load_settings()
         tracked = tracked_experiments(context.instance, job.name)
         requests, cursor = decide(context.cursor, open_folder(settings.inbox), tracked, datetime.now(UTC))
-        made = [run for request in requests if (run := _run_request(request, partition_range, settings, context))]
+        made = [run for request in requests if (run := _run_request(request, scope, settings, context))]
         return dg.SensorResult(run_requests=made, cursor=cursor, skip_reason=None if made else dg.SkipReason("No new data."))
 
     return new_data
 
 
 def _run_request(
-    request: Request, partition_range: PartitionRange, settings: Settings, context: dg.SensorEvaluationContext
+    request: Request, scope: Scope, settings: Settings, context: dg.SensorEvaluationContext
 ) -> dg.RunRequest | None:
     """The run; None, with a line in the tick's log, for data that cannot be run: one bad file must not stop the others."""
     try:
         experiment = request.experiment or experiment_for(request.dataset)
-        months = partition_range(experiment, settings)
+        months = scope.partition_range(experiment, settings)
     except TidemillError as exc:
         context.log.warning(f"{request.run_key}: {exc}")
         return None
-    tags = {**range_tags(months), "tidemill/experiment": experiment.name}
-    return dg.RunRequest(run_key=request.run_key, run_config=experiment_config(experiment), tags=tags)
+    return dg.RunRequest(
+        run_key=request.run_key,
+        run_config=experiment_config(experiment),
+        tags=run_tags(experiment, months),
+        asset_selection=scope.asset_selection(experiment) if scope.asset_selection else None,
+    )

@@ -54,6 +54,11 @@ def ridge() -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"worked": True})
 
 
+@dg.asset(key=["models", "idle"])
+def idle_model() -> dg.MaterializeResult:
+    return dg.MaterializeResult()
+
+
 main = dg.define_asset_job("main", selection="*", executor_def=dg.in_process_executor)
 
 
@@ -63,7 +68,7 @@ def idle() -> dg.SkipReason:
 
 
 defs = dg.Definitions(
-    assets=[bars, technical, ridge],
+    assets=[bars, technical, ridge, idle_model],
     asset_checks=[complete],
     jobs=[main],
     sensors=[idle],
@@ -73,3 +78,7 @@ defs = dg.Definitions(
 
 def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, str] | None:
     return "2021-01", "2021-04"
+
+
+def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
+    return [asset.key for asset in (bars, technical, ridge)]

@@ -157,7 +157,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_tick_asks_for_a_run_of_the_range_and_one_bad_file_stops_no_other(home: Path) -> None:
-    sensor = new_data_sensor(small_definitions.main, months)
+    sensor = new_data_sensor(small_definitions.main, months, small_definitions.asset_selection)
     with dg.DagsterInstance.ephemeral() as instance:
         result = sensor(dg.build_sensor_context(instance=instance))
         assert isinstance(result, dg.SensorResult)
@@ -167,7 +167,12 @@ def test_a_tick_asks_for_a_run_of_the_range_and_one_bad_file_stops_no_other(home
         assert set(json.loads(result.cursor or "")["files"]) == {"good.csv", "bad.csv"}
         # The request is one that the job can run, whole range and all.
         job = small_definitions.defs.resolve_job_def("main")
-        assert job.execute_in_process(run_config=request.run_config, tags=request.tags, instance=instance).success
+        selection = request.asset_selection
+        assert [key.path[-1] for key in selection or []] == ["bars", "technical", "ridge"]
+        made = job.execute_in_process(
+            run_config=request.run_config, tags=request.tags, instance=instance, asset_selection=selection
+        )
+        assert made.success
         second = sensor(dg.build_sensor_context(instance=instance, cursor=result.cursor))
         assert isinstance(second, dg.SensorResult)
         assert not second.run_requests

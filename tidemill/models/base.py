@@ -39,6 +39,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     kind: `rule`, `linear`, `trees`, `sequence` or `ensemble`.
     history: rows of the same symbol before a row that its prediction depends on.
     needs: alternatives of feature columns; one of them must be there in full. Empty: any features will do.
+    params: what `fit` decodes its parameters into; with it an experiment is refused before any work. None: only `fit` knows.
     """
 
     name: str
@@ -46,6 +47,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     about: str
     history: int = 0
     needs: tuple[tuple[str, ...], ...] = ()
+    params: type[msgspec.Struct] | None = None
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,7 +45,12 @@ class EnsembleParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class Ensemble:
     """Equal-weight mean of ranks; `fit` needs no rows, since nothing is learnt."""
 
-    info = EngineInfo(name="ensemble", kind="ensemble", about="equal weight of the engines' ranks at each bar time")
+    info = EngineInfo(
+        name="ensemble",
+        kind="ensemble",
+        about="equal weight of the engines' ranks at each bar time",
+        params=EnsembleParams,
+    )
 
     def fit(
         self,

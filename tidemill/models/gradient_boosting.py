@@ -58,7 +58,12 @@ class GradientBoostingParams(msgspec.Struct, frozen=True, forbid_unknown_fields=
 class GradientBoosting:
     """Expected label from boosted regression trees on raw features; LightGBM handles unknown values itself."""
 
-    info = EngineInfo(name="lightgbm", kind="trees", about="gradient-boosted regression trees (LightGBM, deterministic)")
+    info = EngineInfo(
+        name="lightgbm",
+        kind="trees",
+        about="gradient-boosted regression trees (LightGBM, deterministic)",
+        params=GradientBoostingParams,
+    )
 
     def fit(
         self,

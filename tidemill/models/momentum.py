@@ -77,6 +77,7 @@ class Momentum:
         kind="rule",
         about="risk-adjusted trailing return, the last bars left out",
         needs=tuple(rule.columns for rule in RULES),
+        params=MomentumParams,
     )
 
     def fit(

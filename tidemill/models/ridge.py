@@ -45,7 +45,12 @@ class RidgeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class Ridge:
     """Linear expected label from standardised features."""
 
-    info = EngineInfo(name="ridge", kind="linear", about="ridge regression on standardised features, in closed form")
+    info = EngineInfo(
+        name="ridge",
+        kind="linear",
+        about="ridge regression on standardised features, in closed form",
+        params=RidgeParams,
+    )
 
     def fit(
         self,

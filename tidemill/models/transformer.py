@@ -69,6 +69,7 @@ class Transformer:
         kind="sequence",
         about="causal transformer, 2 layers, width 64, over the last 64 bars of a symbol",
         history=_LAYERS * (_CONTEXT - 1),
+        params=TransformerParams,
     )
 
     def fit(

@@ -1,3 +1,6 @@
+import re
+
+import polars as pl
 import pytest
 
 from tests.models.panels import FEATURES, panel
@@ -30,10 +33,16 @@ def test_the_trees_that_this_project_writes_are_accepted(model: Artifact) -> Non
 
 
 def test_a_model_that_found_nothing_to_split_is_accepted() -> None:
-    import polars as pl
-
     rows = panel(5, 80).with_columns(pl.lit(0.01).alias("label"))
     require_trees(engine("lightgbm").fit(rows, features=FEATURES, params={}, seed=7).text, features=len(FEATURES))
+
+
+def test_trees_that_split_unknown_from_known_values_are_accepted() -> None:
+    rows = panel(5, 80, skill=0.9)
+    rows = rows.with_columns(pl.when(pl.col("x0") > 0).then(float("nan")).otherwise(0.5).alias("x0"))
+    model = engine("lightgbm").fit(rows, features=FEATURES, params={"trees": 3}, seed=7)
+    assert re.search(r"threshold=.*inf", model.text)
+    assert engine("lightgbm").predict(model, rows)["prediction"].is_finite().all()
 
 
 def test_trees_over_another_number_of_features_are_refused(model: Artifact) -> None:

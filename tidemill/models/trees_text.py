@@ -46,8 +46,9 @@ def _check_tree(tree: dict[str, str], features: int) -> None:
     leaves = _count(tree["num_leaves"])
     if leaves < 1 or tree["num_cat"] != "0" or tree["is_linear"] != "0":
         raise ValueError("a tree of another kind")
-    for key in ("split_gain", "threshold", "internal_value", "internal_weight", "internal_count"):
+    for key in ("split_gain", "internal_value", "internal_weight", "internal_count"):
         _numbers(tree[key], leaves - 1)
+    _numbers(tree["threshold"], leaves - 1, infinite=True)  # a split of unknown from known values has an infinite threshold
     _numbers(tree["leaf_value"], leaves)
     _numbers(tree["leaf_weight"], leaves if leaves > 1 else 0)
     _numbers(tree["leaf_count"], leaves)
@@ -92,11 +93,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _numbers(text: str, expected: int) -> list[float]:
+def _numbers(text: str, expected: int, *, infinite: bool = False) -> None:
     values = [float(part) for part in text.split(" ")] if text else []
-    if len(values) != expected or not all(math.isfinite(value) for value in values):
+    if len(values) != expected or any(math.isnan(value) or (math.isinf(value) and not infinite) for value in values):
         raise ValueError("a list of another length, or with a value that is not finite")
-    return values
 
 
 def _integers(text: str, expected: int) -> list[int]:

@@ -17,9 +17,11 @@ def code_server_answers(socket: Path) -> bool:
 
 
 def command(module: str, folder: Path, socket: Path) -> list[str]:
-    """Serves `module` from `folder`; a load error is shown in the web UI, and its "Reload" loads the code again."""
+    """Serves `defs` of `module` from `folder`; a load error is shown in the web UI, and its "Reload" loads the code again."""
     serve = [sys.executable, "-m", "dagster", "code-server", "start", "--socket", str(socket)]
-    return [*serve, "--module-name", module, "--working-directory", str(folder), "--location-name", LOCATION]
+    # Named, since the module holds the definitions of each service beside the whole.
+    served = ["--module-name", module, "--attribute", "defs", "--working-directory", str(folder)]
+    return [*serve, *served, "--location-name", LOCATION]
 
 
 def write_workspace(file: Path, socket: Path) -> None:

@@ -2,7 +2,12 @@
 
 from resources.experiment import ExperimentResource
 from resources.postgres import PostgresResource
+from resources.redis import RedisResource
 
 _postgres = PostgresResource()
 
-resources = {"postgres": _postgres, "experiment": ExperimentResource(postgres=_postgres)}
+resources = {
+    "postgres": _postgres,
+    "redis": RedisResource(postgres=_postgres),
+    "experiment": ExperimentResource(postgres=_postgres),
+}

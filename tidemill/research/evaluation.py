@@ -15,6 +15,7 @@ from tidemill.research.modelling import ENSEMBLE
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import LABELS
 from tidemill.research.trading import BENCHMARK, EQUITY, books, predictions_of
+from tidemill.storage.results import write_equity
 
 METRICS = "metrics"
 ENGINES, PORTFOLIO = "engines", "portfolio"
@@ -98,8 +99,6 @@ def engine_metrics(study: Study) -> pl.DataFrame:
 
 def evaluate_portfolio(study: Study) -> StepReport:
     """The metrics of DESIGN §10 for the ensemble's portfolio, each engine's and the benchmark's; equity goes to Postgres."""
-    from tidemill.storage.results import write_equity
-
     code = source_version("tidemill.research.evaluation", "tidemill.metrics.returns")
     equity = study.lake.manifests(EQUITY, study.key)
     print_ = fingerprint(code, {book: manifest.fingerprint for book, manifest in equity.items()})

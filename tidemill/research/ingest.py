@@ -74,15 +74,15 @@ class _Spool:
             self._files += 1
         self._held = frame
 
-    def month(self, month: str) -> pl.DataFrame:
-        """The good bars of a month; where batches repeat a bar, the last one of the import."""
+    def month(self, month: str) -> pl.DataFrame | None:
+        """The good bars of a month, in the order of the import; None when there was no good bar at all."""
         inside = pl.col("open_time").is_between(month_start(month), month_end(month), closed="left")
         parts = []
         if self._files:
             parts.append(pl.scan_parquet(self._folder / "*.parquet").filter(inside).collect())
         if self._held is not None:
             parts.append(self._held.filter(inside))
-        return pl.concat(parts)
+        return pl.concat(parts) if parts else None
 
 
 def _pull(workspace: Workspace, chunks: AsyncIterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -121,7 +121,7 @@ class _Import:
         self.reasons: Counter[str] = Counter()
         self.months: set[str] = set()
         self.symbols: set[str] = set()
-        self.actions: list[pl.DataFrame] = []
+        self.adjusted: list[pl.DataFrame] = []
         self.flags: list[pl.DataFrame] = []
         self.times: list[datetime] = []
 
@@ -142,7 +142,7 @@ class _Import:
         if checked.quarantine.height:
             self.workspace.call(self.workspace.store.write_quarantine, checked.quarantine)
         if checked.adjusted is not None:
-            self.actions.append(derive_adjustments(checked.adjusted))
+            self.adjusted.append(checked.adjusted)
         if checked.good.height:
             self._store(checked)
 
@@ -156,25 +156,27 @@ class _Import:
         self.times += [time for time in (good["open_time"].min(), good["open_time"].max()) if isinstance(time, datetime)]
 
     def write_lake(self) -> None:
-        """Bring the lake's copy of every changed month up to date: what was there, and over it what came.
+        """Bring the lake up to date, month by month: each copy notes the version of the month in Postgres that it was made from.
 
-        A month that Postgres has and the lake lacks is one whose import was interrupted between the two.
+        So an import that was interrupted between the two is finished by the next one, whatever that one changes.
         """
-        lake = self.workspace.lake
+        lake, store = self.workspace.lake, self.workspace.store
         held = lake.manifests(BARS, self.key)
-        span = self.spool_months()
-        for month in sorted(self.months | {month for month in span if month not in held}):
-            parts = [self.spool.month(month)]
-            if month in held:
-                parts.insert(0, lake.scan(BARS, self.key, partitions=[month]).select(BAR_COLUMNS).collect())
-            merged = pl.concat(parts).unique(("symbol", "open_time"), keep="last", maintain_order=True)
-            lake.write(BARS, self.key, month, merged.sort("symbol", "open_time"))
+        for month, (version, rows) in self.workspace.call(store.month_sizes, self.source.venue, self.interval).items():
+            if month in held and held[month].metadata.get("version") == version:
+                continue
+            lake.write(BARS, self.key, month, self._newest(month, rows), metadata={"version": version})
 
-    def spool_months(self) -> list[str]:
-        if not self.times:
-            return []
-        months = pl.date_range(min(self.times).date().replace(day=1), max(self.times).date(), "1mo", eager=True)
-        return [f"{month:%Y-%m}" for month in months]
+    def _newest(self, month: str, rows: int) -> pl.DataFrame:
+        """The newest version of every bar of a month: this import's, where it holds them all, else read back."""
+        own = self.spool.month(month)
+        if own is not None:
+            own = own.unique(("symbol", "open_time"), keep="last", maintain_order=True)
+            # A restated bar is known since its receipt, which only the store knows.
+            if own.height == rows and not self.counts["restated"]:
+                return own.sort("symbol", "open_time")
+        start, end = month_start(month), month_end(month)
+        return self.workspace.call(self.workspace.store.read, self.source.venue, self.interval, start=start, end=end)
 
     def finish(self) -> ImportReport:
         """Gaps, flags and corporate actions of the whole, and what to tell."""
@@ -212,9 +214,10 @@ class _Import:
         return gaps
 
     def _write_actions(self) -> int:
-        if not self.actions:
+        if not self.adjusted:
             return 0
-        actions = pl.concat(self.actions)
+        # From the whole series at once: an action shows only between two bars that stand together.
+        actions = derive_adjustments(pl.concat(self.adjusted).sort("symbol", "open_time"))
         self.workspace.call(self.workspace.store.write_adjustments, self.source.venue, actions)
         return actions.height
 
@@ -242,8 +245,8 @@ def import_bars(
 ) -> ImportReport:
     """Fetch bars from `source` and store what is new; the same content again changes nothing.
 
-    calendar: when the venue trades; None takes what the instruments say, or infers it from the bars. Raises InputError when
-    the source gives no row at all. An import that is interrupted leaves whole months behind and is finished by running it again.
+    calendar: when the venue trades; None takes what the instruments say, or infers it from the bars. Raises InputError
+    when the source gives no row at all. An import that is interrupted leaves whole months behind and is finished by running it again.
     """
     if end is not None and start is not None and end <= start:
         raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Exchange them.")

@@ -52,9 +52,9 @@ def _content(spec: DatasetSpec) -> str | None:
 def _changed_source(study: Study, before: Manifest | None) -> tuple[BarSource | None, Calendar | None]:
     """The source, limited to the files that changed since the last import, and the calendar that was inferred then.
 
-    None when no file with this interval changed.
-    A new file then costs what it holds, however long the history beside it. Everything is read again when the code of the import
-    changed, and when a file has an adjusted close: corporate actions show only in the whole series.
+    None when no file with this interval changed. A new file costs what it holds, however long the history beside it. Everything
+    is read again when the code of the import changed, and when a file has an adjusted close: corporate actions show only in the
+    whole series.
     """
     spec, settings = study.experiment.dataset, study.workspace.settings
     source = source_of(spec, settings)

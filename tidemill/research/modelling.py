@@ -18,15 +18,18 @@ import polars as pl
 from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.provenance import fingerprint, library_version
-from tidemill.models.artifact import Artifact, load
+from tidemill.models.artifact import MANIFEST_FILE, Artifact, load
 from tidemill.models.base import Engine, Lineage
 from tidemill.models.code_version import code_version
 from tidemill.models.registry import engine as engine_named
+from tidemill.research.ingest import month_start
+from tidemill.research.recent import forget_predictions
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import LABELS, TABLE
 from tidemill.research.workspace import Workspace
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Manifest
+from tidemill.storage.results import write_models, write_predictions
 from tidemill.validation.splits import Fold, describe, embargo_length, scoring_rows, training_rows
 
 PREDICTIONS = "predictions"
@@ -109,6 +112,7 @@ def train(study: Study, name: str) -> StepReport:
         entries.append(msgspec.structs.replace(entry, test_start=fold.test_start, test_end=fold.test_end))
     trained = sum(entry.fingerprint != getattr(known.get(entry.fold), "fingerprint", None) for entry in entries)
     made = Index(engine=name, dataset=study.dataset.key, inputs=inputs, folds=tuple(entries))
+    study.workspace.call(write_models, study.workspace.database, _model_rows(study, made))
     _write_index(home, key, made)
     return _training_report(study, made, trained=trained, code=code[0])
 
@@ -128,6 +132,25 @@ def _train_fold(study: Study, spec: EngineSpec, engine: Engine, fold: Fold, line
         test_start=fold.test_start,
         test_end=fold.test_end,
     )
+
+
+def _model_rows(study: Study, index: Index) -> pl.DataFrame:
+    home = models_home(study.workspace)
+    rows = []
+    for entry in index.folds:
+        folder = artifact_folder(home, entry.model_id)
+        rows.append(
+            {
+                "model_id": entry.model_id,
+                "dataset": index.dataset,
+                "engine": index.engine,
+                "fold": entry.fold,
+                "path": str(folder),
+                "manifest": (folder / MANIFEST_FILE).read_text(encoding="utf-8"),
+                "metrics": "{}",
+            }
+        )
+    return pl.DataFrame(rows, schema_overrides={"fold": pl.Int32}).unique("model_id", keep="first", maintain_order=True)
 
 
 def _lineage(study: Study, fold: Fold) -> Lineage:
@@ -153,8 +176,7 @@ def _window_versions(study: Study, fold: Fold) -> dict[str, str]:
         for month, manifest in sorted(study.lake.manifests(table, key).items())
         if f"{fold.train_start:%Y-%m}" <= month < last
     }
-    month_start = fold.train_end.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    tail = training_rows(study.training_frame.filter(pl.col("open_time") >= month_start), fold)
+    tail = training_rows(study.training_frame.filter(pl.col("open_time") >= month_start(last)), fold)
     return versions | {f"{TABLE}+{LABELS}/{last}": content_version(tail)}
 
 
@@ -196,6 +218,10 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     engine, key = engine_named(spec.name), study.engine_key(spec)
     index = _index_of(study, spec)
     have = study.lake.manifests(PREDICTIONS, key)
+    stamp = models_home(study.workspace) / "index" / f"{key}.scored"
+    whole = fingerprint(code_version(type(engine).__module__), index, study.features_version)
+    if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
+        return 0
     scored = 0
     for entry, fold in zip(index.folds, study.folds, strict=True):
         partition = f"fold-{fold.number:03d}"
@@ -206,17 +232,23 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
         artifact = load(
             artifact_folder(models_home(study.workspace), entry.model_id), feature_fingerprint=study.features.fingerprint
         )
-        frame = _scores(study, engine, artifact, fold, entry.model_id)
-        study.lake.write(PREDICTIONS, key, partition, frame, fingerprint=print_)
+        _keep(study, key, partition, _scores(study, engine, artifact, fold, entry.model_id), print_)
         scored += 1
     _drop_old_folds(study, key, have)
+    stamp.write_text(whole, encoding="utf-8")
     return scored
 
 
 def _scored_versions(study: Study, fold: Fold) -> dict[str, str]:
-    """Versions of all feature months up to the end of the test window: a sequence engine remembers what came before."""
+    """Versions of the feature months before the test window ends, and of what the window takes of its last month.
+
+    All months from the first: a sequence engine remembers what came before.
+    """
+    last = f"{fold.test_end:%Y-%m}"
     manifests = study.lake.manifests(TABLE, study.features_key)
-    return {month: manifest.data_version for month, manifest in manifests.items() if month <= f"{fold.test_end:%Y-%m}"}
+    versions = {month: manifest.data_version for month, manifest in manifests.items() if month < last}
+    inside = pl.col("open_time").is_between(month_start(last), fold.test_end, closed="left")
+    return versions | {last: content_version(study.feature_frame.filter(inside))}
 
 
 def _scores(study: Study, engine: Engine, artifact: Artifact, fold: Fold, model_id: str) -> pl.DataFrame:
@@ -301,10 +333,19 @@ def predict_ensemble(study: Study) -> StepReport:
         artifact = load(artifact_folder(home, model_id))
         scored = engine_named(ENSEMBLE).predict(artifact, wide(pl.concat(parts), names))
         frame = _prediction_frame(scored, ENSEMBLE, fold.number, model_id, study)
-        study.lake.write(PREDICTIONS, study.ensemble_key, partition, frame, fingerprint=print_)
+        _keep(study, study.ensemble_key, partition, frame, print_)
         combined += 1
     _drop_old_folds(study, study.ensemble_key, have)
     return _prediction_report(study, [(ENSEMBLE, study.ensemble_key)], combined)
+
+
+def _keep(study: Study, key: str, partition: str, frame: pl.DataFrame, print_: str) -> None:
+    """Predictions of a fold to Postgres and, when they are safe there, to the lake, whose manifest says that it is done."""
+    rows = frame.filter(pl.col("prediction").is_not_null()).with_columns(pl.lit(study.dataset.key).alias("dataset"))
+    study.workspace.call(write_predictions, study.workspace.database, rows)
+    study.lake.write(PREDICTIONS, key, partition, frame, fingerprint=print_)
+    if frame.height:
+        forget_predictions(study.workspace, frame["symbol"].unique().to_list(), str(frame["engine"][0]))
 
 
 def _drop_old_folds(study: Study, key: str, have: dict[str, Manifest]) -> None:

@@ -11,6 +11,7 @@ from tidemill.engine.backtest import BacktestResult, backtest
 from tidemill.research.market_data import flags_of, instruments_of
 from tidemill.research.modelling import ENSEMBLE, PREDICTIONS
 from tidemill.research.study import StepReport, Study
+from tidemill.storage.results import write_signals
 from tidemill.strategies.benchmark import benchmark_weights
 
 SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
@@ -51,6 +52,8 @@ def make_signals(study: Study) -> StepReport:
             )
             weights = target_weights(chosen.name, given, chosen.params, instruments)
             frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
+            if book == ENSEMBLE:
+                _store_signals(study, frame)
             held = study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_)
             worked += 1
         table.append((book, held.rows, held.symbols))
@@ -68,6 +71,13 @@ def make_signals(study: Study) -> StepReport:
         columns=("book", "rows", "symbols"),
         table=tuple(table),
     )
+
+
+def _store_signals(study: Study, frame: pl.DataFrame) -> None:
+    """The ensemble's signals to Postgres: that book is traded; the engines' own serve comparison and stay in the lake."""
+    labels = {"dataset": study.dataset.key, "strategy": study.experiment.strategy.name, "engine": ENSEMBLE}
+    rows = frame.drop_nulls("weight").with_columns(pl.lit(value).alias(name) for name, value in labels.items())
+    study.workspace.call(write_signals, study.workspace.database, rows)
 
 
 def run_backtests(study: Study) -> StepReport:

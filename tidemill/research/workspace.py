@@ -4,19 +4,24 @@ Commands, assets and notebooks are synchronous; the database and the venues are 
 thread of its own and runs coroutines there, so it works inside Jupyter's running loop as well.
 """
 
+from __future__ import annotations
+
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from tidemill.config import Settings, load_settings
 from tidemill.embedded import Servers, servers
-from tidemill.storage.bars import BarStore
-from tidemill.storage.lake import Lake
 from tidemill.storage.migrations import migrate
 from tidemill.storage.postgres import Database
+
+if TYPE_CHECKING:
+    from tidemill.storage.bars import BarStore
+    from tidemill.storage.cache import Cache
+    from tidemill.storage.lake import Lake
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,14 +61,35 @@ class Workspace:
         self.loop = loop
         self.database = database
         self.call = loop.call
+        self._cache: Cache | None = None
 
     @cached_property
     def store(self) -> BarStore:
+        from tidemill.storage.bars import BarStore  # polars and numpy: `data show` does without
+
         return BarStore(self.database)
 
     @cached_property
     def lake(self) -> Lake:
+        from tidemill.storage.lake import Lake
+
         return Lake(self.settings.lake)
+
+    @property
+    def cache(self) -> Cache:
+        """Opened at the first use: most commands need none, and its client costs 200 ms to import."""
+        if self._cache is None:
+            self._cache = self.call(self._open_cache)
+        return self._cache
+
+    async def _open_cache(self) -> Cache:
+        from tidemill.storage.cache import Cache
+
+        return Cache.of(self.settings, self.servers.redis_url)
+
+    def close(self) -> None:
+        if self._cache is not None:
+            self.call(self._cache.close)
 
 
 @contextmanager
@@ -79,4 +105,6 @@ def open_workspace(settings: Settings | None = None) -> Iterator[Workspace]:
         )
         stack.callback(loop.call, database.close)
         loop.call(migrate, database)
-        yield Workspace(chosen, running, loop, database)
+        workspace = Workspace(chosen, running, loop, database)
+        stack.callback(workspace.close)
+        yield workspace

@@ -8,6 +8,7 @@ import polars as pl
 
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument
+from tidemill.storage import bar_rows
 from tidemill.storage.bar_reader import BarQuery, read_bars
 from tidemill.storage.bar_writer import BarWrite, write_bars
 from tidemill.storage.merge import Merged, Table, copy_merge, read_frame
@@ -53,7 +54,7 @@ _GAP_KINDS = {"symbol": "text", "start": "timestamptz", "end": "timestamptz", "m
 _LONGEST = {"symbol": 100, "source": 300, "detail": 500}
 
 _MONTHS = """
-SELECT to_char(month, 'YYYY-MM') AS month, version FROM bar_months WHERE venue = $1 AND interval = $2 ORDER BY bar_months.month
+SELECT to_char(month, 'YYYY-MM') AS month, version, rows FROM bar_months WHERE venue = $1 AND interval = $2 ORDER BY bar_months.month
 """
 _READ_INSTRUMENTS = """
 SELECT venue, symbol, calendar, base, quote, can_short, borrow_bps, lot, tick, min_notional, listed_at, delisted_at
@@ -120,15 +121,11 @@ class BarStore:
 
     async def datasets(self) -> list[tuple[str, str]]:
         """(venue, interval) of everything there are bars of."""
-        rows = await self._database.fetch("SELECT DISTINCT venue, interval FROM bar_months ORDER BY venue, interval")
-        return [(row["venue"], row["interval"]) for row in rows]
+        return await bar_rows.datasets(self._database)
 
     async def datasets_of(self, symbol: str) -> list[tuple[str, str]]:
         """(venue, interval) under which there are bars of `symbol`."""
-        rows = await self._database.fetch(
-            "SELECT venue, interval FROM series WHERE symbol = $1 ORDER BY venue, interval", symbol
-        )
-        return [(row["venue"], row["interval"]) for row in rows]
+        return await bar_rows.datasets_of(self._database, symbol)
 
     async def symbols(self, venue: str, interval: Interval) -> list[str]:
         """Symbols that have bars, sorted."""
@@ -143,6 +140,11 @@ class BarStore:
         """
         rows = await self._database.fetch(_MONTHS, venue, str(interval))
         return {row["month"]: row["version"] for row in rows}
+
+    async def month_sizes(self, venue: str, interval: Interval) -> dict[str, tuple[int, int]]:
+        """`YYYY-MM` → (version, number of bars), ascending; versions of one bar count once."""
+        rows = await self._database.fetch(_MONTHS, venue, str(interval))
+        return {row["month"]: (row["version"], row["rows"]) for row in rows}
 
     async def write_instruments(self, instruments: Sequence[Instrument]) -> Merged:
         rows = [msgspec.structs.asdict(instrument) | {"calendar": str(instrument.calendar)} for instrument in instruments]

@@ -1,0 +1,60 @@
+"""Small panels of daily bars for tests of the whole graph, and an experiment that is quick on them."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, LabelSpec, SplitSpec
+
+START = datetime(2021, 1, 4, tzinfo=UTC)
+SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
+
+
+def daily_bars(days: int = 330, symbols: tuple[str, ...] = SYMBOLS, seed: int = 5) -> pl.DataFrame:
+    """symbol, date, open, high, low, close, volume: a random walk for each symbol, every day of the week."""
+    frames = []
+    for number, symbol in enumerate(symbols):
+        random = np.random.default_rng((seed, number))
+        close = 50.0 * np.exp(np.cumsum(random.normal(0.0003, 0.02, days)))
+        opened = close * np.exp(random.normal(0.0, 0.004, days))
+        top = np.maximum(opened, close) * (1.0 + np.abs(random.normal(0.0, 0.004, days)))
+        low = np.minimum(opened, close) * (1.0 - np.abs(random.normal(0.0, 0.004, days)))
+        frames.append(
+            pl.DataFrame(
+                {
+                    "symbol": [symbol] * days,
+                    "date": [(START + timedelta(days=day)).date() for day in range(days)],
+                    "open": opened.round(4),
+                    "high": top.round(4) + 0.0001,
+                    "low": low.round(4) - 0.0001,
+                    "close": close.round(4),
+                    "volume": random.integers(100_000, 900_000, days).astype(np.float64),
+                }
+            )
+        )
+    return pl.concat(frames)
+
+
+def day_of(bars: pl.DataFrame, day: int) -> pl.DataFrame:
+    """The bars of one day, counted from 0."""
+    return bars.filter(pl.col("date") == (START + timedelta(days=day)).date())
+
+
+def before_day(bars: pl.DataFrame, day: int) -> pl.DataFrame:
+    return bars.filter(pl.col("date") < (START + timedelta(days=day)).date())
+
+
+def small_experiment(folder: Path, **changes: object) -> Experiment:
+    """Two quick engines, few features, seven folds of 30 days."""
+    values: dict[str, object] = {
+        "name": "small",
+        "dataset": DatasetSpec(source=f"file:{folder}"),
+        "features": FeatureSpec(sets=(), names=("ROC5", "STD10", "rsi_14", "ema_20", "roc_10", "natr_14")),
+        "label": LabelSpec(horizon=3),
+        "engines": (EngineSpec(name="momentum"), EngineSpec(name="ridge")),
+        "splits": SplitSpec(train=100, test=30),
+        **changes,
+    }
+    return Experiment(**values)  # type: ignore[arg-type]  # any field

@@ -1,0 +1,244 @@
+"""The steps of the graph in order: what is done, what is not done again, and that nothing in sample is ever scored."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.research.panels import day_of, small_experiment
+from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.experiment import Experiment, StrategySpec
+from tidemill.features.api import compute
+from tidemill.research import technical
+from tidemill.research.evaluation import engine_metrics, evaluate_engines, evaluate_portfolio
+from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
+from tidemill.research.modelling import (
+    model_manifest,
+    models_home,
+    predict,
+    predict_ensemble,
+    read_index,
+    spec_of,
+    stored_models,
+    train,
+    train_ensemble,
+)
+from tidemill.research.reporting import report_path, write_report
+from tidemill.research.results import latest_report, result_of, study_of
+from tidemill.research.study import StepReport, Study
+from tidemill.research.technical import build_training_set, compute_features
+from tidemill.research.trading import make_signals, predictions_of, run_backtests
+from tidemill.research.workspace import Workspace
+
+STEPS: dict[str, Callable[[Study], StepReport]] = {
+    "bars": sync_bars,
+    "instruments": sync_instruments,
+    "gaps": list_gaps,
+    "features": compute_features,
+    "labels": build_training_set,
+    "momentum": lambda study: train(study, "momentum"),
+    "ridge": lambda study: train(study, "ridge"),
+    "ensemble": train_ensemble,
+    "predictions": predict,
+    "combined": predict_ensemble,
+    "signals": make_signals,
+    "backtest": run_backtests,
+    "skill": evaluate_engines,
+    "portfolio": evaluate_portfolio,
+    "report": write_report,
+}
+
+
+def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, dict[str, StepReport]]:
+    study = study_of(workspace, experiment)
+    return study, {name: step(study) for name, step in STEPS.items()}
+
+
+def worked(reports: dict[str, StepReport]) -> set[str]:
+    return {name for name, report in reports.items() if report.worked}
+
+
+@pytest.fixture
+def experiment(folder: Path) -> Experiment:
+    return small_experiment(folder)
+
+
+def test_a_second_run_with_nothing_new_does_no_work(workspace: Workspace, experiment: Experiment) -> None:
+    _, first = run(workspace, experiment)
+    _, second = run(workspace, experiment)
+    assert worked(first) == set(STEPS) - {"instruments", "gaps"}
+    assert worked(second) == set()
+    assert {name: report.data_version for name, report in first.items()} == {
+        name: report.data_version for name, report in second.items()
+    }
+
+
+def test_every_prediction_is_out_of_sample(workspace: Workspace, experiment: Experiment) -> None:
+    study, _ = run(workspace, experiment)
+    for engine in ("momentum", "ridge", "ensemble"):
+        frame = predictions_of(study, engine)
+        for fold in study.folds:
+            own = frame.filter(pl.col("fold") == fold.number)
+            assert own["open_time"].min() >= fold.test_start > fold.train_end
+            assert own["open_time"].max() < fold.test_end
+    index = read_index(models_home(workspace), study.engine_key(spec_of(study, "ridge")))
+    assert index is not None
+    for entry, fold in zip(index.folds, study.folds, strict=True):
+        assert entry.end < fold.train_end.isoformat()
+
+
+def test_a_new_day_costs_one_month_of_features_one_fold_and_no_training(
+    workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
+) -> None:
+    run(workspace, experiment)
+    day_of(panel, 328).write_parquet(folder / "day328.parquet")
+    study, reports = run(workspace, experiment)
+    assert study.folds[-1].test_end > study.folds[-1].test_start
+    assert reports["features"].facts["months computed"] == 1
+    assert not {"momentum", "ridge", "ensemble"} & worked(reports)
+    assert reports["predictions"].facts["folds scored"] == 2  # the last fold of each of the two engines
+    assert reports["bars"].facts["rows"] == 6  # only the new file was read
+
+
+def test_features_that_grew_day_by_day_equal_those_computed_at_once(
+    workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame, tmp_path: Path
+) -> None:
+    run(workspace, experiment)
+    for day in (328, 329):
+        day_of(panel, day).write_parquet(folder / f"day{day}.parquet")
+        study, _ = run(workspace, experiment)
+    grown = study.feature_frame
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    panel.write_parquet(whole / "all.parquet")
+    other = study_of(workspace, small_experiment(whole))
+    sync_bars(other)
+    compute_features(other)
+    assert grown.equals(other.feature_frame, null_equal=True)
+
+
+def test_a_restated_bar_computes_its_month_and_every_later_one_again(
+    workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
+) -> None:
+    study, _ = run(workspace, experiment)
+    months = sorted(study.lake.manifests("features", study.features_key))
+    old = day_of(panel, 40).filter(pl.col("symbol") == "AAA")
+    old.with_columns(pl.col("volume") * 3.0, (pl.col("high") * 1.01)).write_parquet(folder / "correction.parquet")
+    _, reports = run(workspace, experiment)
+    month = f"{old['date'][0]:%Y-%m}"
+    assert reports["features"].facts["months computed"] >= len(months) - months.index(month)
+    assert "ridge" in worked(reports)
+
+
+def test_a_changed_library_computes_again(
+    workspace: Workspace, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(workspace, experiment)
+    monkeypatch.setattr(technical, "library_version", lambda name: "another")
+    _, reports = run(workspace, experiment)
+    assert "features" in worked(reports)
+    assert reports["features"].data_version  # the same bits: nothing after it has to be done again
+    assert "ridge" not in worked(reports)
+
+
+def test_a_damaged_state_costs_time_and_nothing_else(
+    workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
+) -> None:
+    study, _ = run(workspace, experiment)
+    states = list((workspace.settings.home / "state" / study.features_key).glob("*.state"))
+    assert states
+    for state in states:
+        state.write_bytes(b"not a state")
+    day_of(panel, 328).write_parquet(folder / "day328.parquet")
+    study, reports = run(workspace, experiment)
+    whole, _ = compute(study.adjusted, study.features)
+    assert reports["features"].rows == 6 * 329
+    assert study.feature_frame.equals(whole, null_equal=True)
+
+
+def test_a_change_of_costs_trains_nothing_again(workspace: Workspace, experiment: Experiment) -> None:
+    import msgspec
+
+    run(workspace, experiment)
+    dearer = msgspec.structs.replace(experiment, costs=msgspec.structs.replace(experiment.costs, fee_bps=50.0))
+    study, reports = run(workspace, dearer)
+    assert worked(reports) == {"signals", "backtest", "skill", "portfolio", "report"}
+    cheap = engine_metrics(study_of(workspace, experiment)).filter(pl.col("book") == "ridge").row(0, named=True)
+    dear = engine_metrics(study).filter(pl.col("book") == "ridge").row(0, named=True)
+    assert dear["fees"] > 5 * cheap["fees"]
+    assert dear["sharpe"] < cheap["sharpe"]
+    assert dear["ic"] == cheap["ic"]
+
+
+def test_noise_has_no_skill_and_the_report_says_what_came_out(workspace: Workspace, experiment: Experiment) -> None:
+    study, _ = run(workspace, experiment)
+    row = engine_metrics(study).filter(pl.col("book") == "ensemble").row(0, named=True)
+    assert abs(row["t_stat"]) < 4.0
+    text = report_path(study).read_text()
+    assert "After all costs" in text
+    assert "http://" not in text.replace("http://www.w3.org", "").replace("http://creativecommons.org", "").replace(
+        "http://purl.org", ""
+    )
+
+
+def test_results_name_every_book_and_the_latest_report_is_found(workspace: Workspace, experiment: Experiment) -> None:
+    run(workspace, experiment)
+    result = result_of(workspace, experiment)
+    assert [row[0] for row in result.rows] == ["ensemble", "momentum", "ridge", "benchmark"]
+    assert len(result.metrics["ensemble"]) == 15
+    latest = latest_report(workspace)
+    assert latest is not None
+    assert latest.path == result.path
+
+
+def test_a_result_that_is_not_there_says_what_to_run(workspace: Workspace, experiment: Experiment) -> None:
+    with pytest.raises(InputError, match="tidemill run"):
+        result_of(workspace, experiment)
+    assert latest_report(workspace) is None
+
+
+def test_models_are_listed_with_their_lineage(workspace: Workspace, experiment: Experiment) -> None:
+    study, _ = run(workspace, experiment)
+    rows = stored_models(workspace)
+    assert {row["engine"] for row in rows} == {"momentum", "ridge", "ensemble"}
+    ridge = next(row for row in rows if row["engine"] == "ridge")
+    manifest = model_manifest(workspace, ridge["model_id"])
+    assert manifest["feature_fingerprint"] == study.features.fingerprint
+    assert manifest["data_versions"]
+    with pytest.raises(UnknownNameError, match="models list"):
+        model_manifest(workspace, "../../etc")
+
+
+def test_a_poisoned_artifact_is_refused_when_it_is_used(workspace: Workspace, experiment: Experiment) -> None:
+    study, _ = run(workspace, experiment)
+    ridge = next(row for row in stored_models(workspace) if row["engine"] == "ridge")
+    folder = models_home(workspace) / "artifacts" / ridge["model_id"]
+    (folder / "weights.safetensors").write_bytes(b"\x80\x04cposix\nsystem\n")
+    from tidemill.domain.errors import IntegrityError
+
+    with pytest.raises(IntegrityError, match="refused"):
+        model_manifest(workspace, ridge["model_id"])
+    assert study.folds
+
+
+def test_predictions_before_training_say_what_is_missing(workspace: Workspace, experiment: Experiment) -> None:
+    study = study_of(workspace, experiment)
+    sync_bars(study)
+    compute_features(study)
+    build_training_set(study)
+    with pytest.raises(UnknownNameError, match="Materialize models/momentum"):
+        predict(study)
+
+
+def test_a_strategy_over_bars_trades_only_the_tested_range(workspace: Workspace, folder: Path) -> None:
+    experiment = small_experiment(folder, strategy=StrategySpec(name="sma_cross", params={"fast": 3, "slow": 8}))
+    study, reports = run(workspace, experiment)
+    assert reports["backtest"].worked
+    signals = study.lake.scan("signals", study.key, partitions=["ensemble"]).collect()
+    assert signals["open_time"].min() >= study.folds[0].test_start
+
+
+def test_an_unknown_benchmark_is_an_error_that_names_the_choices(workspace: Workspace, folder: Path) -> None:
+    with pytest.raises(UnknownNameError, match="equal_weight"):
+        run(workspace, small_experiment(folder, benchmark="ZZZ"))

@@ -25,10 +25,11 @@ class SetupError(Exception):
     """Why there is no environment, in a sentence that says what to do."""
 
 
-def constraints() -> Path | None:
-    """The committed versions for this platform; None where nobody has frozen any yet."""
-    path = PROJECT / "constraints" / f"{PLATFORM.get(sys.platform, sys.platform)}.txt"
-    return path if path.is_file() else None
+def versions(kind: str) -> list[Path]:
+    """Files of the committed versions for this platform; none where nobody has frozen any yet."""
+    names = ("", "-dev") if kind == "test" else ("",)
+    paths = [PROJECT / "constraints" / f"{PLATFORM.get(sys.platform, sys.platform)}{name}.txt" for name in names]
+    return [path for path in paths if path.is_file()]
 
 
 def stamp(kind: str) -> str:
@@ -36,12 +37,11 @@ def stamp(kind: str) -> str:
     import tomllib  # not in an older Python, which check_python tells apart from this
 
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    frozen = constraints()
     inputs = {
         "kind": kind,
         "place": str(PROJECT),
         "python": [sys.version, os.path.realpath(sys.executable)],
-        "constraints": frozen.read_text(encoding="utf-8") if frozen else "",
+        "versions": [path.read_text(encoding="utf-8") for path in versions(kind)],
         "project": [project[key] for key in ("dependencies", "optional-dependencies", "scripts", "entry-points")],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -120,16 +120,21 @@ def call(step: str, *command: str | Path) -> None:
 
 
 def install(python: Path, kind: str) -> None:
-    """The project and its dependencies at the committed versions. Only torch may come from an index of its own."""
-    frozen = constraints()
-    bounds: list[str | Path] = ["-c", frozen] if frozen else []
-    if not frozen:
+    """The committed versions as they stand, then the project. Without a search by pip it is faster, and the same everywhere."""
+    files = versions(kind)
+    pip: list[str | Path] = [python, "-m", "pip", "install"]
+    if not files:
         say(f"There are no committed versions for {sys.platform}: pip chooses, which takes longer and was not tested.")
+        call("Installing the dependencies", *pip, "-e", ".[dev]" if kind == "test" else ".")
+        return
+    listed = [part for path in files for part in ("-r", path)]
+    # torch first, with all that its build asks for (one for GPUs brings libraries along), or from an index of its own.
     index = os.environ.get("TIDEMILL_TORCH_INDEX")
-    if index:
-        call("Installing torch", python, "-m", "pip", "install", "--no-deps", "--index-url", index, *bounds, "torch")
-    target = ".[dev]" if kind == "test" else "."
-    call("Installing the dependencies", python, "-m", "pip", "install", *bounds, "-e", target)
+    build = ["--index-url", index, "--no-deps"] if index else []
+    call("Installing torch", *pip, *build, "-c", files[0], "torch")
+    call("Installing the dependencies", *pip, "--no-deps", *listed)
+    call("Installing Tidemill", *pip, "--no-deps", "--no-build-isolation", "-e", ".")
+    call("Checking that the dependencies fit together", python, "-m", "pip", "check")
 
 
 def make(kind: str) -> None:

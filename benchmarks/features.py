@@ -1,12 +1,13 @@
 """Features side by side with pandas and TA-Lib, in one run: `python benchmarks/features.py [symbols] [bars]`.
 
-Fourteen features of the same kind and product (one column over all rows), medians of the rounds after the first. Then all sets in
-batch, and one new bar for 1,000 symbols. Prints figures and ratios; compare the ratios, a shared machine is noisy.
+Fourteen features of the same kind and product (one column over all rows), medians of the rounds after the first. Then all sets
+in batch, and one new bar for 1,000 symbols. Prints figures and ratios; compare the ratios, a shared machine is noisy.
 """
 
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,9 @@ from tidemill.features.api import FeatureSet, compute, feature_set, warm
 from tidemill.features.stream import Stream
 
 FOURTEEN = (
-    "sma_20 ema_20 wma_20 rsi_14 macd_12_26_9 macd_signal_12_26_9 bb_upper_20_2 bb_lower_20_2 atr_14 adx_14 cci_20 willr_14 roc_10 obv"
-).split()
+    "sma_20", "ema_20", "wma_20", "rsi_14", "macd_12_26_9", "macd_signal_12_26_9", "bb_upper_20_2", "bb_lower_20_2", "atr_14",
+    "adx_14", "cci_20", "willr_14", "roc_10", "obv",
+)  # fmt: skip
 COLUMNS = ("open", "high", "low", "close", "volume")
 
 
@@ -58,7 +60,7 @@ def with_talib(bars: pl.DataFrame, length: int) -> np.ndarray:
 def with_pandas(frame: pd.DataFrame) -> pd.DataFrame:
     by = frame["symbol"]
 
-    def rolling(x: pd.Series, window: int) -> pd.api.typing.RollingGroupby:
+    def rolling(x: pd.Series, window: int) -> Any:
         return x.groupby(by, sort=False).rolling(window)
 
     def ema(x: pd.Series, alpha: float) -> pd.Series:
@@ -83,10 +85,11 @@ def with_pandas(frame: pd.DataFrame) -> pd.DataFrame:
     weighted = sum((20 - lag) * c.groupby(by, sort=False).shift(lag) for lag in range(20)) / 210
     deviation = sum((typical.groupby(by, sort=False).shift(lag) - typical_mean).abs() for lag in range(20)) / 20
     return pd.DataFrame({
-        "sma": mean, "ema": ema(c, 2 / 21), "wma": weighted, "rsi": 100 * gain / (gain + loss), "macd": macd, "signal": ema(macd, 0.2),
-        "upper": mean + 2 * spread, "lower": mean - 2 * spread, "atr": atr, "adx": ema((plus - minus).abs() / (plus + minus), 1 / 14),
-        "cci": (typical - typical_mean) / (0.015 * deviation), "willr": -100 * (highest - c) / (highest - lowest),
-        "roc": 100 * (c / c.groupby(by, sort=False).shift(10) - 1), "obv": (np.sign(change) * v).groupby(by, sort=False).cumsum(),
+        "sma": mean, "ema": ema(c, 2 / 21), "wma": weighted, "rsi": 100 * gain / (gain + loss), "macd": macd,
+        "signal": ema(macd, 0.2), "upper": mean + 2 * spread, "lower": mean - 2 * spread, "atr": atr,
+        "adx": ema((plus - minus).abs() / (plus + minus), 1 / 14), "cci": (typical - typical_mean) / (0.015 * deviation),
+        "willr": -100 * (highest - c) / (highest - lowest), "roc": 100 * (c / c.groupby(by, sort=False).shift(10) - 1),
+        "obv": (np.sign(change) * v).groupby(by, sort=False).cumsum(),
     })  # fmt: skip
 
 

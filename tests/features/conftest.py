@@ -11,7 +11,7 @@ COLUMNS = ["open", "high", "low", "close", "volume"]
 
 def bars_of(symbol: str, slots: NDArray[np.int64], columns: dict[str, NDArray[np.float64]]) -> pl.DataFrame:
     times = pl.Series("open_time", slots.astype(np.int64) * DAY).cast(pl.Datetime("us", "UTC"))
-    return pl.DataFrame({"symbol": [symbol] * len(slots), "open_time": times, **columns})
+    return pl.DataFrame({"symbol": pl.Series([symbol] * len(slots), dtype=pl.String), "open_time": times, **columns})
 
 
 def random_bars(

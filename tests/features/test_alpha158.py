@@ -114,7 +114,8 @@ def assert_agrees(columns: dict[str, Array], quote_volume: Array | None = None) 
     average = (columns["high"] + columns["low"] + columns["close"]) / 3
     if quote_volume is not None:
         bars = bars.with_columns(pl.Series("quote_volume", quote_volume))
-        average = np.where(columns["volume"] > 0, quote_volume / columns["volume"], average)
+        with np.errstate(all="ignore"):
+            average = np.where(columns["volume"] > 0, quote_volume / columns["volume"], average)
     frame, _ = compute(bars, feature_set("alpha158"))
     with np.errstate(all="ignore"):
         wanted = reference(*(columns[name] for name in COLUMNS), average)

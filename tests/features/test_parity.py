@@ -38,7 +38,7 @@ NESTED = FeatureSet(
         Feature("d", mean_deviation(sum(volume, 4), 5) + ref(ema(volume, 3), 6)),
     )
 )
-SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 panels = st.builds(
     random_panel,
     seed=st.integers(0, 2**32),

@@ -29,5 +29,7 @@ SLOTS_OF_SAR = 7
 # Lanes (bars of a symbol in a scan, symbols in a step) handled at once: the work area of 200 nodes stays within the
 # second-level cache.
 BLOCK = 256
+# What reaches it counts as infinite: sums of squares over any window then stay within float64, and nothing overflows unseen.
+LIMIT = 1e150
 # A window whose spread is no more than this share of its mean has no correlation and no fit (NUMBERS).
 DEGENERATE = 1e-9

@@ -12,10 +12,10 @@ def average_price(high: Floats, low: Floats, close: Floats, volume: Floats, quot
     a
     billionth, as it does when prices were adjusted and the quote volume was not. Element-wise, any shape; NaN where a price is.
     """
-    typical = (high + low + close) / 3.0
-    if quote_volume is None:
-        return typical
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # what overflows becomes NaN in the kernels
+        typical = (high + low + close) / 3.0
+        if quote_volume is None:
+            return typical
         traded = quote_volume / volume
         known = (volume > 0.0) & (traded >= low * (1.0 - 1e-9)) & (traded <= high * (1.0 + 1e-9))
     return np.where(known, traded, typical)

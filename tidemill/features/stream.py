@@ -15,6 +15,7 @@ from tidemill.features.expression import COLUMNS
 from tidemill.features.kernels.execute import execute
 from tidemill.features.kernels.order import SORT_LANES
 from tidemill.features.kernels.windows import SCRATCH
+from tidemill.features.prices import average_price
 from tidemill.features.state import State
 
 Row: TypeAlias = ArrayLike
@@ -62,7 +63,8 @@ class Stream:
         row, flags = self._row, self._present
         try:
             row[0], row[1], row[2], row[3], row[4] = open, high, low, close, volume
-            row[5] = (row[1] + row[2] + row[3]) / 3.0 if vwap is None else vwap
+            if self._program.raw[5] >= 0:  # some feature reads it
+                row[5] = average_price(row[1], row[2], row[3], row[4]) if vwap is None else vwap
             flags[:] = True if present is None else present
         except (ValueError, TypeError) as exc:
             raise InputError(f"Each array of a step must hold {len(self.symbols)} numbers, one a symbol.") from exc

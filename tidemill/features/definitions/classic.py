@@ -88,10 +88,9 @@ def _kama(n: int) -> Expression:
 
 def _mfi(n: int) -> Expression:
     flow, turn = _typical * volume, delta(_typical, 1)
-    gained, lost = (
-        sum(where(turn > 0.0, flow, turn * 0.0), n, full=True),
-        sum(where(turn < 0.0, flow, turn * 0.0), n, full=True),
-    )
+    tie = 1e-12 * _typical  # two sums of equal ticks may differ in their last bit
+    gained = sum(where(turn > tie, flow, turn * 0.0), n, full=True)
+    lost = sum(where(turn < -tie, flow, turn * 0.0), n, full=True)
     return 100.0 * ratio(gained, gained + lost)
 
 

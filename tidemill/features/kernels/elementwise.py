@@ -12,6 +12,7 @@ from tidemill.features.opcodes import (
     DIVIDE,
     GREATER,
     GREATER_EQUAL,
+    LIMIT,
     LOG,
     MAXIMUM,
     MINIMUM,
@@ -24,8 +25,8 @@ from tidemill.features.opcodes import (
 
 @kernel
 def finite(x: float) -> float:
-    """x, or NaN where it is not finite."""
-    return x if math.fabs(x) < np.inf else np.nan
+    """x, or NaN where it is infinite or so great that its square would be."""
+    return x if math.fabs(x) < LIMIT else np.nan
 
 
 @kernel

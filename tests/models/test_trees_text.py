@@ -39,7 +39,7 @@ def test_a_model_that_found_nothing_to_split_is_accepted() -> None:
 
 def test_trees_that_split_unknown_from_known_values_are_accepted() -> None:
     rows = panel(5, 80, skill=0.9)
-    rows = rows.with_columns(pl.when(pl.col("x0") > 0).then(float("nan")).otherwise(0.5).alias("x0"))
+    rows = rows.with_columns(pl.when(pl.col("x0") > 0).then(float("nan")).otherwise(pl.col("x1")).alias("x0"))
     model = engine("lightgbm").fit(rows, features=FEATURES, params={"trees": 3}, seed=7)
     assert re.search(r"threshold=.*inf", model.text)
     assert engine("lightgbm").predict(model, rows)["prediction"].is_finite().all()

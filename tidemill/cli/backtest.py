@@ -5,7 +5,9 @@ from typing import Any
 
 import click
 
+from tidemill.cli.arguments import writable_folder
 from tidemill.cli.output import json_option, number, write_json, write_table
+from tidemill.cli.progress import progress
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -42,13 +44,16 @@ class _ManyValues(click.Command):
         return super().parse_args(ctx, spread)
 
 
+BASIS_POINTS = click.FloatRange(min=0, max=10_000, max_open=True)
+
+
 @click.command(cls=_ManyValues)
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet of bars.")
 @click.option("--strategy", "name", help="Name of a strategy that works on bars, for example sma_cross.")
 @click.option("--weights", type=click.Path(path_type=Path), help="CSV or Parquet of symbol, open_time, weight.")
 @click.option("--param", "parameters", multiple=True, metavar="K=V …", help="Parameters of the strategy.")
-@click.option("--fee-bps", type=click.FloatRange(min=0, max=10_000, max_open=True), default=0.0, show_default=True)
-@click.option("--slippage-bps", type=click.FloatRange(min=0, max=10_000, max_open=True), default=0.0, show_default=True)
+@click.option("--fee-bps", type=BASIS_POINTS, default=0.0, show_default=True, help="Fee, basis points of the notional.")
+@click.option("--slippage-bps", type=BASIS_POINTS, default=0.0, show_default=True, help="Slippage, basis points of the price.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for trades, equity and positions as Parquet.")
 @json_option
 def backtest(
@@ -64,21 +69,30 @@ def backtest(
     """Fill at the next bar's open, with fees, and answer equity, trades, fees and drawdown."""
     if (name is None) == (weights is None):
         raise click.UsageError("Give either --strategy NAME or --weights PATH.")
+    if weights is not None and parameters:
+        raise click.UsageError("--param belongs to --strategy; weights have no parameters.")
+    if fee_bps != fee_bps or slippage_bps != slippage_bps:
+        raise click.UsageError("A cost is not a number. Give basis points, such as --fee-bps 5.")
+    if output is not None:
+        writable_folder(output)
     from tidemill.research.backtesting import run_backtest
 
-    result = run_backtest(
-        source,
-        strategy=name,
-        weights=weights,
-        params=_flattened(parameters),
-        fee_bps=fee_bps,
-        slippage_bps=slippage_bps,
-        output=output,
-    )
+    with progress(f"Trading {source.name}"):
+        result = run_backtest(
+            source,
+            strategy=name,
+            weights=weights,
+            params=_flattened(parameters),
+            fee_bps=fee_bps,
+            slippage_bps=slippage_bps,
+            output=output,
+        )
     if as_json:
         write_json(result)
         return
     shown = [(key.replace("_", " "), number(value)) for key, value in result.items() if not isinstance(value, list | dict)]
     write_table("", ("figure", "value"), shown)
+    for note in result["notes"]:
+        click.echo(note)
     if output is not None:
         click.echo(f"trades.parquet, equity.parquet and positions.parquet are in {output}.")

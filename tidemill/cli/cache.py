@@ -1,4 +1,4 @@
-"""`tidemill cache`: what Redis holds, and emptying it. Nothing is lost: every fact lives in Postgres and the lake."""
+"""`tidemill cache`: what is kept near, and emptying it. Nothing is lost: every fact lives in Postgres and the lake."""
 
 import click
 
@@ -13,23 +13,25 @@ def cache() -> None:
 @cache.command()
 @json_option
 def show(as_json: bool) -> None:
-    """Keys by family, their number, bytes and lifetime."""
+    """Every entry with its size and the seconds that it has left."""
     from tidemill.cli.session import workspace
 
     with workspace() as opened:
-        rows = opened.call(opened.cache.show)
+        entries = opened.call(opened.cache.show)
     if as_json:
-        write_json(rows)
+        write_json(entries)
+    elif not entries:
+        click.echo("The cache is empty.")
     else:
-        columns = ("family", "keys", "bytes", "seconds to live")
-        write_table("", columns, [[getattr(row, name) for name in ("family", "keys", "bytes", "ttl")] for row in rows])
+        columns = ("key", "level", "bytes", "seconds left")
+        write_table("", columns, [(entry.key, entry.level, entry.bytes, round(entry.seconds)) for entry in entries])
 
 
 @cache.command()
 @click.option("--pattern", default="*", show_default=True, help="Keys to remove, for example prices:AAPL or features:*.")
 @json_option
 def clear(pattern: str, as_json: bool) -> None:
-    """Remove keys; what is asked for next is loaded again."""
+    """Remove entries; what is asked for next is loaded again."""
     from tidemill.cli.session import workspace
 
     with workspace() as opened:
@@ -37,4 +39,4 @@ def clear(pattern: str, as_json: bool) -> None:
     if as_json:
         write_json({"removed": removed})
     else:
-        click.echo(f"{removed} keys removed.")
+        click.echo(f"{removed} {'entry' if removed == 1 else 'entries'} removed.")

@@ -31,9 +31,13 @@ def show(as_json: bool) -> None:
 
 @config.command()
 @click.argument("file", type=click.Path(path_type=Path))
-def check(file: Path) -> None:
-    """Check a settings file; exit code 1 and one sentence when it is wrong."""
+@json_option
+def check(file: Path, as_json: bool) -> None:
+    """Check a settings file by itself; exit code 1 and one sentence when it is wrong."""
     from tidemill.config import load_settings
 
-    load_settings(file=file)
-    click.echo(f"{file} is valid.")
+    load_settings(environment={}, file=file)
+    if as_json:
+        write_json({"file": str(file), "valid": True})
+    else:
+        click.echo(f"{file} is valid.")

@@ -28,8 +28,15 @@ def up(ctx: click.Context, open_browser: bool) -> None:
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND …")
 @click.pass_context
 def dagster(ctx: click.Context, arguments: tuple[str, ...]) -> None:
-    """Any `dagster …` command in the environment of this home."""
-    ctx.exit(orchestrator().command(list(arguments)))
+    """Any `dagster …` command in the environment of this home, for example `tidemill dagster asset list`.
+
+    Options are Dagster's own. `tidemill dagster help` lists its commands, `tidemill dagster asset --help` explains one.
+    """
+    if arguments in ((), ("--help",), ("-h",)):  # answered here: Dagster takes seconds to say it
+        click.echo(ctx.get_help())
+        return
+    given = ["--help"] if arguments == ("help",) else list(arguments)
+    ctx.exit(orchestrator().command(given))

@@ -2,12 +2,18 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS
-from tidemill.cli.output import json_option, number, write_json, write_table
+from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS, existing, ordered, writable
+from tidemill.cli.bars import write_bars_csv, write_bars_table
+from tidemill.cli.output import json_option, write_json, write_table
+from tidemill.cli.progress import Counted, progress
 from tidemill.domain.intervals import Interval
+
+if TYPE_CHECKING:
+    from tidemill.research.ingest import ImportReport
 
 
 @click.group()
@@ -15,23 +21,22 @@ def data() -> None:
     """Import, fetch, show, resample and export bars; list gaps."""
 
 
-def _report(report: object, as_json: bool) -> None:
-    from tidemill.research.ingest import ImportReport
-
-    assert isinstance(report, ImportReport)  # nosec B101 - narrows the type for the reader and mypy
+def _report(report: "ImportReport", as_json: bool) -> None:
     if as_json:
         write_json(report)
         return
     click.echo(
-        f"{report.venue} {report.interval}: {report.rows:,} rows read, {report.inserted:,} new, {report.unchanged:,} unchanged, "
-        f"{report.restated:,} restated, {report.quarantined:,} quarantined; {report.symbols} symbols"
+        f"{report.venue} {report.interval}: {report.rows:,} rows read, {report.inserted:,} new, "
+        f"{report.unchanged:,} unchanged, {report.restated:,} restated, {report.duplicates:,} repeated, "
+        f"{report.quarantined:,} quarantined; "
+        f"{report.symbols} {'symbol' if report.symbols == 1 else 'symbols'}"
         + (f", {report.start:%Y-%m-%d} to {report.end:%Y-%m-%d}." if report.start and report.end else ".")
     )
     for title, counts in (("quarantined", report.reasons), ("flagged", report.flags)):
         for reason, count in sorted(counts.items()):
             click.echo(f"  {title}: {reason.replace('_', ' ')}: {count:,}")
     if report.gaps:
-        click.echo(f"  {report.gaps:,} gaps, {report.missing_bars:,} missing bars; `tidemill data gaps` lists them.")
+        click.echo(f"  gaps: {report.gaps:,} with {report.missing_bars:,} missing bars; `tidemill data gaps` lists them.")
     for note in report.notes:
         click.echo(f"  {note}")
 
@@ -46,7 +51,6 @@ def _report(report: object, as_json: bool) -> None:
 @json_option
 def import_(path: Path, interval: Interval, venue: str | None, calendar: str, as_json: bool) -> None:
     """Import CSV or Parquet bars: the good rows in, each bad one to quarantine with its reason and line."""
-    from tidemill.cli.arguments import existing
     from tidemill.cli.session import workspace
     from tidemill.domain.market import Calendar
     from tidemill.market.files import FileSource
@@ -54,8 +58,9 @@ def import_(path: Path, interval: Interval, venue: str | None, calendar: str, as
 
     chosen = None if calendar == "auto" else Calendar(calendar)
     source = FileSource(existing(path, "file"), venue=venue, calendar=chosen)
-    with workspace() as opened:
-        _report(import_bars(opened, source, interval=interval, calendar=chosen), as_json)
+    with workspace() as opened, progress(f"Importing {path.name}") as say:
+        report = import_bars(opened, Counted(source, say), interval=interval, calendar=chosen)
+    _report(report, as_json)
 
 
 @data.command()
@@ -73,20 +78,23 @@ def sync(
     from tidemill.market.sources import open_source
     from tidemill.research.ingest import import_bars
 
-    with workspace() as opened:
-        opened_source = open_source(source, opened.settings)
-        _report(import_bars(opened, opened_source, interval=interval, symbols=symbols, start=start, end=end), as_json)
+    ordered(start, end)
+    with workspace() as opened, progress(f"Fetching from {source}") as say:
+        counted = Counted(open_source(source, opened.settings), say)
+        report = import_bars(opened, counted, interval=interval, symbols=symbols, start=start, end=end)
+    _report(report, as_json)
 
 
 @data.command()
 @click.argument("symbol")
 @click.option("--interval", type=INTERVAL, help="Needed when the symbol exists in several intervals.")
 @click.option("--venue", help="Needed when the symbol exists at several venues.")
-@click.option("--start", type=MOMENT)
-@click.option("--end", type=MOMENT)
+@click.option("--start", type=MOMENT, help="First open time, inclusive.")
+@click.option("--end", type=MOMENT, help="Last open time, exclusive.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest N bars.")
 @click.option("--as-of", type=MOMENT, help="What was known at this time, before later restatements.")
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def show(
     symbol: str,
     interval: Interval | None,
@@ -96,38 +104,37 @@ def show(
     limit: int,
     as_of: datetime | None,
     form: str,
+    as_json: bool,
 ) -> None:
     """The newest bars of a symbol, also as they were known at an earlier time."""
     import sys
 
     from tidemill.cli.session import workspace
-    from tidemill.research.browse import bars_of
+    from tidemill.research.browse import BarSelection, bar_rows_of, bars_of
 
-    with workspace() as opened:
-        frame = bars_of(opened, symbol, venue=venue, interval=interval, start=start, end=end, as_of=as_of, limit=limit)
-    if form == "json":
-        write_json(frame.to_dicts())
-    elif form == "csv":
-        sys.stdout.write(frame.write_csv())
-    elif form == "parquet":
+    ordered(start, end)
+    wanted = BarSelection(symbol=symbol, venue=venue, interval=interval, start=start, end=end, as_of=as_of, limit=limit)
+    if form == "parquet" and not as_json:
+        if sys.stdout.isatty():
+            raise click.UsageError("Parquet is not for a terminal. Send it to a file: … --format parquet > bars.parquet")
+        with workspace() as opened:
+            frame = bars_of(opened, wanted)
         frame.write_parquet(sys.stdout.buffer)
+        return
+    with workspace() as opened:
+        found, length, rows = bar_rows_of(opened, wanted)
+    if as_json or form == "json":
+        write_json(rows)
+    elif form == "csv":
+        write_bars_csv(rows)
     else:
-        columns = ("open_time", "open", "high", "low", "close", "volume", "known_at")
-        rows = [
-            [
-                f"{row[0]:%Y-%m-%d %H:%M}",
-                *(number(value, 6).rstrip("0").rstrip(".") for value in row[1:6]),
-                f"{row[6]:%Y-%m-%d %H:%M}",
-            ]
-            for row in frame.select(columns).iter_rows()
-        ]
-        write_table(symbol, columns, rows)
+        write_bars_table(f"{symbol}, {found} {length}", rows)
 
 
 @data.command()
-@click.option("--venue")
-@click.option("--interval", type=INTERVAL)
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--venue", help="Only of this venue.")
+@click.option("--interval", type=INTERVAL, help="Only of bars of this length.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest N gaps.")
 @json_option
 def gaps(venue: str | None, interval: Interval | None, limit: int, as_json: bool) -> None:
     """Bars that should exist and do not, newest first."""
@@ -135,31 +142,35 @@ def gaps(venue: str | None, interval: Interval | None, limit: int, as_json: bool
     from tidemill.research.browse import gaps_of
 
     with workspace() as opened:
-        frame = gaps_of(opened, venue=venue, interval=interval).head(limit)
+        found = gaps_of(opened, venue=venue, interval=interval)
+    frame = found.head(limit)
     if as_json:
         write_json(frame.to_dicts())
     elif frame.is_empty():
         click.echo("No gaps.")
     else:
-        write_table("", tuple(frame.columns), [[str(cell) for cell in row] for row in frame.iter_rows()])
+        rows = [[f"{cell:%Y-%m-%d %H:%M}" if isinstance(cell, datetime) else cell for cell in row] for row in frame.iter_rows()]
+        write_table("", ("venue", "interval", "symbol", "from", "until", "missing bars"), rows)
+        if found.height > limit:
+            click.echo(f"{found.height - limit:,} older gaps are not shown; --limit shows more.")
 
 
 @data.command()
-@click.option("--input", "source", type=click.Path(path_type=Path), required=True)
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet of bars.")
 @click.option("--interval", type=INTERVAL, required=True, help="The longer interval to make.")
-@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Parquet, CSV or Arrow, by its ending.")
 @json_option
 def resample(source: Path, interval: Interval, output: Path, as_json: bool) -> None:
     """Longer bars from shorter ones; bars of zero volume take no part, as at the exchange."""
-    from tidemill.cli.arguments import writable
     from tidemill.cli.frames import write_frame
     from tidemill.market.resample import resample as resample_bars
     from tidemill.research.frames import read_bars
 
     writable(output)
-    bars, given, refused = read_bars(source)
-    made = resample_bars(bars, given, interval)
-    write_frame(made, output)
+    with progress(f"Resampling {source.name}"):
+        bars, given, refused = read_bars(source)
+        made = resample_bars(bars, given, interval)
+        write_frame(made, output)
     answer = {
         "rows_in": bars.height,
         "refused_rows": refused,
@@ -171,26 +182,27 @@ def resample(source: Path, interval: Interval, output: Path, as_json: bool) -> N
     if as_json:
         write_json(answer)
     else:
-        click.echo(f"{answer['rows_in']:,} bars became {answer['rows_out']:,} of {interval}, written to {output}.")
+        click.echo(f"{bars.height:,} bars of {given} became {made.height:,} of {interval}, written to {output}.")
+        if refused:
+            click.echo(f"{refused:,} rows were left out: they are no bars. `tidemill data import` says why.")
 
 
 @data.command()
-@click.option("--venue", required=True)
-@click.option("--interval", type=INTERVAL, required=True)
-@click.option("--symbols", type=SYMBOLS, default="")
+@click.option("--venue", required=True, help="Where the bars are from: sample, binance, or the name of an imported file.")
+@click.option("--interval", type=INTERVAL, required=True, help="Length of the bars.")
+@click.option("--symbols", type=SYMBOLS, default="", help="Separated by commas; all when left out.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Parquet, CSV or Arrow, by its ending.")
 @json_option
 def export(venue: str, interval: Interval, symbols: tuple[str, ...], output: Path, as_json: bool) -> None:
     """Bars of a dataset from the lake into one file."""
-    from tidemill.cli.arguments import writable
     from tidemill.cli.frames import write_frame
     from tidemill.cli.session import workspace
     from tidemill.research.browse import lake_bars
 
     writable(output)
-    with workspace() as opened:
+    with workspace() as opened, progress(f"Writing {output.name}"):
         frame = lake_bars(opened, venue, interval, symbols)
-    write_frame(frame, output)
+        write_frame(frame, output)
     answer = {"rows": frame.height, "symbols": frame["symbol"].n_unique(), "output": str(output)}
     if as_json:
         write_json(answer)

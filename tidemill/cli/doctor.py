@@ -2,7 +2,9 @@
 
 import click
 
-from tidemill.cli.output import json_option, write_json
+from tidemill.cli.output import fail, json_option, write_json
+from tidemill.cli.progress import progress
+from tidemill.domain.errors import ConfigError
 
 
 @click.command()
@@ -13,7 +15,8 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     from tidemill.config import load_settings
     from tidemill.research.doctor import examine
 
-    findings = examine(load_settings())
+    with progress("Examining this set-up"):
+        findings = examine(load_settings())
     if as_json:
         write_json(findings)
     else:
@@ -21,5 +24,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
             click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.detail}")
             if not finding.ok:
                 click.echo(f"      → {finding.advice}")
-    if not all(finding.ok for finding in findings):
-        ctx.exit(1)
+    wrong = [finding.name for finding in findings if not finding.ok]
+    if wrong:
+        found = f"{len(wrong)} of {len(findings)} checks failed ({', '.join(wrong)})"
+        ctx.exit(fail(ConfigError(f"{found}. Follow the advice at each, then run `tidemill doctor` again.")))

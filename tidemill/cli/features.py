@@ -1,10 +1,16 @@
 """`tidemill features`: what there is, what it means, and computing it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from tidemill.cli.arguments import writable
 from tidemill.cli.output import json_option, write_json, write_table
+from tidemill.cli.progress import progress
+
+if TYPE_CHECKING:
+    from tidemill.features.api import FeatureSet
 
 
 @click.group()
@@ -13,13 +19,16 @@ def features() -> None:
 
 
 @features.command("list")
-@click.option("--set", "name", help="Only this set.")
+@click.option("--set", "name", help="Only this set: classic, alpha30 or alpha158.")
 @json_option
 def list_features(name: str | None, as_json: bool) -> None:
     """Every feature with its unit, look-back and one sentence."""
+    from tidemill.domain.errors import UnknownNameError
     from tidemill.features.api import explain, feature_set
     from tidemill.features.declaration import sets
 
+    if name is not None and name not in sets():
+        raise UnknownNameError("feature set", name, sets())
     names = feature_set(*([name] if name else sets())).names
     rows = [explain(feature) for feature in names]
     if as_json:
@@ -52,29 +61,24 @@ def explain(name: str, as_json: bool) -> None:
 @features.command()
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet of bars.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Parquet or CSV to write.")
-@click.option("--set", "name", default="classic", show_default=True, help="Feature set or single feature; repeat with commas.")
+@click.option("--set", "name", help="Feature sets or single features, separated by commas.  [default: classic]")
 @click.option("--module", type=click.Path(path_type=Path), help="Python file whose feature(…) calls are computed instead.")
 @click.option("--engine", type=click.Choice(["batch", "stream"]), default="batch", show_default=True)
 @json_option
-def compute(source: Path, output: Path, name: str, module: Path | None, engine: str, as_json: bool) -> None:
+def compute(source: Path, output: Path, name: str | None, module: Path | None, engine: str, as_json: bool) -> None:
     """Compute features of bars as given (adjust them first if they need it); rows in the order of symbol and time."""
-    from tidemill.cli.arguments import writable
+    if name is not None and module is not None:
+        raise click.UsageError("Give either --set or --module.")
     from tidemill.cli.frames import write_frame
     from tidemill.features.api import compute as compute_batch
-    from tidemill.features.api import feature_set
     from tidemill.research.frames import compute_streaming, read_panel
 
     writable(output)
-    if module is not None:
-        from tidemill.features.modules import load_module
-
-        names = list(load_module(module))
-    else:
-        names = [part.strip() for part in name.split(",")]
-    chosen = feature_set(*names)
-    bars = read_panel(source)
-    frame = compute_streaming(bars, chosen) if engine == "stream" else compute_batch(bars, chosen)[0]
-    write_frame(frame, output)
+    chosen = _chosen(name or "classic", module)
+    with progress(f"Computing {len(chosen.names)} features of {source.name}"):
+        bars = read_panel(source)
+        frame = compute_streaming(bars, chosen) if engine == "stream" else compute_batch(bars, chosen)[0]
+        write_frame(frame, output)
     answer = {"rows": frame.height, "symbols": frame["symbol"].n_unique(), "features": len(chosen.names), "output": str(output)}
     if as_json:
         write_json(answer)
@@ -82,3 +86,13 @@ def compute(source: Path, output: Path, name: str, module: Path | None, engine: 
         click.echo(
             f"{answer['features']} features of {answer['symbols']} symbols, {answer['rows']:,} rows, written to {output}."
         )
+
+
+def _chosen(names: str, module: Path | None) -> "FeatureSet":
+    from tidemill.features.api import feature_set
+
+    if module is None:
+        return feature_set(*(part.strip() for part in names.split(",") if part.strip()))
+    from tidemill.features.modules import load_module
+
+    return feature_set(*load_module(module))

@@ -1,6 +1,7 @@
 """`tidemill`: the command line. Each noun lives in its own file and is imported only when it is called."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,15 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are invoked, not when they are listed."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            alike = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {alike[0]!r}?" if alike else f" There are: {', '.join(COMMANDS)}."
+            raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -60,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in argv and argv[:1] != ["dagster"]
     if debug:
         argv = ["--debug", *(argument for argument in argv if argument != "--debug")]
+        os.environ["TIDEMILL_LOG_LEVEL"] = "debug"  # a setting like any other, for the processes that are started too
     try:
         code = tidemill.main(args=argv, prog_name="tidemill", standalone_mode=False)
     except click.UsageError as exc:

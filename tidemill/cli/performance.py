@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from tidemill.cli.output import json_option, number, write_json, write_table
+from tidemill.cli.progress import progress
 
 
 @click.group()
@@ -15,23 +16,20 @@ def performance() -> None:
 @performance.command()
 @click.option("--input", "path", type=click.Path(path_type=Path), required=True, help="CSV or Parquet of date, return.")
 @click.option(
-    "--periods-per-year", type=click.FloatRange(min=0, min_open=True), default=252.0, show_default=True, help="Bars in a year."
+    "--periods-per-year",
+    type=click.FloatRange(min=0, min_open=True),
+    default=252.0,
+    show_default=True,
+    help="Returns in a year: 252 for trading days, 365 for calendar days, 8760 for hours.",
 )
 @json_option
 def metrics(path: Path, periods_per_year: float, as_json: bool) -> None:
-    """Return, risk and tail figures of simple returns, in the conventions of empyrical."""
-    import polars as pl
-
-    from tidemill.cli.frames import read_frame, require_columns
-    from tidemill.domain.errors import InputError
+    """Return, risk and tail figures of simple returns, in the conventions of empyrical; no value where one is not defined."""
     from tidemill.metrics.returns import performance_metrics
+    from tidemill.research.columns import read_returns
 
-    frame = read_frame(path, "return file")
-    require_columns(frame, ("date", "return"), path)
-    if not frame["return"].dtype.is_numeric():
-        raise InputError(f"The column `return` of {path} holds something that is not a number. Use fractions such as 0.012.")
-    returns = frame.sort("date")["return"].cast(pl.Float64).to_numpy()
-    found = performance_metrics(returns, periods_per_year)
+    with progress(f"Reading {path.name}"):
+        found = performance_metrics(read_returns(path), periods_per_year)
     if as_json:
         write_json(found)
     else:
@@ -46,12 +44,12 @@ def report(as_json: bool) -> None:
     from tidemill.domain.errors import InputError
     from tidemill.research.results import latest_report
 
-    with workspace() as opened:
+    with workspace() as opened, progress("Looking for the latest report"):
         found = latest_report(opened)
     if found is None:
         raise InputError("There is no report yet. Run `tidemill run` first.")
     if as_json:
         write_json(found)
         return
-    write_table(f"{found.experiment}", ("engine", *found.columns), found.rows)
+    write_table(f"{found.experiment}: out-of-sample results by engine, after costs", ("engine", *found.columns), found.rows)
     click.echo(f"Report: {found.path}")

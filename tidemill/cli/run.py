@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS
+from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS, existing, ordered
 from tidemill.cli.output import fail, json_option, write_json, write_table
+from tidemill.cli.progress import progress
+from tidemill.domain.errors import StopError
 from tidemill.domain.intervals import Interval
 
 if TYPE_CHECKING:
     from tidemill.domain.experiment import Experiment
+    from tidemill.domain.ports import RunOutcome
+    from tidemill.research.results import Result
 
 
 def _experiment(
     file: Path | None,
-    source: str | None,
+    source: str,
     symbols: tuple[str, ...],
     interval: Interval,
     start: datetime | None,
@@ -27,15 +31,22 @@ def _experiment(
 
     if file is not None:
         return load_experiment(file)
+    ordered(start, end)
     return experiment_for(
         DatasetSpec(
-            source=source or "sample",
+            source=source,
             interval=str(interval),
             symbols=symbols,
             start=start.isoformat() if start else None,
             end=end.isoformat() if end else None,
         )
     )
+
+
+def _require_file(source: str) -> None:
+    """A path that is wrong is said before anything starts."""
+    if source.startswith("file:"):
+        existing(Path(source.removeprefix("file:")).expanduser(), "file or folder")
 
 
 @click.command()
@@ -58,32 +69,37 @@ def run(
     as_json: bool,
 ) -> None:
     """Take market data through features, models and predictions to a report; what has not changed is not done again."""
-    if file is not None and (source or symbols or start or end):
-        raise click.UsageError("--experiment states source, symbols and dates itself; leave the other options out.")
+    if file is not None and any(
+        ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        for name in ("source", "symbols", "interval", "start", "end")
+    ):
+        raise click.UsageError("--experiment states source, symbols, interval and dates itself; leave the other options out.")
     from tidemill.cli.dagster import orchestrator
     from tidemill.cli.session import workspace
     from tidemill.config import load_settings
     from tidemill.research.results import result_of
 
-    experiment = _experiment(file, source, symbols, interval, start, end)
+    experiment = _experiment(file, source or "sample", symbols, interval, start, end)
+    _require_file(experiment.dataset.source)
     settings = load_settings()
     with workspace() as opened:
-        outcome = orchestrator().run(experiment, home=settings.home)
+        with progress("Loading the asset graph"):
+            main_job = orchestrator()
+        outcome = main_job.run(experiment, home=settings.home)
         if not outcome.succeeded:
-            ctx.exit(fail_with(outcome.failure))
-        result = result_of(opened, experiment)
+            ctx.exit(fail(StopError(outcome.failure)))
+        with progress("Gathering the results"):
+            result = result_of(opened, experiment)
     if as_json:
         write_json({"run_id": outcome.run_id, "steps": outcome.steps, "report": str(result.path), **result.as_dict()})
-        return
+    else:
+        _show(experiment, outcome, result)
+
+
+def _show(experiment: "Experiment", outcome: "RunOutcome", result: "Result") -> None:
     worked = sum(step[2] for step in outcome.steps)
     write_table(f"{experiment.name}: out-of-sample results by engine, after costs", ("engine", *result.columns), result.rows)
     for sentence in result.sentences:
         click.echo(sentence)
     click.echo(f"{worked} of {len(outcome.steps)} steps had work to do; {sum(step[1] for step in outcome.steps):.1f} s in all.")
     click.echo(f"Report: {result.path}")
-
-
-def fail_with(sentence: str) -> int:
-    from tidemill.domain.errors import TidemillError
-
-    return fail(TidemillError(sentence))

@@ -1,8 +1,10 @@
 """Opening the workspace for a command."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
+
+from tidemill.cli.progress import progress
 
 if TYPE_CHECKING:
     from tidemill.research.workspace import Workspace
@@ -13,5 +15,7 @@ def workspace() -> "Iterator[Workspace]":
     """The workspace of the settings in force; servers start if they are not running."""
     from tidemill.research.workspace import open_workspace
 
-    with open_workspace() as opened:
+    with ExitStack() as stack:
+        with progress("Starting Postgres and Redis"):
+            opened = stack.enter_context(open_workspace())
         yield opened

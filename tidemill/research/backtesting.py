@@ -16,6 +16,7 @@ from tidemill.engine.backtest import BacktestResult, backtest
 from tidemill.engine.result import summary
 from tidemill.market.calendars import infer_calendar
 from tidemill.market.files import STOCK_BORROW_BPS
+from tidemill.research.columns import read_weights
 from tidemill.research.frames import interval_of, read_bars
 from tidemill.strategies.registry import strategy as strategy_named
 from tidemill.strategies.registry import target_weights
@@ -111,15 +112,6 @@ def run_backtest(
         "interval": str(interval),
         "notes": list(result.notes),
     }
-
-
-def read_weights(path: Path) -> pl.DataFrame:
-    if not path.is_file():
-        raise InputError(f"The weights file {path} does not exist. Check the path.")
-    try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, try_parse_dates=True)
-    except (pl.exceptions.PolarsError, OSError) as exc:
-        raise InputError(f"The weights file {path} cannot be read: {str(exc).splitlines()[0]}.") from exc
 
 
 def write_result(result: BacktestResult, folder: Path) -> None:

@@ -107,9 +107,10 @@ def _frame(workspace: Workspace, venue: str, interval: Interval, wanted: BarSele
 def _none_there(workspace: Workspace, venue: str, interval: Interval, wanted: BarSelection) -> InputError:
     first, last = workspace.call(span_of, workspace.database, venue, interval, wanted.symbol)
     known = "" if wanted.as_of is None else f", as known on {wanted.as_of:%Y-%m-%d %H:%M}"
+    form = "%Y-%m-%d" if interval.seconds % 86_400 == 0 else "%Y-%m-%d %H:%M"
     return InputError(
         f"There is no {interval} bar of {wanted.symbol} at {venue} in that range{known}. "
-        f"It has bars from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}."
+        f"It has bars from {first.strftime(form)} to {last.strftime(form)}."
     )
 
 
@@ -139,7 +140,7 @@ def gaps_of(workspace: Workspace, *, venue: str | None = None, interval: Interva
 
 
 def lake_bars(workspace: Workspace, venue: str, interval: Interval, symbols: Sequence[str] = ()) -> pl.DataFrame:
-    """Bars of a dataset from the lake, sorted by symbol and time. UnknownNameError for a dataset or a symbol that is not there."""
+    """Bars of a dataset from the lake, sorted by symbol and time. UnknownNameError for what is not there."""
     import polars as pl
 
     key = f"{venue}.{interval}"

@@ -1,13 +1,18 @@
 """Experiment files: reading, checking, the published schema and the ones that ship."""
 
-import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from tidemill.domain.errors import InputError
+from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment
 from tidemill.domain.intervals import Interval
+from tidemill.domain.market import valid_symbol
+from tidemill.strategies.benchmark import EQUAL_WEIGHT
 
 SAMPLE = Path(__file__).with_name("experiments") / "sample.yaml"
 DEFAULT_ENGINES = ("momentum", "ridge", "lightgbm", "transformer")
@@ -15,16 +20,11 @@ DEFAULT_ENGINES = ("momentum", "ridge", "lightgbm", "transformer")
 
 def experiment_from_text(text: str, origin: str) -> Experiment:
     """An experiment from YAML text; `origin` names it in errors. InputError for what does not fit the schema."""
-    import yaml
+    from tidemill.research.experiment_yaml import read_yaml
 
     try:
-        read = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise InputError(f"{origin} is not valid YAML: {' '.join(str(exc).split())}.") from exc
-    # YAML reads an unquoted 2024-01-31 as a date; the schema wants its text.
-    try:
-        return msgspec.convert(json.loads(json.dumps(read, default=str)), Experiment)
-    except msgspec.ValidationError as exc:
+        return msgspec.convert(read_yaml(text, origin), Experiment)
+    except (msgspec.ValidationError, RecursionError) as exc:
         raise InputError(f"{origin} is not an experiment: {exc}. The schema is docs/experiment.schema.json.") from exc
 
 
@@ -61,28 +61,92 @@ def schema() -> dict[str, object]:
 
 
 def checked(experiment: Experiment) -> Experiment:
-    """The experiment unchanged, if every name in it exists and every number makes sense; else InputError or UnknownNameError."""
-    from tidemill.features.api import feature_set
-    from tidemill.models.registry import engine
-    from tidemill.strategies.registry import strategy
+    """The experiment unchanged, if every name in it exists and every number makes sense; else InputError or UnknownNameError.
 
-    Interval.parse(experiment.dataset.interval)
+    Nothing is computed and no engine's library is imported.
+    """
+    _check_dataset(experiment)
+    _check_engines(experiment)
+    _check_strategy(experiment)
+    _check_features(experiment)
+    _check_numbers(experiment)
+    return experiment
+
+
+def _check_dataset(experiment: Experiment) -> None:
+    from tidemill.market.sources import SOURCES
+    from tidemill.research.study import moment
+
+    spec = experiment.dataset
+    if spec.source not in SOURCES and not (spec.source.startswith("file:") and spec.source != "file:"):
+        raise UnknownNameError("source", spec.source, SOURCES)
+    Interval.parse(spec.interval)
+    for symbol in spec.symbols:
+        valid_symbol(symbol)
+    if experiment.benchmark != EQUAL_WEIGHT:
+        valid_symbol(experiment.benchmark)
+    start, end = moment(spec.start, "dataset.start"), moment(spec.end, "dataset.end")
+    if start is not None and end is not None and end <= start:
+        raise InputError(f"dataset.end {spec.end} is not after dataset.start {spec.start}. Exchange them.")
+    if start is not None and start > datetime.now(UTC):
+        raise InputError(f"dataset.start {spec.start} lies in the future; no bar can be there yet. Give an earlier date.")
+
+
+def _check_engines(experiment: Experiment) -> None:
+    from tidemill.models.base import decoded
+    from tidemill.models.registry import engine
+
     if not experiment.engines:
         raise InputError(f"The experiment {experiment.name!r} names no engine. Add `engines:`, such as `- name: momentum`.")
     names = [spec.name for spec in experiment.engines]
     if len(set(names)) < len(names):
         raise InputError(f"The experiment {experiment.name!r} names an engine twice. Keep each once.")
     for spec in experiment.engines:
-        engine(spec.name)
-    strategy(experiment.strategy.name)
+        info = engine(spec.name).info
+        if info.kind == "ensemble":
+            raise InputError(f"The engine {spec.name} is made of the others by itself. Leave it out of `engines:`.")
+        _require_finite(spec.params, f"the engine {spec.name}")
+        if info.params is not None:
+            decoded(info.params, spec.params, spec.name)
+
+
+def _check_strategy(experiment: Experiment) -> None:
+    from tidemill.strategies.registry import strategy
+
+    _require_finite(experiment.strategy.params, f"the strategy {experiment.strategy.name}")
+    strategy(experiment.strategy.name).parse(experiment.strategy.params)
+
+
+def _check_features(experiment: Experiment) -> None:
+    from tidemill.features.api import feature_set
+    from tidemill.features.declaration import sets
+
+    for name in experiment.features.sets:
+        if name not in sets():
+            raise UnknownNameError("feature set", name, sets(), hint="Single features stand under features.names.")
     feature_set(*experiment.features.sets, *experiment.features.names)
-    positive = {"label.horizon": experiment.label.horizon, "costs.capital": experiment.costs.capital}
-    if experiment.splits is not None:
-        positive |= {"splits.train": experiment.splits.train, "splits.test": experiment.splits.test}
-    for field, value in positive.items():
-        if value <= 0:
-            raise InputError(f"{field} is {value}; it must be greater than zero.")
-    for field, cost in (("costs.fee_bps", experiment.costs.fee_bps), ("costs.slippage_bps", experiment.costs.slippage_bps)):
-        if not 0 <= cost < 10_000:
-            raise InputError(f"{field} is {cost}; it must be between 0 and 10,000 basis points.")
-    return experiment
+
+
+def _check_numbers(experiment: Experiment) -> None:
+    label, costs, splits = experiment.label, experiment.costs, experiment.splits
+    _require(label.horizon >= 1, "label.horizon", label.horizon, "at least 1")
+    _require(0.0 < costs.capital < float("inf"), "costs.capital", costs.capital, "above zero and finite")
+    for name, cost in (("fee_bps", costs.fee_bps), ("slippage_bps", costs.slippage_bps)):
+        _require(0.0 <= cost < 10_000.0, f"costs.{name}", cost, "at least 0 and below 10,000 basis points")
+    _require(0 <= experiment.seed < 2**31, "seed", experiment.seed, "between 0 and 2,147,483,647")
+    if splits is not None:
+        for name in ("train", "test", "min_folds"):
+            _require(getattr(splits, name) >= 1, f"splits.{name}", getattr(splits, name), "at least 1")
+        _require(splits.embargo is None or splits.embargo >= 0, "splits.embargo", splits.embargo, "0 or more")
+
+
+def _require(fine: bool, field: str, value: object, rule: str) -> None:
+    # Written so that NaN, which compares false with everything, is refused.
+    if not fine:
+        raise InputError(f"{field} is {value}; it must be {rule}. Correct the experiment.")
+
+
+def _require_finite(params: Mapping[str, Any], what: str) -> None:
+    for name, value in params.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"The parameter {name} of {what} is {value}; it must be a finite number.")

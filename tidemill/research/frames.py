@@ -29,7 +29,7 @@ def interval_of(times: pl.DataFrame) -> Interval:
     step = pl.col("open_time").diff().over("symbol").dt.total_seconds()
     steps = times.select(step.alias("step")).filter(pl.col("step") > 0)["step"].value_counts().sort("count", descending=True)
     if steps.is_empty():
-        raise InputError("The interval of the bars cannot be told: no symbol has two of them. Say it with --interval.")
+        raise InputError("No symbol has two bars, so their interval cannot be told. Give a longer history.")
     return Interval(int(steps["step"][0]))
 
 

@@ -17,8 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError, IntegrityError
+from tidemill.domain.provenance import source_version
 from tidemill.models.artifact import Artifact, Inputs, Tensor
-from tidemill.models.code_version import code_version
 from tidemill.validation.panel import require_columns, require_panel
 
 Floats = NDArray[np.float64]
@@ -262,7 +262,7 @@ def inputs_of(
         engine=engine,
         features=training.features,
         feature_fingerprint=lineage.feature_fingerprint,
-        code_version=code_version(module),
+        code_version=source_version(module),
         data_versions=lineage.data_versions,
         label=lineage.label,
         horizon=lineage.horizon,

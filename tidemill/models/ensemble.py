@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.domain.errors import InputError
+from tidemill.domain.provenance import source_version
 from tidemill.models.artifact import Artifact, Inputs, make
 from tidemill.models.base import (
     NO_LINEAGE,
@@ -34,7 +35,6 @@ from tidemill.models.base import (
     require_layout,
     require_scoring,
 )
-from tidemill.models.code_version import code_version
 from tidemill.validation.panel import require_columns
 
 
@@ -67,7 +67,7 @@ class Ensemble:
             engine=self.info.name,
             features=features,
             feature_fingerprint=lineage.feature_fingerprint,
-            code_version=code_version(__name__),
+            code_version=source_version(__name__),
             data_versions=lineage.data_versions,
             label=lineage.label,
             horizon=lineage.horizon,

@@ -156,7 +156,7 @@ class _Import:
         self.times += [time for time in (good["open_time"].min(), good["open_time"].max()) if isinstance(time, datetime)]
 
     def write_lake(self) -> None:
-        """Bring the lake up to date, month by month: each copy notes the version of the month in Postgres that it was made from.
+        """Bring the lake up to date: each month of it notes the version in Postgres that it was made from.
 
         So an import that was interrupted between the two is finished by the next one, whatever that one changes.
         """
@@ -246,7 +246,7 @@ def import_bars(
     """Fetch bars from `source` and store what is new; the same content again changes nothing.
 
     calendar: when the venue trades; None takes what the instruments say, or infers it from the bars. Raises InputError
-    when the source gives no row at all. An import that is interrupted leaves whole months behind and is finished by running it again.
+    when the source gives no row at all. An import that is interrupted leaves whole batches behind; the next one finishes it.
     """
     if end is not None and start is not None and end <= start:
         raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Exchange them.")

@@ -17,10 +17,9 @@ import polars as pl
 
 from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
-from tidemill.domain.provenance import fingerprint, library_version
+from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.models.artifact import MANIFEST_FILE, Artifact, load
 from tidemill.models.base import Engine, Lineage
-from tidemill.models.code_version import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.research.ingest import month_start
 from tidemill.research.recent import forget_predictions
@@ -96,7 +95,7 @@ def train(study: Study, name: str) -> StepReport:
     """Train one engine on every fold that is new or whose inputs changed."""
     spec, engine, home = spec_of(study, name), engine_named(name), models_home(study.workspace)
     key = study.engine_key(spec)
-    code = (code_version(type(engine).__module__), *map(library_version, _LIBRARIES))
+    code = (source_version(type(engine).__module__), *map(library_version, _LIBRARIES))
     inputs = fingerprint(code, spec, study.experiment.seed, study.splits, study.features_version, study.labels_version)
     index = read_index(home, key)
     if index is not None and index.inputs == inputs:
@@ -219,14 +218,14 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     index = _index_of(study, spec)
     have = study.lake.manifests(PREDICTIONS, key)
     stamp = models_home(study.workspace) / "index" / f"{key}.scored"
-    whole = fingerprint(code_version(type(engine).__module__), index, study.features_version)
+    whole = fingerprint(source_version(type(engine).__module__), index, study.features_version)
     if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
         return 0
     scored = 0
     for entry, fold in zip(index.folds, study.folds, strict=True):
         partition = f"fold-{fold.number:03d}"
         history = study.once(("scored", fold.number), lambda fold=fold: _scored_versions(study, fold))  # type: ignore[misc]
-        print_ = fingerprint(entry.model_id, history, fold, code_version(type(engine).__module__))
+        print_ = fingerprint(entry.model_id, history, fold, source_version(type(engine).__module__))
         if partition in have and have[partition].fingerprint == print_:
             continue
         artifact = load(
@@ -274,7 +273,7 @@ def train_ensemble(study: Study) -> StepReport:
     names = tuple(spec.name for spec in study.experiment.engines)
     indexes = {name: _index_of(study, spec_of(study, name)) for name in names}
     members = {name: [entry.model_id for entry in index.folds] for name, index in indexes.items()}
-    inputs = fingerprint(code_version("tidemill.models.ensemble"), members)
+    inputs = fingerprint(source_version("tidemill.models.ensemble"), members)
     home, key = models_home(study.workspace), study.ensemble_key
     index = read_index(home, key)
     worked = index is None or index.inputs != inputs
@@ -296,7 +295,7 @@ def train_ensemble(study: Study) -> StepReport:
     return StepReport(
         worked=worked,
         data_version=index.folds[0].model_id,
-        code_version=code_version("tidemill.models.ensemble"),
+        code_version=source_version("tidemill.models.ensemble"),
         facts={"engines": len(names)},
         columns=("engine", "weight", "models"),
         table=tuple((name, 1.0 / len(names), len(members[name])) for name in names),
@@ -367,7 +366,7 @@ def _prediction_report(study: Study, keys: Sequence[tuple[str, str]], worked: in
         end=max((manifest.end for manifest in every if manifest.end), default=None),
         bytes=sum(manifest.bytes for manifest in every),
         data_version=fingerprint({name: [m.data_version for m in manifests.values()] for name, manifests in found.items()}),
-        code_version=code_version("tidemill.models.registry"),
+        code_version=source_version("tidemill.models.registry"),
         facts={"folds scored": worked},
         columns=("engine", "folds", "rows"),
         table=table,

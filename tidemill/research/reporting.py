@@ -12,7 +12,6 @@ import polars as pl
 
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
-from tidemill.models.code_version import code_version
 from tidemill.research.evaluation import METRICS, engine_metrics, portfolio_metrics, scored_rows
 from tidemill.research.market_data import flags_of, import_facts
 from tidemill.research.modelling import ENSEMBLE
@@ -156,7 +155,7 @@ def _data_facts(study: Study) -> dict[str, Any]:
 
 def _provenance(study: Study) -> dict[str, Any]:
     engines = {
-        f"code of {spec.name}": code_version(f"tidemill.models.{_module(spec.name)}") for spec in study.experiment.engines
+        f"code of {spec.name}": source_version(f"tidemill.models.{_module(spec.name)}") for spec in study.experiment.engines
     }
     libraries = {name: library_version(name) for name in ("polars", "numpy", "numba", "lightgbm", "torch", "tidemill")}
     return {

@@ -151,7 +151,8 @@ class Study:
     def splits(self) -> SplitSpec:
         from tidemill.validation.splits import suggest_splits
 
-        return self.experiment.splits or suggest_splits(len(self.times))
+        embargo = max(self.experiment.label.horizon, self.features.lookback)
+        return self.experiment.splits or suggest_splits(len(self.times), embargo=embargo)
 
     @cached_property
     def folds(self) -> "list[Fold]":

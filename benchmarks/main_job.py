@@ -1,0 +1,97 @@
+"""Where the time of `tidemill run` goes, and what a run costs when little or nothing is new.
+
+    python -m benchmarks.main_job sample                     the built-in sample: first run, then again with nothing new
+    python -m benchmarks.main_job PATH [INTERVAL]            the same on a file or folder of bars
+    python -m benchmarks.main_job new-day PATH               one new day on one year and on five years of daily bars, and their ratio
+
+Every run is the real command in a process of its own, in a new home that is removed afterwards.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import polars as pl
+
+EXPERIMENT = """
+name: new-day
+dataset: {{source: "file:{folder}"}}
+features: {{sets: [alpha30, classic]}}
+label: {{horizon: 5}}
+engines: [{{name: momentum}}, {{name: ridge}}]
+splits: {{train: 100, test: 21, embargo: 20}}
+"""
+
+
+def run(home: Path, *arguments: str) -> tuple[float, dict]:
+    """Seconds of wall clock of one `tidemill run`, and its answer."""
+    environment = {**os.environ, "TIDEMILL_HOME": str(home), "TIDEMILL_KEEPER_LINGER": "60"}
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("tidemill")), "run", "--json", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        sys.exit(done.stderr)
+    return seconds, json.loads(done.stdout)
+
+
+def show(title: str, seconds: float, answer: dict) -> None:
+    print(f"\n{title}: {seconds:.1f} s")
+    for name, took, worked in answer["steps"]:
+        print(f"  {name:28} {took:8.2f} s  {'' if worked else '(nothing to do)'}")
+    inside = sum(step[1] for step in answer["steps"])
+    print(f"  {'start, imports, checks':28} {seconds - inside:8.2f} s")
+
+
+def main_job(*arguments: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        first, answer = run(home, *arguments)
+        show("first run", first, answer)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 / 1024
+        print(f"  largest process: {peak:.2f} GiB")
+        again, answer = run(home, *arguments)
+        show("again, nothing new", again, answer)
+
+
+def new_day(path: Path) -> None:
+    bars = pl.read_parquet(path)
+    days = bars["date"].unique().sort()
+    took = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, count in (("one year", 252), ("five years", 1_259)):
+            home, data = Path(folder) / f"home-{count}", Path(folder) / f"bars{count}"
+            data.mkdir()
+            bars.filter(pl.col("date").is_between(days[-min(count, len(days))], days[-3])).write_parquet(data / "base.parquet")
+            experiment = Path(folder) / f"{count}.yaml"
+            experiment.write_text(EXPERIMENT.format(folder=data))
+            seconds, _ = run(home, "--experiment", str(experiment))
+            print(f"{name}: first run {seconds:.1f} s")
+            for day in (days[-2], days[-1]):
+                bars.filter(pl.col("date") == day).write_parquet(data / f"{day}.parquet")
+                seconds, answer = run(home, "--experiment", str(experiment))
+                took.setdefault(name, []).append(seconds)
+            show(f"{name}, one new day", seconds, answer)
+    one, five = (min(times) for times in took.values())
+    print(f"\none new day: {one:.1f} s on one year, {five:.1f} s on five years, ratio {five / one:.2f}")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["new-day", path]:
+            new_day(Path(path))
+        case ["sample"] | []:
+            main_job()
+        case [path, interval]:
+            main_job("--source", f"file:{path}", "--interval", interval)
+        case [path]:
+            main_job("--source", f"file:{path}")

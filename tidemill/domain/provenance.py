@@ -25,12 +25,6 @@ def fingerprint(*parts: object) -> str:
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """32 hex digits of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
 @cache
 def _module_file(module: str) -> Path | None:
     path = ROOT.joinpath(*module.split("."))

@@ -172,12 +172,11 @@ def add_development() -> None:
 
 
 def warm() -> None:
-    """Compile the feature kernels now instead of in the first run. Without them everything works, only later."""
-    if (PROJECT / "tidemill" / "features" / "warm.py").is_file():
-        try:
-            call("Compiling the feature kernels", FINAL / "bin" / "python", "-m", "tidemill.features.warm")
-        except SetupError as exc:
-            say(f"{exc}\nThe first run will compile them.")
+    """Compile the kernels now instead of in the first run. Without them everything works, only later."""
+    try:
+        call("Compiling the kernels", FINAL / "bin" / "python", "-m", "tidemill.research.warm")
+    except SetupError as exc:
+        say(f"{exc}\nThe first run will compile them.")
 
 
 def main(kind: str) -> int:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.main_job sample                     the built-in sample: first run, then again with nothing new
     python -m benchmarks.main_job PATH [INTERVAL]            the same on a file or folder of bars
-    python -m benchmarks.main_job new-day PATH               one new day on one year and on five years of daily bars, and their ratio
+    python -m benchmarks.main_job new-day PATH               one new day on one year and on five years of daily bars
 
 Every run is the real command in a process of its own, in a new home that is removed afterwards.
 """

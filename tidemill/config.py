@@ -1,8 +1,8 @@
 """The only reader of environment and settings files.
 
-Settings come from defaults, then `tidemill.yaml` (in `TIDEMILL_CONFIG`, or beside the home folder), then `TIDEMILL_*` variables. An unknown
-key is an error. msgspec instead of pydantic-settings: its import costs 40 ms instead of 210, and `data show` has 400 ms for
-everything (docs/decisions/0003-settings-without-pydantic.md).
+Settings come from defaults, then a YAML file (`TIDEMILL_CONFIG`, or `tidemill.yaml` where the command runs), then `TIDEMILL_*`
+variables. An unknown key is an error. msgspec instead of pydantic-settings: its import costs 40 ms instead of 210, and `data
+show` has 400 ms for everything (docs/decisions/0003-settings-without-pydantic.md).
 """
 
 import os
@@ -107,5 +107,5 @@ def load_settings(environment: Mapping[str, str] | None = None, file: Path | Non
     try:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as exc:
-        raise ConfigError(f"A setting is wrong: {exc}. See docs/settings.md, and correct {path} or the TIDEMILL_ variable.") from exc
+        raise ConfigError(f"A setting is wrong: {exc}. See docs/settings.md; correct {path} or the variable.") from exc
     return msgspec.structs.replace(settings, home=settings.home.absolute())

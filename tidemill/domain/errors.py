@@ -1,20 +1,20 @@
 """The error tree. Callers act on the type, never on the text; every text says what a person can do.
 
-    TidemillError
-    ├── StopError              the work cannot go on; a person must change something
-    │   ├── InputError         what was given is wrong: a file, an argument, a name (exit code 1, or 2 for usage)
-    │   │   ├── UnknownNameError     no such symbol, source, feature, engine …; carries the choices
-    │   │   ├── AmbiguousNameError   several things have that name; carries the choices
-    │   │   └── RefusedError         an outside service refuses the request as it stands; carries the HTTP status
-    │   ├── ConfigError        settings are missing or contradict each other
-    │   ├── IntegrityError     stored data, an artifact or a checksum is not what it claims to be
-    │   └── CheckFailedError   a blocking data-quality check failed
-    ├── RetryError             the same call may succeed later
-    │   ├── UnavailableError   a server is down, cut off or too slow
-    │   │   └── DeadlineError  no answer within the stated time; the outcome is unknown
-    │   └── RateLimitedError   the other side asked us to wait; carries `retry_after` seconds
-    └── SkipError              this item is unusable, the rest goes on
-        └── MalformedError     an answer that does not parse or contradicts its own schema
+TidemillError
+├── StopError              the work cannot go on; a person must change something
+│   ├── InputError         what was given is wrong: a file, an argument, a name (exit code 1, or 2 for usage)
+│   │   ├── UnknownNameError     no such symbol, source, feature, engine …; carries the choices
+│   │   ├── AmbiguousNameError   several things have that name; carries the choices
+│   │   └── RefusedError         an outside service refuses the request as it stands; carries the HTTP status
+│   ├── ConfigError        settings are missing or contradict each other
+│   ├── IntegrityError     stored data, an artifact or a checksum is not what it claims to be
+│   └── CheckFailedError   a blocking data-quality check failed
+├── RetryError             the same call may succeed later
+│   ├── UnavailableError   a server is down, cut off or too slow
+│   │   └── DeadlineError  no answer within the stated time; the outcome is unknown
+│   └── RateLimitedError   the other side asked us to wait; carries `retry_after` seconds
+└── SkipError              this item is unusable, the rest goes on
+    └── MalformedError     an answer that does not parse or contradicts its own schema
 """
 
 from collections.abc import Iterable
@@ -53,7 +53,7 @@ class AmbiguousNameError(InputError):
 
 
 class RefusedError(InputError):
-    """An outside service refuses the request as it stands. `status` is the HTTP status, `detail` what the service said of it."""
+    """An outside service refuses the request as it stands. `status`: of HTTP; `detail`: what the service said of it."""
 
     def __init__(self, message: str, status: int, detail: str = "") -> None:
         self.status, self.detail = status, detail

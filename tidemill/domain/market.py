@@ -23,7 +23,8 @@ def valid_symbol(text: str) -> str:
     """`text` unchanged if it can be a symbol, else InputError."""
     if _SYMBOL.fullmatch(text) is None or ".." in text:
         raise InputError(
-            f"{text[:40]!r} is not a symbol. Use up to 32 letters, digits and the characters . _ ^ = - , starting with a letter or digit."
+            f"{text[:40]!r} is not a symbol. Use up to 32 letters, digits and the characters . _ ^ = - , "
+            "starting with a letter or digit."
         )
     return text
 

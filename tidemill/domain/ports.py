@@ -21,9 +21,9 @@ class BarSource(Protocol):
     """Where bars come from: the sample, a file, a venue's public REST candles.
 
     `bars` yields frames as they arrive, in any order and not yet validated, with the columns `symbol, open_time, open, high,
-    low, close, volume`, optionally `quote_volume`, `adjusted_close` and `source_line` (1-based line or row in the source). A bar that was still
-    open at the time of the answer is never yielded. Raises UnknownNameError for a symbol that the source does not have,
-    UnavailableError or RateLimitedError when the other side does not answer.
+    low, close, volume`, optionally `quote_volume`, `adjusted_close` and `source_line` (1-based line or row in the source). A bar
+    that was still open at the time of the answer is never yielded. Raises UnknownNameError for a symbol that the source does
+    not have, UnavailableError or RateLimitedError when the other side does not answer.
     """
 
     @property
@@ -35,7 +35,9 @@ class BarSource(Protocol):
         """The instruments of `symbols`; all there are when empty."""
         ...
 
-    def bars(self, symbols: Sequence[str], interval: Interval, start: datetime | None, end: datetime | None) -> AsyncIterator[pl.DataFrame]:
+    def bars(
+        self, symbols: Sequence[str], interval: Interval, start: datetime | None, end: datetime | None
+    ) -> AsyncIterator[pl.DataFrame]:
         """Raw bars with start ≤ open_time < end."""
         ...
 
@@ -52,7 +54,8 @@ class SpannedSource(Protocol):
 
 
 class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What the main job came to. `steps` holds (asset key, seconds, worked) in order of execution; `worked` is False when inputs were unchanged.
+    """What the main job came to. `steps` holds (asset key, seconds, worked) in order of execution; `worked` is False when the
+    inputs were unchanged.
 
     checks: (asset key:check, seconds, passed).
     """

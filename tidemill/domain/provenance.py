@@ -1,7 +1,7 @@
 """What a result was made of: hashes of code, parameters, libraries and inputs.
 
-Equal fingerprints mean equal work, so the work need not be done again. Source is hashed transitively: a changed helper changes the
-version of everything that imports it, wherever the import stands (also inside a function).
+Equal fingerprints mean equal work, so the work need not be done again. Source is hashed transitively: a changed helper changes
+the version of everything that imports it, wherever the import stands (also inside a function).
 """
 
 import hashlib

@@ -27,8 +27,8 @@ class FileSource:
     """A `BarSource` over a file or folder.
 
     venue: name to keep the bars under. only: of the files that are there, those to read. calendar: when it is known; else it is
-    inferred. Files whose bars lie on another grid than the interval asked for are left out; `notes` says which. Raises InputError for
-    a path without tables, and for an interval that none of the files has, naming those that they have.
+    inferred. Files whose bars lie on another grid than the interval asked for are left out; `notes` says which. Raises
+    InputError for a path without tables, and for an interval that none of the files has, naming those that they have.
     """
 
     def __init__(

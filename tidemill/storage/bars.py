@@ -54,7 +54,8 @@ _GAP_KINDS = {"symbol": "text", "start": "timestamptz", "end": "timestamptz", "m
 _LONGEST = {"symbol": 100, "source": 300, "detail": 500}
 
 _MONTHS = """
-SELECT to_char(month, 'YYYY-MM') AS month, version, rows FROM bar_months WHERE venue = $1 AND interval = $2 ORDER BY bar_months.month
+SELECT to_char(month, 'YYYY-MM') AS month, version, rows
+FROM bar_months WHERE venue = $1 AND interval = $2 ORDER BY bar_months.month
 """
 _READ_INSTRUMENTS = """
 SELECT venue, symbol, calendar, base, quote, can_short, borrow_bps, lot, tick, min_notional, listed_at, delisted_at

@@ -21,9 +21,9 @@ class BarSource(Protocol):
     """Where bars come from: the sample, a file, a venue's public REST candles.
 
     `bars` yields frames as they arrive, in any order and not yet validated, with the columns `symbol, open_time, open, high,
-    low, close, volume`, optionally `quote_volume`, `adjusted_close` and `source_line` (1-based line or row in the source). A bar
-    that was still open at the time of the answer is never yielded. Raises UnknownNameError for a symbol that the source does
-    not have, UnavailableError or RateLimitedError when the other side does not answer.
+    low, close, volume`, optionally `quote_volume`, `adjusted_close` and `source_line` (1-based line or row in the source). A
+    bar that was still open at the time of the answer is never yielded. Raises UnknownNameError for a symbol that the source
+    does not have, UnavailableError or RateLimitedError when the other side does not answer.
     """
 
     @property

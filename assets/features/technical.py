@@ -15,7 +15,7 @@ from tidemill.research.technical import build_training_set, compute_features
 @dg.asset(
     key=["features", "technical"],
     group_name="features",
-    kinds={"numba", "polars", "parquet"},
+    kinds={"numpy", "polars", "parquet"},
     owners=["team:research"],
     deps=[["market_data", "bars"]],
     partitions_def=months,

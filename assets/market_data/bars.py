@@ -17,7 +17,6 @@ from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
     group_name="data",
     kinds={"postgres", "parquet", "polars"},
     owners=["team:data"],
-    tags={"dataset": "bars"},
     partitions_def=months,
     backfill_policy=one_run,
     code_version=source_version("tidemill.research.ingest"),

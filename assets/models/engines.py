@@ -10,6 +10,7 @@ from tidemill.domain.provenance import source_version
 from tidemill.models.registry import engines
 from tidemill.research.modelling import train, train_ensemble
 
+# Icons of the web UI, for engines that stand on a library with one.
 _KINDS = {"lightgbm": "lightgbm", "transformer": "pytorch"}
 
 

@@ -43,7 +43,7 @@ def portfolio(context: dg.AssetExecutionContext, experiment: ExperimentResource)
 @dg.asset(
     key=["performance", "report"],
     group_name="monitoring",
-    kinds={"html", "matplotlib"},
+    kinds={"report", "matplotlib"},
     owners=["team:research"],
     deps=[["performance", "engines"], ["performance", "portfolio"], ["market_data", "gaps"]],
     code_version=source_version("tidemill.research.reporting"),

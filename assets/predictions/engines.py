@@ -15,7 +15,7 @@ from tidemill.research.modelling import predict, predict_ensemble
 @dg.asset(
     key=["predictions", "engines"],
     group_name="prediction",
-    kinds={"polars", "parquet", "redis"},
+    kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
     deps=[*(asset.key for asset in engine_assets), dg.AssetKey(["features", "technical"])],
     code_version=source_version("tidemill.research.modelling"),
@@ -29,7 +29,7 @@ def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
 @dg.asset(
     key=["predictions", "ensemble"],
     group_name="prediction",
-    kinds={"polars", "parquet", "redis"},
+    kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
     deps=[["predictions", "engines"], ["models", "ensemble"]],
     code_version=source_version("tidemill.models.ensemble", "tidemill.research.modelling"),

@@ -27,12 +27,12 @@ def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
 @dg.asset(
     key=["trading", "backtest"],
     group_name="trading",
-    kinds={"numba", "parquet"},
+    kinds={"numpy", "parquet"},
     owners=["team:trading"],
     deps=[["trading", "signals"], ["market_data", "bars"]],
     code_version=source_version("tidemill.engine.backtest", "tidemill.research.trading"),
-    description="Each engine's and the ensemble's signals through the decision kernel: fills at the next open, with fees, slippage "
-    "and borrow.",
+    description="Each engine's and the ensemble's signals through the decision kernel: fills at the next open, with fees, "
+    "slippage and borrow.",
 )
 def backtest(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
     study = experiment.study

@@ -32,10 +32,14 @@ _COLUMNS = (
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The table by engine as texts, the first paragraph of the report, and where the report is."""
+    """The table by engine as texts, the first paragraph of the report, and where the report is.
+
+    key: `dataset` of its rows in the lake's tables of results (signals, equity, trades, positions, metrics).
+    """
 
     experiment: str
     dataset: str
+    key: str
     path: Path
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -70,6 +74,7 @@ def result_of(workspace: Workspace, experiment: Experiment) -> Result:
     return Result(
         experiment=experiment.name,
         dataset=study.dataset.key,
+        key=study.key,
         path=report_path(study),
         columns=_COLUMNS,
         rows=tuple(rows),

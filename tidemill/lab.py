@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import ArrayLike
 
+    from tidemill.config import Settings
     from tidemill.domain.experiment import Experiment
     from tidemill.engine.result import BacktestResult
     from tidemill.research.results import Result
@@ -33,12 +34,19 @@ if TYPE_CHECKING:
 __all__ = ["backtest", "bars", "features", "metrics", "predictions", "result", "sql"]
 
 
-@lru_cache(maxsize=1)
 def _workspace() -> Workspace:
+    from tidemill.config import load_settings
+
+    return _opened(load_settings())
+
+
+@lru_cache(maxsize=4)
+def _opened(settings: Settings) -> Workspace:
+    """One workspace for each home that this process looks at, open until Python ends."""
     from tidemill.research.workspace import open_workspace
 
     stack = ExitStack()
-    opened = stack.enter_context(open_workspace())
+    opened = stack.enter_context(open_workspace(settings))
     atexit.register(stack.close)
     return opened
 
@@ -65,21 +73,27 @@ def _study(of: str | Path | Experiment) -> Study:
 
 
 def bars(
-    source: str | Path | Experiment = "sample", *, symbols: Sequence[str] = (), interval: str = "1d", adjusted: bool = True
+    source: str | Path | Experiment = "sample",
+    *,
+    symbols: Sequence[str] = (),
+    interval: str = "1d",
+    start: str | None = None,
+    end: str | None = None,
+    adjusted: bool = True,
 ) -> pl.DataFrame:
     """Bars of a source (`sample`, `file:PATH`, a venue), or of an experiment's dataset; fetched when they are not there yet.
 
+    symbols, interval, start, end: of a source; an experiment states its own. Dates are ISO texts, the end exclusive.
     adjusted: on a total-return basis, by what was known at each bar; else raw, as traded.
+    Raises UnknownNameError for a source or a symbol that is not there, InputError for a wrong interval or date.
     """
-    import msgspec
-
     from tidemill.domain.experiment import DatasetSpec
+    from tidemill.research.experiments import experiment_for
     from tidemill.research.market_data import sync_bars
 
-    experiment = _experiment("sample")
     if isinstance(source, str) and not source.endswith((".yaml", ".yml")):
-        spec = DatasetSpec(source=source, interval=interval, symbols=tuple(symbols))
-        experiment = msgspec.structs.replace(experiment, dataset=spec)
+        named = tuple(symbols.split(",") if isinstance(symbols, str) else symbols)
+        experiment = experiment_for(DatasetSpec(source=source, interval=interval, symbols=named, start=start, end=end))
     else:
         experiment = _experiment(source)
     study = _study(experiment)
@@ -97,7 +111,7 @@ def features(bars: pl.DataFrame, *names: str) -> pl.DataFrame:
 def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble") -> pl.DataFrame:
     """Out-of-sample predictions of an experiment that was run: symbol, open_time, engine, prediction, fold, model_id, known_at.
 
-    InputError when `tidemill run` has not run it yet.
+    engine: one of the experiment's, or `ensemble`. InputError when `tidemill run` has not run the experiment yet.
     """
     from tidemill.domain.errors import InputError, UnknownNameError
     from tidemill.research.modelling import PREDICTIONS
@@ -128,11 +142,13 @@ def backtest(
     fee_bps: float = 5.0,
     slippage_bps: float = 5.0,
     capital: float = 1_000_000.0,
-    can_short: bool = False,
+    can_short: bool | None = None,
 ) -> BacktestResult:
     """Trade `weights[symbol, open_time, weight]`, or a strategy that works on bars, over `bars`; fills at the next open.
 
     Bars are traded at the prices given: use adjusted ones unless no split and no dividend lies in the range.
+    fee_bps, slippage_bps: basis points, one way. capital: in the quote currency. can_short: None asks the calendar:
+    what follows New York's is a stock, which can be sold short, everything else is long only.
     """
     from tidemill.research.backtesting import backtest_frame
 

@@ -28,6 +28,10 @@ def _flattened(parameters: tuple[str, ...]) -> dict[str, Any]:
     return dict(_parameter(part) for text in parameters for part in text.replace(",", " ").split())
 
 
+def _shown(name: str, value: object) -> str:
+    return f"{value:.2%}" if name == "max_drawdown" and isinstance(value, float) else number(value)
+
+
 class _ManyValues(click.Command):
     """Lets one option take several values: `--param k=v k=v` as well as `--param k=v --param k=v`."""
 
@@ -90,7 +94,7 @@ def backtest(
     if as_json:
         write_json(result)
         return
-    shown = [(key.replace("_", " "), number(value)) for key, value in result.items() if not isinstance(value, list | dict)]
+    shown = [(key.replace("_", " "), _shown(key, value)) for key, value in result.items() if not isinstance(value, list)]
     write_table("", ("figure", "value"), shown)
     for note in result["notes"]:
         click.echo(note)

@@ -8,7 +8,7 @@ import click
 
 from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS, existing, ordered, writable
 from tidemill.cli.bars import write_bars_csv, write_bars_table
-from tidemill.cli.output import json_option, write_json, write_table
+from tidemill.cli.output import counted, json_option, write_json, write_table
 from tidemill.cli.progress import Counted, progress
 from tidemill.domain.intervals import Interval
 
@@ -29,14 +29,15 @@ def _report(report: "ImportReport", as_json: bool) -> None:
         f"{report.venue} {report.interval}: {report.rows:,} rows read, {report.inserted:,} new, "
         f"{report.unchanged:,} unchanged, {report.restated:,} restated, {report.duplicates:,} repeated, "
         f"{report.quarantined:,} quarantined; "
-        f"{report.symbols} {'symbol' if report.symbols == 1 else 'symbols'}"
+        f"{counted(report.symbols, 'symbol')}"
         + (f", {report.start:%Y-%m-%d} to {report.end:%Y-%m-%d}." if report.start and report.end else ".")
     )
     for title, counts in (("quarantined", report.reasons), ("flagged", report.flags)):
         for reason, count in sorted(counts.items()):
             click.echo(f"  {title}: {reason.replace('_', ' ')}: {count:,}")
     if report.gaps:
-        click.echo(f"  gaps: {report.gaps:,} with {report.missing_bars:,} missing bars; `tidemill data gaps` lists them.")
+        missing = counted(report.missing_bars, "missing bar")
+        click.echo(f"  {counted(report.gaps, 'gap')} with {missing}; `tidemill data gaps` lists them.")
     for note in report.notes:
         click.echo(f"  {note}")
 
@@ -207,4 +208,5 @@ def export(venue: str, interval: Interval, symbols: tuple[str, ...], output: Pat
     if as_json:
         write_json(answer)
     else:
-        click.echo(f"{answer['rows']:,} bars of {answer['symbols']} symbols written to {output}.")
+        symbols_there = counted(frame["symbol"].n_unique(), "symbol")
+        click.echo(f"{counted(frame.height, 'bar')} of {symbols_there} written to {output}.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tidemill.cli.arguments import writable
-from tidemill.cli.output import json_option, write_json, write_table
+from tidemill.cli.output import counted, json_option, write_json, write_table
 from tidemill.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def list_features(name: str | None, as_json: bool) -> None:
     if as_json:
         write_json(rows)
     else:
-        write_table("", ("name", "unit", "look-back", "about"), [(row.name, row.unit, row.lookback, row.about) for row in rows])
+        shown = [(row.name, row.unit, "all" if row.recursive else str(row.lookback), row.about) for row in rows]
+        write_table("", ("name", "unit", "look-back", "about"), shown)
 
 
 @features.command()
@@ -51,7 +52,7 @@ def explain(name: str, as_json: bool) -> None:
     for label, value in (
         ("name", found.name),
         ("formula", found.formula),
-        ("look-back", found.lookback),
+        ("look-back", "all bars before" if found.recursive else found.lookback),
         ("unit", found.unit),
         ("about", found.about),
     ):
@@ -84,7 +85,8 @@ def compute(source: Path, output: Path, name: str | None, module: Path | None, e
         write_json(answer)
     else:
         click.echo(
-            f"{answer['features']} features of {answer['symbols']} symbols, {answer['rows']:,} rows, written to {output}."
+            f"{counted(len(chosen.names), 'feature')} of {counted(frame['symbol'].n_unique(), 'symbol')}, "
+            f"{counted(frame.height, 'row')}, written to {output}."
         )
 
 

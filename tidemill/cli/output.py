@@ -45,6 +45,11 @@ def number(value: Any, digits: int = 2) -> str:
     return f"{value:,.{digits}f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 symbol`, `1,200 symbols`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def price(value: float) -> str:
     """A price or volume with all the digits that matter and no others."""
     text = f"{value:,.6f}" if abs(value) >= 1.0 else f"{value:.12f}"

@@ -54,8 +54,8 @@ def _columns(path: Path, wanted: Mapping[str, tuple[str, ...]], what: str) -> pl
     matched = {name: next((given[choice] for choice in choices if choice in given), None) for name, choices in wanted.items()}
     missing = [name for name, column in matched.items() if column is None]
     if missing:
-        found = ", ".join(repr(name[:40]) for name in list(given.values())[:16])
-        raise InputError(f"The {what} {path} lacks the column {', '.join(missing)}. Found: {found}.")
+        found = ", ".join(repr(name[:40]) for name in reversed([*given.values()][-16:]))
+        raise InputError(f"The {what} {path} lacks the column{'s'[: len(missing) > 1]} {', '.join(missing)}. Found: {found}.")
     chosen = {name: column for name, column in matched.items() if column is not None}
     table = pl.concat(list(table_chunks(path, list(chosen.values()))), how="vertical_relaxed")
     return table.select("source_line", *(pl.col(column).alias(name) for name, column in chosen.items()))

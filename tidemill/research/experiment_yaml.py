@@ -1,4 +1,7 @@
-"""YAML as experiments use it: plain values, dates as text, no key twice. A file of its own so that yaml is imported when needed."""
+"""YAML as experiments use it: plain values, dates as text, no key twice.
+
+A file of its own, so that yaml is imported only by who reads an experiment.
+"""
 
 from collections.abc import Hashable
 from typing import Any

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 _NUMBERS = ("open", "high", "low", "close", "volume")
 
 
-def interval_of(times: pl.DataFrame) -> Interval:
+def interval_of(times: pl.DataFrame, origin: str = "the bars") -> Interval:
     """The shortest step between two bars of a symbol that is not rare; InputError when no symbol has two bars.
 
-    times: symbol, open_time, sorted.
+    times: symbol, open_time, sorted. origin: names them in the error.
     """
     step = pl.col("open_time").diff().over("symbol").dt.total_seconds()
     steps = times.select(step.alias("step")).filter(pl.col("step") > 0)["step"].value_counts().sort("count", descending=True)
     if steps.is_empty():
-        raise InputError("No symbol has two bars, so their interval cannot be told. Give a longer history.")
+        raise InputError(f"No symbol of {origin} has two bars, so their interval cannot be told. Give a longer history.")
     return Interval(int(steps["step"][0]))
 
 
@@ -52,7 +52,7 @@ def read_bars(path: Path, interval: Interval | None = None) -> tuple[pl.DataFram
     Raises InputError when no row is left.
     """
     raw = read_raw(path)
-    length = interval or interval_of(raw.select("symbol", "open_time").drop_nulls().sort("symbol", "open_time"))
+    length = interval or interval_of(raw.select("symbol", "open_time").drop_nulls().sort("symbol", "open_time"), str(path))
     checked = validate_bars(raw, interval=length, calendar=Calendar.ALWAYS, now=datetime.now(UTC), source=path.name)
     if checked.good.is_empty():
         worst = next(iter(checked.reasons()), "unknown")

@@ -61,12 +61,12 @@ class DagsterOrchestrator:
             command = [sys.executable, "-m", "dagster", *arguments]
             return _call(command, environment(self._settings, found))
 
-    def up(self, *, open_browser: bool = False) -> int:
+    def up(self, *, open_browser: bool = False, as_json: bool = False) -> int:
         """Start every service, print the addresses, wait for ctrl-C, stop all of it. Returns the exit code."""
         from orchestration.up import up  # the web stack is of no use to `run`
 
         with servers(self._settings) as found, instance(self._settings, found) as opened:
-            return up(self._settings, opened, module=self._module, open_browser=open_browser)
+            return up(self._settings, opened, module=self._module, open_browser=open_browser, as_json=as_json)
 
     def _definitions(self) -> ModuleType:
         return importlib.import_module(self._module)

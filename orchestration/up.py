@@ -97,33 +97,37 @@ class Stack:
         return Service(name=name, command=command, log=self._logs / f"{name}.log", ready=ready, variables=variables or {})
 
 
-def up(settings: Settings, opened: DagsterInstance, *, module: str, open_browser: bool = False) -> int:
+def up(settings: Settings, opened: DagsterInstance, *, module: str, open_browser: bool = False, as_json: bool = False) -> int:
     """Start everything in the environment of this process, print the addresses, wait for ctrl-C, stop everything.
 
+    as_json: the addresses as one JSON object on stdout once all is ready; everything else goes to stderr.
     Returns the exit code. Raises ConfigError when this home is already up or no port is free, StopError when a service
     fails again and again.
     """
     with _private_folder(settings) as folder:
         stack = Stack(settings, opened, module, folder)
-        with StopRequested() as stop, Supervisor(stack.services(), _say) as supervisor:
+        with StopRequested() as stop, Supervisor(stack.services(), _remark if as_json else _say) as supervisor:
             while not (stop.received or supervisor.all_ready):
                 supervisor.look()
                 time.sleep(_ROUND_SECONDS)
             if not stop.received:
-                _welcome(stack, open_browser)
+                _welcome(stack, open_browser, as_json)
             while not stop.received:
                 supervisor.look()
                 _answer_enter(stack)
-            _say("Stopping …")
+            (_remark if as_json else _say)("Stopping …")
     return 0
 
 
-def _welcome(stack: Stack, open_browser: bool) -> None:
+def _welcome(stack: Stack, open_browser: bool, as_json: bool) -> None:
     link = stack.sign_in_link()
-    _say(f"Dagster      {stack.web_address}")
-    _say(f"  sign in    {link}   (once, within 10 minutes)")
-    _say(f"JupyterLab   {stack.lab_address}")
-    _say("Enter: a new sign-in link. Ctrl-C: stop everything.")
+    if as_json:
+        _say(json.dumps({"dagster": stack.web_address, "sign_in": link, "jupyterlab": stack.lab_address}))
+    else:
+        _say(f"Dagster      {stack.web_address}")
+        _say(f"  sign in    {link}   (once, within 10 minutes)")
+        _say(f"JupyterLab   {stack.lab_address}")
+        _say("Enter: a new sign-in link. Ctrl-C: stop everything.")
     if open_browser:
         webbrowser.open(link)
 
@@ -140,6 +144,10 @@ def _answer_enter(stack: Stack) -> None:
 
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def _remark(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

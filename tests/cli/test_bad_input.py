@@ -1,4 +1,4 @@
-"""Whatever a person gets wrong costs one sentence and exit code 1 (2 for a command that cannot be understood), never a traceback."""
+"""What a person gets wrong costs one sentence and exit code 1 (2 where the use itself is wrong), never a traceback."""
 
 from collections.abc import Callable
 from pathlib import Path

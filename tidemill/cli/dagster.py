@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from tidemill.cli.output import json_option
+from tidemill.cli.progress import progress
+
 if TYPE_CHECKING:
     from tidemill.domain.ports import Orchestrator
 
@@ -21,10 +24,13 @@ def orchestrator() -> "Orchestrator":
 
 @click.command()
 @click.option("--open", "open_browser", is_flag=True, help="Open the sign-in link in the browser.")
+@json_option
 @click.pass_context
-def up(ctx: click.Context, open_browser: bool) -> None:
+def up(ctx: click.Context, open_browser: bool, as_json: bool) -> None:
     """Start the web UI, the daemon and JupyterLab; ctrl-C stops all of it."""
-    ctx.exit(orchestrator().up(open_browser=open_browser))
+    with progress("Loading the asset graph"):
+        services = orchestrator()
+    ctx.exit(services.up(open_browser=open_browser, as_json=as_json))
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -44,7 +44,7 @@ def _report(report: "ImportReport", as_json: bool) -> None:
 
 @data.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--interval", type=INTERVAL, default="1d", show_default=True)
+@click.option("--interval", type=INTERVAL, default="1d", show_default=True, help="Length of the bars.")
 @click.option("--venue", help="Name to keep the bars under; by default made from the name of the file or folder.")
 @click.option(
     "--calendar", type=click.Choice(["auto", "24/7", "XNYS"]), default="auto", show_default=True, help="When the venue trades."
@@ -67,7 +67,7 @@ def import_(path: Path, interval: Interval, venue: str | None, calendar: str, as
 @data.command()
 @click.option("--source", required=True, help="sample, file:PATH, binance, coinbase or kraken.")
 @click.option("--symbols", type=SYMBOLS, default="", help="Separated by commas; all that the source has when left out.")
-@click.option("--interval", type=INTERVAL, default="1d", show_default=True)
+@click.option("--interval", type=INTERVAL, default="1d", show_default=True, help="Length of the bars.")
 @click.option("--start", type=MOMENT, help="First open time, inclusive.")
 @click.option("--end", type=MOMENT, help="Last open time, exclusive.")
 @json_option
@@ -94,7 +94,14 @@ def sync(
 @click.option("--end", type=MOMENT, help="Last open time, exclusive.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest N bars.")
 @click.option("--as-of", type=MOMENT, help="What was known at this time, before later restatements.")
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "parquet"]),
+    default="table",
+    show_default=True,
+    help="How to write them on stdout.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def show(
     symbol: str,

@@ -64,7 +64,13 @@ def explain(name: str, as_json: bool) -> None:
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Parquet or CSV to write.")
 @click.option("--set", "name", help="Feature sets or single features, separated by commas.  [default: classic]")
 @click.option("--module", type=click.Path(path_type=Path), help="Python file whose feature(…) calls are computed instead.")
-@click.option("--engine", type=click.Choice(["batch", "stream"]), default="batch", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["batch", "stream"]),
+    default="batch",
+    show_default=True,
+    help="All bars at once, or bar after bar as in a live session: the same numbers.",
+)
 @json_option
 def compute(source: Path, output: Path, name: str | None, module: Path | None, engine: str, as_json: bool) -> None:
     """Compute features of bars as given (adjust them first if they need it); rows in the order of symbol and time."""

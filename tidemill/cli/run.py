@@ -53,7 +53,7 @@ def _require_file(source: str) -> None:
 @click.option("--experiment", "file", type=click.Path(path_type=Path), help="YAML file; see docs/experiment.schema.json.")
 @click.option("--source", help="sample (default), file:PATH, binance, coinbase or kraken.")
 @click.option("--symbols", type=SYMBOLS, default="", help="Separated by commas; all when left out.")
-@click.option("--interval", type=INTERVAL, default="1d", show_default=True)
+@click.option("--interval", type=INTERVAL, default="1d", show_default=True, help="Length of the bars.")
 @click.option("--start", type=MOMENT, help="First bar, inclusive.")
 @click.option("--end", type=MOMENT, help="Last bar, exclusive.")
 @json_option

@@ -74,8 +74,10 @@ class Orchestrator(Protocol):
         """Materialize the main job for one experiment, in this process, as a run that the web UI shows."""
         ...
 
-    def up(self, *, open_browser: bool = False) -> int:
-        """Start every service, print the addresses, wait for ctrl-C, stop all of it. Returns the exit code."""
+    def up(self, *, open_browser: bool = False, as_json: bool = False) -> int:
+        """Start every service, print the addresses (as one JSON object if asked), wait for ctrl-C, stop all of it. Returns the
+        exit code.
+        """
         ...
 
     def command(self, arguments: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ show` has 400 ms for everything (docs/decisions/0003-settings-without-pydantic.m
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -36,6 +36,10 @@ class Secret:
         return hash(self._text)
 
 
+_Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)]
+_Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What an installation can be told. Times in seconds.
 
@@ -47,19 +51,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     home: Path = Path(".tidemill")
     postgres_dsn: Secret | None = None
     redis_url: Secret | None = None
-    connections: int = 8
-    database_timeout: float = 4.0
-    keeper_linger: float = 10.0
-    http_timeout: float = 10.0
-    cache_prices: float = 120.0
-    cache_features: float = 600.0
-    cache_predictions: float = 300.0
-    cache_metrics: float = 3_600.0
+    connections: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 8
+    database_timeout: _Seconds = 4.0
+    keeper_linger: Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)] = 10.0
+    http_timeout: _Seconds = 10.0
+    cache_prices: _Seconds = 120.0
+    cache_features: _Seconds = 600.0
+    cache_predictions: _Seconds = 300.0
+    cache_metrics: _Seconds = 3_600.0
     import_folder: Path | None = None
     lake_path: Path | None = None
-    webserver_port: int = 3000
-    jupyter_port: int = 8888
-    log_level: str = "warning"
+    webserver_port: _Port = 3000
+    jupyter_port: _Port = 8888
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "warning"
 
     @property
     def lake(self) -> Path:

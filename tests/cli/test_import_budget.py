@@ -1,4 +1,4 @@
-"""What each command may import. Seconds are not asserted: on a busy machine they say little, and what is imported decides them."""
+"""What each command may import: that decides its seconds, which a busy machine cannot tell."""
 
 import json
 import subprocess

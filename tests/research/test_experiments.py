@@ -1,0 +1,117 @@
+"""Experiment files: what ships is valid, what is published is true, and a wrong one is refused before any work."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+
+from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, SplitSpec, StrategySpec
+from tidemill.research.experiments import (
+    DEFAULT_ENGINES,
+    SAMPLE,
+    checked,
+    experiment_for,
+    experiment_from_text,
+    load_experiment,
+    schema,
+    to_text,
+)
+
+PROJECT = Path(__file__).resolve().parents[2]
+PUBLISHED = PROJECT / "docs" / "experiment.schema.json"
+REGENERATE = (
+    "import json; from tidemill.research.experiments import schema; "
+    "open('docs/experiment.schema.json', 'w').write(json.dumps(schema(), indent=2) + chr(10))"
+)
+
+SOUND = Experiment(name="sound", dataset=DatasetSpec(), engines=(EngineSpec(name="momentum"),))
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    assert PUBLISHED.read_text() == json.dumps(schema(), indent=2) + "\n", f"write it again: python -c {REGENERATE!r}"
+
+
+def test_the_experiment_that_ships_fits_the_schema_and_is_what_the_sample_runs() -> None:
+    import yaml
+
+    jsonschema.validate(yaml.safe_load(SAMPLE.read_text()), json.loads(PUBLISHED.read_text()))
+    sample = load_experiment(SAMPLE)
+    assert sample == experiment_for(DatasetSpec())
+    assert sample.splits is not None
+    assert sample.splits.min_folds >= 6
+
+
+def test_the_schema_refuses_what_the_code_refuses() -> None:
+    published = json.loads(PUBLISHED.read_text())
+    for change in ({"colour": "red"}, {"seed": "many"}, {"ensemble": "best"}, {"engines": [{"name": 5}]}):
+        value = {**msgspec.to_builtins(SOUND), **change}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(value, published)
+        with pytest.raises(InputError):
+            experiment_from_text(json.dumps(value), "it")
+
+
+def test_an_experiment_survives_its_text() -> None:
+    sample = load_experiment(SAMPLE)
+    assert experiment_from_text(to_text(sample), "it") == sample
+
+
+def test_a_date_without_quotation_marks_is_a_text() -> None:
+    text = to_text(SOUND).replace("start: null", "start: 2011-01-31")
+    assert experiment_from_text(text, "it").dataset.start == "2011-01-31"
+
+
+def test_another_dataset_gets_every_engine_and_a_name_of_its_own() -> None:
+    made = experiment_for(DatasetSpec(source="file:/data/prices.csv", interval="1h"))
+    assert made.name == "prices.csv-1h"
+    assert tuple(spec.name for spec in made.engines) == DEFAULT_ENGINES
+
+
+def test_texts_that_grow_without_bound_are_refused_quickly() -> None:
+    levels = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" if n else "l0: &l0 [x]" for n in range(30))
+    with pytest.raises(InputError):
+        experiment_from_text(f"name: x\n{levels}\n", "it")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"engines": ()}, "names no engine"),
+        ({"engines": (EngineSpec(name="ridge", params={"speed": 1}),)}, "speed"),
+        ({"engines": (EngineSpec(name="ridge", params={"alpha": float("nan")}),)}, "finite"),
+        ({"engines": (EngineSpec(name="ensemble"),)}, "Leave it out"),
+        ({"strategy": StrategySpec(name="quantile", params={"quantile": 0.9})}, "quantile"),
+        ({"strategy": StrategySpec(name="sma_cross", params={"fast": float("inf")})}, "finite"),
+        ({"features": FeatureSpec(sets=("rsi_14",))}, "features.names"),
+        ({"features": FeatureSpec(sets=(), names=())}, "No feature"),
+        ({"splits": SplitSpec(train=-5, test=5)}, "splits.train is -5"),
+        ({"splits": SplitSpec(train=5, test=5, embargo=-1)}, "splits.embargo is -1"),
+        ({"splits": SplitSpec(train=5, test=5, min_folds=0)}, "splits.min_folds is 0"),
+        ({"seed": 2**40}, "seed"),
+        ({"dataset": DatasetSpec(end="31.1.2011")}, "dataset.end"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(change: dict[str, object], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        checked(msgspec.structs.replace(SOUND, **change))
+
+
+def test_an_unknown_engine_names_the_choices() -> None:
+    with pytest.raises(UnknownNameError, match="lightgbm, momentum, ridge, transformer"):
+        checked(msgspec.structs.replace(SOUND, engines=(EngineSpec(name="oracle"),)))
+
+
+def test_checking_imports_no_library_of_an_engine() -> None:
+    code = (
+        "import sys\n"
+        "from tidemill.research.experiments import SAMPLE, load_experiment\n"
+        "load_experiment(SAMPLE)\n"
+        "print([name for name in ('torch', 'lightgbm', 'numba', 'pandas', 'dagster', 'httpx') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

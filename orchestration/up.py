@@ -163,12 +163,16 @@ def _private_folder(settings: Settings) -> Iterator[Path]:
         lock.seek(0)
         if left := lock.read().strip():
             shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix="tidemill-") as folder:
-            lock.truncate(0)
-            lock.write(folder)
-            lock.flush()
-            yield Path(folder)
+        folder = Path(tempfile.gettempdir(), f"tidemill-{secrets.token_hex(8)}")
         lock.truncate(0)
+        lock.write(str(folder))  # first, so that none is ever left unknown
+        lock.flush()
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.truncate(0)
 
 
 def free_port(wanted: int, besides: int = 0) -> int:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -89,6 +90,8 @@ def running(settings: Settings, own_servers: Servers) -> Iterator[Up]:
     until(lambda: not any(psutil.pid_exists(pid) for pid in tree))
     assert up.process.stdout is not None
     up.process.stdout.close()
+    if left := (settings.home / "dagster" / "up.lock").read_text():
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,10 @@ if TYPE_CHECKING:
     from tidemill.research.study import Study
     from tidemill.research.workspace import Workspace
 
-__all__ = ["backtest", "bars", "features", "metrics", "predictions", "result", "sql"]
+__all__ = ["backtest", "bars", "close", "features", "metrics", "predictions", "result", "sql"]
+
+_open = ExitStack()
+_workspaces: dict[Settings, Workspace] = {}
 
 
 def _workspace() -> Workspace:
@@ -40,15 +42,22 @@ def _workspace() -> Workspace:
     return _opened(load_settings())
 
 
-@lru_cache(maxsize=4)
 def _opened(settings: Settings) -> Workspace:
-    """One workspace for each home that this process looks at, open until Python ends."""
+    """One workspace for each home that this process looks at."""
     from tidemill.research.workspace import open_workspace
 
-    stack = ExitStack()
-    opened = stack.enter_context(open_workspace(settings))
-    atexit.register(stack.close)
-    return opened
+    if settings not in _workspaces:
+        if not _workspaces:
+            atexit.register(close)
+        _workspaces[settings] = _open.enter_context(open_workspace(settings))
+    return _workspaces[settings]
+
+
+def close() -> None:
+    """Let servers and connections go before Python ends; the next call joins or starts them again."""
+    atexit.unregister(close)
+    _workspaces.clear()
+    _open.close()
 
 
 def _experiment(of: str | Path | Experiment) -> Experiment:

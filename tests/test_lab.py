@@ -1,0 +1,174 @@
+"""The research surface: every function, inside and outside a running event loop, and the same numbers as the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.research.panels import before_day, daily_bars, small_experiment
+from tidemill import lab
+from tidemill.config import Secret
+from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.experiment import DatasetSpec
+from tidemill.research.experiments import to_text
+
+
+@pytest.fixture
+def home(tmp_path: Path, fresh_dsn: Secret, redis_url: Secret, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home on an empty database; what the lab holds open is closed after the test, as at the end of Python."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TIDEMILL_POSTGRES_DSN", fresh_dsn.reveal())
+    monkeypatch.setenv("TIDEMILL_REDIS_URL", redis_url.reveal())
+    monkeypatch.setenv("TIDEMILL_CONNECTIONS", "4")
+    yield tmp_path
+    lab.close()
+
+
+@pytest.fixture
+def folder(home: Path) -> Path:
+    made = home / "panel"
+    made.mkdir()
+    before_day(daily_bars(), 328).write_parquet(made / "base.parquet")
+    return made
+
+
+def command(*arguments: str) -> str:
+    """What the command line answers, in a process of its own."""
+    call = [sys.executable, "-P", "-m", "tidemill.cli.main", *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_bars_are_fetched_once_and_chosen_by_symbol_and_date(folder: Path) -> None:
+    source = f"file:{folder}"
+    whole = lab.bars(source)
+    assert whole.height == 6 * 328
+    assert lab.bars(source).equals(whole)
+    some = lab.bars(source, symbols=["AAA", "CCC"], start="2021-02-01", end="2021-02-11")
+    assert some["symbol"].unique().sort().to_list() == ["AAA", "CCC"]
+    assert some.height == 20
+    assert lab.bars(source, symbols="AAA,CCC", start="2021-02-01", end="2021-02-11").equals(some)
+
+
+def test_raw_bars_are_those_that_the_command_line_shows(folder: Path) -> None:
+    raw = lab.bars(f"file:{folder}", adjusted=False)
+    shown = json.loads(command("data", "show", "BBB", "--limit", "30", "--json"))
+    assert [row["close"] for row in shown] == raw.filter(pl.col("symbol") == "BBB")["close"].tail(30).to_list()
+
+
+def test_features_have_the_bits_of_the_command_line(home: Path) -> None:
+    bars = daily_bars(80, ("AAA", "BBB"))
+    bars.write_parquet("bars.parquet")
+    command("features", "compute", "--input", "bars.parquet", "--output", "out.parquet", "--set", "rsi_14,ROC5")
+    given = bars.select(
+        "symbol", pl.col("date").cast(pl.Datetime("us", "UTC")).alias("open_time"), pl.exclude("symbol", "date")
+    )
+    assert lab.features(given, "rsi_14", "ROC5").equals(pl.read_parquet("out.parquet"), null_equal=True)
+    assert lab.features(given).width > 30
+    with pytest.raises(UnknownNameError, match="classic"):
+        lab.features(given, "nonsense")
+
+
+def test_a_backtest_of_weights_has_the_figures_of_the_command_line(home: Path) -> None:
+    bars = daily_bars(80, ("AAA", "BBB"))
+    bars.write_parquet("bars.parquet")
+    weights = pl.DataFrame({"symbol": ["AAA", "BBB"], "date": bars["date"][:2], "weight": [0.5, 0.4]})
+    weights.write_csv("weights.csv")
+    options = ("--input", "bars.parquet", "--weights", "weights.csv", "--fee-bps", "5", "--slippage-bps", "5", "--json")
+    told = json.loads(command("backtest", *options))
+    given = bars.select(
+        "symbol", pl.col("date").cast(pl.Datetime("us", "UTC")).alias("open_time"), pl.exclude("symbol", "date")
+    )
+    result = lab.backtest(given, weights)
+    assert result.equity["equity"].to_list() == told["equity"]
+    assert result.fees == told["fees"]
+    crossing = lab.backtest(given, strategy="sma_cross", params={"fast": 2, "slow": 5})
+    assert crossing.trades.height > 0
+    with pytest.raises(InputError, match="either"):
+        lab.backtest(given)
+
+
+def test_metrics_have_the_figures_of_the_command_line(home: Path) -> None:
+    returns = [0.01, -0.02, 0.005, 0.013]
+    lines = [f"2024-01-{day:02},{value}" for day, value in enumerate(returns, 2)]
+    Path("returns.csv").write_text("\n".join(["date,return", *lines]) + "\n")
+    told = json.loads(command("performance", "metrics", "--input", "returns.csv", "--periods-per-year", "365", "--json"))
+    assert lab.metrics(returns, 365) == told
+
+
+def test_the_lake_answers_a_query_and_nothing_but_queries(folder: Path) -> None:
+    lab.bars(f"file:{folder}")
+    counts = lab.sql("SELECT symbol, count(*) AS bars FROM bars GROUP BY symbol ORDER BY symbol")
+    assert counts.rows() == [(symbol, 328) for symbol in ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")]
+    for query in ("DROP TABLE bars", "COPY bars TO 'x.csv'", "SELECT * FROM '/etc/passwd'", "SELECT 1; SELECT 2", "nonsense"):
+        with pytest.raises(InputError):
+            lab.sql(query)
+
+
+def test_predictions_and_results_are_there_after_a_run_and_say_so_before(folder: Path) -> None:
+    from tests.research.test_graph_of_steps import run
+    from tidemill.research.workspace import open_workspace
+
+    experiment = small_experiment(folder)
+    Path("mine.yaml").write_text(to_text(experiment))
+    for before in (lambda: lab.predictions(experiment), lambda: lab.result(experiment)):
+        with pytest.raises(InputError, match="tidemill run"):
+            before()
+    with open_workspace() as workspace:
+        run(workspace, experiment)
+    frame = lab.predictions(experiment)
+    assert frame.columns == ["symbol", "open_time", "engine", "prediction", "fold", "model_id", "known_at"]
+    assert frame.height > 0
+    assert lab.predictions("mine.yaml").equals(frame)
+    assert set(lab.predictions(Path("mine.yaml"), engine="ridge")["engine"]) == {"ridge"}
+    with pytest.raises(UnknownNameError, match="ridge"):
+        lab.predictions(experiment, engine="oracle")
+    result = lab.result("mine.yaml")
+    told = json.loads(command("performance", "report", "--json"))
+    assert told["metrics"] == json.loads(json.dumps(result.metrics))
+    assert Path(told["path"]) == result.path
+    assert lab.bars(experiment).height == 6 * 328
+
+
+async def test_it_works_inside_a_running_event_loop(folder: Path) -> None:
+    bars = lab.bars(f"file:{folder}", symbols=["AAA"])
+    assert lab.features(bars, "ROC5").height == 328
+    assert lab.sql("SELECT count(*) AS n FROM bars")["n"].item() >= 328
+
+
+def test_names_that_are_none_are_refused(home: Path) -> None:
+    for source in ("yahoo", "../../etc", "file:nowhere.csv", "file:"):
+        with pytest.raises(InputError):
+            lab.bars(source)
+    with pytest.raises(InputError, match="bar interval"):
+        lab.bars("sample", interval="1month")
+    with pytest.raises(InputError, match="Exchange them"):
+        lab.bars("sample", start="2012-01-01", end="2011-01-01")
+    with pytest.raises(UnknownNameError, match="AAPL"):
+        lab.bars("sample", symbols=["NOPE"])
+    with pytest.raises(InputError):
+        lab.bars(small_experiment(home, dataset=DatasetSpec(source="sample", symbols=("../x",))))
+
+
+def test_the_sample_is_there_without_servers_beforehand_and_none_is_held_afterwards(tmp_path: Path, new_home: object) -> None:
+    settings = new_home()  # type: ignore[operator]  # a fixture of the root conftest
+    code = "from tidemill import lab; bars = lab.bars('sample'); print(bars['symbol'].n_unique(), bars.height > 10_000)"
+    unset = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
+    environment = {**unset, "TIDEMILL_HOME": str(settings.home), "TIDEMILL_KEEPER_LINGER": "60"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (0, "5 True\n"), done.stderr

@@ -88,11 +88,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = fail(exc)
     except BrokenPipeError:
         code = 0
+    except OSError as exc:
+        if debug:
+            raise
+        where = f"{exc.filename}: " if exc.filename else ""
+        code = fail(
+            TidemillError(f"{where}{exc.strerror or exc}. Check that it may be read and written and the disk has room.")
+        )
     except Exception as exc:  # the outermost boundary: a defect of ours must not throw a traceback at a person
         if debug:
             raise
-        text = " ".join(str(exc).split())[:300]
-        code = fail(TidemillError(f"{type(exc).__name__}: {text} This is a defect of Tidemill; --debug shows where."))
+        text = " ".join(f"{type(exc).__name__}: {exc}".split())[:300].rstrip(".: ")
+        code = fail(TidemillError(f"{text}. This is a defect of Tidemill; --debug shows where."))
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,0 +1,225 @@
+"""Commands that look at what there is, and those that reach the orchestrator."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.cli.conftest import Tidemill
+from tests.research.panels import daily_bars, small_experiment
+from tests.research.test_graph_of_steps import run as run_steps
+from tidemill.cli import dagster
+from tidemill.domain.experiment import Experiment
+from tidemill.domain.ports import RunOutcome
+from tidemill.research.experiments import to_text
+from tidemill.research.workspace import open_workspace
+
+
+class StepByStep:
+    """An orchestrator that runs the steps of the graph one after the other, without Dagster."""
+
+    failure = ""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def run(self, experiment: Experiment, *, home: Path) -> RunOutcome:
+        self.calls.append(home)
+        if self.failure:
+            return RunOutcome(succeeded=False, run_id="r", failure=self.failure)
+        with open_workspace() as workspace:
+            _, reports = run_steps(workspace, experiment)
+        steps = tuple((name, 0.5, report.worked) for name, report in reports.items())
+        return RunOutcome(succeeded=True, run_id="r", steps=steps)
+
+    def up(self, *, open_browser: bool = False, as_json: bool = False) -> int:
+        self.calls.append((open_browser, as_json))
+        return 3
+
+    def command(self, arguments: Sequence[str]) -> int:
+        self.calls.append(list(arguments))
+        return 4
+
+
+@pytest.fixture
+def orchestrator(monkeypatch: pytest.MonkeyPatch) -> StepByStep:
+    made = StepByStep()
+    monkeypatch.setattr(dagster, "orchestrator", lambda: made)
+    return made
+
+
+@pytest.fixture
+def experiment_file(home: Path) -> Path:
+    (home / "panel").mkdir()
+    daily_bars(328).write_parquet(home / "panel" / "base.parquet")
+    path = home / "mine.yaml"
+    path.write_text(to_text(small_experiment(home / "panel")))
+    return path
+
+
+def test_a_run_ends_with_a_table_sentences_and_a_report_that_the_other_commands_find(
+    experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill
+) -> None:
+    answer = tidemill("run", "--experiment", experiment_file)
+    assert answer.code == 0, answer.err
+    assert "small: out-of-sample results by engine, after costs" in answer.out
+    assert all(name in answer.out for name in ("ensemble", "momentum", "ridge", "benchmark"))
+    assert "13 of 15 steps had work to do; 7.5 s in all." in answer.out
+    told = tidemill("run", "--experiment", experiment_file, "--json").json
+    assert {row["book"] for row in told["engines"]} == {"ensemble", "momentum", "ridge"}
+    assert not any(step[2] for step in told["steps"])
+    assert Path(told["report"]).is_file()
+    assert told["report"] in tidemill("performance", "report").out
+    assert tidemill("performance", "report", "--json").json["path"] == told["report"]
+    models = tidemill("models", "list", "--json").json
+    assert {model["engine"] for model in models} == {"ensemble", "momentum", "ridge"}
+    shown = tidemill("models", "show", models[0]["model_id"], "--json").json
+    assert shown["engine"] == models[0]["engine"]
+    assert models[0]["model_id"] in tidemill("models", "list").out
+    assert "data_versions" in tidemill("models", "show", models[0]["model_id"]).out
+
+
+def test_a_failed_run_is_one_sentence(experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill) -> None:
+    orchestrator.failure = "market_data/bars failed: the disk is full."
+    assert tidemill("run", "--experiment", experiment_file, "--json").error == orchestrator.failure
+
+
+def test_an_experiment_and_its_own_options_do_not_mix(
+    experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill
+) -> None:
+    for option, value in (("--source", "sample"), ("--interval", "1d"), ("--symbols", "AAA"), ("--start", "2021-01-01")):
+        answer = tidemill("run", "--experiment", experiment_file, option, value)
+        assert answer.code == 2
+        assert "leave the other options out" in answer.err
+    assert orchestrator.calls == []
+
+
+def test_up_and_dagster_pass_on_what_they_are_told_and_its_exit_code(
+    work: Path, orchestrator: StepByStep, tidemill: Tidemill
+) -> None:
+    assert tidemill("up", "--open").code == 3
+    assert tidemill("up", "--json").code == 3
+    assert tidemill("dagster", "asset", "list", "--select", "*", "--help").code == 4
+    assert tidemill("dagster", "help").code == 4
+    assert orchestrator.calls == [
+        (True, False),
+        (False, True),
+        ["asset", "list", "--select", "*", "--help"],
+        ["--help"],
+    ]
+    assert "tidemill dagster asset list" in " ".join(tidemill("dagster", "--help").out.split())
+    assert len(orchestrator.calls) == 4
+
+
+def test_without_an_orchestrator_it_is_said_how_to_get_one(
+    home: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dagster, "entry_points", lambda group: ())
+    assert "scripts/run" in tidemill("up").error
+    assert "scripts/run" in tidemill("run").error
+
+
+def test_features_are_listed_and_explained(work: Path, tidemill: Tidemill) -> None:
+    listed = tidemill("features", "list", "--set", "classic", "--json").json
+    assert {row["name"] for row in listed} >= {"rsi_14", "sma_20"}
+    table = tidemill("features", "list").out
+    assert "look-back" in table
+    assert "ROC5" in table
+    assert tidemill("features", "explain", "sma_20", "--json").json["lookback"] == 20
+    assert "all bars before" in tidemill("features", "explain", "ema_20").out
+
+
+def test_features_of_a_file_of_one_s_own_are_the_same_in_batch_and_stream(
+    work: Path, panel_file: Path, tidemill: Tidemill
+) -> None:
+    Path("mine.py").write_text('feature("gap_7", close / mean(close, 7) - 1, unit="ratio", about="distance to the mean")\n')
+    given = ("features", "compute", "--input", panel_file, "--module", "mine.py", "--output")
+    assert "1 feature of 2 symbols, 240 rows" in tidemill(*given, "batch.parquet").out
+    assert tidemill(*given, "stream.parquet", "--engine", "stream").code == 0
+    batch, stream = pl.read_parquet("batch.parquet"), pl.read_parquet("stream.parquet")
+    assert batch.columns == ["symbol", "open_time", "gap_7"]
+    assert batch.equals(stream, null_equal=True)
+    assert tidemill(*given, "x.parquet", "--set", "classic").code == 2
+    Path("mine.py").write_text("import nothing_like_this\n")
+    assert "line 1" in tidemill(*given, "x.parquet").error
+
+
+def test_a_backtest_answers_figures_and_takes_parameters_in_every_way_of_writing(
+    work: Path, panel_file: Path, tidemill: Tidemill
+) -> None:
+    given = ("backtest", "--input", panel_file, "--strategy", "sma_cross", "--fee-bps", "10", "--json")
+    ways = (("--param", "fast=3", "slow=9"), ("--param", "fast=3", "--param", "slow=9"), ("--param", "fast=3,slow=9"))
+    found = [tidemill(*given, *way).json for way in ways]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["trades"] > 0
+    assert found[0]["fees"] > 0
+    assert found[0]["max_drawdown"] < 0
+    assert found[0]["final_equity"] == found[0]["equity"][-1]
+    table = tidemill("backtest", "--input", panel_file, "--strategy", "sma_cross").out
+    assert "final equity" in table
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--strategy", "sma_cross", "--weights", "w.csv"),
+        ("--weights", "w.csv", "--param", "fast=3"),
+        ("--strategy", "sma_cross", "--param", "fast"),
+        ("--strategy", "sma_cross", "--fee-bps", "-1"),
+        ("--strategy", "sma_cross", "--fee-bps", "nan"),
+        ("--strategy", "sma_cross", "--slippage-bps", "10000"),
+    ],
+)
+def test_a_backtest_that_cannot_be_understood_is_a_wrong_use(
+    panel_file: Path, tidemill: Tidemill, options: tuple[str, ...]
+) -> None:
+    answer = tidemill("backtest", "--input", panel_file, *options)
+    assert (answer.code, answer.out) == (2, "")
+
+
+def test_metrics_are_shown_as_a_table(work: Path, tidemill: Tidemill) -> None:
+    Path("returns.csv").write_text("date,return\n2024-01-02,0.01\n2024-01-03,-0.02\n")
+    table = tidemill("performance", "metrics", "--input", "returns.csv").out
+    assert "max drawdown" in table
+    assert "-0.0200" in table
+
+
+def test_the_cache_is_shown_and_emptied(home: Path, tidemill: Tidemill) -> None:
+    assert tidemill("cache", "show").out == "The cache is empty.\n"
+    assert tidemill("cache", "show", "--json").json == []
+    with open_workspace() as workspace:
+
+        async def load() -> pl.DataFrame:
+            return pl.DataFrame({"price": [1.0]})
+
+        workspace.call(workspace.cache.frame, "prices:AAA", load)
+    shown = tidemill("cache", "show", "--json").json
+    assert [entry["key"] for entry in shown] == ["prices:AAA"]
+    assert "prices:AAA" in tidemill("cache", "show").out
+    assert tidemill("cache", "clear", "--pattern", "prices:*", "--json").json == {"removed": 1}
+    assert tidemill("cache", "clear").out == "0 entries removed.\n"
+
+
+def test_settings_are_shown_without_secrets(home: Path, tidemill: Tidemill) -> None:
+    shown = tidemill("config", "show", "--json").json
+    assert shown["home"] == str(home / "home")
+    assert "***" in shown["postgres_dsn"]
+    assert "postgres_dsn" in tidemill("config", "show").out
+    Path("good.yaml").write_text("connections: 3\n")
+    assert tidemill("config", "check", "good.yaml").out == "good.yaml is valid.\n"
+    assert tidemill("config", "check", "good.yaml", "--json").json == {"file": "good.yaml", "valid": True}
+
+
+def test_the_doctor_says_what_is_wrong_and_ends_with_one_sentence(
+    home: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMILL_REDIS_URL", "redis://127.0.0.1:1/0")
+    answer = tidemill("doctor")
+    assert answer.code == 1
+    assert "FAIL" in answer.out
+    assert "→" in answer.out
+    assert answer.err.startswith("Error: ")
+    assert answer.err.count("\n") == 1
+    assert any(not finding["ok"] for finding in tidemill("doctor", "--json").json)

@@ -37,14 +37,11 @@ main = dg.define_asset_job(
     description="Market data through features, models and predictions to performance, for one experiment.",
     executor_def=dg.in_process_executor,
 )
+
+
 def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:
     """First and last month of a run."""
-    return month_range(experiment.dataset, settings)
-
-
-local = dg.Definitions(jobs=[main, retention_job], schedules=[retention_schedule], sensors=[new_data_sensor(main, partition_range)])
-
-defs = dg.Definitions.merge(data, features, training, prediction, trading, monitoring, local)
+    return month_range(experiment, settings)
 
 
 def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
@@ -52,3 +49,12 @@ def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
     wanted = {spec.name for spec in experiment.engines}
     idle = {asset.key for asset in engine_assets if asset.key.path[-1] not in wanted}
     return [key for key in defs.resolve_all_asset_keys() if key not in idle]
+
+
+local = dg.Definitions(
+    jobs=[main, retention_job],
+    schedules=[retention_schedule],
+    sensors=[new_data_sensor(main, partition_range, asset_selection)],
+)
+
+defs = dg.Definitions.merge(data, features, training, prediction, trading, monitoring, local)

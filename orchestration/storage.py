@@ -7,6 +7,7 @@ per partition (docs/decisions/0014-pooled-dagster-storage.md).
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -120,6 +121,16 @@ class PooledScheduleStorage(_OnPool, PostgresScheduleStorage):
 
 class PooledEventLogStorage(_OnPool, PostgresEventLogStorage):
     """Event log on a shared pool."""
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        """Asked at every event, of a schema that does not change while it is open: looked up once, not 70 times a run."""
+        if column_name not in self._known_columns:
+            self._known_columns[column_name] = super()._has_asset_key_col_on_connection(conn, column_name)
+        return self._known_columns[column_name]
+
+    @cached_property
+    def _known_columns(self) -> dict[str, bool]:
+        return {}
 
     @property
     def supports_partition_subset_in_asset_materialization_planned_events(self) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from tidemill.config import Settings
-from tidemill.domain.experiment import DatasetSpec
+from tidemill.domain.experiment import DatasetSpec, Experiment
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument
 from tidemill.domain.ports import BarSource, SpannedSource
@@ -18,9 +18,9 @@ from tidemill.domain.provenance import fingerprint, library_version, source_vers
 from tidemill.market.files import FileSource
 from tidemill.market.sources import open_source
 from tidemill.research.ingest import BARS, FLAGS, import_bars
-from tidemill.research.study import StepReport, Study, moment
+from tidemill.research.study import StepReport, Study, dataset_for, features_key, moment
 from tidemill.research.workspace import Workspace
-from tidemill.storage.lake import Manifest
+from tidemill.storage.lake import Lake, Manifest
 
 IMPORTS = "imports"
 
@@ -47,6 +47,16 @@ def _content(spec: DatasetSpec) -> str | None:
     if spec.source.startswith("file:"):
         return fingerprint(_code(), spec, _file_states(spec))
     return None
+
+
+def _newest_if_unchanged(experiment: Experiment, venue: str, lake: Lake) -> str | None:
+    dataset, spec = dataset_for(experiment.dataset, venue), experiment.dataset
+    before, content = lake.manifest(IMPORTS, dataset.bars_key, _import_name(spec)), _content(spec)
+    if before is None or content is None or before.fingerprint != content:
+        return None
+    months = set(lake.manifests(BARS, dataset.bars_key))
+    computed = set(lake.manifests("features", features_key(dataset, experiment)))
+    return max(months) if months and months <= computed else None
 
 
 def _changed_source(study: Study, before: Manifest | None) -> tuple[BarSource | None, Calendar | None]:
@@ -217,10 +227,17 @@ def flags_of(study: Study) -> pl.DataFrame:
     return study.lake.scan(FLAGS, study.dataset.bars_key).collect()
 
 
-def month_range(spec: DatasetSpec, settings: Settings) -> tuple[str, str]:
-    """First and last month that a run on this dataset touches: what its source spans, within the dates asked for."""
+def month_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:
+    """First and last month that a run of this experiment touches: what its source spans, within the dates asked for.
+
+    Only the newest month when the source holds what it held at the last import and every month has its features.
+    """
+    spec = experiment.dataset
     start, end = moment(spec.start, "dataset.start"), moment(spec.end, "dataset.end")
     source = source_of(spec, settings)
+    newest = _newest_if_unchanged(experiment, source.venue, Lake(settings.lake))
+    if newest is not None:
+        return newest, newest
     found = source.span(Interval.parse(spec.interval)) if isinstance(source, SpannedSource) else None
     now = datetime.now(UTC)
     first, last = found or (start or now, now)

@@ -65,6 +65,17 @@ def dataset_for(spec: DatasetSpec, venue: str) -> Dataset:
     return Dataset(venue=venue, interval=Interval.parse(spec.interval), universe=universe)
 
 
+def features_of(experiment: Experiment) -> "FeatureSet":
+    from tidemill.features.api import feature_set
+
+    return feature_set(*experiment.features.sets, *experiment.features.names)
+
+
+def features_key(dataset: Dataset, experiment: Experiment) -> str:
+    """Where the features of an experiment lie: definitions and kernels decide it, so a changed one starts anew."""
+    return f"{dataset.key}.{features_of(experiment).fingerprint[:8]}"
+
+
 class Study:
     """Loads what the steps need, once; every step is a function of a study. Not thread-safe."""
 
@@ -82,13 +93,11 @@ class Study:
 
     @cached_property
     def features(self) -> "FeatureSet":
-        from tidemill.features.api import feature_set
-
-        return feature_set(*self.experiment.features.sets, *self.experiment.features.names)
+        return features_of(self.experiment)
 
     @cached_property
     def features_key(self) -> str:
-        return f"{self.dataset.key}.{self.features.fingerprint[:8]}"
+        return features_key(self.dataset, self.experiment)
 
     @cached_property
     def labels_key(self) -> str:

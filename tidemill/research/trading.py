@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from tidemill.domain.provenance import fingerprint, source_version
-from tidemill.engine.backtest import BacktestResult, backtest
 from tidemill.research.market_data import flags_of, instruments_of
 from tidemill.research.modelling import ENSEMBLE, PREDICTIONS
 from tidemill.research.study import StepReport, Study
 from tidemill.storage.results import write_signals
 from tidemill.strategies.benchmark import benchmark_weights
+
+if TYPE_CHECKING:
+    from tidemill.engine.result import BacktestResult
 
 SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
 BENCHMARK = "benchmark"
@@ -108,6 +110,7 @@ def _tested(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _run_book(study: Study, book: str) -> BacktestResult:
+    from tidemill.engine.backtest import backtest  # numba: 0.3 s that a run with nothing to do saves
     from tidemill.strategies.registry import strategy
 
     bars = _traded_bars(study)

@@ -67,8 +67,9 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _table(columns: tuple[str, ...], rows: tuple[tuple[Any, ...], ...]) -> str:
-    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
+    """Markdown without spaces for beauty: the web UI shows up to 1,000 characters in place, more only after a click."""
+    lines = [f"|{'|'.join(columns)}|", f"|{'-|' * len(columns)}"]
+    lines += [f"|{'|'.join(_cell(cell) for cell in row)}|" for row in rows]
     return "\n".join(lines)
 
 

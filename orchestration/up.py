@@ -87,9 +87,18 @@ class Stack:
         options += [f"--ServerApp.root_dir={PROJECT}", f"--ServerApp.preferred_dir={PROJECT / 'notebooks'}"]
         options += ["--allow-root"] if os.geteuid() == 0 else []
         variables = {"JUPYTER_TOKEN": self._lab_token, "JUPYTER_RUNTIME_DIR": str(self._folder / "jupyter")}
+        variables |= {"JUPYTER_CONFIG_PATH": os.pathsep.join([str(self._lab_config()), *_configured("JUPYTER_CONFIG_PATH")])}
         return self._service(
             "jupyterlab", [sys.executable, "-m", "jupyterlab", *options], lambda: answers(self.lab_port, "/api", 200), variables
         )
+
+    def _lab_config(self) -> Path:
+        """Defaults for JupyterLab, which a person's own settings override: it asks nobody for news or updates."""
+        folder = self._folder / "jupyter-config"
+        (folder / "labconfig").mkdir(parents=True, exist_ok=True)
+        quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+        (folder / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(quiet), encoding="utf-8")
+        return folder
 
     def _service(
         self, name: str, command: Sequence[str], ready: Callable[[], bool], variables: Mapping[str, str] | None = None
@@ -117,6 +126,10 @@ def up(settings: Settings, opened: DagsterInstance, *, module: str, open_browser
                 _answer_enter(stack)
             (_remark if as_json else _say)("Stopping …")
     return 0
+
+
+def _configured(variable: str) -> list[str]:
+    return [value] if (value := os.environ.get(variable)) else []
 
 
 def _welcome(stack: Stack, open_browser: bool, as_json: bool) -> None:

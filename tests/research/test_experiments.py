@@ -115,3 +115,8 @@ def test_checking_imports_no_library_of_an_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_readme_shows_the_experiment_that_ships() -> None:
+    readme = (SAMPLE.parents[3] / "README.md").read_text(encoding="utf-8")
+    assert f"```yaml\n{SAMPLE.read_text(encoding='utf-8')}```" in readme

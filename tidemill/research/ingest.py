@@ -109,6 +109,19 @@ def _batches(chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield pl.concat(held, how="diagonal_relaxed")
 
 
+def _symbols_by_rows(bars: pl.LazyFrame) -> Iterator[list[str]]:
+    """All symbols of `bars` in groups that a batch's memory holds; a symbol with more bars than that is a group of its own."""
+    held: list[str] = []
+    rows = 0
+    for symbol, size in bars.group_by("symbol").len().sort("symbol").collect(engine="streaming").iter_rows():
+        if held and rows + size > BATCH_ROWS:
+            yield held
+            held, rows = [], 0
+        held.append(symbol)
+        rows += size
+    yield held
+
+
 class _Import:
     """The state of one import while its batches come in."""
 
@@ -208,8 +221,12 @@ class _Import:
     def _write_gaps(self) -> pl.DataFrame:
         if self.calendar is None or not self.times:
             return pl.DataFrame()
-        held = self.workspace.lake.scan(BARS, self.key).select("symbol", "open_time").sort("symbol", "open_time").collect()
-        gaps = find_gaps(held, self.interval, self.calendar)
+        times = self.workspace.lake.scan(BARS, self.key).select("symbol", "open_time")
+        parts = [
+            find_gaps(times.filter(pl.col("symbol").is_in(symbols)).collect(), self.interval, self.calendar)
+            for symbols in _symbols_by_rows(times)
+        ]
+        gaps = pl.concat(parts)
         self.workspace.call(self.workspace.store.write_gaps, self.source.venue, self.interval, gaps)
         return gaps
 

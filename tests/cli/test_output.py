@@ -29,6 +29,11 @@ def test_numbers_stand_to_the_right_and_texts_to_the_left(capsys: pytest.Capture
     ]
 
 
+def test_figures_that_are_written_out_stand_to_the_right_too(capsys: pytest.CaptureFixture[str]) -> None:
+    write_table("", ("engine", "return"), [("a", "−2.3 %"), ("b", "11.3 %"), ("c", "–")])
+    assert [line[-6:] for line in capsys.readouterr().out.splitlines()[2:]] == ["−2.3 %", "11.3 %", "     –"]
+
+
 def test_a_table_without_rows_has_its_header(capsys: pytest.CaptureFixture[str]) -> None:
     write_table("", ("name", "value"), [])
     assert capsys.readouterr().out.splitlines() == ["name  value", "────  ─────"]

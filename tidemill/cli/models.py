@@ -28,7 +28,10 @@ def list_models(as_json: bool) -> None:
         write_table(
             "",
             columns,
-            [[row[key] for key in ("model_id", "engine", "dataset", "fold", "start", "end", "rows")] for row in found],
+            [
+                (row["model_id"], row["engine"], row["dataset"], row["fold"], row["start"][:10], row["end"][:10], row["rows"])
+                for row in found
+            ],
         )
 
 

@@ -83,7 +83,7 @@ def _is_numeric(values: list[object]) -> bool:
     told = [value for value in values if value is not None and value not in ("–", "")]
     return bool(told) and all(
         isinstance(value, int | float)
-        or (isinstance(value, str) and value[:2].lstrip("-–+")[:1].isdigit() and ":" not in value)
+        or (isinstance(value, str) and value[:2].lstrip("-−+")[:1].isdigit() and ":" not in value)
         for value in told
     )
 

@@ -11,6 +11,7 @@ from assets.market_data.bars import bars, gaps, instruments
 from assets.market_data.checks import bar_checks
 from assets.models.engines import engine_assets
 from assets.models.engines import ensemble as ensemble_model
+from assets.partitions import FIRST_MONTH
 from assets.performance.report import engines as engine_performance
 from assets.performance.report import portfolio, report
 from assets.predictions.checks import prediction_checks
@@ -40,8 +41,9 @@ main = dg.define_asset_job(
 
 
 def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:
-    """First and last month of a run."""
-    return month_range(experiment, settings)
+    """First and last month of a run, among those that have a partition."""
+    first, last = month_range(experiment, settings)
+    return max(first, FIRST_MONTH), max(last, FIRST_MONTH)
 
 
 def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:

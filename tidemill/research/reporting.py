@@ -16,6 +16,7 @@ from tidemill.research.evaluation import METRICS, engine_metrics, portfolio_metr
 from tidemill.research.market_data import flags_of, import_facts
 from tidemill.research.modelling import ENSEMBLE
 from tidemill.research.report import ReportInputs, render_report
+from tidemill.research.report_words import verdict
 from tidemill.research.study import StepReport, Study
 from tidemill.research.trading import BENCHMARK, EQUITY
 from tidemill.validation.splits import embargo_length
@@ -35,6 +36,10 @@ _UNKNOWN_SOURCE = (
 )
 
 
+# The first paragraph, beside the report: whoever only tells it need not gather everything again.
+SUMMARY = "summary.json"
+
+
 def report_path(study: Study) -> Path:
     return study.workspace.settings.home / "reports" / study.key / "report.html"
 
@@ -49,7 +54,9 @@ def write_report(study: Study) -> StepReport:
     worked = not path.is_file() or not stamp.is_file() or stamp.read_text(encoding="utf-8") != print_
     if worked:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, render_report(report_inputs(study)))
+        inputs = report_inputs(study)
+        _replace(path, render_report(inputs))
+        _replace(path.with_name(SUMMARY), msgspec.json.encode(verdict(inputs)).decode())
         _replace(path.with_name("experiment.json"), msgspec.json.encode(study.experiment).decode())
         _replace(stamp, print_)
     return StepReport(

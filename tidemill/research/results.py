@@ -12,8 +12,8 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.research.evaluation import METRICS, PORTFOLIO, engine_metrics, portfolio_metrics
 from tidemill.research.market_data import source_of
-from tidemill.research.report_words import number, percent, total_costs, verdict, whole
-from tidemill.research.reporting import report_inputs, report_path
+from tidemill.research.report_words import number, percent, total_costs, whole
+from tidemill.research.reporting import SUMMARY, report_path
 from tidemill.research.study import Study
 from tidemill.research.trading import BENCHMARK, EQUITY
 from tidemill.research.workspace import Workspace
@@ -78,10 +78,16 @@ def result_of(workspace: Workspace, experiment: Experiment) -> Result:
         path=report_path(study),
         columns=_COLUMNS,
         rows=tuple(rows),
-        sentences=tuple(verdict(report_inputs(study))),
+        sentences=_sentences(study),
         engines=tuple(engines.to_dicts()),
         metrics={row.pop("book"): row for row in portfolio.to_dicts()},
     )
+
+
+def _sentences(study: Study) -> tuple[str, ...]:
+    """The first paragraph of the report; empty when it was not written yet."""
+    path = report_path(study).with_name(SUMMARY)
+    return tuple(msgspec.json.decode(path.read_bytes(), type=list[str])) if path.is_file() else ()
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:

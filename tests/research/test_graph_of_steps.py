@@ -1,6 +1,7 @@
 """The steps of the graph in order: what is done, what is not done again, and that nothing in sample is ever scored."""
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -242,3 +243,13 @@ def test_a_strategy_over_bars_trades_only_the_tested_range(workspace: Workspace,
 def test_an_unknown_benchmark_is_an_error_that_names_the_choices(workspace: Workspace, folder: Path) -> None:
     with pytest.raises(UnknownNameError, match="equal_weight"):
         run(workspace, small_experiment(folder, benchmark="ZZZ"))
+
+
+def test_a_last_bar_on_the_last_day_of_a_month_is_scored(workspace: Workspace, tmp_path: Path, panel: pl.DataFrame) -> None:
+    # The last test window then ends in a month that has no bar and no partition.
+    folder = tmp_path / "months_end"
+    folder.mkdir()
+    panel.filter(pl.col("date") <= date(2021, 10, 31)).write_parquet(folder / "bars.parquet")
+    study, reports = run(workspace, small_experiment(folder))
+    assert f"{study.folds[-1].test_end:%Y-%m}" == "2021-11"
+    assert reports["predictions"].worked

@@ -175,7 +175,7 @@ def _window_versions(study: Study, fold: Fold) -> dict[str, str]:
         for month, manifest in sorted(study.lake.manifests(table, key).items())
         if f"{fold.train_start:%Y-%m}" <= month < last
     }
-    tail = training_rows(study.training_frame.filter(pl.col("open_time") >= month_start(last)), fold)
+    tail = training_rows(study.training_month(last), fold)
     return versions | {f"{TABLE}+{LABELS}/{last}": content_version(tail)}
 
 
@@ -247,7 +247,7 @@ def _scored_versions(study: Study, fold: Fold) -> dict[str, str]:
     manifests = study.lake.manifests(TABLE, study.features_key)
     versions = {month: manifest.data_version for month, manifest in manifests.items() if month < last}
     inside = pl.col("open_time").is_between(month_start(last), fold.test_end, closed="left")
-    return versions | {last: content_version(study.feature_frame.filter(inside))}
+    return versions | {last: content_version(study.features_of_month(last).filter(inside))}
 
 
 def _scores(study: Study, engine: Engine, artifact: Artifact, fold: Fold, model_id: str) -> pl.DataFrame:

@@ -180,6 +180,20 @@ class Study:
         labels = self.lake.scan("labels", self.labels_key).sort("symbol", "open_time").collect()
         return self.feature_frame.join(labels, on=("symbol", "open_time"), how="left", maintain_order="left")
 
+    def features_of_month(self, month: str) -> "pl.DataFrame":
+        """The rows of `feature_frame` in one month, read alone: what a new bar costs must not grow with the history."""
+        return self._month("features", self.features_key, month)
+
+    def training_month(self, month: str) -> "pl.DataFrame":
+        """The rows of `training_frame` in one month, read alone."""
+        labels = self._month("labels", self.labels_key, month)
+        return self.features_of_month(month).join(labels, on=("symbol", "open_time"), how="left", maintain_order="left")
+
+    def _month(self, table: str, key: str, month: str) -> "pl.DataFrame":
+        if month not in self.lake.manifests(table, key):
+            return self.lake.scan(table, key).clear().collect()  # a window may end where a month begins that has no bar yet
+        return self.lake.scan(table, key, partitions=[month]).sort("symbol", "open_time").collect()
+
     @property
     def features_version(self) -> str:
         return self._table_version("features", self.features_key)

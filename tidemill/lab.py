@@ -123,7 +123,7 @@ def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble"
     engine: one of the experiment's, or `ensemble`. InputError when `tidemill run` has not run the experiment yet.
     """
     from tidemill.domain.errors import InputError, UnknownNameError
-    from tidemill.research.modelling import PREDICTIONS
+    from tidemill.research.predicting import PREDICTIONS
     from tidemill.research.trading import books, predictions_of
 
     study = _study(of)

@@ -8,7 +8,7 @@ from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.domain.provenance import source_version
 from tidemill.models.registry import engines
-from tidemill.research.modelling import train, train_ensemble
+from tidemill.research.training import train, train_ensemble
 
 # Icons of the web UI, for engines that stand on a library with one.
 _KINDS = {"lightgbm": "lightgbm", "transformer": "pytorch"}
@@ -21,7 +21,7 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
         kinds={_KINDS.get(name, "numpy")},
         owners=["team:research"],
         deps=[["features", "technical"], ["features", "training_set"]],
-        code_version=source_version("tidemill.models.registry", "tidemill.research.modelling"),
+        code_version=source_version("tidemill.models.registry", "tidemill.research.training"),
         description=f"{about[:1].upper()}{about[1:]}. Trained on every walk-forward fold, purged and embargoed.",
     )
     def engine(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

@@ -9,7 +9,7 @@ from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.domain.provenance import source_version
 from tidemill.research import plots
-from tidemill.research.modelling import predict, predict_ensemble
+from tidemill.research.predicting import predict, predict_ensemble
 
 
 @dg.asset(
@@ -18,7 +18,7 @@ from tidemill.research.modelling import predict, predict_ensemble
     kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
     deps=[*(asset.key for asset in engine_assets), dg.AssetKey(["features", "technical"])],
-    code_version=source_version("tidemill.research.modelling"),
+    code_version=source_version("tidemill.research.predicting"),
     description="Predictions of every engine on every fold's test window: out of sample only.",
 )
 def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -32,7 +32,7 @@ def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
     deps=[["predictions", "engines"], ["models", "ensemble"]],
-    code_version=source_version("tidemill.models.ensemble", "tidemill.research.modelling"),
+    code_version=source_version("tidemill.models.ensemble", "tidemill.research.predicting"),
     description="The engines' predictions combined, fold by fold.",
 )
 def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

@@ -14,22 +14,14 @@ from tidemill.features.api import compute
 from tidemill.research import technical
 from tidemill.research.evaluation import engine_metrics, evaluate_engines, evaluate_portfolio
 from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
-from tidemill.research.modelling import (
-    model_manifest,
-    models_home,
-    predict,
-    predict_ensemble,
-    read_index,
-    spec_of,
-    stored_models,
-    train,
-    train_ensemble,
-)
+from tidemill.research.model_store import model_manifest, models_home, read_index, spec_of, stored_models
+from tidemill.research.predicting import predict, predict_ensemble
 from tidemill.research.reporting import report_path, write_report
 from tidemill.research.results import latest_report, result_of, study_of
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.trading import make_signals, predictions_of, run_backtests
+from tidemill.research.training import train, train_ensemble
 from tidemill.research.workspace import Workspace
 
 STEPS: dict[str, Callable[[Study], StepReport]] = {

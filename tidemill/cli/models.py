@@ -15,7 +15,7 @@ def models() -> None:
 def list_models(as_json: bool) -> None:
     """Every trained model, newest first."""
     from tidemill.cli.session import workspace
-    from tidemill.research.modelling import stored_models
+    from tidemill.research.model_store import stored_models
 
     with workspace() as opened:
         found = stored_models(opened)
@@ -41,7 +41,7 @@ def list_models(as_json: bool) -> None:
 def show(model_id: str, as_json: bool) -> None:
     """What one model was made of, down to the versions of its data."""
     from tidemill.cli.session import workspace
-    from tidemill.research.modelling import model_manifest
+    from tidemill.research.model_store import model_manifest
 
     with workspace() as opened:
         found = model_manifest(opened, model_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,55 +13,119 @@ import polars as pl
 from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.quality.expectations import SuiteName
 from tidemill.quality.suites import ExpectationResult, docs_index, run_suite
-from tidemill.research.modelling import PREDICTIONS
+from tidemill.research.predicting import PREDICTIONS
 from tidemill.research.study import Study
 from tidemill.research.trading import books, predictions_of
 from tidemill.storage.verdicts import Verdict, Verdicts
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """Results of a suite on one version of an asset's data; `worked` is False when they were known already."""
+    """Results of a suite on one version of an asset's data; `worked` is False when they were known already.
+
+    scope: which partitions were looked at.
+    """
 
     data_version: str
     results: tuple[ExpectationResult, ...]
     worked: bool
     docs: Path | None = None
+    scope: str = ""
 
 
-def _subject(study: Study, suite: SuiteName) -> tuple[str, str]:
-    """Dataset key and data version of what a suite judges."""
+class _Last(msgspec.Struct, frozen=True):
+    """What a suite judged last: the version of its verdicts in Postgres, and part → data version."""
+
+    version: str
+    parts: dict[str, str]
+
+
+def _parts(study: Study, suite: SuiteName) -> tuple[str, dict[str, str]]:
+    """Dataset key of what a suite judges, and part → data version: months, or folds of engines."""
     if suite == "bars":
-        return study.dataset.key, fingerprint(study.dataset, study.bars_version)
+        return study.dataset.key, _versions(study, BARS, study.dataset.bars_key)
     if suite == "features":
-        return study.features_key, study.features_version
-    keys = [key for book, key in books(study).items() if book != "ensemble"]
-    return study.key, fingerprint(
-        [{p: m.data_version for p, m in study.lake.manifests(PREDICTIONS, key).items()} for key in keys]
-    )
+        return study.features_key, _versions(study, TABLE, study.features_key)
+    keys = [key for book, key in books(study).items() if book != ENSEMBLE]
+    return study.key, {f"{key}/{fold}": held for key in keys for fold, held in _versions(study, PREDICTIONS, key).items()}
 
 
-def _frame(study: Study, suite: SuiteName) -> pl.DataFrame:
+def _versions(study: Study, table: str, key: str) -> dict[str, str]:
+    return {part: manifest.data_version for part, manifest in sorted(study.lake.manifests(table, key).items())}
+
+
+def _frame(study: Study, suite: SuiteName, parts: Sequence[str]) -> pl.DataFrame:
+    """The rows of these parts, sorted by symbol and time."""
     if suite == "bars":
-        return study.bars
+        return study.bars_of(parts)
     if suite == "features":
-        return study.feature_frame
-    return pl.concat([predictions_of(study, spec.name) for spec in study.experiment.engines])
+        return study.features_of(parts)
+    names = [part.rpartition("/")[::2] for part in parts]
+    scans = [
+        study.lake.scan(PREDICTIONS, key, partitions=[fold for owner, fold in names if owner == key])
+        for key in dict.fromkeys(key for key, _ in names)
+    ]
+    return pl.concat([scan.sort("symbol", "open_time").collect() for scan in scans])
 
 
 def judge(study: Study, suite: SuiteName, asset: str) -> Judged:
-    """Verdicts of `suite` on what `asset` holds now, from Postgres where this version was judged by the same code before."""
-    dataset, version = _subject(study, suite)
-    version = fingerprint(version, source_version("tidemill.quality.suites"))
+    """Verdicts of `suite` on what `asset` holds now, from Postgres where this version was judged by the same code before.
+
+    Where all was well before, only what changed since is looked at, so that a new bar costs the same after one year and after
+    ten. If anything of that fails, the whole is judged: a share that is too large in a month may be small in the history.
+    """
+    dataset, parts = _parts(study, suite)
+    version = fingerprint(parts, source_version("tidemill.quality.suites"), study.dataset)
     verdicts = Verdicts(study.workspace.database)
-    docs = study.workspace.settings.home / "data_docs" / dataset
-    known = study.workspace.call(verdicts.latest, asset, dataset, version)
-    if known:
-        results = tuple(msgspec.convert(verdict.details, ExpectationResult) for verdict in known)
-        return Judged(data_version=version, results=results, worked=False, docs=docs_index(docs, suite))
-    results = tuple(run_suite(suite, _frame(study, suite), docs_folder=docs))
-    made = [_verdict(asset, dataset, version, result) for result in results]
-    study.workspace.call(verdicts.write, made)
-    return Judged(data_version=version, results=results, worked=True, docs=docs_index(docs, suite))
+    home = study.workspace.settings.home
+    docs, last = home / "data_docs" / dataset, home / "judged" / f"{dataset}.{suite}.json"
+    known = _known(study, verdicts, asset, dataset, version)
+    worked, scope = not known, "judged before"
+    if not known:
+        changed = _changed(study, suite, asset, last, parts)
+        known, scope = (
+            (run_suite(suite, _frame(study, suite, changed), docs_folder=docs), _scope(changed)) if changed else ([], "")
+        )
+        if not all(result.passed for result in known) or not known:
+            known, scope = run_suite(suite, _frame(study, suite, list(parts)), docs_folder=docs), "everything"
+        study.workspace.call(verdicts.write, [_verdict(asset, dataset, version, result) for result in known])
+        _remember(last, _Last(version, parts))
+    return Judged(data_version=version, results=tuple(known), worked=worked, docs=docs_index(docs, suite), scope=scope)
+
+
+def _known(study: Study, verdicts: Verdicts, asset: str, dataset: str, version: str) -> list[ExpectationResult]:
+    found = study.workspace.call(verdicts.latest, asset, dataset, version)
+    return [msgspec.convert(verdict.details, ExpectationResult) for verdict in found]
+
+
+def _changed(study: Study, suite: SuiteName, asset: str, last: Path, parts: dict[str, str]) -> list[str]:
+    """The parts that are new or other than when all was well; empty when everything has to be judged."""
+    if not last.is_file():
+        return []
+    try:
+        before = msgspec.json.decode(last.read_bytes(), type=_Last)
+    except msgspec.DecodeError:
+        return []  # a damaged note costs time, never a check
+    held = _known(study, Verdicts(study.workspace.database), asset, _parts(study, suite)[0], before.version)
+    names = {expectation for expectation, _, _ in suite_expectations(suite)}
+    if {result.id for result in held if result.passed} != names:
+        return []
+    changed = [part for part, version in parts.items() if before.parts.get(part) != version]
+    months = list(parts)
+    # The move of a month's first bar is measured from the close before it.
+    ahead = [months[max(months.index(changed[0]) - 1, 0)]] if changed and suite == "bars" else []
+    return list(dict.fromkeys([*ahead, *changed]))
+
+
+def _scope(parts: Sequence[str]) -> str:
+    shown = ", ".join(parts[:3])
+    return f"what changed since all was well: {shown}{f' and {len(parts) - 3} more' if len(parts) > 3 else ''}"
+
+
+def _remember(path: Path, last: _Last) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
+    temporary.write_bytes(msgspec.json.encode(last))
+    temporary.replace(path)
 
 
 def _verdict(asset: str, dataset: str, version: str, result: ExpectationResult) -> Verdict:

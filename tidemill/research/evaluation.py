@@ -11,7 +11,7 @@ from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics, scored
 from tidemill.metrics.returns import performance_metrics, periods_per_year
 from tidemill.research.market_data import instruments_of
-from tidemill.research.modelling import ENSEMBLE
+from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import LABELS
 from tidemill.research.trading import BENCHMARK, EQUITY, books, predictions_of

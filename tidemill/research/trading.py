@@ -8,7 +8,8 @@ import polars as pl
 
 from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.research.market_data import flags_of, instruments_of
-from tidemill.research.modelling import ENSEMBLE, PREDICTIONS
+from tidemill.research.model_store import ENSEMBLE
+from tidemill.research.predicting import PREDICTIONS
 from tidemill.research.study import StepReport, Study
 from tidemill.storage.results import write_signals
 from tidemill.strategies.benchmark import benchmark_weights
@@ -77,6 +78,10 @@ def make_signals(study: Study) -> StepReport:
 
 def _store_signals(study: Study, frame: pl.DataFrame) -> None:
     """The ensemble's signals to Postgres: that book is traded; the engines' own serve comparison and stay in the lake."""
+    before = study.lake.manifest(SIGNALS, study.key, ENSEMBLE)
+    if before is not None:  # what lies in the lake was safe in Postgres before
+        held = study.lake.scan(SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
+        frame = frame.join(held, on=("symbol", "open_time", "weight"), how="anti")
     labels = {"dataset": study.dataset.key, "strategy": study.experiment.strategy.name, "engine": ENSEMBLE}
     rows = frame.drop_nulls("weight").with_columns(pl.lit(value).alias(name) for name, value in labels.items())
     study.workspace.call(write_signals, study.workspace.database, rows)

@@ -1,0 +1,108 @@
+"""Which artifact serves which fold: the index of trained models, where artifacts lie, and what a manifest says."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidemill.domain.errors import UnknownNameError
+from tidemill.domain.experiment import EngineSpec
+from tidemill.models.artifact import load
+from tidemill.research.study import Study
+from tidemill.research.workspace import Workspace
+
+ENSEMBLE = "ensemble"
+
+
+class TrainedFold(msgspec.Struct, frozen=True, kw_only=True):
+    """Which artifact serves a fold, and the fingerprint of what it was made of."""
+
+    fold: int
+    fingerprint: str
+    model_id: str
+    rows: int
+    start: str
+    end: str
+    test_start: datetime
+    test_end: datetime
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True):
+    """All folds of one engine on one dataset; `inputs` is the fingerprint of everything at the last success."""
+
+    engine: str
+    dataset: str
+    inputs: str
+    folds: tuple[TrainedFold, ...]
+
+
+def models_home(workspace: Workspace) -> Path:
+    return workspace.settings.home / "models"
+
+
+def _index_path(home: Path, engine_key: str) -> Path:
+    return home / "index" / f"{engine_key}.json"
+
+
+def artifact_folder(home: Path, model_id: str) -> Path:
+    return home / "artifacts" / model_id
+
+
+def read_index(home: Path, engine_key: str) -> Index | None:
+    path = _index_path(home, engine_key)
+    return msgspec.json.decode(path.read_bytes(), type=Index) if path.is_file() else None
+
+
+def write_index(home: Path, engine_key: str, index: Index) -> None:
+    path = _index_path(home, engine_key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=1))
+    temporary.replace(path)
+
+
+def spec_of(study: Study, name: str) -> EngineSpec:
+    """The experiment's own entry for an engine; UnknownNameError when it has none."""
+    for spec in study.experiment.engines:
+        if spec.name == name:
+            return spec
+    raise UnknownNameError("engine in this experiment", name, (spec.name for spec in study.experiment.engines))
+
+
+def index_of(study: Study, spec: EngineSpec) -> Index:
+    index = read_index(models_home(study.workspace), study.engine_key(spec))
+    if index is None:
+        raise UnknownNameError("trained model", spec.name, hint=f"Materialize models/{spec.name} first.")
+    return index
+
+
+def stored_models(workspace: Workspace) -> list[dict[str, Any]]:
+    """Every model in an index of this home, newest test window first."""
+    indexes = [
+        msgspec.json.decode(path.read_bytes(), type=Index) for path in sorted((models_home(workspace) / "index").glob("*.json"))
+    ]
+    rows = [
+        {"engine": index.engine, "dataset": index.dataset, **msgspec.to_builtins(entry)}
+        for index in indexes
+        for entry in index.folds
+    ]
+    return sorted(rows, key=lambda row: (row["test_start"], row["engine"]), reverse=True)
+
+
+def model_manifest(workspace: Workspace, model_id: str) -> dict[str, Any]:
+    """Manifest of a stored model. UnknownNameError names those that exist; a damaged one is an IntegrityError."""
+    known = sorted({str(row["model_id"]) for row in stored_models(workspace)})
+    if model_id not in known:
+        raise UnknownNameError("model", model_id, known, hint="`tidemill models list` shows all.")
+    artifact = load(artifact_folder(models_home(workspace), model_id))
+    manifest: dict[str, Any] = msgspec.to_builtins(artifact.manifest)
+    return {
+        "model_id": model_id,
+        "hash": artifact.hash,
+        **manifest["inputs"],
+        "metrics": manifest["metrics"],
+        "origin": manifest["origin"],
+    }

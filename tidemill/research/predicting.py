@@ -1,0 +1,152 @@
+"""Predicting out of sample: each fold's model on its own test window; what was made from the same inputs is not made again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from tidemill.domain.errors import UnknownNameError
+from tidemill.domain.experiment import EngineSpec
+from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.models.artifact import Artifact, load
+from tidemill.models.base import Engine
+from tidemill.models.registry import engine as engine_named
+from tidemill.research.ingest import month_start
+from tidemill.research.model_store import ENSEMBLE, artifact_folder, index_of, models_home, read_index, spec_of
+from tidemill.research.recent import forget_predictions
+from tidemill.research.study import StepReport, Study
+from tidemill.research.technical import TABLE
+from tidemill.storage.content import content_version
+from tidemill.storage.lake import Manifest
+from tidemill.storage.results import write_predictions
+from tidemill.validation.splits import Fold, scoring_rows
+
+PREDICTIONS = "predictions"
+
+
+def predict(study: Study) -> StepReport:
+    """Out-of-sample predictions of every engine: each fold's model on its own test window, and nothing else."""
+    made = {spec.name: _predict_engine(study, spec) for spec in study.experiment.engines}
+    return _prediction_report(study, [(name, study.engine_key(spec_of(study, name))) for name in made], sum(made.values()))
+
+
+def _predict_engine(study: Study, spec: EngineSpec) -> int:
+    """Score the folds whose model or features changed; returns how many."""
+    engine, key = engine_named(spec.name), study.engine_key(spec)
+    index = index_of(study, spec)
+    have = study.lake.manifests(PREDICTIONS, key)
+    stamp = models_home(study.workspace) / "index" / f"{key}.scored"
+    whole = fingerprint(source_version(type(engine).__module__), index, study.features_version)
+    if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
+        return 0
+    scored = 0
+    for entry, fold in zip(index.folds, study.folds, strict=True):
+        partition = f"fold-{fold.number:03d}"
+        history = study.once(("scored", fold.number), lambda fold=fold: _scored_versions(study, fold))  # type: ignore[misc]
+        print_ = fingerprint(entry.model_id, history, fold, source_version(type(engine).__module__))
+        if partition in have and have[partition].fingerprint == print_:
+            continue
+        artifact = load(
+            artifact_folder(models_home(study.workspace), entry.model_id), feature_fingerprint=study.features.fingerprint
+        )
+        _keep(study, key, partition, _scores(study, engine, artifact, fold, entry.model_id), print_)
+        scored += 1
+    _drop_old_folds(study, key, have)
+    stamp.write_text(whole, encoding="utf-8")
+    return scored
+
+
+def _scored_versions(study: Study, fold: Fold) -> dict[str, str]:
+    """Versions of the feature months before the test window ends, and of what the window takes of its last month.
+
+    All months from the first: a sequence engine remembers what came before.
+    """
+    last = f"{fold.test_end:%Y-%m}"
+    manifests = study.lake.manifests(TABLE, study.features_key)
+    versions = {month: manifest.data_version for month, manifest in manifests.items() if month < last}
+    inside = pl.col("open_time").is_between(month_start(last), fold.test_end, closed="left")
+    return versions | {last: content_version(study.features_of_month(last).filter(inside))}
+
+
+def _scores(study: Study, engine: Engine, artifact: Artifact, fold: Fold, model_id: str) -> pl.DataFrame:
+    rows = scoring_rows(study.feature_frame, fold, history=engine.info.history)
+    scored = engine.predict(artifact, rows, start=fold.test_start)
+    return _prediction_frame(scored, engine.info.name, fold.number, model_id, study)
+
+
+def _prediction_frame(scored: pl.DataFrame, engine: str, fold: int, model_id: str, study: Study) -> pl.DataFrame:
+    return scored.select(
+        "symbol",
+        "open_time",
+        pl.lit(engine).alias("engine"),
+        "prediction",
+        pl.lit(fold, pl.Int32).alias("fold"),
+        pl.lit(model_id).alias("model_id"),
+        (pl.col("open_time") + study.dataset.interval.delta).alias("known_at"),
+    )
+
+
+def predict_ensemble(study: Study) -> StepReport:
+    """The engines' predictions combined, fold by fold."""
+    from tidemill.models.ensemble import wide
+
+    home = models_home(study.workspace)
+    index = read_index(home, study.ensemble_key)
+    if index is None:
+        raise UnknownNameError("trained model", ENSEMBLE, hint="Materialize models/ensemble first.")
+    names = tuple(spec.name for spec in study.experiment.engines)
+    keys = {name: study.engine_key(spec_of(study, name)) for name in names}
+    versions = {name: study.lake.manifests(PREDICTIONS, key) for name, key in keys.items()}
+    have = study.lake.manifests(PREDICTIONS, study.ensemble_key)
+    model_id, combined = index.folds[0].model_id, 0
+    for fold in study.folds:
+        partition = f"fold-{fold.number:03d}"
+        print_ = fingerprint(model_id, {name: manifests[partition].data_version for name, manifests in versions.items()})
+        if partition in have and have[partition].fingerprint == print_:
+            continue
+        columns = ("symbol", "open_time", "engine", "prediction")
+        parts = [study.lake.scan(PREDICTIONS, key, partitions=[partition]).select(columns).collect() for key in keys.values()]
+        artifact = load(artifact_folder(home, model_id))
+        scored = engine_named(ENSEMBLE).predict(artifact, wide(pl.concat(parts), names))
+        frame = _prediction_frame(scored, ENSEMBLE, fold.number, model_id, study)
+        _keep(study, study.ensemble_key, partition, frame, print_)
+        combined += 1
+    _drop_old_folds(study, study.ensemble_key, have)
+    return _prediction_report(study, [(ENSEMBLE, study.ensemble_key)], combined)
+
+
+def _keep(study: Study, key: str, partition: str, frame: pl.DataFrame, print_: str) -> None:
+    """Predictions of a fold to Postgres and, when they are safe there, to the lake, whose manifest says that it is done."""
+    rows = frame.filter(pl.col("prediction").is_not_null()).with_columns(pl.lit(study.dataset.key).alias("dataset"))
+    study.workspace.call(write_predictions, study.workspace.database, rows)
+    study.lake.write(PREDICTIONS, key, partition, frame, fingerprint=print_)
+    if frame.height:
+        forget_predictions(study.workspace, frame["symbol"].unique().to_list(), str(frame["engine"][0]))
+
+
+def _drop_old_folds(study: Study, key: str, have: dict[str, Manifest]) -> None:
+    for gone in have.keys() - {f"fold-{fold.number:03d}" for fold in study.folds}:
+        study.lake.drop(PREDICTIONS, key, gone)
+
+
+def _prediction_report(study: Study, keys: Sequence[tuple[str, str]], worked: int) -> StepReport:
+    found = {name: study.lake.manifests(PREDICTIONS, key) for name, key in keys}
+    every = [manifest for manifests in found.values() for manifest in manifests.values() if manifest.rows]
+    table = tuple(
+        (name, len(manifests), sum(manifest.rows for manifest in manifests.values())) for name, manifests in found.items()
+    )
+    return StepReport(
+        worked=worked > 0,
+        rows=sum(manifest.rows for manifest in every),
+        symbols=max((manifest.symbols for manifest in every), default=0),
+        start=min((manifest.start for manifest in every if manifest.start), default=None),
+        end=max((manifest.end for manifest in every if manifest.end), default=None),
+        bytes=sum(manifest.bytes for manifest in every),
+        data_version=fingerprint({name: [m.data_version for m in manifests.values()] for name, manifests in found.items()}),
+        code_version=source_version("tidemill.models.registry"),
+        facts={"folds scored": worked},
+        columns=("engine", "folds", "rows"),
+        table=table,
+        notes=("Every prediction is out of sample: its model was trained on bars before its test window, less the embargo.",),
+    )

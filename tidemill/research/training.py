@@ -1,0 +1,184 @@
+"""Training on every fold; what was made from the same inputs is not made again.
+
+Two levels decide. An engine's index names the inputs of its last success as a whole: equal means that nothing is even
+looked at. Otherwise each fold compares its own: the versions of the months inside its window, and of the part of the
+month in which the window ends.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import polars as pl
+
+from tidemill.domain.experiment import EngineSpec
+from tidemill.domain.provenance import fingerprint, library_version, source_version
+from tidemill.models.artifact import MANIFEST_FILE
+from tidemill.models.base import Engine, Lineage
+from tidemill.models.registry import engine as engine_named
+from tidemill.research.model_store import (
+    ENSEMBLE,
+    Index,
+    TrainedFold,
+    artifact_folder,
+    index_of,
+    models_home,
+    read_index,
+    spec_of,
+    write_index,
+)
+from tidemill.research.study import StepReport, Study
+from tidemill.research.technical import LABELS, TABLE
+from tidemill.storage.content import content_version
+from tidemill.storage.results import write_models
+from tidemill.validation.splits import Fold, describe, embargo_length, training_rows
+
+_LIBRARIES = ("numpy", "polars", "lightgbm", "torch", "numba", "safetensors")
+
+
+def train(study: Study, name: str) -> StepReport:
+    """Train one engine on every fold that is new or whose inputs changed."""
+    spec, engine, home = spec_of(study, name), engine_named(name), models_home(study.workspace)
+    key = study.engine_key(spec)
+    code = (source_version(type(engine).__module__), *map(library_version, _LIBRARIES))
+    inputs = fingerprint(code, spec, study.experiment.seed, study.splits, study.features_version, study.labels_version)
+    index = read_index(home, key)
+    if index is not None and index.inputs == inputs:
+        return _training_report(study, index, trained=0, code=code[0])
+    known = {entry.fold: entry for entry in index.folds} if index else {}
+    entries = []
+    for fold in study.folds:
+        lineage = _lineage(study, fold)
+        print_ = fingerprint(code, spec, study.experiment.seed, lineage)
+        entry = known.get(fold.number)
+        if entry is None or entry.fingerprint != print_ or not artifact_folder(home, entry.model_id).is_dir():
+            entry = _train_fold(study, spec, engine, fold, lineage, print_)
+        entries.append(msgspec.structs.replace(entry, test_start=fold.test_start, test_end=fold.test_end))
+    trained = sum(entry.fingerprint != getattr(known.get(entry.fold), "fingerprint", None) for entry in entries)
+    made = Index(engine=name, dataset=study.dataset.key, inputs=inputs, folds=tuple(entries))
+    study.workspace.call(write_models, study.workspace.database, _model_rows(study, made))
+    write_index(home, key, made)
+    return _training_report(study, made, trained=trained, code=code[0])
+
+
+def _train_fold(study: Study, spec: EngineSpec, engine: Engine, fold: Fold, lineage: Lineage, print_: str) -> TrainedFold:
+    rows = training_rows(study.training_frame, fold)
+    artifact = engine.fit(rows, features=study.features.names, params=spec.params, seed=study.experiment.seed, lineage=lineage)
+    artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
+    made = artifact.inputs
+    return TrainedFold(
+        fold=fold.number,
+        fingerprint=print_,
+        model_id=artifact.model_id,
+        rows=made.rows,
+        start=made.start,
+        end=made.end,
+        test_start=fold.test_start,
+        test_end=fold.test_end,
+    )
+
+
+def _model_rows(study: Study, index: Index) -> pl.DataFrame:
+    home = models_home(study.workspace)
+    rows = []
+    for entry in index.folds:
+        folder = artifact_folder(home, entry.model_id)
+        rows.append(
+            {
+                "model_id": entry.model_id,
+                "dataset": index.dataset,
+                "engine": index.engine,
+                "fold": entry.fold,
+                "path": str(folder),
+                "manifest": (folder / MANIFEST_FILE).read_text(encoding="utf-8"),
+                "metrics": "{}",
+            }
+        )
+    return pl.DataFrame(rows, schema_overrides={"fold": pl.Int32}).unique("model_id", keep="first", maintain_order=True)
+
+
+def _lineage(study: Study, fold: Fold) -> Lineage:
+    split = {"train_start": fold.train_start.isoformat(), "train_end": fold.train_end.isoformat()}
+    return Lineage(
+        feature_fingerprint=study.features.fingerprint,
+        data_versions=study.once(("window", fold.number), lambda: _window_versions(study, fold)),
+        horizon=study.experiment.label.horizon,
+        split=split,
+    )
+
+
+def _window_versions(study: Study, fold: Fold) -> dict[str, str]:
+    """Data version of every month inside a training window, and of what the window takes of its last month.
+
+    The last month counts only as far as the window goes: otherwise a fold whose training ends in the running month would be
+    trained again with every new bar.
+    """
+    last = f"{fold.train_end:%Y-%m}"
+    versions = {
+        f"{table}/{month}": manifest.data_version
+        for table, key in ((TABLE, study.features_key), (LABELS, study.labels_key))
+        for month, manifest in sorted(study.lake.manifests(table, key).items())
+        if f"{fold.train_start:%Y-%m}" <= month < last
+    }
+    tail = training_rows(study.training_month(last), fold)
+    return versions | {f"{TABLE}+{LABELS}/{last}": content_version(tail)}
+
+
+def _training_report(study: Study, index: Index, *, trained: int, code: str) -> StepReport:
+    rows = tuple(
+        (entry.fold, entry.model_id, f"{entry.start:.10}", f"{entry.end:.10}", entry.rows, f"{entry.test_start:%Y-%m-%d}",
+         f"{entry.test_end:%Y-%m-%d}")
+        for entry in index.folds
+    )  # fmt: skip
+    embargo = embargo_length(study.splits, horizon=study.experiment.label.horizon, lookback=study.features.lookback)
+    return StepReport(
+        worked=trained > 0,
+        rows=sum(entry.rows for entry in index.folds),
+        start=min(entry.test_start for entry in index.folds),
+        end=max(entry.test_end for entry in index.folds),
+        data_version=fingerprint([entry.model_id for entry in index.folds]),
+        code_version=code,
+        inputs={TABLE: study.features_version, LABELS: study.labels_version},
+        facts={
+            "folds": len(index.folds),
+            "folds trained": trained,
+            "embargo in bar times": embargo,
+            "seed": study.experiment.seed,
+        },
+        columns=("fold", "model", "trained from", "to", "rows", "tested from", "to"),
+        table=rows,
+        notes=(describe(study.folds, embargo),),
+    )
+
+
+def train_ensemble(study: Study) -> StepReport:
+    """The ensemble's artifact: equal weights over the engines; it names the models whose predictions it combines."""
+    names = tuple(spec.name for spec in study.experiment.engines)
+    indexes = {name: index_of(study, spec_of(study, name)) for name in names}
+    members = {name: [entry.model_id for entry in index.folds] for name, index in indexes.items()}
+    inputs = fingerprint(source_version("tidemill.models.ensemble"), members)
+    home, key = models_home(study.workspace), study.ensemble_key
+    index = read_index(home, key)
+    worked = index is None or index.inputs != inputs
+    if index is None or worked:
+        engine = engine_named(ENSEMBLE)
+        lineage = Lineage(
+            feature_fingerprint=fingerprint(members),
+            data_versions={name: fingerprint(ids) for name, ids in members.items()},
+            horizon=study.experiment.label.horizon,
+        )
+        artifact = engine.fit(pl.DataFrame(), features=names, params={}, seed=study.experiment.seed, lineage=lineage)
+        artifact.save(artifact_folder(home, artifact.model_id))
+        folds = [
+            msgspec.structs.replace(entry, model_id=artifact.model_id, fingerprint=inputs, rows=0)
+            for entry in next(iter(indexes.values())).folds
+        ]
+        index = Index(engine=ENSEMBLE, dataset=study.dataset.key, inputs=inputs, folds=tuple(folds))
+        write_index(home, key, index)
+    return StepReport(
+        worked=worked,
+        data_version=index.folds[0].model_id,
+        code_version=source_version("tidemill.models.ensemble"),
+        facts={"engines": len(names)},
+        columns=("engine", "weight", "models"),
+        table=tuple((name, 1.0 / len(names), len(members[name])) for name in names),
+    )

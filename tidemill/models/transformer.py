@@ -39,7 +39,8 @@ from tidemill.models.base import (
 from tidemill.validation.splits import rows_with_history
 
 if TYPE_CHECKING:
-    from tidemill.models.sequence.network import Block, Shape, Weights
+    from tidemill.models.sequence.layers import Weights
+    from tidemill.models.sequence.network import Block, Shape
 
 Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -83,13 +84,15 @@ class Transformer:
     ) -> Artifact:
         import torch
 
+        from tidemill.models.sequence.network import Shape
         from tidemill.models.sequence.training import train
 
         chosen = decoded(TransformerParams, params, self.info.name)
         data = training_set(training, features)
         scaling = Standardizer.fit(data)
         with _one_thread():
-            weights = train(scaling.matrix(data.frame, features), data.target, symbol_runs(data.frame), chosen, seed)
+            matrix, runs = scaling.matrix(data.frame, features), symbol_runs(data.frame)
+            weights = train(Shape(inputs=len(features)), matrix, data.target, runs, chosen, seed)
         return make(
             inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors={**scaling.tensors(), "output.scale": np.array([data.scale]), **{n: w.numpy() for n, w in weights.items()}},

@@ -12,23 +12,23 @@ for every call, hence the same instructions for a row, whoever its neighbours ar
 Shapes in comments: B sequences, T positions, C chunks, W width, H heads, D = W / H, F inputs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tidemill.models.sequence.layers import Dropout, Weights, feed_forward, identity, layer_of, norm, random_weights, readout
+
 CONTEXT = 64
 BLOCK = 64
 _RING = 2 * CONTEXT  # keys and values are moved once in CONTEXT steps instead of in every step
 
-Weights = dict[str, Tensor]
-Dropout = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class Shape:
+    """The network's sizes; a `Trainable` of `sequence.training`."""
+
     inputs: int
     width: int = 64
     layers: int = 2
@@ -43,6 +43,27 @@ class Shape:
     def history(self) -> int:
         """Earlier positions that an output depends on."""
         return self.layers * (CONTEXT - 1)
+
+    @property
+    def segment(self) -> int:
+        return 3 * CONTEXT
+
+    @property
+    def shortest(self) -> int:
+        return CONTEXT
+
+    @property
+    def batch(self) -> int:
+        return 24
+
+    def layout(self) -> dict[str, tuple[int, ...]]:
+        return layout(self)
+
+    def initial(self, generator: torch.Generator) -> Weights:
+        return initial_weights(self, generator)
+
+    def forward(self, weights: Weights, x: Tensor, drop: Dropout) -> Tensor:
+        return forward(weights, self, x, drop)
 
 
 def layout(shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -70,38 +91,18 @@ def layout(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def initial_weights(shape: Shape, generator: torch.Generator) -> Weights:
-    """Small random matrices; the head starts at zero, so an untrained network predicts the mean."""
-    made: Weights = {}
-    for name, size in layout(shape).items():
-        if name.endswith(".gain"):
-            made[name] = torch.ones(size)
-        elif name.endswith(".weight") and name != "head.weight":
-            made[name] = torch.randn(size, generator=generator) * size[0] ** -0.5
-        else:
-            made[name] = torch.zeros(size)
-    return made
+    return random_weights(layout(shape), generator)
 
 
 def forward(weights: Weights, shape: Shape, x: Tensor, dropout: Dropout | None = None) -> Tensor:
     """Outputs [B, T] for inputs [B, T, F]; T is a multiple of CONTEXT. Padding belongs at the end, where nothing sees it."""
-    drop = dropout or _identity
+    drop = dropout or identity
     h = x @ weights["embed.weight"] + weights["embed.bias"]  # [B, T, W]
     for layer in range(shape.layers):
-        own = _layer(weights, layer)
-        h = h + drop(_banded_attention(own, shape, _norm(own, "attention_norm", h)))
-        h = h + drop(_mlp(own, _norm(own, "mlp_norm", h)))
-    return _head(weights, h)
-
-
-def dropout(probability: float, generator: torch.Generator) -> Dropout:
-    """Zeroes each number with `probability`. Its own generator, since training runs in two threads."""
-    if probability == 0.0:
-        return _identity
-    return lambda h: h * torch.empty_like(h).bernoulli_(1.0 - probability, generator=generator).div_(1.0 - probability)
-
-
-def _identity(h: Tensor) -> Tensor:
-    return h
+        own = layer_of(weights, layer)
+        h = h + drop(_banded_attention(own, shape, norm(own, "attention_norm", h)))
+        h = h + drop(feed_forward(own, norm(own, "mlp_norm", h)))
+    return readout(weights, h)
 
 
 def _banded_attention(own: Weights, shape: Shape, h: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ class Block:
 
     def __init__(self, weights: Weights, shape: Shape) -> None:
         self._weights, self._shape = weights, shape
-        self._layers = [_layer(weights, layer) for layer in range(shape.layers)]
+        self._layers = [layer_of(weights, layer) for layer in range(shape.layers)]
         # In a window the newest key is last, so its distances run from CONTEXT - 1 down to 0.
         self._bias = [own["attention.distance"].flip(1)[None] for own in self._layers]  # [1, H, 64]
         size = (BLOCK, shape.heads, _RING, shape.head_width)
@@ -156,11 +157,11 @@ class Block:
         mask = torch.where(self._age < self._seen, 0.0, float("-inf"))[:, None]  # [BLOCK, 1, 64]
         h = torch.addmm(self._weights["embed.bias"], x, self._weights["embed.weight"])  # [BLOCK, W]
         for layer, own in enumerate(self._layers):
-            h = h + self._attend(layer, own, _norm(own, "attention_norm", h), mask)
-            h = h + _mlp(own, _norm(own, "mlp_norm", h))
+            h = h + self._attend(layer, own, norm(own, "attention_norm", h), mask)
+            h = h + feed_forward(own, norm(own, "mlp_norm", h))
         self._hold(absent)
         self._advance()
-        return _head(self._weights, h)
+        return readout(self._weights, h)
 
     def _attend(self, layer: int, own: Weights, h: Tensor, mask: Tensor) -> Tensor:
         heads, depth, window = self._shape.heads, self._shape.head_width, slice(self._slot + 1 - CONTEXT, self._slot + 1)
@@ -194,22 +195,3 @@ class Block:
             for ring in (*self._keys, *self._values):
                 ring[:, :, : CONTEXT - 1] = ring[:, :, CONTEXT + 1 :].clone()
             self._slot = CONTEXT - 1
-
-
-def _layer(weights: Weights, layer: int) -> Weights:
-    prefix = f"layer{layer}."
-    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
-
-
-def _norm(own: Weights, name: str, h: Tensor) -> Tensor:
-    return functional.layer_norm(h, (h.shape[-1],), own[f"{name}.gain"], own[f"{name}.bias"])
-
-
-def _mlp(own: Weights, h: Tensor) -> Tensor:
-    flat = h.reshape(-1, h.shape[-1])
-    hidden = functional.gelu(torch.addmm(own["up.bias"], flat, own["up.weight"]), approximate="tanh")
-    return torch.addmm(own["down.bias"], hidden, own["down.weight"]).view(h.shape)
-
-
-def _head(weights: Weights, h: Tensor) -> Tensor:
-    return (_norm(weights, "final_norm", h) * weights["head.weight"]).sum(-1) + weights["head.bias"]

@@ -74,18 +74,6 @@ async def test_signals_positions_and_equity_come_back_as_they_were(database: Dat
         await results.write_equity(database, equity.with_columns(equity=pl.lit(float("nan"))))
 
 
-async def test_a_trial_counts_once_however_often_it_is_evaluated(database: Database) -> None:
-    names = ("trial_id", "experiment", "engine", "config_hash", "data_version", "label", "universe", "returns_ref")
-    trial = pl.DataFrame({name: ["x"] for name in names} | {"metrics": ['{"sharpe":1.5}']})
-    assert await results.write_trials(database, trial) == Merged(inserted=1)
-    counted = await database.fetchval("SELECT counted_at FROM trials")
-    assert await results.write_trials(database, trial.with_columns(metrics=pl.lit('{"sharpe": 2}'))) == Merged(updated=1)
-    assert await database.fetchval("SELECT counted_at FROM trials") == counted
-    assert (await results.read_trials(database))["metrics"].to_list() == ['{"sharpe": 2}']
-    with pytest.raises(IntegrityError):
-        await results.write_trials(database, trial.with_columns(trial_id=pl.lit("y")))
-
-
 async def test_models_are_found_by_dataset_and_engine(database: Database) -> None:
     model = pl.DataFrame(
         {

@@ -152,6 +152,10 @@ class Lake:
             return self.scan(table, dataset, partitions=[next(iter(manifests))]).head(0)
         return pl.scan_parquet(files, hive_partitioning=False, glob=False)
 
+    def scan_partition(self, manifest: Manifest) -> pl.LazyFrame:
+        """All rows of one partition, as its manifest has it: many partitions are then found by one look at each."""
+        return pl.scan_parquet(self._files([manifest]), hive_partitioning=False, glob=False)
+
     def _files(self, manifests: Iterable[Manifest]) -> list[Path]:
         return [
             self._partition(manifest.table, manifest.dataset, manifest.partition) / file

@@ -24,15 +24,6 @@ MODELS = Table(
     },
     key=("model_id",),
 )
-TRIALS = Table(
-    "trials",
-    {
-        **dict.fromkeys(("trial_id", "experiment", "engine", "config_hash", "data_version", "label", "universe"), "text"),
-        "returns_ref": "text",
-        "metrics": "jsonb",
-    },
-    key=("trial_id",),
-)
 PREDICTIONS = Table(
     "predictions",
     {
@@ -79,10 +70,6 @@ _READ_MODELS = """
 SELECT model_id, dataset, engine, fold, path, manifest::text AS manifest, metrics::text AS metrics FROM models
 WHERE ($1::text IS NULL OR dataset = $1) AND ($2::text IS NULL OR engine = $2) ORDER BY dataset, engine, fold, model_id
 """
-_READ_TRIALS = """
-SELECT trial_id, experiment, engine, config_hash, data_version, label, universe, returns_ref, metrics::text AS metrics
-FROM trials WHERE ($1::text IS NULL OR universe = $1) ORDER BY counted_at, trial_id
-"""
 
 
 async def write_models(database: Database, models: pl.DataFrame) -> Merged:
@@ -91,16 +78,6 @@ async def write_models(database: Database, models: pl.DataFrame) -> Merged:
 
 async def read_models(database: Database, dataset: str | None = None, engine: str | None = None) -> pl.DataFrame:
     return await read_frame(database, MODELS.kinds, _READ_MODELS, dataset, engine)
-
-
-async def write_trials(database: Database, trials: pl.DataFrame) -> Merged:
-    """A trial that is written again keeps the time at which it was first counted."""
-    return await copy_merge(database, TRIALS, trials)
-
-
-async def read_trials(database: Database, universe: str | None = None) -> pl.DataFrame:
-    """In the order in which they were counted."""
-    return await read_frame(database, TRIALS.kinds, _READ_TRIALS, universe)
 
 
 async def write_predictions(database: Database, predictions: pl.DataFrame) -> Merged:

@@ -42,6 +42,7 @@ def _result(asset: dg.AssetKey, judged: Judged, found: ExpectationResult) -> dg.
     metadata: dict[str, Any] = {
         "judged in this run": judged.worked,
         "rows that break it": found.unexpected_count,
+        "looked at": judged.scope,
         "data version": judged.data_version,
     }
     if found.observed is not None:

@@ -12,10 +12,13 @@ import polars as pl
 
 from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.quality.expectations import SuiteName
-from tidemill.quality.suites import ExpectationResult, docs_index, run_suite
+from tidemill.quality.suites import ExpectationResult, docs_index, run_suite, suite_expectations
+from tidemill.research.ingest import BARS
+from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.predicting import PREDICTIONS
 from tidemill.research.study import Study
-from tidemill.research.trading import books, predictions_of
+from tidemill.research.technical import TABLE
+from tidemill.research.trading import books
 from tidemill.storage.verdicts import Verdict, Verdicts
 
 

@@ -12,13 +12,18 @@ from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.models.artifact import load
 from tidemill.research.study import Study
+from tidemill.research.technical import LABELS, TABLE
 from tidemill.research.workspace import Workspace
 
 ENSEMBLE = "ensemble"
 
 
 class TrainedFold(msgspec.Struct, frozen=True, kw_only=True):
-    """Which artifact serves a fold, and the fingerprint of what it was made of."""
+    """Which artifact serves a fold, and the fingerprint of what it was made of.
+
+    seen: fingerprint of the months that the window touches, whole. While it is equal nothing has to be read to know that
+    nothing changed.
+    """
 
     fold: int
     fingerprint: str
@@ -28,6 +33,7 @@ class TrainedFold(msgspec.Struct, frozen=True, kw_only=True):
     end: str
     test_start: datetime
     test_end: datetime
+    seen: str = ""
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +68,21 @@ def write_index(home: Path, engine_key: str, index: Index) -> None:
     temporary = path.with_suffix(".partial")
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=1))
     temporary.replace(path)
+
+
+def month_versions(study: Study, *tables: str) -> dict[str, dict[str, str]]:
+    """Table (features, labels) → month → data version, in order of time."""
+    keys = {TABLE: study.features_key, LABELS: study.labels_key}
+    return {
+        table: {month: manifest.data_version for month, manifest in sorted(study.lake.manifests(table, keys[table]).items())}
+        for table in tables
+    }
+
+
+def touched(months: dict[str, dict[str, str]], start: datetime | None, end: datetime) -> dict[str, dict[str, str]]:
+    """Versions of the whole months that a window touches, the one in which it ends included; start None: from the first."""
+    first, last = "" if start is None else f"{start:%Y-%m}", f"{end:%Y-%m}"
+    return {table: {month: held for month, held in found.items() if first <= month <= last} for table, found in months.items()}
 
 
 def spec_of(study: Study, name: str) -> EngineSpec:

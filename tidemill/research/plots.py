@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from tidemill.research.ingest import month_start
 from tidemill.research.study import Study
+from tidemill.research.technical import KNOWN, TABLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,17 +53,10 @@ def closes(study: Study) -> bytes:
 
 def feature_coverage(study: Study) -> bytes:
     """Share of feature values that are known, by month."""
-    scan = study.lake.scan("features", study.features_key)
-    names = study.features.names
-    share = (
-        scan.group_by(pl.col("open_time").dt.truncate("1mo").alias("month"))
-        .agg(pl.col(name).is_finite().mean() for name in names)
-        .select("month", pl.mean_horizontal(pl.col(name) for name in names).alias("share"))
-        .sort("month")
-        .collect()
-    )
-    figure, axes = _figure(f"Share of {len(names)} features that are known, by month")
-    axes.plot(share["month"].to_list(), share["share"].to_list(), linewidth=1.2)
+    months = study.lake.manifests(TABLE, study.features_key)
+    known = {month: held.metadata[KNOWN] for month, held in sorted(months.items()) if held.metadata.get(KNOWN) is not None}
+    figure, axes = _figure(f"Share of {len(study.features.names)} features that are known, by month")
+    axes.plot(pl.Series([month_start(month) for month in known]).to_list(), list(known.values()), linewidth=1.2)
     axes.set_ylim(0, 1.02)
     return _png(figure)
 

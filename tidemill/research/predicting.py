@@ -13,7 +13,16 @@ from tidemill.models.artifact import Artifact, load
 from tidemill.models.base import Engine
 from tidemill.models.registry import engine as engine_named
 from tidemill.research.ingest import month_start
-from tidemill.research.model_store import ENSEMBLE, artifact_folder, index_of, models_home, read_index, spec_of
+from tidemill.research.model_store import (
+    ENSEMBLE,
+    artifact_folder,
+    index_of,
+    models_home,
+    month_versions,
+    read_index,
+    spec_of,
+    touched,
+)
 from tidemill.research.recent import forget_predictions
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import TABLE
@@ -40,17 +49,21 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     whole = fingerprint(source_version(type(engine).__module__), index, study.features_version)
     if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
         return 0
-    scored = 0
+    scored, months = 0, month_versions(study, TABLE)
+    code = source_version(type(engine).__module__)
     for entry, fold in zip(index.folds, study.folds, strict=True):
         partition = f"fold-{fold.number:03d}"
+        seen = fingerprint(entry.model_id, touched(months, None, fold.test_end), fold, code)
+        if partition in have and have[partition].metadata.get("seen") == seen:
+            continue
         history = study.once(("scored", fold.number), lambda fold=fold: _scored_versions(study, fold))  # type: ignore[misc]
-        print_ = fingerprint(entry.model_id, history, fold, source_version(type(engine).__module__))
+        print_ = fingerprint(entry.model_id, history, fold, code)
         if partition in have and have[partition].fingerprint == print_:
             continue
         artifact = load(
             artifact_folder(models_home(study.workspace), entry.model_id), feature_fingerprint=study.features.fingerprint
         )
-        _keep(study, key, partition, _scores(study, engine, artifact, fold, entry.model_id), print_)
+        _keep(study, key, partition, _scores(study, engine, artifact, fold, entry.model_id), print_, seen)
         scored += 1
     _drop_old_folds(study, key, have)
     stamp.write_text(whole, encoding="utf-8")
@@ -70,7 +83,8 @@ def _scored_versions(study: Study, fold: Fold) -> dict[str, str]:
 
 
 def _scores(study: Study, engine: Engine, artifact: Artifact, fold: Fold, model_id: str) -> pl.DataFrame:
-    rows = scoring_rows(study.feature_frame, fold, history=engine.info.history)
+    history = engine.info.history
+    rows = scoring_rows(study.features_until(fold.test_end, fold.test_start, history), fold, history=history)
     scored = engine.predict(artifact, rows, start=fold.test_start)
     return _prediction_frame(scored, engine.info.name, fold.number, model_id, study)
 
@@ -116,11 +130,14 @@ def predict_ensemble(study: Study) -> StepReport:
     return _prediction_report(study, [(ENSEMBLE, study.ensemble_key)], combined)
 
 
-def _keep(study: Study, key: str, partition: str, frame: pl.DataFrame, print_: str) -> None:
-    """Predictions of a fold to Postgres and, when they are safe there, to the lake, whose manifest says that it is done."""
+def _keep(study: Study, key: str, partition: str, frame: pl.DataFrame, print_: str, seen: str = "") -> None:
+    """Predictions of a fold to Postgres and, when they are safe there, to the lake, whose manifest says that it is done.
+
+    seen: fingerprint of the whole months from which they came; while it is equal nothing is read to see that they hold.
+    """
     rows = frame.filter(pl.col("prediction").is_not_null()).with_columns(pl.lit(study.dataset.key).alias("dataset"))
     study.workspace.call(write_predictions, study.workspace.database, rows)
-    study.lake.write(PREDICTIONS, key, partition, frame, fingerprint=print_)
+    study.lake.write(PREDICTIONS, key, partition, frame, fingerprint=print_, metadata={"seen": seen})
     if frame.height:
         forget_predictions(study.workspace, frame["symbol"].unique().to_list(), str(frame["engine"][0]))
 

@@ -1,6 +1,6 @@
 """A study: one experiment on one dataset in one workspace, and the names under which its parts are kept in the lake."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -121,7 +121,7 @@ class Study:
     @cached_property
     def bars(self) -> "pl.DataFrame":
         """Raw bars of the dataset, sorted by symbol and time. InputError when there are none."""
-        frame = self._selected(self.lake.scan("bars", self.dataset.bars_key)).collect()
+        frame = self._selected(self.lake.scan("bars", self.dataset.bars_key)).sort("symbol", "open_time").collect()
         if frame.is_empty():
             raise InputError(
                 f"There are no bars in {self.dataset.bars_key} for this selection. Widen the dates or check the symbols."
@@ -137,7 +137,7 @@ class Study:
             scan = scan.filter(pl.col("open_time") >= self.start)
         if self.end is not None:
             scan = scan.filter(pl.col("open_time") < self.end)
-        return scan.sort("symbol", "open_time")
+        return scan
 
     @cached_property
     def adjustments(self) -> "pl.DataFrame":
@@ -151,10 +151,21 @@ class Study:
 
         return adjust(self.bars, self.adjustments)
 
+    def adjusted_of(self, months: "Sequence[str]") -> "pl.DataFrame":
+        """The rows of `adjusted` in these months. Where there are actions their factors accumulate from the first bar on."""
+        if "adjusted" not in self.__dict__ and self.adjustments.is_empty():
+            return self.bars_of(months)
+        import polars as pl
+
+        return self.adjusted.filter(pl.col("open_time").dt.strftime("%Y-%m").is_in(list(months)))
+
     @cached_property
     def times(self) -> "pl.Series":
-        """Unique bar times of the dataset, ascending."""
-        return self.bars["open_time"].unique().sort()
+        """Unique bar times of the dataset, ascending. Reads one column, not the bars."""
+        if "bars" in self.__dict__:
+            return self.bars["open_time"].unique().sort()
+        times = self._selected(self.lake.scan("bars", self.dataset.bars_key)).select("open_time")
+        return times.unique().collect()["open_time"].sort()
 
     @cached_property
     def splits(self) -> SplitSpec:
@@ -193,6 +204,43 @@ class Study:
         if month not in self.lake.manifests(table, key):
             return self.lake.scan(table, key).clear().collect()  # a window may end where a month begins that has no bar yet
         return self.lake.scan(table, key, partitions=[month]).sort("symbol", "open_time").collect()
+
+    def features_until(self, end: datetime, start: datetime, history: int) -> "pl.DataFrame":
+        """Feature rows of the months that [start, end) touches, and at least `history` own bars of each symbol before it.
+
+        Fewer only where a symbol has no more. The whole frame, where it has been read already.
+        """
+        import polars as pl
+
+        if "feature_frame" in self.__dict__:
+            return self.feature_frame
+        months = sorted(month for month in self.lake.manifests("features", self.features_key) if month <= f"{end:%Y-%m}")
+        first = next((at for at, month in enumerate(months) if month >= f"{start:%Y-%m}"), len(months) - 1)
+        frame = self._months_of(months[first:])
+        before = (pl.col("open_time") < start).sum().over("symbol")
+        while first and float(frame.select(before.median()).item() or 0) < history:
+            first -= 1
+            frame = pl.concat([self._months_of(months[first : first + 1]), frame])
+        # Who was listed or halted lately has fewer bars in these months: only their own are looked for in the earlier ones.
+        short = frame.filter(before < history)["symbol"].unique().to_list()
+        if first and short:
+            earlier = self.lake.scan("features", self.features_key, partitions=months[:first])
+            frame = pl.concat([earlier.filter(pl.col("symbol").is_in(short)).collect(), frame])
+        return frame.sort("symbol", "open_time")
+
+    def bars_of(self, months: "Sequence[str]") -> "pl.DataFrame":
+        """Raw bars of these months, sorted by symbol and time."""
+        scan = self.lake.scan("bars", self.dataset.bars_key, partitions=months)
+        return self._selected(scan).sort("symbol", "open_time").collect()
+
+    def features_of(self, months: "Sequence[str]") -> "pl.DataFrame":
+        """The rows of `feature_frame` in these months."""
+        everything = len(months) == len(self.lake.manifests("features", self.features_key))
+        return self.feature_frame if everything and "feature_frame" in self.__dict__ else self._months_of(months)
+
+    def _months_of(self, months: "Sequence[str]") -> "pl.DataFrame":
+        scan = self.lake.scan("features", self.features_key, partitions=months)
+        return scan.sort("symbol", "open_time").collect()
 
     @property
     def features_version(self) -> str:

@@ -16,12 +16,13 @@ import polars as pl
 from tidemill.domain.errors import IntegrityError
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.features.api import State, compute
-from tidemill.research.ingest import month_end, month_start
 from tidemill.research.study import StepReport, Study
 from tidemill.validation.labels import forward_return
 
 TABLE = "features"
 LABELS = "labels"
+# In a month's manifest: the share of its values that are numbers, so that a picture of all months reads none of them.
+KNOWN = "known"
 _STATES_KEPT = 2
 
 
@@ -62,8 +63,7 @@ def _compute_from(study: Study, months: Sequence[str], stale: int, wanted: dict[
     for stretch in (months[first:-1], months[-1:]):
         if not stretch:
             continue
-        inside = pl.col("open_time").is_between(month_start(stretch[0]), month_end(stretch[-1]), closed="left")
-        frame, state = compute(study.adjusted.filter(inside), study.features, state)
+        frame, state = compute(study.adjusted_of(stretch), study.features, state)
         _write_months(study, frame, stretch, wanted)
         _save_state(study, stretch[-1], wanted[stretch[-1]], state)
 
@@ -72,7 +72,16 @@ def _write_months(study: Study, frame: pl.DataFrame, months: Sequence[str], want
     parts = frame.with_columns(month_of().alias("__month")).partition_by("__month", as_dict=True, include_key=False)
     for month in months:
         part = parts.get((month,), frame.clear())
-        study.lake.write(TABLE, study.features_key, month, part, fingerprint=wanted[month])
+        facts = {KNOWN: _known_share(part, study.features.names)}
+        study.lake.write(TABLE, study.features_key, month, part, fingerprint=wanted[month], metadata=facts)
+
+
+def _known_share(frame: pl.DataFrame, names: Sequence[str]) -> float | None:
+    """Share of the values that are numbers; None where there are none."""
+    if frame.is_empty():
+        return None
+    shares = frame.select(pl.col(name).is_finite().mean() for name in names).row(0)
+    return float(sum(shares) / len(shares))
 
 
 def _state_folder(study: Study) -> Path:

@@ -22,8 +22,10 @@ from tidemill.research.model_store import (
     artifact_folder,
     index_of,
     models_home,
+    month_versions,
     read_index,
     spec_of,
+    touched,
     write_index,
 )
 from tidemill.research.study import StepReport, Study
@@ -45,19 +47,30 @@ def train(study: Study, name: str) -> StepReport:
     if index is not None and index.inputs == inputs:
         return _training_report(study, index, trained=0, code=code[0])
     known = {entry.fold: entry for entry in index.folds} if index else {}
-    entries = []
+    months, entries = month_versions(study, TABLE, LABELS), []
     for fold in study.folds:
-        lineage = _lineage(study, fold)
-        print_ = fingerprint(code, spec, study.experiment.seed, lineage)
+        seen = fingerprint(code, spec, study.experiment.seed, touched(months, fold.train_start, fold.train_end))
         entry = known.get(fold.number)
-        if entry is None or entry.fingerprint != print_ or not artifact_folder(home, entry.model_id).is_dir():
-            entry = _train_fold(study, spec, engine, fold, lineage, print_)
-        entries.append(msgspec.structs.replace(entry, test_start=fold.test_start, test_end=fold.test_end))
+        if entry is None or entry.seen != seen or not artifact_folder(home, entry.model_id).is_dir():
+            entry = _trained(study, spec, engine, fold, entry, code)
+        entries.append(msgspec.structs.replace(entry, seen=seen, test_start=fold.test_start, test_end=fold.test_end))
     trained = sum(entry.fingerprint != getattr(known.get(entry.fold), "fingerprint", None) for entry in entries)
     made = Index(engine=name, dataset=study.dataset.key, inputs=inputs, folds=tuple(entries))
     study.workspace.call(write_models, study.workspace.database, _model_rows(study, made))
     write_index(home, key, made)
     return _training_report(study, made, trained=trained, code=code[0])
+
+
+def _trained(
+    study: Study, spec: EngineSpec, engine: Engine, fold: Fold, entry: TrainedFold | None, code: tuple[str, ...]
+) -> TrainedFold:
+    """The entry of a fold: the known one when its window holds what it held, else that of a model trained now."""
+    lineage = _lineage(study, fold)
+    print_ = fingerprint(code, spec, study.experiment.seed, lineage)
+    home = models_home(study.workspace)
+    if entry is not None and entry.fingerprint == print_ and artifact_folder(home, entry.model_id).is_dir():
+        return entry
+    return _train_fold(study, spec, engine, fold, lineage, print_)
 
 
 def _train_fold(study: Study, spec: EngineSpec, engine: Engine, fold: Fold, lineage: Lineage, print_: str) -> TrainedFold:

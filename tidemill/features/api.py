@@ -11,6 +11,7 @@ Naming and explaining import no numerics.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ import msgspec
 from tidemill.domain.errors import InputError
 from tidemill.features import declaration
 from tidemill.features.declaration import Feature
+from tidemill.features.external import External, Function, functions_of
 from tidemill.features.kernel_cache import sources_hash
 
 if TYPE_CHECKING:
@@ -60,10 +62,35 @@ class FeatureSet:
         return digest.hexdigest()
 
     @cached_property
+    def functions(self) -> tuple[Function, ...]:
+        """The functions of a user's module that have a part in the set."""
+        return functions_of(feature.expression for feature in self.features)
+
+    @cached_property
+    def whole_history(self) -> tuple[str, ...]:
+        """Names of the functions that declare no look-back: they are computed from the first bar each time."""
+        return tuple(function.name for function in self.functions if function.lookback is None)
+
+    @cached_property
+    def compiled(self) -> FeatureSet:
+        """The features that the kernels compute: the set itself when no function has a part in it."""
+        if not self.functions:
+            return self
+        return FeatureSet(tuple(feature for feature in self.features if not isinstance(feature.expression, External)))
+
+    def without(self, names: Container[str]) -> FeatureSet:
+        """The same set but for the features of these names."""
+        return FeatureSet(tuple(feature for feature in self.features if feature.name not in names))
+
+    @cached_property
     def program(self) -> Program:
-        """The table that the kernels run. Raises InputError for a feature that looks ahead."""
+        """The table that the kernels run. Raises InputError for a feature that looks ahead or is a function's."""
         from tidemill.features.program import build
 
+        if self.functions:
+            raise InputError(
+                f"{self.functions[0].name} of {self.functions[0].origin} is a function; functions are computed in batch only."
+            )
         for feature in self.features:
             if feature.expression.looks_ahead:
                 raise InputError(
@@ -112,14 +139,22 @@ def explain(name: str) -> Explanation:
     )
 
 
-def compute(bars: pl.DataFrame, features: FeatureSet, state: State | None = None) -> tuple[pl.DataFrame, State]:
+def compute(
+    bars: pl.DataFrame, features: FeatureSet, state: State | None = None, *, left_out: dict[str, str] | None = None
+) -> tuple[pl.DataFrame, State]:
     """Every feature at every bar, and the state after the last bar of each symbol.
 
     bars: adjusted, the columns of BAR_COLUMNS (`quote_volume` may be absent), any number of symbols, not necessarily aligned.
     state: where an earlier call ended; `bars` must then hold later bars only.
+    left_out: takes feature → reason for each function of a user's module that fails; its columns are then left out of the
+    frame and the rest goes on. Without it the first failure is raised.
     Returns columns symbol, open_time and one float64 column a feature. What cannot be known is NaN, never infinite.
     Raises InputError for missing or unfit columns, duplicate or old bars, IntegrityError for the state of another feature set.
     """
+    if features.functions:
+        from tidemill.features.external import compute_with_functions  # polars
+
+        return compute_with_functions(bars, features, state, left_out)
     from tidemill.features.batch import compute_frame
 
     return compute_frame(bars, features, state)

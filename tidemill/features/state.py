@@ -1,6 +1,7 @@
 """What a feature set remembers of each symbol between two bars, and its form on disk.
 
-Layout of the bytes: magic, version, length of a JSON header, header, the arrays (little-endian), SHA-256 of all before it.
+Layout of the bytes: magic, version, length of a JSON header, header, the arrays (little-endian), the tail, SHA-256 of all
+before it.
 Nothing in it is executed.
 """
 
@@ -26,6 +27,7 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbols: tuple[str, ...]
     slots: int
     history: int
+    tail: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,7 @@ class State:
     window reads,
     oldest first, NaN where there was no bar. times: open time of each symbol's last bar in epoch microseconds, NEVER where
     unknown.
+    tail: the last bars of each symbol as an Arrow stream, for functions of a user's module; empty without them.
     """
 
     fingerprint: str
@@ -43,6 +46,7 @@ class State:
     slots: Floats
     history: Floats
     times: Integers
+    tail: bytes = b""
 
     @classmethod
     def empty(cls, fingerprint: str, symbols: Sequence[str], slots: int, history: int) -> "State":
@@ -88,9 +92,10 @@ class State:
 
     def to_bytes(self) -> bytes:
         """The state as bytes; `from_bytes` gives it back to the bit."""
-        header = msgspec.json.encode(_Header(self.fingerprint, self.symbols, self.slots.shape[1], self.history.shape[1]))
+        shape = self.slots.shape[1], self.history.shape[1]
+        header = msgspec.json.encode(_Header(self.fingerprint, self.symbols, *shape, len(self.tail)))
         arrays = [self.slots.astype("<f8"), self.history.astype("<f8"), self.times.astype("<i8")]
-        body = b"".join([_PREFIX.pack(_MAGIC, VERSION, len(header)), header, *(array.tobytes() for array in arrays)])
+        body = b"".join([_PREFIX.pack(_MAGIC, VERSION, len(header)), header, *(array.tobytes() for array in arrays), self.tail])
         return body + hashlib.sha256(body).digest()
 
     @classmethod
@@ -117,10 +122,11 @@ class State:
     @classmethod
     def _from_arrays(cls, header: _Header, raw: bytes) -> "State":
         count = len(header.symbols)
-        if min(header.slots, header.history) < 0 or len(raw) != 8 * count * (header.slots + header.history + 1):
+        arrays = 8 * count * (header.slots + header.history + 1)
+        if min(header.slots, header.history, header.tail) < 0 or len(raw) != arrays + header.tail:
             raise IntegrityError("The feature state is cut off. Compute the features from the start of history once.")
         numbers = np.frombuffer(raw, dtype="<f8", count=count * (header.slots + header.history)).astype(np.float64)
         times = np.frombuffer(raw, dtype="<i8", count=count, offset=8 * numbers.size).astype(np.int64)
         slots = numbers[: count * header.slots].reshape(count, header.slots)
         history = numbers[count * header.slots :].reshape(count, header.history)
-        return cls(header.fingerprint, header.symbols, slots, history, times)
+        return cls(header.fingerprint, header.symbols, slots, history, times, raw[arrays:])

@@ -14,7 +14,7 @@ from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine, Lineage
 from tidemill.models.registry import engine, engines
 
-LEARNERS = ("momentum", "ridge", "lightgbm", "transformer")
+LEARNERS = ("momentum", "mean_reversion", "ridge", "lightgbm", "transformer")
 # Small and fast where a test is not about skill.
 QUICK: dict[str, dict[str, Any]] = {"lightgbm": {"trees": 10}, "transformer": {"minimum_steps": 2, "maximum_steps": 3}}
 
@@ -39,8 +39,10 @@ def fitted(learner: Engine, rows: pl.DataFrame, features: tuple[str, ...] = FEAT
     return learner.fit(rows, features=features, params=QUICK.get(learner.info.name, {}), seed=seed)
 
 
-def test_the_registry_has_the_four_engines_and_the_ensemble_last() -> None:
-    assert [one.info.name for one in engines()] == ["lightgbm", "momentum", "ridge", "transformer", "ensemble"]
+def test_the_registry_has_the_engines_by_name_and_the_ensemble_last() -> None:
+    names = [one.info.name for one in engines()]
+    assert names == [*sorted(names[:-1]), "ensemble"]
+    assert set(LEARNERS) < set(names)
 
 
 def test_an_unknown_engine_is_refused_with_the_choices() -> None:
@@ -199,9 +201,9 @@ def spoilt(rows: pl.DataFrame, value: float | None, columns: tuple[str, ...]) ->
         (spoilt(panel(3, 60), None, FEATURES), "0 rows with a label"),
         (spoilt(panel(3, 60), None, ("label",)), "0 rows with a label"),
         (spoilt(panel(3, 60), float("inf"), ("label",)), "0 rows with a label"),
-        (panel(3, 60).drop("ROC60"), "lacks the column"),
+        (panel(3, 60).drop("ROC5"), "lacks the column"),
         (panel(3, 60).drop("label"), "lacks the column"),
-        (panel(3, 60).with_columns(pl.lit("high").alias("ROC60")), "do not hold numbers"),
+        (panel(3, 60).with_columns(pl.lit("high").alias("ROC5")), "do not hold numbers"),
         (panel(3, 60).reverse(), "not sorted"),
     ],
 )

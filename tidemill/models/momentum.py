@@ -1,15 +1,13 @@
 """Momentum: the rule engine. Nothing is learnt but the scale of its answer.
 
     score = trailing log return over the long window, without the last bars / volatility
-    prediction = SKILL * deviation of the label * clip((score - mean) / deviation of the score, ±3)
 
 The last bars are left out because short-term reversal works against momentum (Jegadeesh, 1990; Jegadeesh and Titman, 1993).
-Which columns the return is read from depends on the feature set: see `RULES`. The direction is fixed; mean and deviations
-come from training rows.
+Which columns the return is read from depends on the feature set: see `RULES`. The direction is fixed; how a score becomes an
+expected label is told in `scored`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +15,6 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact, make
 from tidemill.models.base import (
     NO_LINEAGE,
@@ -25,31 +22,18 @@ from tidemill.models.base import (
     Floats,
     Lineage,
     decoded,
-    feature_column,
-    from_start,
     inputs_of,
-    predictions,
     require_distinct,
-    require_layout,
     require_scoring,
     training_set,
 )
+from tidemill.models.scored import Rule, chosen_rule, fitted_scale, scored_predictions
 
-# Information coefficient that the rule claims for itself; it only scales the expected label.
-SKILL = 0.02
-_SCORE_LIMIT = 3.0
+_ADVICE = "Add them, for example with the set alpha30 or classic."
 
 
 class MomentumParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The rule has no parameters."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A score from columns of a feature set."""
-
-    columns: tuple[str, ...]
-    score: Callable[..., Floats]
 
 
 def _alpha_score(roc_long: Floats, roc_short: Floats, deviation: Floats) -> Floats:
@@ -91,46 +75,16 @@ class Momentum:
     ) -> Artifact:
         chosen = decoded(MomentumParams, params, self.info.name)
         require_distinct(features)
-        rule = _rule(features)
+        rule = chosen_rule(RULES, features, "Momentum", _ADVICE)
         data = training_set(training, rule.columns)
-        score = _score(rule, data.frame)[data.usable]
-        known = score[np.isfinite(score)]
-        if known.size == 0:
-            raise InputError(
-                f"Momentum needs {', '.join(rule.columns)}, and they are never known together in the training window."
-            )
-        deviation = float(known.std())
         return make(
             inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
-            tensors={
-                "mean": np.array([known.mean()]),
-                "deviation": np.array([deviation if deviation > 0.0 else 1.0]),
-                "scale": np.array([SKILL * data.scale * data.target[data.usable].std()]),
-            },
+            tensors=fitted_scale(rule, data, "Momentum"),
         )
 
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
         features = require_scoring(artifact, frame, self.info.name)
-        require_layout(artifact, {"mean": (1,), "deviation": (1,), "scale": (1,)})
-        mean, deviation, scale = (float(artifact.tensors[name][0]) for name in ("mean", "deviation", "scale"))
-        rows = from_start(frame, start)
-        standard = np.clip((_score(_rule(features), rows) - mean) / deviation, -_SCORE_LIMIT, _SCORE_LIMIT)
-        return predictions(rows, standard * scale, features, start)
-
-
-def _rule(features: tuple[str, ...]) -> Rule:
-    for rule in RULES:
-        if set(rule.columns) <= set(features):
-            return rule
-    choices = " or ".join(", ".join(rule.columns) for rule in RULES)
-    raise InputError(f"Momentum needs the features {choices}. Add them, for example with the set alpha30 or classic.")
-
-
-def _score(rule: Rule, frame: pl.DataFrame) -> Floats:
-    """NaN where a column is unknown or a ratio is undefined."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score = rule.score(*(feature_column(frame, name) for name in rule.columns))
-    return np.where(np.isfinite(score), score, np.nan)
+        return scored_predictions(artifact, frame, chosen_rule(RULES, features, "Momentum", _ADVICE), start)
 
 
 ENGINE = Momentum()

@@ -15,7 +15,7 @@ from tidemill.domain.market import valid_symbol
 from tidemill.strategies.benchmark import EQUAL_WEIGHT
 
 SAMPLE = Path(__file__).with_name("experiments") / "sample.yaml"
-DEFAULT_ENGINES = ("momentum", "ridge", "lightgbm", "transformer")
+DEFAULT_ENGINES = ("momentum", "mean_reversion", "ridge", "lightgbm", "transformer")
 
 
 def experiment_from_text(text: str, origin: str) -> Experiment:

@@ -7,10 +7,8 @@ batch, and for any history of at least `info.history` bars.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +34,7 @@ from tidemill.models.base import (
     symbol_runs,
     training_set,
 )
+from tidemill.models.sequence.threads import one_thread
 from tidemill.validation.splits import rows_with_history
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ Rows = NDArray[np.int64]
 
 _LAYERS, _CONTEXT = 2, 64
 _WORKERS = 2
-# torch's thread count is global, so only one fit or score at a time may set it.
-_TORCH = threading.RLock()
 
 
 class TransformerParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -90,7 +87,7 @@ class Transformer:
         chosen = decoded(TransformerParams, params, self.info.name)
         data = training_set(training, features)
         scaling = Standardizer.fit(data)
-        with _one_thread():
+        with one_thread():
             matrix, runs = scaling.matrix(data.frame, features), symbol_runs(data.frame)
             weights = train(Shape(inputs=len(features)), matrix, data.target, runs, chosen, seed)
         return make(
@@ -166,7 +163,7 @@ class _Scorer:
         import torch
 
         made = np.empty(len(inputs))
-        with _one_thread(), torch.inference_mode():
+        with one_thread(), torch.inference_mode():
             for number, block in enumerate(blocks):
                 part = slice(number * self.lanes, (number + 1) * self.lanes)
                 made[part] = block.step(torch.from_numpy(inputs[part]), torch.from_numpy(present[part])).numpy()
@@ -180,7 +177,7 @@ class _Scorer:
         ordered = sorted(runs, key=lambda run: run[0] - run[1])
         parts = [ordered[first : first + self.lanes] for first in range(0, len(ordered), self.lanes)]
         lanes = [_lanes(part, self.lanes, padding=len(matrix)) for part in parts]
-        with _one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
+        with one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
             for rows, outputs in zip(lanes, pool.map(partial(self._scan, padded), lanes), strict=True):
                 inside = rows < len(matrix)
                 made[rows[inside]] = outputs[inside]
@@ -204,23 +201,6 @@ def _lanes(runs: list[tuple[int, int]], lanes: int, padding: int) -> Rows:
     for lane, (first, stop) in enumerate(runs):
         rows[: stop - first, lane] = np.arange(first, stop)
     return rows
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch on one thread of its own; the count that was set before comes back.
-
-    Two threads would wait for each other at every operation: on a busy machine that made a step ten times slower.
-    """
-    import torch
-
-    with _TORCH:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 ENGINE = Transformer()

@@ -11,7 +11,7 @@ from tidemill.models.registry import engines
 from tidemill.research.training import train, train_ensemble
 
 # Icons of the web UI, for engines that stand on a library with one.
-_KINDS = {"lightgbm": "lightgbm", "transformer": "pytorch"}
+_KINDS = {"gru": "pytorch", "lightgbm": "lightgbm", "transformer": "pytorch"}
 
 
 def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:

@@ -14,9 +14,10 @@ from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine, Lineage
 from tidemill.models.registry import engine, engines
 
-LEARNERS = ("momentum", "mean_reversion", "ridge", "lightgbm", "transformer")
+LEARNERS = ("momentum", "mean_reversion", "ridge", "lightgbm", "transformer", "gru")
 # Small and fast where a test is not about skill.
-QUICK: dict[str, dict[str, Any]] = {"lightgbm": {"trees": 10}, "transformer": {"minimum_steps": 2, "maximum_steps": 3}}
+STEPS = {"minimum_steps": 2, "maximum_steps": 3}
+QUICK: dict[str, dict[str, Any]] = {"lightgbm": {"trees": 10}, "transformer": STEPS, "gru": STEPS}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_labels_and_other_columns_of_the_frame_to_score_are_not_looked_at(
     assert learner.predict(trained[learner.info.name], bare).equals(learner.predict(trained[learner.info.name], frame))
 
 
-@pytest.mark.parametrize("name", ["ridge", "lightgbm", "transformer"])
+@pytest.mark.parametrize("name", ["ridge", "lightgbm", "transformer", "gru"])
 def test_a_planted_signal_is_found_out_of_sample_and_noise_is_not(name: str) -> None:
     found = {}
     for skill in (0.15, 0.0):
@@ -212,7 +213,7 @@ def test_rows_that_can_teach_nothing_are_refused_with_one_sentence(learner: Engi
         fitted(learner, rows)
 
 
-@pytest.mark.parametrize("name", ["ridge", "lightgbm", "transformer"])
+@pytest.mark.parametrize("name", ["ridge", "lightgbm", "transformer", "gru"])
 def test_features_that_never_vary_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="empty or constant"):
         fitted(engine(name), spoilt(panel(3, 60), 1.5, FEATURES))

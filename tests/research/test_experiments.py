@@ -102,7 +102,7 @@ def test_what_cannot_work_is_refused_before_any_work(change: dict[str, object], 
 
 
 def test_an_unknown_engine_names_the_choices() -> None:
-    with pytest.raises(UnknownNameError, match="lightgbm, mean_reversion, momentum, ridge"):
+    with pytest.raises(UnknownNameError, match="gru, lightgbm, mean_reversion, momentum, ridge"):
         checked(msgspec.structs.replace(SOUND, engines=(EngineSpec(name="oracle"),)))
 
 

@@ -155,8 +155,8 @@ def _clock(_: Settings) -> Finding:
 
 def _leftovers(settings: Settings) -> Finding:
     """Locks and pids of processes that are gone, and data that belong to no home any more."""
-    aside = [path for path in sorted(SYSTEM_FOLDER.glob("*")) if (path / "postgres").is_dir() and not is_linked(path)]
-    if os.geteuid() == 0 and aside:
+    aside = _unlinked() if os.geteuid() == 0 else []  # only root puts data there, and may look at them
+    if aside:
         detail = f"{len(aside)} databases of homes that are gone, the first in {aside[0]}"
         return Finding("leftovers", False, detail, f"If you do not miss them: rm -r {' '.join(map(str, aside))}")
     folder = existing(settings.home)
@@ -168,6 +168,10 @@ def _leftovers(settings: Settings) -> Finding:
             detail = f"another machine or container uses {folder.root}"
             return Finding("leftovers", False, detail, "Stop it there, or set TIDEMILL_HOME to another folder here.")
     return Finding("leftovers", True, "servers run whose keeper was killed; the next command takes them over")
+
+
+def _unlinked() -> list[Path]:
+    return [path for path in sorted(SYSTEM_FOLDER.glob("*")) if (path / "postgres").is_dir() and not is_linked(path)]
 
 
 class _Lock:

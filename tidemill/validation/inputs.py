@@ -1,0 +1,152 @@
+"""The input of a causality proof: bars and what stands beside them, cut off at a time or changed from it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tidemill.domain.errors import InputError
+from tidemill.validation.alteration import changed, mixed
+from tidemill.validation.observation import KEYS, Integers, Observation, micros, observed
+
+Flags = NDArray[np.bool_]
+# compute(bars, **beside) → symbol, open_time and one column a feature.
+Compute: TypeAlias = Callable[..., pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame and when each of its rows became known, in epoch microseconds."""
+
+    frame: pl.DataFrame
+    known: Integers
+
+    def where(self, kept: Flags) -> Table:
+        return self if kept.all() else Table(self.frame.filter(pl.Series(kept)), self.known[kept])
+
+    def replaced(self, other: pl.DataFrame, rows: Flags) -> Table:
+        return Table(mixed(self.frame, other, rows), self.known) if rows.any() else self
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Bars, sorted by symbol and time, and the tables beside them. length: of a bar in microseconds."""
+
+    bars: Table
+    beside: Mapping[str, Table]
+    length: int
+    seed: int
+
+    @cached_property
+    def slots(self) -> Integers:
+        """The distinct times at which bars become known, ascending."""
+        return np.unique(self.bars.known)
+
+    @cached_property
+    def other(self) -> Inputs:
+        """The same rows with every number changed."""
+        beside = {name: Table(changed(table.frame, self.seed), table.known) for name, table in self.beside.items()}
+        return Inputs(Table(changed(self.bars.frame, self.seed), self.bars.known), beside, self.length, self.seed)
+
+    def until(self, cut: int) -> Inputs:
+        """Only what is known at `cut`."""
+        return self._each(lambda table: table.where(table.known <= cut))
+
+    def between(self, first: int, last: int) -> Inputs:
+        """Bars known in [first, last] alone, beside all that is known at `last`."""
+        inside = (self.bars.known >= first) & (self.bars.known <= last)
+        beside = {name: table.where(table.known <= last) for name, table in self.beside.items()}
+        return Inputs(self.bars.where(inside), beside, self.length, self.seed)
+
+    def altered_after(self, cut: int) -> Inputs:
+        """What is known after `cut` changed, and a quarter of it gone."""
+        random = np.random.default_rng(self.seed)
+
+        def alter(table: Table, other: Table) -> Table:
+            later = table.known > cut
+            return table.replaced(other.frame, later).where(~later | (random.random(len(later)) > 0.25))
+
+        return self._paired(alter)
+
+    def altered_within(self, after: int, until: int) -> Inputs:
+        """What becomes known in (after, until] changed."""
+        return self._paired(lambda table, other: table.replaced(other.frame, (table.known > after) & (table.known <= until)))
+
+    def altered_bars(self, rows: Flags) -> Inputs:
+        """The flagged bars changed."""
+        return Inputs(self.bars.replaced(self.other.bars.frame, rows), self.beside, self.length, self.seed)
+
+    def of_rows(self, first: int, last: int) -> Inputs:
+        """The bars of rows first … last - 1."""
+        bars = Table(self.bars.frame.slice(first, last - first), self.bars.known[first:last])
+        return Inputs(bars, self.beside, self.length, self.seed)
+
+    @cached_property
+    def bounds(self) -> Integers:
+        """Row bounds of the symbols: those of the i-th are bounds[i] … bounds[i + 1] - 1."""
+        names = self.bars.frame["symbol"]
+        starts = np.flatnonzero((names != names.shift(1)).fill_null(value=True).to_numpy())
+        return np.append(starts, len(names)).astype(np.int64)
+
+    @cached_property
+    def positions(self) -> Integers:
+        """Number of each bar among its own symbol's, from 0."""
+        starts, counts = self.bounds[:-1], np.diff(self.bounds)
+        made: Integers = np.arange(self.bars.frame.height) - np.repeat(starts, counts)
+        return made
+
+    def answer(self, compute: Compute) -> Observation:
+        """What `compute` makes of this."""
+        made = compute(self.bars.frame, **{name: table.frame for name, table in self.beside.items()})
+        if not isinstance(made, pl.DataFrame):
+            raise InputError(f"The function answers {type(made).__name__}; return a polars DataFrame.")
+        stated = self.bars.frame.select(*KEYS, "known_at") if "known_at" in self.bars.frame.columns else None
+        return observed(made, self.length, stated)
+
+    def _each(self, change: Callable[[Table], Table]) -> Inputs:
+        beside = {name: change(table) for name, table in self.beside.items()}
+        return Inputs(change(self.bars), beside, self.length, self.seed)
+
+    def _paired(self, change: Callable[[Table, Table], Table]) -> Inputs:
+        beside = {name: change(table, self.other.beside[name]) for name, table in self.beside.items()}
+        return Inputs(change(self.bars, self.other.bars), beside, self.length, self.seed)
+
+
+def inputs_of(bars: pl.DataFrame, beside: Mapping[str, pl.DataFrame], length: int | None, seed: int) -> Inputs:
+    """Checked and sorted inputs. length: of a bar in microseconds; None takes the step that is most frequent.
+
+    A bar without `known_at` is known at its close; a table beside the bars must carry `known_at`. Raises InputError.
+    """
+    missing = [name for name in KEYS if name not in bars.columns]
+    if missing or bars.is_empty():
+        raise InputError(f"A proof needs bars with the columns symbol and open_time; {(*missing, 'every row')[0]} is missing.")
+    if not isinstance(bars.schema["open_time"], pl.Datetime) or bars.select(KEYS).null_count().sum_horizontal()[0]:
+        raise InputError("The bars need a symbol and a time in open_time in every row. Remove the others first.")
+    ordered = bars.sort(KEYS)
+    if ordered.select(KEYS).is_duplicated().any():
+        raise InputError("Some symbol has two bars with one open_time. Keep one of them.")
+    span = length or _usual_step(ordered)
+    close = micros(ordered["open_time"]) + span
+    known = np.maximum(close, micros(_stated(ordered, "bars"))) if "known_at" in ordered.columns else close
+    tables = {name: Table(frame, micros(_stated(frame, name))) for name, frame in beside.items()}
+    return Inputs(Table(ordered, known), tables, span, seed)
+
+
+def _stated(frame: pl.DataFrame, name: str) -> pl.Series:
+    column = frame["known_at"] if "known_at" in frame.columns else None
+    if column is None or not isinstance(column.dtype, pl.Datetime) or column.null_count():
+        raise InputError(f"The table {name!r} must say in a column 'known_at' when each of its rows became known.")
+    return column
+
+
+def _usual_step(bars: pl.DataFrame) -> int:
+    steps = bars.select(step=pl.col("open_time").diff().over("symbol").dt.total_microseconds())["step"].drop_nulls()
+    if steps.is_empty():
+        raise InputError("No symbol has two bars, so their length cannot be told. Give a longer history.")
+    return int(steps.value_counts(sort=True)["step"][0])

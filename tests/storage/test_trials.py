@@ -14,8 +14,8 @@ from tidemill.storage.merge import Merged
 from tidemill.storage.postgres import Database
 from tidemill.storage.trials import (
     TrialBatch,
+    family_version,
     ledger_since,
-    ledger_state,
     read_returns,
     read_trials,
     record_trials,
@@ -115,10 +115,22 @@ async def test_a_thousand_trials_are_recorded_in_one_call(database: Database, la
     many = batch(count=1_000, length=300)
     recorded = await record_trials(database, lake, many)
     assert recorded.merged == Merged(inserted=1_000)
-    assert await ledger_state(database, "v.1d") == (1_000, (await read_trials(database))["counted_at"].max())
-    assert await ledger_state(database, "w.1d") == (0, None)
+    assert (await read_trials(database)).height == 1_000
     chosen = (await read_trials(database, trial_ids=recorded.trial_ids[17:19])).head(1)
     assert read_returns(lake, chosen).height == 300
+
+
+async def test_the_version_of_a_family_tells_its_trials_and_their_returns(database: Database, lake: Lake) -> None:
+    empty = await family_version(database, "v.1d")
+    await record_trials(database, lake, batch())
+    one = await family_version(database, "v.1d")
+    await record_trials(database, lake, batch(family="w.1d", universe="w.1d.all"))
+    await record_trials(database, lake, batch(experiment="again"))
+    assert await family_version(database, "v.1d") == one
+    await record_trials(database, lake, batch(seed=2))
+    two = await family_version(database, "v.1d")
+    await record_trials(database, lake, batch(count=4, seed=2))
+    assert len({empty, one, two, await family_version(database, "v.1d")}) == 4
 
 
 async def test_a_configuration_that_a_batch_holds_twice_counts_once(database: Database, lake: Lake) -> None:

@@ -51,6 +51,8 @@ def test_it_is_the_definition_carried_out_split_by_split(seed: int, trials: int,
     pbo, logits = by_the_book(returns, blocks)
     assert found.pbo == pytest.approx(pbo)
     assert sorted(found.logits) == pytest.approx(logits, abs=1e-9)
+    assert sum(found.best) == found.splits
+    assert sum(found.failed) == round(pbo * found.splits)
     assert (found.splits, found.times) == (math.comb(blocks, blocks // 2), blocks * 9)
 
 
@@ -60,6 +62,8 @@ def test_a_configuration_that_is_better_everywhere_is_not_overfitted() -> None:
     found = probability_of_overfitting(returns)
     assert found.pbo < 0.01
     assert found.loss < 0.01
+    assert found.best[7] > 0.99 * found.splits
+    assert found.pbo_when_best(7) < 0.01
 
 
 def test_the_best_of_noise_is_as_often_below_the_median_as_above_on_average() -> None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tidemill.metrics.bootstrap import mean_interval
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -26,8 +28,10 @@ NAN = float("nan")
 class PredictionMetrics(NamedTuple):
     """Summary of one engine. Coefficients are means over groups; NaN where not defined.
 
-    icir: mean / standard deviation of the coefficient, not annualised. t_stat: of the mean rank IC, by Newey and West
-    with as many lags as labels overlap. hit_rate, turnover: see the functions. groups: how many coefficients went in.
+    ic_low, ic_high, rank_ic_low, rank_ic_high: 95 % intervals of the means by the stationary bootstrap, blocks at least
+    twice as long as labels overlap. icir: mean / standard deviation of the coefficient, not annualised. t_stat: of the
+    mean rank IC, by Newey and West with `newey_west_lags`. hit_rate, turnover: see the functions. groups: how many
+    coefficients went in.
     symbols: of the median group.
     """
 
@@ -35,7 +39,11 @@ class PredictionMetrics(NamedTuple):
     groups: int
     symbols: float
     ic: float
+    ic_low: float
+    ic_high: float
     rank_ic: float
+    rank_ic_low: float
+    rank_ic_high: float
     icir: float
     rank_icir: float
     t_stat: float
@@ -112,6 +120,18 @@ def newey_west_t(values: ArrayLike, lags: int) -> float:
     if variance <= 1e-18 * max(float(series.mean()) ** 2, 1e-300):
         return NAN
     return float(series.mean()) / math.sqrt(variance / series.size)
+
+
+def newey_west_lags(count: int, horizon: int) -> int:
+    """Lags for a series of `count` coefficients of labels held for `horizon` bars: 3 × (horizon − 1), or ⌈4 (n / 100)^(2/9)⌉.
+
+    The larger of both. Overlap alone correlates neighbours up to horizon − 1 bars apart, by 1 − k / horizon. Bartlett
+    weights that end there lose a third of that variance and overstate t by a fifth; ending at three times the distance they
+    lose a ninth. The second term (Newey & West 1994, without their data-dependent step) is for dependence beyond overlap:
+    what predictions and markets share from one bar to the next.
+    """
+    rate: float = 4.0 * (max(count, 1) / 100.0) ** (2.0 / 9.0)
+    return max(3 * (horizon - 1), math.ceil(rate))
 
 
 def ic_by_month(frame: pl.DataFrame) -> pl.DataFrame:
@@ -203,16 +223,23 @@ def prediction_metrics(frame: pl.DataFrame, horizon: int = 1) -> PredictionMetri
     groups = information_coefficients(frame)
     (ic, icir), (rank_ic, rank_icir) = _mean_and_ratio(groups, "ic"), _mean_and_ratio(groups, "rank_ic")
     ranks = groups.get_column("rank_ic").drop_nulls().to_numpy()
+    across = kind == "cross_section"
+    overlap = horizon if across else 1  # months overlap by their edges alone
+    linear, ranked = (mean_interval(groups.get_column(name).drop_nulls(), overlap=overlap) for name in ("ic", "rank_ic"))
     size = groups.get_column("count").median()
     return PredictionMetrics(
         mode=kind,
         groups=len(ranks),
-        symbols=size if kind == "cross_section" and isinstance(size, float) else float(frame.get_column("symbol").n_unique()),
+        symbols=size if across and isinstance(size, float) else float(frame.get_column("symbol").n_unique()),
         ic=ic,
+        ic_low=linear.low,
+        ic_high=linear.high,
         rank_ic=rank_ic,
+        rank_ic_low=ranked.low,
+        rank_ic_high=ranked.high,
         icir=icir,
         rank_icir=rank_icir,
-        t_stat=newey_west_t(ranks, horizon - 1 if kind == "cross_section" else 1),
+        t_stat=newey_west_t(ranks, newey_west_lags(len(ranks), horizon) if across else 1),
         hit_rate=hit_rate(frame),
         turnover=turnover(frame),
     )

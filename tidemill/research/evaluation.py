@@ -8,18 +8,28 @@ import polars as pl
 
 from tidemill.domain.market import Calendar
 from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics, scored
 from tidemill.metrics.returns import performance_metrics, periods_per_year
 from tidemill.research.market_data import instruments_of
 from tidemill.research.model_store import ENSEMBLE
+from tidemill.research.selection import METRICS, SELECTION, judge_books
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import LABELS
 from tidemill.research.trading import BENCHMARK, EQUITY, books, predictions_of
 from tidemill.storage.results import write_equity
 
-METRICS = "metrics"
 ENGINES, PORTFOLIO = "engines", "portfolio"
-SKILL = ("ic", "rank_ic", "icir", "rank_icir", "t_stat", "hit_rate", "turnover")
+SKILL = (
+    *("ic", "ic_low", "ic_high", "rank_ic", "rank_ic_low", "rank_ic_high"),
+    *("icir", "rank_icir", "t_stat", "hit_rate", "turnover"),
+)
+# What the step shows beside the asset; everything else is in the lake's table of metrics.
+_SHOWN = (
+    *("book", "ic", "rank_ic", "icir", "t_stat", "turnover", "sharpe_gross", "sharpe", "sharpe_low", "sharpe_high"),
+    *("deflated_sharpe", "deflated_sharpe_clustered", "trials", "trial_clusters", "pbo", "annual_return", "max_drawdown"),
+    *("portfolio_turnover", "fees", "slippage", "borrow"),
+)
 
 
 def bars_a_year(study: Study) -> float:
@@ -42,7 +52,7 @@ def returns_of(study: Study, book: str) -> pl.DataFrame:
 
 
 def evaluate_engines(study: Study) -> StepReport:
-    """Skill out of sample, and Sharpe before and after costs, of every engine and the ensemble."""
+    """Skill out of sample, and Sharpe before and after costs, of every engine and the ensemble; each is counted as a trial."""
     code = source_version("tidemill.research.evaluation", "tidemill.metrics.predictions", "tidemill.metrics.returns")
     equity = study.lake.manifests(EQUITY, study.key)
     print_ = fingerprint(code, study.labels_version, {book: manifest.fingerprint for book, manifest in equity.items()})
@@ -52,16 +62,29 @@ def evaluate_engines(study: Study) -> StepReport:
         rows = [_engine_row(study, book) for book in books(study)]
         frame = pl.DataFrame(rows, infer_schema_length=None)
         held = study.lake.write(METRICS, study.key, ENGINES, frame, fingerprint=print_)
-    frame = engine_metrics(study)
+    judged, counted = judge_books(study, bars_a_year(study))
+    frame = engine_metrics(study).select(_SHOWN)
     return StepReport(
-        worked=worked,
+        worked=worked or counted,
         rows=frame.height,
-        data_version=held.data_version if held is not None else "",
+        data_version=fingerprint(held.data_version if held is not None else "", judged.data_version),
         code_version=code,
         inputs={"labels": study.labels_version},
+        facts=_selection_facts(study),
         columns=tuple(name.replace("_", " ") for name in frame.columns),
         table=tuple(frame.iter_rows()),
     )
+
+
+def _selection_facts(study: Study) -> dict[str, Any]:
+    row = engine_metrics(study).row(0, named=True)
+    return {
+        "trials counted on this source": row["trials"],
+        "trials that differ": row["trial_clusters"],
+        "counted since": row["counted_since"],
+        "expected maximum Sharpe without skill": row["expected_maximum_sharpe"],
+        "PBO": row["pbo"],
+    }
 
 
 def _engine_row(study: Study, book: str) -> dict[str, Any]:
@@ -71,12 +94,15 @@ def _engine_row(study: Study, book: str) -> dict[str, Any]:
     net = performance_metrics(frame["return"].to_numpy(), year)
     gross = performance_metrics(frame["gross_return"].to_numpy(), year)
     skill = {name: _finite(getattr(found, name)) for name in SKILL}
+    interval = sharpe_interval(frame["return"].to_numpy(), year)
     return {
         "book": book,
         **skill,
         "groups": found.groups,
         "sharpe_gross": gross["sharpe"],
         "sharpe": net["sharpe"],
+        "sharpe_low": _finite(interval.low),
+        "sharpe_high": _finite(interval.high),
         "total_return": net["total_return"],
         "annual_return": net["annual_return"],
         "max_drawdown": net["max_drawdown"],
@@ -93,8 +119,10 @@ def _finite(value: float) -> float | None:
 
 
 def engine_metrics(study: Study) -> pl.DataFrame:
-    """One row for each book: skill, Sharpe before and after costs, costs."""
-    return study.lake.scan(METRICS, study.key, partitions=[ENGINES]).collect()
+    """One row for each book: skill, Sharpe before and after costs, costs, and what the ledger makes of it."""
+    skill = study.lake.scan(METRICS, study.key, partitions=[ENGINES]).collect()
+    judged = study.lake.scan(METRICS, study.key, partitions=[SELECTION]).collect()
+    return skill.join(judged, on="book", how="left", maintain_order="left")
 
 
 def evaluate_portfolio(study: Study) -> StepReport:

@@ -58,7 +58,10 @@ WHERE ($1::text IS NULL OR family = $1) AND ($2::text IS NULL OR experiment = $2
 ORDER BY counted_at, trial_id
 """  # nosec B608 - names of columns from this module's constants
 _KNOWN = "SELECT trial_id, returns_digest, returns_ref FROM trials WHERE trial_id = ANY ($1)"
-_STATE = "SELECT count(*) AS trials, max(counted_at) AS newest FROM trials WHERE family = $1"
+_VERSION = """
+SELECT count(*) || '-' || coalesce(md5(string_agg(trial_id || returns_digest, ',' ORDER BY trial_id)), '') FROM trials
+WHERE family = $1
+"""
 _SINCE = "SELECT since, forgotten, reason FROM trial_ledger ORDER BY since DESC LIMIT 1"
 _FORGET = "WITH gone AS (DELETE FROM trials RETURNING 1) SELECT count(*) FROM gone"
 _RESET = "INSERT INTO trial_ledger (forgotten, reason) VALUES ($1, $2) RETURNING since, forgotten, reason"
@@ -142,10 +145,9 @@ async def read_trials(
     return await read_frame(database, _READ_KINDS, _READ, family, experiment, None if trial_ids is None else list(trial_ids))
 
 
-async def ledger_state(database: Database, family: str) -> tuple[int, datetime | None]:
-    """How many trials a family has, and when the newest was counted: equal means that nothing has to be computed again."""
-    row = await database.fetchrow(_STATE, family)
-    return int(row["trials"]), row["newest"]
+async def family_version(database: Database, family: str) -> str:
+    """Depends on which trials a family has and on their returns: equal means that nothing has to be computed again."""
+    return str(await database.fetchval(_VERSION, family))
 
 
 async def ledger_since(database: Database) -> LedgerSince:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
-from tidemill.validation.sharpe import Floats, moments
+from tidemill.validation.sharpe import NAN, Floats, moments
 
 BLOCKS = 16
 BLOCKS_OF_MANY = 12  # 924 splits instead of 12,870 where more than `_MANY` trials would take seconds
@@ -29,7 +29,8 @@ class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
     """What CSCV found. pbo: share of the splits in which the best trial in sample was not above the median out of sample.
 
     logits: ln(ω / (1 − ω)) of each split, ω = rank of that trial out of sample / (N + 1). loss: share of the splits in which it
-    lost money out of sample. blocks: S, into how many the times were cut. times, trials: what took part.
+    lost money out of sample. blocks: S, into how many the times were cut. times, trials: what took part. best, failed: of each
+    trial, in how many splits it was the best in sample, and in how many of those it was not above the median out of sample.
     """
 
     pbo: float
@@ -38,7 +39,13 @@ class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
     splits: int
     times: int
     trials: int
+    best: tuple[int, ...]
+    failed: tuple[int, ...]
     logits: tuple[float, ...]
+
+    def pbo_when_best(self, trial: int) -> float:
+        """Of the splits in which this trial was the best in sample, the share in which it failed; NaN if it never was."""
+        return self.failed[trial] / self.best[trial] if self.best[trial] else NAN
 
 
 def block_count(times: int, trials: int) -> int:
@@ -71,16 +78,17 @@ def probability_of_overfitting(returns: Floats, blocks: int = BLOCKS) -> Overfit
     squares = (used * used).reshape(blocks, size, trials).sum(axis=1)
     masks = _halves(blocks)
     count, step = size * blocks // 2, max(1, _CHUNK // trials)
-    parts, lost = [], 0
+    parts, winners, lost = [], [], 0
     for start in range(0, len(masks), step):
         half = masks[start : start + step]
         one = _sharpe(half, sums, squares, shift, count)
         other = _sharpe(1.0 - half, sums, squares, shift, count)
         for inside, outside in ((one, other), (other, one)):
-            chosen = outside[np.arange(len(half)), inside.argmax(axis=1)][:, None]
+            winners.append(inside.argmax(axis=1))
+            chosen = outside[np.arange(len(half)), winners[-1]][:, None]
             parts.append(_logit(outside, chosen))
             lost += int((chosen < 0.0).sum())
-    found = np.concatenate(parts)
+    found, best = np.concatenate(parts), np.concatenate(winners)
     return Overfitting(
         pbo=float((found <= 0.0).mean()),
         loss=lost / found.size,
@@ -88,6 +96,8 @@ def probability_of_overfitting(returns: Floats, blocks: int = BLOCKS) -> Overfit
         splits=found.size,
         times=size * blocks,
         trials=trials,
+        best=tuple(np.bincount(best, minlength=trials).tolist()),
+        failed=tuple(np.bincount(best[found <= 0.0], minlength=trials).tolist()),
         logits=tuple(found.tolist()),
     )
 

@@ -102,3 +102,17 @@ def test_data_of_a_home_that_is_gone_are_found(new_home: Callable[..., Settings]
     shutil.rmtree(root)
     assert not finding.ok
     assert str(root) in finding.advice
+
+
+def test_an_ordinary_user_is_not_stopped_by_what_root_keeps(
+    server_home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of-root" / "postgres").mkdir(parents=True)
+
+    def refuse(root: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(root / "home"))
+
+    monkeypatch.setattr("tidemill.research.doctor.SYSTEM_FOLDER", tmp_path)
+    monkeypatch.setattr("tidemill.research.doctor.is_linked", refuse)
+    monkeypatch.setattr("tidemill.research.doctor.os.geteuid", lambda: 1000)
+    assert look(server_home)["leftovers"].ok

@@ -28,7 +28,7 @@ def entry(function: Function) -> Function:
 
     Where no cache can be written, the function is compiled once in each process.
     """
-    dispatcher = njit(error_model="numpy")(function)
+    dispatcher = njit(error_model="numpy", nogil=True)(function)  # scoring runs on threads of Python
     folder = _FOLDER / source_version(function.__module__)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,9 @@ import torch
 from tests.models.panels import FEATURES, day, panel
 from tidemill.domain.errors import InputError, IntegrityError
 from tidemill.models.artifact import Artifact
-from tidemill.models.sequence.network import BLOCK, CONTEXT, Block, Shape, forward, initial_weights, layout
+from tidemill.models.base import Standardizer
+from tidemill.models.sequence.network import forward, initial_weights
+from tidemill.models.sequence.shape import CONTEXT, Shape, layout
 from tidemill.models.transformer import ENGINE, TransformerStream
 
 QUICK = {"minimum_steps": 2, "maximum_steps": 3}
@@ -36,7 +38,7 @@ def values(frame: pl.DataFrame, bars: int) -> np.ndarray[tuple[int, int, int], n
 
 def test_it_has_two_layers_of_width_64_over_a_context_of_64() -> None:
     sizes = layout(Shape(inputs=3))
-    assert CONTEXT == BLOCK == 64
+    assert CONTEXT == 64
     assert sizes["embed.weight"] == (3, 64)
     assert {name.split(".")[0] for name in sizes} >= {"layer0", "layer1"}
     assert ENGINE.info.history == Shape(inputs=3).history == 126
@@ -82,12 +84,17 @@ def test_a_bar_behind_the_band_has_no_influence_and_the_first_inside_it_has(trai
 
 
 @pytest.mark.parametrize("chunks", [1, 2, 4])
-def test_the_step_computes_what_the_training_pass_computes(weights: dict[str, torch.Tensor], chunks: int) -> None:
-    x = torch.randn(BLOCK, chunks * CONTEXT, SHAPE.inputs, generator=torch.Generator().manual_seed(chunks))
+def test_the_step_computes_what_the_training_pass_computes(trained: Artifact, chunks: int) -> None:
+    shape = Shape(inputs=len(FEATURES))
+    made = initial_weights(shape, torch.Generator().manual_seed(1))
+    own = {name: (one + 0.1 * torch.randn(one.shape, generator=torch.Generator().manual_seed(2))) for name, one in made.items()}
+    artifact = Artifact(trained.manifest, {**trained.tensors, **{name: one.numpy() for name, one in own.items()}})
+    frame = panel(3, chunks * CONTEXT, seed=chunks)
+    scaled = torch.from_numpy(Standardizer.restore(trained.tensors).matrix(frame, FEATURES)).view(3, chunks * CONTEXT, -1)
     with torch.inference_mode():
-        block = Block(weights, SHAPE)
-        stepped = torch.stack([block.step(x[:, at]) for at in range(x.shape[1])], dim=1)
-        assert (stepped - forward(weights, SHAPE, x)).abs().max() < 2e-5
+        passed = forward(own, shape, scaled).flatten().numpy() * trained.tensors["output.scale"][0]
+    stepped = ENGINE.predict(artifact, frame)["prediction"].to_numpy()
+    assert np.abs(stepped - passed).max() < 2e-5 * np.abs(passed).max()
 
 
 def test_the_training_pass_looks_at_no_later_position_and_at_no_neighbour(weights: dict[str, torch.Tensor]) -> None:

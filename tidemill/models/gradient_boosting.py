@@ -4,8 +4,9 @@ Trained with `deterministic` and `force_row_wise` on a fixed number of threads, 
 artifact is LightGBM's own text format, whose structure is checked before the library sees it: its parser trusts what it reads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -34,10 +35,14 @@ from tidemill.models.trees_text import require_trees
 if TYPE_CHECKING:
     from lightgbm import Booster
 
+    from tidemill.models.trees_stream import TreesStream
+
 # One: with two, LightGBM's threads wait for each other at every split, and on a busy machine a fit took five times as long.
 _THREADS = 1
 # Rows from which bin boundaries are taken. LightGBM's 200,000 double the time of a fit and give the same skill.
 _BIN_SAMPLE = 50_000
+# Beyond it a float32 is infinite.
+LARGEST = 1e38
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Fraction = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 
@@ -100,11 +105,17 @@ class GradientBoosting:
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
         features = require_scoring(artifact, frame, self.info.name)
         rows = from_start(frame, start)
-        booster = _booster(artifact)
+        booster = booster_of(artifact)
         values: Floats = np.zeros(0)
         if rows.height:
             values = np.asarray(booster.predict(_matrix(rows, features), num_threads=_THREADS), dtype=np.float64)
         return predictions(rows, values, features, start)
+
+    def stream(self, artifact: Artifact, symbols: Sequence[str]) -> "TreesStream":
+        """Scoring of bar after bar; see TreesStream."""
+        from tidemill.models.trees_stream import TreesStream
+
+        return TreesStream(artifact, symbols)
 
 
 def _training_params(chosen: GradientBoostingParams, data: TrainingSet, seed: int) -> dict[str, object]:
@@ -138,20 +149,26 @@ def _dataset_params(chosen: GradientBoostingParams) -> dict[str, object]:
     }
 
 
-def _booster(artifact: Artifact) -> "Booster":
+def booster_of(artifact: Artifact) -> "Booster":
+    """The trees of an artifact, checked; parsed once for as long as they are in use."""
+    return _booster(artifact.text, len(artifact.inputs.features))
+
+
+@lru_cache(maxsize=8)
+def _booster(text: str, features: int) -> "Booster":
     import lightgbm
 
-    require_trees(artifact.text, features=len(artifact.inputs.features))
+    require_trees(text, features=features)
     try:
-        return lightgbm.Booster(model_str=artifact.text)
+        return lightgbm.Booster(model_str=text)
     except (lightgbm.basic.LightGBMError, ValueError) as exc:
-        raise IntegrityError(f"The trees of {artifact.model_id} cannot be read: {exc}. Train it again.") from exc
+        raise IntegrityError(f"The trees of a model cannot be read: {exc}. Train it again.") from exc
 
 
 def _matrix(frame: pl.DataFrame, features: tuple[str, ...]) -> NDArray[np.float32]:
     made = np.empty((frame.height, len(features)), dtype=np.float32)
     for position, name in enumerate(features):
-        made[:, position] = np.clip(feature_column(frame, name), -1e38, 1e38)
+        made[:, position] = np.clip(feature_column(frame, name), -LARGEST, LARGEST)
     return made
 
 

@@ -1,8 +1,8 @@
 """The sequence engine: a small causal transformer over a symbol's own bars, trained with a loss at every position.
 
-The network is in `sequence.network`. What scores is its cached step, one bar at a time, in a live session and over a
-history alike, always on one thread and in blocks of 64 sequences; a row's prediction has the same bits in both, for any
-batch, and for any history of at least `info.history` bars.
+The network is in `sequence.network`. What scores is its cached step, compiled (`sequence.kernel`), one bar at a time, in a
+live session and over a history alike; a row's prediction has the same bits in both, for any batch, and for any history of at
+least `info.history` bars. torch is imported to train, and to score on a GPU, only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,9 +19,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
-from tidemill.models.artifact import Artifact, make
+from tidemill.models.artifact import Artifact, Tensor, make
 from tidemill.models.base import (
     NO_LINEAGE,
+    SCALED_LIMIT,
     EngineInfo,
     Floats,
     Lineage,
@@ -34,18 +35,17 @@ from tidemill.models.base import (
     symbol_runs,
     training_set,
 )
+from tidemill.models.sequence.shape import CONTEXT, Shape, layer_layout, layout
 from tidemill.models.sequence.threads import one_thread
 from tidemill.validation.splits import rows_with_history
 
-if TYPE_CHECKING:
-    from tidemill.models.sequence.layers import Weights
-    from tidemill.models.sequence.network import Block, Shape
-
 Matrix = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
-_LAYERS, _CONTEXT = 2, 64
+_LAYERS = 2
 _WORKERS = 2
+# Symbols from which on a second thread saves more than it costs to wake it.
+_WORTH_TWO = 64
+_ENDS = ("embed.weight", "embed.bias", "final_norm.gain", "final_norm.bias", "head.weight", "head.bias")
 
 
 class TransformerParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,7 +66,7 @@ class Transformer:
         name="transformer",
         kind="sequence",
         about="causal transformer, 2 layers, width 64, over the last 64 bars of a symbol",
-        history=_LAYERS * (_CONTEXT - 1),
+        history=Shape(1, layers=_LAYERS).history,
         params=TransformerParams,
     )
 
@@ -81,7 +81,7 @@ class Transformer:
     ) -> Artifact:
         import torch
 
-        from tidemill.models.sequence.network import Shape
+        from tidemill.models.sequence.network import Network
         from tidemill.models.sequence.training import train
 
         chosen = decoded(TransformerParams, params, self.info.name)
@@ -89,7 +89,7 @@ class Transformer:
         scaling = Standardizer.fit(data)
         with one_thread():
             matrix, runs = scaling.matrix(data.frame, features), symbol_runs(data.frame)
-            weights = train(Shape(inputs=len(features)), matrix, data.target, runs, chosen, seed)
+            weights = train(Network(inputs=len(features)), matrix, data.target, runs, chosen, seed)
         return make(
             inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors={**scaling.tensors(), "output.scale": np.array([data.scale]), **{n: w.numpy() for n, w in weights.items()}},
@@ -98,10 +98,30 @@ class Transformer:
 
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
         features = require_scoring(artifact, frame, self.info.name)
-        scorer = _Scorer(artifact)
+        network = _restored(artifact)
         rows = frame if start is None else rows_with_history(frame, start, self.info.history)
-        values = scorer.range(scorer.scaling.matrix(rows, features), symbol_runs(rows))
-        return predictions(rows, values, features, start)
+        inputs = rows.select(features)
+        parts = (inputs[first:stop] for first, stop in symbol_runs(rows))
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            scored = list(pool.map(network.scan, parts))
+        return predictions(rows, np.concatenate(scored) if scored else np.zeros(0), features, start)
+
+    def predict_on(
+        self, device: str, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None
+    ) -> pl.DataFrame:
+        """As `predict`, by the parallel pass on a device of torch: equal to `predict` but for rounding."""
+        from tidemill.models.sequence.device import score
+
+        features = require_scoring(artifact, frame, self.info.name)
+        _restored(artifact)
+        rows = frame if start is None else rows_with_history(frame, start, self.info.history)
+        matrix = Standardizer.restore(artifact.tensors).matrix(rows, features)
+        scored = score(artifact.tensors, Shape(len(features), layers=_LAYERS), matrix, symbol_runs(rows), device)
+        return predictions(rows, scored * float(artifact.tensors["output.scale"][0]), features, start)
+
+    def stream(self, artifact: Artifact, symbols: Sequence[str]) -> TransformerStream:
+        """Scoring of bar after bar; see TransformerStream."""
+        return TransformerStream(artifact, symbols)
 
 
 class TransformerStream:
@@ -111,96 +131,88 @@ class TransformerStream:
         if not symbols or len(set(symbols)) != len(symbols):
             raise InputError("A stream needs at least one symbol, and each only once.")
         self.symbols = tuple(symbols)
-        self._scorer = _Scorer(artifact)
+        self._network = _restored(artifact)
         self._features = len(artifact.inputs.features)
-        self._blocks = [self._scorer.block() for _ in range(-(-len(symbols) // self._scorer.lanes))]
+        self._parts = [self._network.part(*bounds) for bounds in _shares(len(symbols))]
+        self._pool = ThreadPoolExecutor(_WORKERS) if len(self._parts) > 1 else None
 
     def step(self, values: Floats, present: NDArray[np.bool_] | None = None) -> Floats:
         """Predictions [symbols] for features [symbols, features]; NaN where a symbol is absent or fewer than half are known.
 
         present: bool [symbols]; a symbol without a bar at this time keeps its state. None: all are present.
         """
-        count, lanes = len(self.symbols), self._scorer.lanes
+        count = len(self.symbols)
         if values.shape != (count, self._features):
             raise InputError(f"The stream expects features of shape {(count, self._features)}, not {values.shape}.")
-        there = np.ones(count, dtype=np.bool_) if present is None else present
-        columns = [
-            self._scorer.scaling.column(j, np.where(np.isfinite(values[:, j]), values[:, j], np.nan))
-            for j in range(self._features)
-        ]
-        padded = np.zeros((len(self._blocks) * lanes, self._features), dtype=np.float32)
-        padded[:count] = np.stack(columns, axis=1)
-        flags = np.zeros(len(padded), dtype=np.bool_)
-        flags[:count] = there
-        scored = self._scorer.step(self._blocks, padded, flags)[:count]
-        known = np.isfinite(values).sum(axis=1) * 2 >= self._features
-        return np.where(there & known, scored, np.nan)
+        rows = np.ascontiguousarray(values, dtype=np.float64)
+        there = np.ones(count, dtype=np.bool_) if present is None else np.ascontiguousarray(present, dtype=np.bool_)
+        made = np.empty(count)
+        work = partial(self._network.step, rows, there, made)
+        if self._pool is None:
+            work(self._parts[0])
+        else:
+            list(self._pool.map(work, self._parts))
+        return made
 
 
-class _Scorer:
-    """The network of an artifact, ready to step."""
+class _Part:
+    """State of the symbols `first` to `stop` of a stream."""
+
+    def __init__(self, first: int, stop: int, depth: int) -> None:
+        self.rows = slice(first, stop)
+        shape = Shape(1)
+        self.keys = np.zeros((stop - first, depth, shape.heads, shape.head_width, CONTEXT), dtype=np.float32)
+        self.values = np.zeros((stop - first, depth, shape.heads, CONTEXT, shape.head_width), dtype=np.float32)
+        self.seen = np.zeros(stop - first, dtype=np.int64)
+
+
+class _Network:
+    """The weights of an artifact as the compiled step wants them."""
 
     def __init__(self, artifact: Artifact) -> None:
-        import torch
+        from tidemill.models.sequence import kernel
 
-        from tidemill.models.sequence import network
+        tensors = artifact.tensors
+        self._kernel = kernel
+        own = Standardizer.restore(tensors)
+        scale = float(tensors["output.scale"][0])
+        self._scaling = kernel.Scaling(own.lower, own.upper, own.mean, own.deviation, SCALED_LIMIT, scale)
+        names = layer_layout(Shape(1))
+        self._layers = kernel.Layers(
+            *(np.stack([_single(tensors[f"layer{layer}.{name}"]) for layer in range(_LAYERS)]) for name in names)
+        )
+        self._ends = kernel.Ends(*(_single(tensors[name]) for name in _ENDS))
 
-        shape = network.Shape(inputs=len(artifact.inputs.features), layers=_LAYERS)
-        layout = network.layout(shape)
-        require_layout(artifact, {**layout, **Standardizer.layout(shape.inputs), "output.scale": (1,)})
-        self.scaling = Standardizer.restore(artifact.tensors)
-        self.lanes = network.BLOCK
-        self._shape: Shape = shape
-        self._scale = float(artifact.tensors["output.scale"][0])
-        self._weights: Weights = {name: torch.from_numpy(artifact.tensors[name].astype(np.float32)) for name in layout}
+    def part(self, first: int, stop: int) -> _Part:
+        return _Part(first, stop, _LAYERS)
 
-    def block(self) -> Block:
-        from tidemill.models.sequence import network
+    def step(self, rows: Floats, present: NDArray[np.bool_], out: Floats, part: _Part) -> None:
+        own = part.rows
+        weights = (self._scaling, self._layers, self._ends)
+        self._kernel.step(rows[own], present[own], *weights, part.keys, part.values, part.seen, out[own])
 
-        return network.Block(self._weights, self._shape)
-
-    def step(self, blocks: list[Block], inputs: Matrix, present: NDArray[np.bool_]) -> Floats:
-        import torch
-
-        made = np.empty(len(inputs))
-        with one_thread(), torch.inference_mode():
-            for number, block in enumerate(blocks):
-                part = slice(number * self.lanes, (number + 1) * self.lanes)
-                made[part] = block.step(torch.from_numpy(inputs[part]), torch.from_numpy(present[part])).numpy()
-        return made * self._scale
-
-    def range(self, matrix: Matrix, runs: list[tuple[int, int]]) -> Floats:
-        """Predictions of every row; `runs` are the (first, past-the-last) rows of each symbol."""
-        made = np.full(len(matrix), np.nan)
-        padded = np.concatenate([matrix, np.zeros((1, matrix.shape[1]), dtype=np.float32)])
-        # Symbols of like length share a block, so that few steps are spent on padding.
-        ordered = sorted(runs, key=lambda run: run[0] - run[1])
-        parts = [ordered[first : first + self.lanes] for first in range(0, len(ordered), self.lanes)]
-        lanes = [_lanes(part, self.lanes, padding=len(matrix)) for part in parts]
-        with one_thread(), ThreadPoolExecutor(_WORKERS) as pool:
-            for rows, outputs in zip(lanes, pool.map(partial(self._scan, padded), lanes), strict=True):
-                inside = rows < len(matrix)
-                made[rows[inside]] = outputs[inside]
-        return made * self._scale
-
-    def _scan(self, padded: Matrix, rows: Rows) -> Matrix:
-        """Outputs [steps, lanes] of a fresh block over `rows` [steps, lanes]; what follows the end of a lane is not read."""
-        import torch
-
-        outputs = np.empty(rows.shape, dtype=np.float32)
-        with torch.inference_mode():
-            block = self.block()
-            for number, lane_rows in enumerate(rows):
-                outputs[number] = block.step(torch.from_numpy(padded[lane_rows])).numpy()
-        return outputs
+    def scan(self, frame: pl.DataFrame) -> Floats:
+        """Predictions of the rows `frame[features…]` of one symbol, the first of which has nothing before it."""
+        rows = np.ascontiguousarray(frame.cast(pl.Float64).to_numpy(), dtype=np.float64)
+        made = np.empty(len(rows))
+        self._kernel.scan(rows, self._scaling, self._layers, self._ends, made)
+        return made
 
 
-def _lanes(runs: list[tuple[int, int]], lanes: int, padding: int) -> Rows:
-    """Row numbers [steps, lanes]: a symbol's rows down its lane, then `padding`."""
-    rows = np.full((max(stop - first for first, stop in runs), lanes), padding, dtype=np.int64)
-    for lane, (first, stop) in enumerate(runs):
-        rows[: stop - first, lane] = np.arange(first, stop)
-    return rows
+def _restored(artifact: Artifact) -> _Network:
+    shape = Shape(inputs=len(artifact.inputs.features), layers=_LAYERS)
+    require_layout(artifact, {**layout(shape), **Standardizer.layout(shape.inputs), "output.scale": (1,)})
+    return _Network(artifact)
+
+
+def _single(tensor: Tensor) -> Matrix:
+    return np.ascontiguousarray(tensor, dtype=np.float32)
+
+
+def _shares(count: int) -> list[tuple[int, int]]:
+    """(first, past-the-last) symbol of each worker; few symbols are not worth a second one."""
+    workers = _WORKERS if count >= _WORTH_TWO else 1
+    return [(count * worker // workers, count * (worker + 1) // workers) for worker in range(workers)]
 
 
 ENGINE = Transformer()

@@ -2,12 +2,14 @@
 
 from tidemill.engine import warm as engine
 from tidemill.features import api as features
+from tidemill.models import warm as models
 
 
 def warm() -> None:
     """Seconds to a minute when nothing is cached, a second or two when everything is."""
     features.warm()
     engine.warm()
+    models.warm()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""One call for every engine and device, and the same bits row by row, bar by bar and in any batch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.models.panels import FEATURES, before, day, panel
+from tidemill.domain.errors import InputError
+from tidemill.models.artifact import Artifact
+from tidemill.models.base import Floats, Standardizer, symbol_runs
+from tidemill.models.inference import predict_batch, stream
+from tidemill.models.registry import engine
+from tidemill.models.sequence.shape import Shape
+
+NAMES = ("momentum", "ridge", "lightgbm", "transformer")
+QUICK = {"lightgbm": {"trees": 12}, "transformer": {"minimum_steps": 2, "maximum_steps": 3}}
+
+
+@pytest.fixture(scope="module")
+def frame() -> pl.DataFrame:
+    return panel(7, 180, skill=0.3)
+
+
+@pytest.fixture(scope="module")
+def trained(frame: pl.DataFrame) -> dict[str, Artifact]:
+    rows = before(frame, 120)
+    return {name: engine(name).fit(rows, features=FEATURES, params=QUICK.get(name, {}), seed=7) for name in NAMES}
+
+
+def by_time(frame: pl.DataFrame, features: tuple[str, ...]) -> list[Floats]:
+    """Features [symbols, features] of each bar time of a full panel."""
+    return [part.select(features).to_numpy() for part in frame.sort("open_time", "symbol").partition_by("open_time")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_scores_as_the_engine_does_and_in_any_batch_with_the_same_bits(
+    name: str, frame: pl.DataFrame, trained: dict[str, Artifact]
+) -> None:
+    whole = predict_batch(trained[name], frame)
+    assert whole.equals(engine(name).predict(trained[name], frame))
+    alone = [predict_batch(trained[name], part) for part in frame.partition_by("symbol")]
+    assert pl.concat(alone).equals(whole)
+    assert predict_batch(trained[name], frame, start=day(170)).equals(whole.filter(pl.col("open_time") >= day(170)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("symbols", [7, 1])
+def test_a_stream_gives_the_bits_of_the_batch(
+    name: str, symbols: int, frame: pl.DataFrame, trained: dict[str, Artifact]
+) -> None:
+    own = frame.filter(pl.col("symbol") < f"S{symbols:03d}")
+    opened = stream(trained[name], own["symbol"].unique().sort().to_list())
+    stepped = np.stack([opened.step(values) for values in by_time(own, trained[name].inputs.features)])
+    scored = predict_batch(trained[name], own)["prediction"].to_numpy().reshape(symbols, -1).T
+    assert np.array_equal(stepped, scored)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_of_symbols_in_any_order_marks_absent_and_unknown_ones(name: str, trained: dict[str, Artifact]) -> None:
+    features = trained[name].inputs.features
+    values = np.exp(np.random.default_rng(3).standard_normal((4, len(features))))
+    values[1] = np.nan
+    values[3, 0] = np.inf
+    present = np.array([True, True, False, True])
+    made = stream(trained[name], ["b", "d", "a", "c"]).step(values, present)
+    assert np.isnan(made[1:3]).all()
+    assert np.isfinite(made[0])
+    again = stream(trained[name], ["a", "b", "c", "d"]).step(values[[2, 0, 3, 1]], present[[2, 0, 3, 1]])
+    assert np.array_equal(again, made[[2, 0, 3, 1]], equal_nan=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_refuses_repeated_symbols_and_features_of_another_shape(name: str, trained: dict[str, Artifact]) -> None:
+    for symbols in ([], ["a", "a"]):
+        with pytest.raises(InputError, match="only once"):
+            stream(trained[name], symbols)
+    with pytest.raises(InputError, match="shape"):
+        stream(trained[name], ["a"]).step(np.zeros((2, len(FEATURES))))
+
+
+def test_values_too_large_for_single_precision_are_scored_as_the_batch_scores_them(trained: dict[str, Artifact]) -> None:
+    values = np.full((1, len(FEATURES)), 1e300)
+    times = pl.Series([day(0)], dtype=pl.Datetime("us", "UTC"))
+    columns = {name: [1e300] for name in FEATURES}
+    row = pl.DataFrame({"symbol": ["a"], "open_time": times, **columns})
+    expected = predict_batch(trained["lightgbm"], row)["prediction"][0]
+    assert stream(trained["lightgbm"], ["a"]).step(values)[0] == expected
+
+
+def test_an_unknown_device_and_a_gpu_that_is_not_there_are_refused(frame: pl.DataFrame, trained: dict[str, Artifact]) -> None:
+    import torch
+
+    for name in ("ridge", "transformer"):
+        with pytest.raises(InputError, match="cpu, cuda or auto"):
+            predict_batch(trained[name], frame, device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no GPU"):
+            predict_batch(trained["transformer"], frame, device="cuda")
+
+
+def test_without_a_gpu_the_automatic_choice_is_the_cpu(frame: pl.DataFrame, trained: dict[str, Artifact]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there, so the automatic choice is another one")
+    for name in ("ridge", "transformer"):
+        assert predict_batch(trained[name], frame, device="auto").equals(predict_batch(trained[name], frame, device="cpu"))
+
+
+def test_the_parallel_pass_of_a_device_agrees_with_the_step_over_windows_of_a_long_history(
+    trained: dict[str, Artifact],
+) -> None:
+    from tidemill.models.sequence.device import score
+
+    rows = panel(3, 1_100, seed=9)
+    artifact = trained["transformer"]
+    matrix = Standardizer.restore(artifact.tensors).matrix(rows, FEATURES)
+    passed = score(artifact.tensors, Shape(len(FEATURES)), matrix, symbol_runs(rows), "cpu")
+    stepped = predict_batch(artifact, rows)["prediction"].to_numpy()
+    assert np.abs(passed * artifact.tensors["output.scale"][0] - stepped).max() < 1e-4 * np.abs(stepped).max()
+
+
+def test_a_gpu_agrees_to_the_rounding_of_bfloat16(frame: pl.DataFrame, trained: dict[str, Artifact]) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    made = predict_batch(trained["transformer"], frame, device="cuda")["prediction"].to_numpy()
+    stepped = predict_batch(trained["transformer"], frame)["prediction"].to_numpy()
+    assert np.corrcoef(made, stepped)[0, 1] > 0.99
+
+
+def test_scoring_on_the_cpu_does_not_import_torch(
+    trained: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("models") / "transformer"
+    trained["transformer"].save(folder)
+    code = (
+        "import sys; from pathlib import Path; from tests.models.panels import panel;"
+        "from tidemill.models.artifact import load;"
+        "from tidemill.models.inference import predict_batch;"
+        f"assert predict_batch(load(Path({str(folder)!r})), panel(2, 5)).height == 10; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

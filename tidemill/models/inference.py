@@ -1,0 +1,120 @@
+"""Scoring behind one call, whatever the engine and the device: `predict_batch` for rows, `stream` for bar after bar.
+
+A row's prediction does not depend on the rows beside it, and both calls give the same bits on a CPU. A GPU is asked for by
+name: its arithmetic rounds differently, so what it scored cannot be repeated bit for bit by a live session on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tidemill.domain.errors import InputError
+from tidemill.models.artifact import Artifact
+from tidemill.models.base import Floats
+from tidemill.models.registry import engine
+
+CPU, CUDA, AUTO = "cpu", "cuda", "auto"
+
+
+@runtime_checkable
+class Accelerated(Protocol):
+    """An engine that can also score on a device of torch."""
+
+    def predict_on(
+        self, device: str, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None
+    ) -> pl.DataFrame: ...
+
+
+class Stream(Protocol):
+    """Scores the newest bar of every symbol and remembers what it needs of it."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+
+    def step(self, values: Floats, present: NDArray[np.bool_] | None = None) -> Floats:
+        """Predictions [symbols] for features [symbols, features]; NaN where a symbol is absent or fewer than half are known."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """An engine with a stream of its own."""
+
+    def stream(self, artifact: Artifact, symbols: Sequence[str]) -> Stream: ...
+
+
+def predict_batch(artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None, device: str = CPU) -> pl.DataFrame:
+    """`symbol, open_time, prediction` by the engine of `artifact`; see `Engine.predict`.
+
+    device: `cpu`, `cuda` (bfloat16, from pinned memory) or `auto`, which takes a GPU where there is one. Engines that have no
+    use for a GPU score on the CPU. Raises InputError for an unknown device, and for `cuda` where there is none.
+    """
+    one = engine(artifact.inputs.engine)
+    chosen = device_named(device) if device != CPU and isinstance(one, Accelerated) else require_device(device)
+    if chosen == CUDA and isinstance(one, Accelerated):
+        return one.predict_on(CUDA, artifact, frame, start=start)
+    return one.predict(artifact, frame, start=start)
+
+
+def stream(artifact: Artifact, symbols: Sequence[str]) -> Stream:
+    """Live scoring of `symbols` on the CPU, with the bits of `predict_batch`. InputError when the engine cannot stream."""
+    one = engine(artifact.inputs.engine)
+    if isinstance(one, Streaming):
+        return one.stream(artifact, symbols)
+    if one.info.history:
+        raise InputError(f"The engine {one.info.name} remembers bars and has no stream; score its rows with predict_batch.")
+    return _RowStream(artifact, symbols)
+
+
+def require_device(name: str) -> str:
+    """`cpu` for an engine that has no use for another device; InputError when there is no such device by name."""
+    if name not in (CPU, CUDA, AUTO):
+        raise InputError(f"There is no device {name!r}. Choose cpu, cuda or auto.")
+    return CPU
+
+
+@cache
+def device_named(name: str) -> str:
+    """`cpu` or `cuda`, decided once in a process."""
+    require_device(name)
+    if name == CPU:
+        return CPU
+    import torch
+
+    if torch.cuda.is_available():
+        return CUDA
+    if name == CUDA:
+        raise InputError("There is no GPU that torch can use here. Choose the device cpu, or auto.")
+    return CPU
+
+
+class _RowStream:
+    """The stream of an engine whose prediction depends on its own row alone."""
+
+    def __init__(self, artifact: Artifact, symbols: Sequence[str]) -> None:
+        if not symbols or len(set(symbols)) != len(symbols):
+            raise InputError("A stream needs at least one symbol, and each only once.")
+        self.symbols = tuple(symbols)
+        self._artifact = artifact
+        # A panel is sorted by symbol; the stream's symbols stand in any order.
+        self._order = np.argsort(np.array(self.symbols))
+        time = pl.lit(0).cast(pl.Datetime("us", "UTC")).alias("open_time")
+        self._rows = pl.DataFrame({"symbol": sorted(self.symbols)}).with_columns(time)
+
+    def step(self, values: Floats, present: NDArray[np.bool_] | None = None) -> Floats:
+        features = self._artifact.inputs.features
+        if values.shape != (len(self.symbols), len(features)):
+            raise InputError(f"The stream expects features of shape {(len(self.symbols), len(features))}, not {values.shape}.")
+        columns = dict(zip(features, np.ascontiguousarray(values[self._order].T, dtype=np.float64), strict=True))
+        frame = self._rows.with_columns(pl.Series(name, column) for name, column in columns.items())
+        scored = predict_batch(self._artifact, frame)["prediction"].fill_null(float("nan")).to_numpy()
+        made = np.empty(len(scored))
+        made[self._order] = scored
+        return made if present is None else np.where(present, made, np.nan)

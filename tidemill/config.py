@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     connections: budget of Postgres connections for all pools of one process.
     database_timeout: no database call takes longer; then DeadlineError.
     import_folder: watched by the `new_data` sensor; files put there are imported.
+    modules: files of one's own features, labels, engines and strategies that every process knows, the web UI's graph too.
+    module_seconds, module_memory: what one call of a module's function may take, by the clock and in MiB.
     """
 
     home: Path = Path(".tidemill")
@@ -60,6 +62,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     cache_predictions: _Seconds = 300.0
     cache_metrics: _Seconds = 3_600.0
     import_folder: Path | None = None
+    modules: tuple[Path, ...] = ()
+    module_seconds: _Seconds = 60.0
+    module_memory: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 4_096
     lake_path: Path | None = None
     webserver_port: _Port = 3000
     jupyter_port: _Port = 8888
@@ -107,7 +112,7 @@ def load_settings(environment: Mapping[str, str] | None = None, file: Path | Non
     for field in Settings.__struct_fields__:
         text = variables.get(f"TIDEMILL_{field.upper()}")
         if text:
-            values[field] = text
+            values[field] = text.split(os.pathsep) if field == "modules" else text
     try:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as exc:

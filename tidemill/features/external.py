@@ -155,3 +155,31 @@ def _tail(seen: pl.DataFrame, lookback: int) -> bytes:
         buffer
     )
     return buffer.getvalue()
+
+
+def stream_functions(bars: pl.DataFrame, features: FeatureSet, left_out: dict[str, str]) -> pl.DataFrame:
+    """The columns of the functions as a live session gets them: at each bar time from the last bars of every symbol, as many
+    as the declared look-back, all of them without one. Rows by symbol and time; `left_out` takes what fails.
+    """
+    import polars as pl
+
+    ordered = bars.sort("symbol", "open_time")
+    columns = [ordered.select("symbol", "open_time")]
+    for function in features.functions:
+        try:
+            columns.append(_streamed(ordered, function).select(pl.col(function.columns)))
+        except TidemillError as exc:
+            left_out |= dict.fromkeys((name for name in function.columns if name in features.names), str(exc))
+    return pl.concat(columns, how="horizontal")
+
+
+def _streamed(bars: pl.DataFrame, function: Function) -> pl.DataFrame:
+    import polars as pl
+
+    rows = []
+    for moment in bars["open_time"].unique().sort():
+        known = bars.filter(pl.col("open_time") <= moment)
+        if function.lookback is not None:
+            known = known.group_by("symbol", maintain_order=True).tail(function.lookback).select(bars.columns)
+        rows.append(function.run(known).filter(pl.col("open_time") == moment))
+    return pl.concat(rows).sort("symbol", "open_time") if rows else function.run(bars)

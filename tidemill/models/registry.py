@@ -6,7 +6,9 @@ from functools import lru_cache
 
 import tidemill.models
 from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.models.base import Engine
+from tidemill.models.custom import CustomEngine
 
 _REGISTERED: dict[str, Engine] = {}
 
@@ -30,6 +32,17 @@ def register(made: Engine) -> None:
     if made.info.name in _shipped() or made.info.name in _REGISTERED:
         raise InputError(f"There is an engine named {made.info.name!r} already. Give yours another name.")
     _REGISTERED[made.info.name] = made
+
+
+def unregister(name: str) -> None:
+    """Forget an engine that was registered; the shipped ones stay."""
+    _REGISTERED.pop(name, None)
+
+
+def code_version(made: Engine) -> str:
+    """16 hex digits of the source that decides what an engine answers, a user's own code included."""
+    own = source_version(type(made).__module__)
+    return fingerprint(own, made.source)[:16] if isinstance(made, CustomEngine) else own
 
 
 @lru_cache(maxsize=1)

@@ -74,8 +74,21 @@ def read_panel(path: Path) -> pl.DataFrame:
     return raw.select("symbol", "open_time", *numbers).sort("symbol", "open_time")
 
 
-def compute_streaming(bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
-    """What `features.api.compute` answers, made by stepping bar after bar over all symbols: the same bits, as live."""
+def compute_streaming(bars: pl.DataFrame, features: FeatureSet, left_out: dict[str, str]) -> pl.DataFrame:
+    """What `features.api.compute` answers, made by stepping bar after bar over all symbols: the same bits, as live.
+
+    left_out: takes feature → reason for each function of a module that fails.
+    """
+    if not features.functions:
+        return _stepped(bars, features)
+    from tidemill.features.external import stream_functions
+
+    own = stream_functions(bars, features, left_out)
+    whole = pl.concat([_stepped(bars, features.compiled), own.drop("symbol", "open_time")], how="horizontal")
+    return whole.select("symbol", "open_time", *(name for name in features.names if name in whole.columns))
+
+
+def _stepped(bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
     import numpy as np
 
     from tidemill.features.api import Stream

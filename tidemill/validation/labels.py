@@ -1,12 +1,58 @@
-"""Labels: the return from the price at which the kernel would fill, and the moment at which that return is known."""
+"""Labels: what a prediction is about, by name, and the moment at which it is known.
 
+`forward_return` is the return from the price at which the kernel would fill. A user's module may declare further ones.
+"""
+
+from collections.abc import Callable
+
+import msgspec
 import polars as pl
 
-from tidemill.domain.errors import InputError
+from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
 from tidemill.validation.panel import require_columns, require_panel
 
 LABEL_COLUMNS = ("symbol", "open_time", "label", "label_end_at")
+FORWARD_RETURN = "forward_return"
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """A label of a user's module. run: adjusted bars, sorted → a frame of one row a bar, in their order, its values in the
+    column `name`. source: hash of the code that decides them.
+    """
+
+    name: str
+    horizon: int
+    run: Callable[[pl.DataFrame], pl.DataFrame]
+    source: str
+    about: str = ""
+
+
+_REGISTERED: dict[str, Label] = {}
+
+
+def labels() -> tuple[str, ...]:
+    """Names of all labels."""
+    return (FORWARD_RETURN, *sorted(_REGISTERED))
+
+
+def declared_label(name: str) -> Label | None:
+    """The label of that name; None for `forward_return`. UnknownNameError when there is none."""
+    if name not in labels():
+        raise UnknownNameError("label", name, labels())
+    return _REGISTERED.get(name)
+
+
+def register(made: Label) -> None:
+    """Make a label of one's own known. InputError if its name is taken."""
+    if made.name in labels():
+        raise InputError(f"There is already a label named {made.name!r}. Give yours another name.")
+    _REGISTERED[made.name] = made
+
+
+def unregister(name: str) -> None:
+    """Forget a label that was registered."""
+    _REGISTERED.pop(name, None)
 
 
 def forward_return(

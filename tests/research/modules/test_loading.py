@@ -7,7 +7,7 @@ import pytest
 from tests.features.conftest import random_panel
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.features.api import compute, explain, feature_set
-from tidemill.features.modules import load_module
+from tidemill.research.modules.loading import load_module
 
 GAP = 'feature("{}", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")\n'
 
@@ -23,7 +23,7 @@ def test_a_file_declares_features_that_compute_beside_the_shipped_ones(tmp_path:
         + GAP.format("own_gap_a")
         + 'feature("own_up_a", where(close > ref(close, 1), volume, 0.0), about="up volume")\n'
     )
-    assert load_module(write(tmp_path / "mine.py", text)) == ["own_gap_a", "own_up_a"]
+    assert load_module(write(tmp_path / "mine.py", text)).features == ("own_gap_a", "own_up_a")
     assert explain("own_gap_a").formula == "(close / mean(close, 20, 1)) - 1"
     bars = random_panel(1, symbols=2, slots=60)
     frame, _ = compute(bars, feature_set("own_gap_a", "MA20"))
@@ -35,13 +35,13 @@ def test_imports_work_too(tmp_path: Path) -> None:
         "from tidemill.features.declaration import feature\nfrom tidemill.features.operators import close, mean\n"
         + GAP.format("own_gap_b")
     )
-    assert load_module(write(tmp_path / "mine.py", text)) == ["own_gap_b"]
+    assert load_module(write(tmp_path / "mine.py", text)).features == ("own_gap_b",)
 
 
 def test_loading_a_changed_file_again_replaces_what_it_declared(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.py", GAP.format("own_gap_c") + GAP.format("own_gone_c"))
     load_module(path)
-    assert load_module(write(path, GAP.format("own_gap_c").replace("20", "10"))) == ["own_gap_c"]
+    assert load_module(write(path, GAP.format("own_gap_c").replace("20", "10"))).features == ("own_gap_c",)
     assert explain("own_gap_c").lookback == 10
     with pytest.raises(UnknownNameError):
         explain("own_gone_c")

@@ -1,0 +1,116 @@
+"""An engine made of two functions of a user's module: `fit` gives numbers and arrays, `predict` turns them into predictions.
+
+The functions run in this process, with the rights of the user: an engine may stand on any library and take its time.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from tidemill.domain.errors import InputError, TidemillError
+from tidemill.domain.parameters import accepted, parameters_of
+from tidemill.models.artifact import Artifact, Tensor, make
+from tidemill.models.base import (
+    NO_LINEAGE,
+    EngineInfo,
+    Floats,
+    Lineage,
+    decoded,
+    from_start,
+    inputs_of,
+    predictions,
+    require_scoring,
+    training_set,
+)
+
+
+class CustomEngine:
+    """See `Calls.engine` of tidemill.research.modules.calls. source: hash of the code that decides the predictions."""
+
+    def __init__(
+        self,
+        name: str,
+        fit: Callable[..., Any],
+        predict: Callable[..., Any],
+        *,
+        source: str,
+        about: str = "",
+        history: int = 0,
+        needs: tuple[str, ...] = (),
+    ) -> None:
+        self._first = _first_parameters(fit)
+        self._params = parameters_of(fit, name, (*self._first, "features", "seed"))
+        self._fit, self._predict, self.source = fit, predict, source
+        self.info = EngineInfo(
+            name=name,
+            kind="custom",
+            about=about or (fit.__doc__ or "").strip().partition("\n")[0].rstrip(".") or "an engine of a user's module",
+            history=history,
+            needs=(needs,) if needs else (),
+            params=self._params,
+        )
+
+    def fit(
+        self,
+        training: pl.DataFrame,
+        *,
+        features: tuple[str, ...],
+        params: Mapping[str, Any],
+        seed: int,
+        lineage: Lineage = NO_LINEAGE,
+    ) -> Artifact:
+        missing = [name for need in self.info.needs for name in need if name not in features]
+        if missing:
+            raise InputError(f"The engine {self.info.name} needs the feature {missing[0]}. Add it to the experiment.")
+        chosen = decoded(self._params, params, self.info.name)
+        data = training_set(training, features)
+        rows = training.filter(pl.Series(data.usable)).select("symbol", "open_time", *features, "label")
+        offered = {"features": features, "seed": seed, **msgspec.to_builtins(chosen)}
+        answer = self._called(self._fit, rows, what="fit", **accepted(self._fit, offered))
+        made = inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage)
+        inputs = msgspec.structs.replace(made, code_version=f"{made.code_version}.{self.source}")
+        return make(inputs, tensors=self._tensors(answer))
+
+    def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
+        features = require_scoring(artifact, frame, self.info.name)
+        rows = frame if self.info.history else from_start(frame, start)
+        given = rows.select("symbol", "open_time", *features)
+        offered = {"features": features, **artifact.inputs.params}
+        answer = self._called(self._predict, dict(artifact.tensors), given, what="predict", **accepted(self._predict, offered))
+        return predictions(rows, self._numbers(answer, rows.height), features, start)
+
+    def _called(self, function: Callable[..., Any], *args: Any, what: str, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TidemillError:
+            raise
+        except Exception as exc:  # a user's code may raise anything
+            said = " ".join(str(exc).split())[:300].rstrip(".")
+            raise InputError(f"{what} of the engine {self.info.name} failed: {type(exc).__name__}: {said}.") from exc
+
+    def _tensors(self, answer: object) -> dict[str, Tensor]:
+        if not isinstance(answer, Mapping) or not answer or not all(isinstance(name, str) for name in answer):
+            raise InputError(f"fit of the engine {self.info.name} must answer a dict of names to numbers or arrays.")
+        try:
+            return {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in answer.items()}
+        except (TypeError, ValueError) as exc:
+            raise InputError(f"fit of the engine {self.info.name} answers something that is no array of numbers.") from exc
+
+    def _numbers(self, answer: object, rows: int) -> Floats:
+        try:
+            numbers = np.asarray(answer, dtype=np.float64).reshape(-1)
+        except (TypeError, ValueError) as exc:
+            raise InputError(f"predict of the engine {self.info.name} answers something that is no number.") from exc
+        if numbers.size != rows:
+            raise InputError(f"predict of the engine {self.info.name} answers {numbers.size} numbers for {rows} rows.")
+        return numbers
+
+
+def _first_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    import inspect
+
+    return tuple(inspect.signature(function).parameters)[:1]

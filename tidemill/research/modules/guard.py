@@ -1,0 +1,98 @@
+"""What code in the sandbox may not do: read or write files, reach the network, start processes, take all of the memory.
+
+A guard against mistakes, not a wall against malice: it stands on Python's audit events and on limits of the process, and native
+code of a library can go around it. Files below the interpreter, its libraries and the project may be read, since imports do.
+"""
+
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tidemill.domain.provenance import ROOT
+from tidemill.research.modules.execution import AccessRefusedError
+
+_READABLE_FILES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/etc/localtime", "/etc/timezone")
+_READABLE_FOLDERS = (
+    "/usr/share/zoneinfo",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/sys/devices",
+    "/sys/fs",
+)
+_PROCESSES = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "pty.", "os.kill")
+_NETWORK = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethost", "socket.send", "urllib.", "http.client.",
+            "ftplib.", "smtplib.", "imaplib.", "poplib.", "telnetlib.", "webbrowser.")  # fmt: skip
+_CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
+            "os.utime", "os.setxattr", "shutil.", "tempfile.", "sqlite3.connect", "dbm.")  # fmt: skip
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+# Reading and writing by polars itself never passes Python's `open`.
+_OF_POLARS = ("read_", "scan_", "write_", "sink_")
+
+
+def limit_memory(mebibytes: int) -> None:
+    """Bound the address space of this process; nothing where the system has no such limit."""
+    if sys.platform.startswith("linux"):
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = mebibytes << 20
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def forbid_writing() -> None:
+    """No regular file of this process can grow: this holds for native code as well. Nor does it leave a core behind."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def install(module: Path) -> None:
+    """From now on every refused access raises AccessRefusedError. `module` may be read, so that errors can show its lines."""
+    roots = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(ROOT / "tidemill"), *_READABLE_FOLDERS}
+    roots |= {os.path.dirname(os.__file__), *(entry for entry in sys.path if entry not in ("", "/", str(ROOT)))}
+    folders = tuple(sorted({os.path.realpath(root) for root in roots} | roots))
+    files = frozenset((*_READABLE_FILES, str(module)))
+
+    def readable(path: object) -> bool:
+        if isinstance(path, int):
+            return True
+        text = os.path.abspath(os.fsdecode(path))  # type: ignore[arg-type]  # whatever `open` accepts
+        return text in files or any(text == root or text.startswith(root + os.sep) for root in folders)
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = args
+            writes = bool(flags & _WRITING) if isinstance(flags, int) else any(letter in str(mode) for letter in "wax+")
+            if (writes and not isinstance(path, int) and path != os.devnull) or not readable(path):
+                raise AccessRefusedError(f"wants to open {os.fsdecode(path)!r}")
+        elif event in ("os.listdir", "os.scandir"):
+            if args and args[0] is not None and not readable(args[0]):
+                raise AccessRefusedError(f"wants to list {args[0]!r}")
+        elif event.startswith(_PROCESSES):
+            raise AccessRefusedError(f"wants to start or signal a process ({event})")
+        elif event.startswith(_NETWORK):
+            raise AccessRefusedError(f"wants to use the network ({event})")
+        elif event.startswith(_CHANGES):
+            raise AccessRefusedError(f"wants to change files ({event})")
+
+    sys.addaudithook(hook)
+
+
+def close_polars() -> None:
+    """Let the readers and writers of polars refuse; they are native code, which no audit event sees."""
+    import polars as pl
+
+    for owner in (pl, pl.DataFrame, pl.LazyFrame):
+        for name in [name for name in dir(owner) if name.startswith(_OF_POLARS)]:
+            setattr(owner, name, _refusing(name))
+
+
+def _refusing(name: str) -> Any:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AccessRefusedError(f"wants to use {name} of polars")
+
+    refuse.__name__ = name
+    return refuse

@@ -1,0 +1,176 @@
+"""A process of its own for a user's functions: bounded in time and memory, without files, network and processes.
+
+One process serves many calls; it is started at the first, and again after one that had to be stopped. Frames go in and out as
+Arrow streams over pipes. What it refuses is said in `guard.py`: a guard against mistakes, not a wall against malice.
+"""
+
+import atexit
+import io
+import os
+import subprocess  # nosec B404  # starts this interpreter with a list of arguments
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import msgspec
+
+from tidemill.config import load_settings
+from tidemill.domain.errors import InputError, UnavailableError
+from tidemill.domain.provenance import ROOT
+from tidemill.research.modules.wire import READY, Answer, Limits, Request, receive, send
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# To start Python and to import takes long on a busy machine; it is no part of a call.
+_START_SECONDS = 120.0
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "POLARS_MAX_THREADS")
+
+
+class Sandbox:
+    """Serves one call at a time. limits: None reads the settings `module_seconds` and `module_memory` at the start."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._given = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._limits = limits or Limits(60.0, 4096)
+        self._lock = threading.Lock()
+
+    def declare(self, file: Path, text: str) -> None:
+        """Run the file once. InputError when it fails, takes too long or wants more than it may."""
+        self._ask(Request(path=str(file), text=text), None, f"The module {file.name}")
+
+    def call(self, file: Path, text: str, kind: str, name: str, bars: "pl.DataFrame") -> "pl.DataFrame":
+        """What the function declared as `name` answers for `bars`: one row for each bar, in their order.
+
+        InputError as for `declare`, and for an answer that is no such frame.
+        """
+        import polars as pl
+
+        request = Request(path=str(file), text=text, kind=kind, name=name)
+        noun = "function" if kind == "features" else kind
+        answer = self._ask(request, bars, f"The {noun} {name} of {file.name}")
+        return pl.read_ipc_stream(io.BytesIO(answer))
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        with self._lock:
+            self._end()
+
+    def _ask(self, request: Request, bars: "pl.DataFrame | None", what: str) -> bytes:
+        with self._lock:
+            process = self._started()
+            expired = threading.Event()
+            timer = threading.Timer(self._limits.seconds, _stop, (process, expired))
+            timer.daemon = True
+            timer.start()
+            try:
+                send(cast(BinaryIO, process.stdin), request, _stream(bars))
+                message, frame = receive(cast(BinaryIO, process.stdout))
+            except (EOFError, OSError) as exc:
+                self._end()
+                raise InputError(self._death(what, process, expired=expired.is_set())) from exc
+            finally:
+                timer.cancel()
+                if expired.is_set():
+                    self._end()
+        answer = msgspec.json.decode(message, type=Answer)
+        if answer.error:
+            raise InputError(answer.error)
+        return frame
+
+    def _death(self, what: str, process: "subprocess.Popen[bytes]", *, expired: bool) -> str:
+        if expired:
+            return (
+                f"{what} was stopped: it did not end within {self._limits.seconds:g} s. "
+                "Look for an endless loop, or raise the setting module_seconds."
+            )
+        if (process.returncode or 0) >= 0:
+            return f"{what} ended its process. A function must return; remove what ends the program."
+        return (
+            f"{what} ended its process by signal {-process.returncode}, most likely for want of memory. "
+            f"Let it take less than {self._limits.memory} MiB, or raise the setting module_memory."
+        )
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._end()
+        if self._given is None:
+            settings = load_settings()
+            self._limits = Limits(settings.module_seconds, settings.module_memory)
+        self._process = _spawn(self._limits)
+        return self._process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                _close(pipe)
+
+
+def _stop(process: "subprocess.Popen[bytes]", expired: threading.Event) -> None:
+    expired.set()
+    process.kill()
+
+
+def _close(pipe: object) -> None:
+    try:
+        cast(BinaryIO, pipe).close()
+    except OSError:  # the other end is gone, with what was still to be written
+        return
+
+
+def _spawn(limits: Limits) -> "subprocess.Popen[bytes]":
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tidemill.research.modules.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        cwd="/",
+        start_new_session=True,  # ctrl-C is the program's to handle
+    )
+    timer = threading.Timer(_START_SECONDS, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        send(cast(BinaryIO, process.stdin), limits)
+        greeting = cast(BinaryIO, process.stdout).read(len(READY))
+    except OSError:
+        greeting = b""
+    finally:
+        timer.cancel()
+    if greeting != READY:
+        process.kill()
+        process.wait()
+        raise UnavailableError(
+            "The process for functions of modules did not start. `tidemill doctor` looks at the installation."
+        )
+    return process
+
+
+def _stream(bars: "pl.DataFrame | None") -> bytes:
+    if bars is None:
+        return b""
+    buffer = io.BytesIO()
+    bars.write_ipc_stream(buffer)
+    return buffer.getvalue()
+
+
+_shared = Sandbox()
+
+
+def sandbox() -> Sandbox:
+    """The one of this process."""
+    return _shared
+
+
+atexit.register(_shared.close)

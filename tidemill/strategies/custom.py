@@ -1,0 +1,77 @@
+"""A strategy made of a user's function. It runs in this process, with the rights of the user."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from tidemill.domain.errors import InputError, TidemillError
+from tidemill.domain.market import Instrument
+from tidemill.domain.parameters import accepted, parameters_of
+from tidemill.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_COLUMNS = ("symbol", "open_time", "weight")
+
+
+def custom_strategy(
+    name: str,
+    weigh: Callable[..., Any],
+    *,
+    needs: Literal["predictions", "bars", "both"] = "predictions",
+    resize: bool = True,
+    about: str = "",
+) -> Strategy:
+    """See `Calls.strategy` of tidemill.research.modules.calls."""
+    first = tuple(inspect.signature(weigh).parameters)[:1]
+
+    def weights(
+        frame: pl.DataFrame, params: Any, instruments: Mapping[str, Instrument], bars: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
+        offered = {"instruments": instruments, "bars": bars, **msgspec.to_builtins(params)}
+        try:
+            answer = weigh(frame, **accepted(weigh, offered))
+        except TidemillError:
+            raise
+        except Exception as exc:  # a user's code may raise anything
+            said = " ".join(str(exc).split())[:300].rstrip(".")
+            raise InputError(f"The strategy {name} failed: {type(exc).__name__}: {said}.") from exc
+        checked = _checked(answer, frame, name)
+        return _a_row_each(checked, frame) if needs == "bars" else checked
+
+    return Strategy(
+        name=name,
+        about=about or (weigh.__doc__ or "").strip().partition("\n")[0] or "A strategy of a user's module.",
+        needs=needs,
+        params=parameters_of(weigh, name, (*first, "instruments", "bars")),
+        weigh=weights,
+        resize=resize,
+    )
+
+
+def _checked(answer: object, frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    import polars as pl
+
+    if not isinstance(answer, pl.DataFrame) or any(column not in answer.columns for column in _COLUMNS):
+        raise InputError(f"The strategy {name} must answer a polars frame of symbol, open_time and weight.")
+    try:
+        made = answer.select("symbol", pl.col("open_time").cast(frame.schema["open_time"]), pl.col("weight").cast(pl.Float64))
+    except pl.exceptions.PolarsError as exc:
+        raise InputError(f"The strategy {name} answers times or weights that are none.") from exc
+    made = made.with_columns(pl.col("weight").fill_nan(None)).sort("open_time", "symbol")
+    if made.select("symbol", "open_time").is_duplicated().any():
+        raise InputError(f"The strategy {name} answers two weights for one bar of a symbol.")
+    if made["weight"].is_infinite().any():
+        raise InputError(f"The strategy {name} answers an infinite weight.")
+    if made.join(frame, on=("symbol", "open_time"), how="anti").height:
+        raise InputError(f"The strategy {name} answers a weight for a bar that it was not given.")
+    return made
+
+
+def _a_row_each(weights: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
+    return bars.select("symbol", "open_time").join(weights, on=("symbol", "open_time"), how="left", maintain_order="left")

@@ -15,13 +15,15 @@ import pyarrow as pa
 from tidemill.domain.errors import InputError
 from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Columns, Floats, Integers
-from tidemill.features.expression import COLUMNS
+from tidemill.features.calendar import calendar_column
+from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.kernels.execute import execute
 from tidemill.features.kernels.order import SORT_LANES
 from tidemill.features.kernels.windows import SCRATCH
 from tidemill.features.opcodes import BLOCK
 from tidemill.features.prices import average_price
 from tidemill.features.program import Program
+from tidemill.features.stages import rows_by_time
 from tidemill.features.state import NEVER, State
 
 # Below it the threads cost more than they save.
@@ -42,14 +44,18 @@ class _Panel:
 def compute_frame(bars: pl.DataFrame, features: FeatureSet, state: State | None) -> tuple[pl.DataFrame, State]:
     """See `tidemill.features.api.compute`."""
     program = features.program
-    empty = State.empty(features.fingerprint, (), program.slots, program.history)
+    empty = State.empty(features.fingerprint, (), program.carried, program.history)
     if state is not None:
-        state.require(features.fingerprint, program.slots, program.history)
+        state.require(features.fingerprint, program.carried, program.history)
     panel = _panel(bars)
+    if program.stages.across:
+        _require_one_dataset(bars)
     current = (state or empty).select(panel.symbols)
     _require_later(panel, current)
     result = np.empty((len(features.names), len(panel.times)))
     _scan_all(program, panel, current, result)
+    if program.stages.across:
+        program.stages.compare(result, *rows_by_time(panel.times))
     if len(panel.symbols):
         current.times[:] = panel.times[panel.bounds[1:] - 1]
     columns = pa.table([pa.array(row) for row in result], names=list(features.names))
@@ -97,6 +103,14 @@ def _require_later(panel: _Panel, state: State) -> None:
         raise InputError(f"The bars of {panel.symbols[old[0]]!r} begin before the state ends. Give only bars that came later.")
 
 
+def _require_one_dataset(bars: pl.DataFrame) -> None:
+    for name in ("dataset", "venue", "interval"):
+        if name in bars.columns and bars[name].n_unique() > 1:
+            raise InputError(
+                f"The bars hold more than one {name}. Cross-sectional features never mix datasets: compute each alone."
+            )
+
+
 def _column(panel: _Panel, name: str) -> Floats:
     try:
         values = panel.frame[name].cast(pl.Float64).to_numpy()
@@ -108,14 +122,22 @@ def _column(panel: _Panel, name: str) -> Floats:
 def _columns(program: Program, panel: _Panel) -> Columns:
     """The columns that the program reads; an empty array for the others. Read-only, so that one compiled form serves all."""
     columns = []
-    for name, node in zip(COLUMNS, program.raw, strict=True):
-        column = np.empty(0)
-        if node >= 0:
-            column = _average_price(panel) if name == "vwap" else np.ascontiguousarray(_column(panel, name))
+    for name, node in zip(INPUTS, program.raw, strict=True):
+        column = _input(panel, name) if node >= 0 else np.empty(0)
         column = column.view()
         column.flags.writeable = False
         columns.append(column)
     return tuple(columns)
+
+
+def _input(panel: _Panel, name: str) -> Floats:
+    if name == "vwap":
+        return _average_price(panel)
+    if name in CALENDAR:
+        return calendar_column(name, panel.times)
+    if name not in panel.frame.columns:  # those of COLUMNS were looked for before
+        raise InputError(f"The bars have no column {name!r}. Join it first, as of the time at which each value was known.")
+    return np.ascontiguousarray(_column(panel, name))
 
 
 def _average_price(panel: _Panel) -> Floats:
@@ -138,6 +160,7 @@ def _scan_all(program: Program, panel: _Panel, state: State, result: Floats) -> 
             np.empty(SCRATCH), np.empty(program.deepest * SORT_LANES), np.ones(BLOCK, dtype=np.bool_), state.slots[first:last],
             state.history[first:last], panel.bounds[first : last + 1], position, result,
         )  # fmt: skip
+        program.stages.carry(result, panel.bounds[first : last + 1], panel.times, state.slots[first:last], program.slots)
 
     rows, symbols = len(panel.times), len(panel.symbols)
     threads = min(_cores(), symbols, 1 + rows // _ROWS_WORTH_A_THREAD)

@@ -12,12 +12,14 @@ from importlib import import_module
 import msgspec
 
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.features.expression import COLUMNS, Expression, Operand, as_expression
+from tidemill.features.expression import COLUMNS, Expression, Operand, as_expression, peel
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
 _NUMBERED = re.compile(r"(.*?[A-Za-z_])_?((?:(?<=_)|(?<=[A-Z]))[0-9.]+(?:_[0-9.]+)*)")
 _RESERVED = frozenset({"symbol", "open_time", "known_at", "label", "label_end_at", "prediction", "quote_volume", *COLUMNS})
-_SHIPPED = ("tidemill.features.definitions.classic", "tidemill.features.definitions.alpha158")
+_SHIPPED = tuple(
+    f"tidemill.features.definitions.{name}" for name in ("classic", "alpha158", "cross", "calendar", "regime", "fear_greed")
+)
 
 
 class Feature(msgspec.Struct, frozen=True):
@@ -65,6 +67,7 @@ def feature(name: str, expression: Operand, *, unit: str = "", about: str = "") 
     if not isinstance(name, str) or _NAME.fullmatch(name) is None or name in _RESERVED:
         raise InputError(f"{name!r} cannot name a feature. Use letters, digits, _ and ., and no column of the bars.")
     made = Feature(name, as_expression(expression), unit, about)
+    peel(made.expression)  # refuses an operator of the second stage where it cannot stand
     known = _registry.features.get(name) or (_resolve_family(name) if _registry.loaded else None)
     if known is not None and known.expression != made.expression:
         raise InputError(f"The feature {name!r} exists already, as {known.expression}. Choose another name.")

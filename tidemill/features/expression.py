@@ -11,6 +11,11 @@ from tidemill.domain.errors import InputError
 # One window may hold 20 years of days or two months of hours; beyond it the state of a stream would no longer be small.
 MAX_WINDOW = 5_000
 COLUMNS = ("open", "high", "low", "close", "volume", "vwap")
+# Functions of a bar's open_time, see calendar.py.
+CALENDAR = ("day_of_week", "day_of_month", "days_left_in_month", "month", "hour_sine", "hour_cosine")
+# What is no bar and is the same for all symbols, joined beforehand as of the time at which it was known (NUMBERS, Time).
+CONTEXT = ("fear_greed", "fear_greed_change_7")
+INPUTS = (*COLUMNS, *CALENDAR, *CONTEXT)
 
 ELEMENTWISE = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum", "greater", "greater_equal",
     "not_equal", "where",
@@ -19,6 +24,10 @@ WINDOWED = frozenset({"sum", "mean", "std", "wma", "slope", "rsquare", "resid", 
     "since_max",
                       "since_min", "rank", "quantile", "mean_deviation"})  # fmt: skip
 RECURSIVE = frozenset({"smooth", "adaptive", "cumulative", "sar"})
+# Operators of the second stage (stages.py), over what the kernels computed: fitted ones carry state, cross-sectional ones
+# read one row of symbols. An expression may begin with a cross-sectional one, then a fitted one; they stand nowhere else.
+FITTED = frozenset({"hmm"})
+CROSS_SECTIONAL = frozenset({"cs_rank", "cs_zscore"})
 _INFIX = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "greater": ">", "greater_equal": "≥", "not_equal": "≠"}
 
 Operand: TypeAlias = "Expression | float | int"
@@ -58,7 +67,17 @@ class Expression:
     @cached_property
     def recursive(self) -> bool:
         """Whether the value depends on all of the history through carried state."""
-        return any(node.operator in RECURSIVE for node in walk(self))
+        return any(node.operator in RECURSIVE or node.operator in FITTED for node in walk(self))
+
+    @cached_property
+    def cross_sectional(self) -> bool:
+        """Whether the value depends on the other symbols of its bar time."""
+        return any(node.operator in CROSS_SECTIONAL for node in walk(self))
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """The columns of INPUTS that it reads."""
+        return frozenset(INPUTS[int(node.parameters[0])] for node in walk(self) if node.operator == "column")
 
     @cached_property
     def looks_ahead(self) -> bool:
@@ -155,7 +174,7 @@ def walk(expression: Expression) -> Iterator[Expression]:
 
 def _render(node: Expression, top: bool = False) -> str:
     if node.operator == "column":
-        return COLUMNS[int(node.parameters[0])]
+        return INPUTS[int(node.parameters[0])]
     if node.operator == "constant":
         return f"{node.parameters[0]:g}"
     if node.operator in _INFIX:
@@ -163,3 +182,23 @@ def _render(node: Expression, top: bool = False) -> str:
         return text if top else f"({text})"
     shown = [_render(argument, top=True) for argument in node.arguments] + [f"{number:g}" for number in node.parameters]
     return f"{node.operator}({', '.join(shown)})"
+
+
+def peel(expression: Expression) -> tuple[Expression, Expression | None, Expression | None]:
+    """(what the kernels compute, the fitted operator over it, the cross-sectional operator over all).
+
+    InputError where such an operator stands inside of another one.
+    """
+    compared = fitted = None
+    inner = expression
+    if inner.operator in CROSS_SECTIONAL:
+        compared, inner = inner, inner.arguments[0]
+    if inner.operator in FITTED:
+        fitted, inner = inner, inner.arguments[0]
+    for node in walk(inner):
+        if node.operator in FITTED or node.operator in CROSS_SECTIONAL:
+            raise InputError(
+                f"{node.operator}() stands inside of {expression}. It compares or fits finished values: "
+                "make it the outermost operator of a feature, cs_… around hmm() if both are wanted."
+            )
+    return inner, fitted, compared

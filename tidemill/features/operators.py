@@ -2,15 +2,19 @@
 
 Windows count a symbol's own bars, the current one included. NaN inside a window is skipped: a value needs one number in the
 window (two for a spread or a slope), as in qlib; `full=True` asks for a number in every place, as TA-Lib does. What would be
-infinite is NaN. `ema`, `wilder`, `adaptive`, `cumulative` and `parabolic_sar` are recursive: their value depends on all of the
-history, and a NaN
-input gives NaN once and advances nothing.
+infinite is NaN. `ema`, `wilder`, `adaptive`, `cumulative`, `parabolic_sar` and `hmm` are recursive: their value depends on
+all of the history, and a NaN input gives NaN once and advances nothing. `cs_rank` and `cs_zscore` compare the symbols of one
+bar time; they and `hmm` can only be the outermost operators of a feature.
 """
 
 from tidemill.domain.errors import InputError
-from tidemill.features.expression import COLUMNS, MAX_WINDOW, Expression, Operand, as_expression, combine
+from tidemill.features.expression import INPUTS, MAX_WINDOW, Expression, Operand, as_expression, combine
 
-open, high, low, close, volume, vwap = (Expression("column", (), (float(index),)) for index in range(len(COLUMNS)))
+(
+    open, high, low, close, volume, vwap,
+    day_of_week, day_of_month, days_left_in_month, month, hour_sine, hour_cosine,
+    fear_greed, fear_greed_change_7,
+) = (Expression("column", (), (float(index),)) for index in range(len(INPUTS)))  # fmt: skip
 
 
 def _window(number: int, least: int = 1) -> float:
@@ -191,3 +195,36 @@ def parabolic_sar(
     return Expression(
         "sar", (as_expression(high_price), as_expression(low_price)), (float(acceleration), float(maximum_acceleration))
     )
+
+
+def cs_rank(x: Operand) -> Expression:
+    """Percentile of x among the symbols present at the bar time, in (0, 1]; equals share their average, NaN takes no part."""
+    return Expression("cs_rank", (as_expression(x),))
+
+
+def cs_zscore(x: Operand) -> Expression:
+    """x less the mean over the symbols present at the bar time, over their sample standard deviation; NaN takes no part.
+
+    NaN where fewer than two numbers are present or the deviation is ≤ 1e-9 · |mean|.
+    """
+    return Expression("cs_zscore", (as_expression(x),))
+
+
+def hmm(
+    x: Operand, states: int, state: int = 0, *, refit: int = 252, window: int = 1008, minimum: int = 252, purge: int = 1
+) -> Expression:
+    """Filtered probability of a state of a Gaussian hidden Markov model of x, fitted for each symbol on its own past.
+
+    states: 2 or 3, ordered by variance. state: which one's probability, 1 being the calmest; 0 gives the number of the most
+    probable. The model is fitted when `minimum` + `purge` values came, then every `refit` values, on the last `window` of
+    them but the `purge` newest, and serves from the next bar on; NaN before. Probabilities are filtered (Hamilton 1989),
+    never smoothed.
+    """
+    if states not in (2, 3) or isinstance(state, bool) or state not in range(states + 1):
+        raise InputError(
+            f"A hidden Markov model of {states!r} states has no state {state!r}. Use 2 or 3 states, and one of them."
+        )
+    if not 10 * states <= minimum <= window or not 0 <= purge <= minimum:
+        raise InputError(f"A model needs {10 * states} ≤ minimum ≤ window values, and a purge from 0 to minimum.")
+    numbers = (states, state, _window(refit), _window(window), _window(minimum), purge)
+    return Expression("hmm", (as_expression(x),), tuple(float(number) for number in numbers))

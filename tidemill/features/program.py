@@ -8,7 +8,8 @@ import numpy as np
 from tidemill.features import opcodes as oc
 from tidemill.features.arrays import Integers
 from tidemill.features.declaration import Feature
-from tidemill.features.expression import COLUMNS, ELEMENTWISE, WINDOWED, Expression, walk
+from tidemill.features.expression import ELEMENTWISE, INPUTS, WINDOWED, Expression, walk
+from tidemill.features.stages import Stages, plan
 
 _ELEMENTWISE = {
     "add": oc.ADD, "subtract": oc.SUBTRACT, "multiply": oc.MULTIPLY, "divide": oc.DIVIDE, "maximum": oc.MAXIMUM,
@@ -43,9 +44,9 @@ _MOMENTS = (oc.MEANS, oc.SPREADS, oc.LINES)
 class Program:
     """Tables for the kernels. Nodes are numbered; `depth[n]` is how many earlier values of node n some window reads.
 
-    raw: node of each column of COLUMNS, -1 where unused. constants, values: nodes that never change. slots: places of carried
+    raw: node of each column of INPUTS, -1 where unused. constants, values: nodes that never change. slots: places of carried
     state a symbol.
-    outputs: node of each feature. deepest: longest window. (code, numbers): see opcodes.py.
+    outputs: node of each feature. deepest: longest window. (code, numbers): see opcodes.py. stages: what follows the kernels.
     """
 
     code: Integers
@@ -57,6 +58,12 @@ class Program:
     slots: int
     outputs: Integers
     deepest: int
+    stages: Stages
+
+    @property
+    def carried(self) -> int:
+        """Places of carried state a symbol: those of the kernels, then those of the second stage."""
+        return self.slots + self.stages.slots
 
     @property
     def history(self) -> int:
@@ -77,12 +84,12 @@ class Program:
 
 class _Builder:
     def __init__(self, features: Iterable[Feature]) -> None:
-        self.expressions = [feature.expression for feature in features]
+        self.expressions, self.stages = plan(features)
         self.node_of: dict[str, int] = {}
         self.depth: list[int] = []
         self.rows: list[list[int]] = []
         self.numbers: list[list[float]] = []
-        self.raw = [-1] * len(COLUMNS)
+        self.raw = [-1] * len(INPUTS)
         self.constants: dict[int, float] = {}
         self.slots = 0
         self.age = -1
@@ -123,6 +130,7 @@ class _Builder:
             slots=self.slots,
             outputs=np.array(outputs, dtype=np.int64),
             deepest=max(windows, default=1) or 1,
+            stages=self.stages,
         )
 
     def _visit(self, expression: Expression) -> int:

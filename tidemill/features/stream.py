@@ -1,6 +1,6 @@
 """Features bar by bar: the step. One row of symbols goes in, one row of features comes out, with the bits of the batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
@@ -11,7 +11,8 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import EPOCH
 from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Flags, Floats
-from tidemill.features.expression import COLUMNS
+from tidemill.features.calendar import calendar_column
+from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.kernels.execute import execute
 from tidemill.features.kernels.order import SORT_LANES
 from tidemill.features.kernels.windows import SCRATCH
@@ -35,9 +36,9 @@ class Stream:
             raise InputError("A stream needs at least one symbol, and each once.")
         program = features.program
         if state is not None:
-            state.require(features.fingerprint, program.slots, program.history)
+            state.require(features.fingerprint, program.carried, program.history)
         self.features, self.symbols, self._program = features, tuple(symbols), program
-        start = state or State.empty(features.fingerprint, (), program.slots, program.history)
+        start = state or State.empty(features.fingerprint, (), program.carried, program.history)
         self._load(start.select(self.symbols))
 
     def step(
@@ -51,12 +52,15 @@ class Stream:
         present: ArrayLike | None = None,
         *,
         open_time: datetime | None = None,
+        context: Mapping[str, Row] | None = None,
     ) -> Floats:
         """Take one closed bar of each symbol that is present and return float64[symbols, features], NaN for the absent.
 
         Arrays hold one number a symbol, in the order of `symbols`; NaN where a value is missing. vwap: see `average_price`;
         (high + low + close) / 3 when not given. present: flags, all when not given; an absent symbol advances nothing.
-        open_time: when given, it is kept in the state, so that a later batch cannot take the same bar again.
+        open_time: when given, it is kept in the state, so that a later batch cannot take the same bar again; features of the
+        calendar need it. context: values of CONTEXT that some feature reads, one number or one a symbol. Cross-sectional
+        features compare the symbols that are present: record `present` to replay a row.
         The returned array is reused by the next step. Raises InputError for a wrong length or a bar that is not later than the
         last.
         """
@@ -71,13 +75,39 @@ class Stream:
         if open_time is not None:
             self._mark(open_time)
         program = self._program
+        if self._beyond:
+            self._take_beyond(open_time, context or {})
         execute(
             True, program.code, program.numbers, program.depth, program.raw, program.outputs, self._offsets, self._mirror,
             self._columns,
             self._memory, self._scratch, self._ordered, flags, self._slots, _NO_HISTORY, _NO_BOUNDS, self._position,
             self._result,
         )  # fmt: skip
+        if program.stages.models or program.stages.across:
+            self._second_stage(open_time)
         return self._result.T
+
+    def _take_beyond(self, open_time: datetime | None, context: Mapping[str, Row]) -> None:
+        """The columns that are no prices: calendar and context."""
+        for name, index in self._beyond:
+            if name in CALENDAR:
+                if open_time is None:
+                    raise InputError(f"Some feature reads {name}. Give the open_time of the bar.")
+                self._row[index] = calendar_column(name, np.array([_micros(open_time)], dtype=np.int64))
+                continue
+            if name not in context:
+                raise InputError(f"Some feature reads {name}. Give its value as known at the bar's close in `context`.")
+            try:
+                self._row[index] = context[name]
+            except (ValueError, TypeError) as exc:
+                raise InputError(f"The context {name} must be one number, or {len(self.symbols)}, one a symbol.") from exc
+
+    def _second_stage(self, open_time: datetime | None) -> None:
+        stages, count = self._program.stages, len(self.symbols)
+        places = np.arange(count + 1, dtype=np.int64)
+        times = np.full(count, 0 if open_time is None else _micros(open_time), dtype=np.int64)
+        stages.carry(self._result, places, times, self._carried, 0)
+        stages.compare(self._result, places[:-1], np.array([0, count], dtype=np.int64))
 
     def state(self) -> State:
         """A copy of what is remembered; stepping on does not change it."""
@@ -88,7 +118,7 @@ class Stream:
             if depth:
                 history[:, read : read + depth] = self._ring(node)[self._rows(int(depth))].T
                 read += depth
-        slots = np.ascontiguousarray(self._slots.T)
+        slots = np.hstack([self._slots.T, self._carried])
         return State(self.features.fingerprint, self.symbols, slots, history, self._times.copy())
 
     def _load(self, state: State) -> None:
@@ -105,9 +135,12 @@ class Stream:
                 ring[rows] = state.history[:, read : read + depth].T
                 ring[depth + 1 :] = ring[: depth + 1]
                 read += depth
-        self._slots = np.ascontiguousarray(state.slots.T)
+        self._slots = np.ascontiguousarray(state.slots[:, : program.slots].T)
+        self._carried = state.slots[:, program.slots :].copy()
         self._times = state.times.copy()
-        self._row = np.full((len(COLUMNS), count), np.nan)
+        self._row = np.full((len(INPUTS), count), np.nan)
+        wanted = zip(INPUTS, range(len(INPUTS)), program.raw, strict=True)
+        self._beyond = tuple((name, index) for name, index, node in wanted if node >= 0 and index >= len(COLUMNS))
         self._columns = tuple(column.view() for column in self._row)
         for column in self._columns:
             column.flags.writeable = False
@@ -127,10 +160,14 @@ class Stream:
         return [(newest - back) % (depth + 1) for back in range(depth - 1, -1, -1)]
 
     def _mark(self, open_time: datetime) -> None:
-        moment = (open_time - EPOCH) // timedelta(microseconds=1)
+        moment = _micros(open_time)
         late = np.flatnonzero(self._present & (self._times >= moment))
         if len(late):
             raise InputError(
                 f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead."
             )
         self._times[self._present] = moment
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)

@@ -120,7 +120,7 @@ def test_a_strategy_over_predictions_starts_with_the_first_of_them() -> None:
 
 def test_unknown_names_and_wrong_inputs_say_what_there_is() -> None:
     assert set(strategies()) >= {"quantile", "long_only_top_k", "sma_cross"}
-    with pytest.raises(UnknownNameError, match="long_only_top_k, quantile, sma_cross"):
+    with pytest.raises(UnknownNameError, match="long_only_top_k, mean_variance, quantile, sma_cross"):
         strategy("martingale")
     with pytest.raises(UnknownNameError, match="quantile, every, gross, max_weight"):
         target_weights("quantile", predictions({0: FIVE}), {"top": 3}, {})

@@ -23,9 +23,12 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class LabelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Return from the next open, held for `horizon` of the symbol's own bars."""
+    """Return from the next open, held for `horizon` of the symbol's own bars; or a label of a module by its `name`, which
+    brings its own horizon.
+    """
 
     horizon: int = 5
+    name: str = "forward_return"
 
 
 class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,9 +50,26 @@ class SplitSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     embargo: int | None = None
 
 
+class NeutraliseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the book shall not bet on: sectors, or the market's beta.
+
+    sectors: symbol → sector; sector_file: a CSV or Parquet of symbol, sector instead. A symbol without a sector is one of its
+    own kind. window: bars of the past from which beta to the equal-weight market is estimated; least: returns known in it.
+    """
+
+    by: Literal["sector", "beta"]
+    sectors: dict[str, str] = {}
+    sector_file: str | None = None
+    window: int = 120
+    least: int = 60
+
+
 class StrategySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A strategy by its name; `neutralise` is a step that follows any strategy."""
+
     name: str = "quantile"
     params: dict[str, Any] = {}
+    neutralise: NeutraliseSpec | None = None
 
 
 class CostSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,6 +78,23 @@ class CostSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     fee_bps: float = 5.0
     slippage_bps: float = 5.0
     capital: float = 1_000_000.0
+
+
+class ValidationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a prediction does not count: it is marked, shown and not traded. None switches a rule off.
+
+    missing: largest share of features that may be unknown. distance: how far a row's features may lie from the training window,
+    as a multiple of that window's own reach (root mean square over the features). range: how far a prediction may lie outside
+    of what its engine said before, in widths of that range, judged once there are `history` earlier ones. disagreement: how far
+    the engines' ranks of a symbol may lie apart, 1 being half of them first and half of them last. The defaults refuse what is
+    broken and little else.
+    """
+
+    missing: float | None = 0.5
+    distance: float | None = 10.0
+    range: float | None = 3.0
+    history: int = 1000
+    disagreement: float | None = 0.95
 
 
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,6 +107,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     engines: tuple[EngineSpec, ...] = ()
     ensemble: Literal["equal"] = "equal"
     splits: SplitSpec | None = None
+    validation: ValidationSpec = ValidationSpec()
     strategy: StrategySpec = StrategySpec()
     costs: CostSpec = CostSpec()
     benchmark: str = "equal_weight"

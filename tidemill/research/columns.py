@@ -46,6 +46,15 @@ def read_weights(path: Path) -> pl.DataFrame:
     return frame.sort("symbol", "open_time")
 
 
+def read_sectors(path: str | Path) -> pl.DataFrame:
+    """symbol, sector of a file; InputError for a missing file, a missing column or a row without a symbol."""
+    file = Path(path).expanduser()
+    table = _columns(file, {"symbol": ("symbol", "ticker"), "sector": ("sector", "industry", "group")}, "sector file")
+    symbols = table["symbol"].cast(pl.String).str.strip_chars()
+    _refuse(table, symbols.is_null() | (symbols == ""), file, "has no symbol")
+    return pl.DataFrame([symbols, table["sector"].cast(pl.String)])
+
+
 def _columns(path: Path, wanted: Mapping[str, tuple[str, ...]], what: str) -> pl.DataFrame:
     """The columns under our names, and `source_line`. wanted: name → what it may be called, compared in lower case."""
     if not path.is_file():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
 
+from tidemill.domain.experiment import StrategySpec
+from tidemill.domain.market import Instrument
 from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.research.columns import read_sectors
 from tidemill.research.market_data import flags_of, instruments_of
 from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.predicting import PREDICTIONS
@@ -16,6 +21,7 @@ from tidemill.strategies.benchmark import benchmark_weights
 
 if TYPE_CHECKING:
     from tidemill.engine.result import BacktestResult
+    from tidemill.strategies.base import Weighed
 
 SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
 BENCHMARK = "benchmark"
@@ -39,27 +45,23 @@ def predictions_of(study: Study, book: str) -> pl.DataFrame:
 
 def make_signals(study: Study) -> StepReport:
     """Target weights of every book from its predictions, by the experiment's strategy."""
-    from tidemill.strategies.registry import strategy, target_weights
-
     instruments = instruments_of(study.workspace, study.dataset.venue)
+    chosen = _resolved(study.experiment.strategy)
     code = source_version("tidemill.strategies.registry", "tidemill.research.trading")
-    worked, table = 0, []
+    seen = _bars_print(study) if _sees_bars(chosen) else None
+    worked, table, notes = 0, [], []
     for book, key in books(study).items():
-        print_ = fingerprint(code, study.experiment.strategy, _prediction_version(study, key), sorted(instruments.items()))
+        print_ = fingerprint(code, chosen, _prediction_version(study, key), sorted(instruments.items()), seen)
         held = study.lake.manifest(SIGNALS, study.key, book)
         if held is None or held.fingerprint != print_:
-            chosen = study.experiment.strategy
-            # A strategy over bars asks for nothing of the predictions; every book then trades alike.
-            given = (
-                predictions_of(study, book) if strategy(chosen.name).needs == "predictions" else _tested(study, study.adjusted)
-            )
-            weights = target_weights(chosen.name, given, chosen.params, instruments)
+            weights, told = _weighed(study, chosen, book, instruments)
             frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
             if book == ENSEMBLE:
                 _store_signals(study, frame)
-            held = study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_)
+            held = study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_, metadata={"notes": list(told)})
             worked += 1
         table.append((book, held.rows, held.symbols))
+        notes += [f"{book}: {note}" for note in held.metadata.get("notes", ())]
     manifests = study.lake.manifests(SIGNALS, study.key)
     return StepReport(
         worked=worked > 0,
@@ -70,10 +72,41 @@ def make_signals(study: Study) -> StepReport:
         bytes=sum(manifest.bytes for manifest in manifests.values()),
         data_version=fingerprint({name: manifest.data_version for name, manifest in manifests.items()}),
         code_version=code,
-        facts={"strategy": study.experiment.strategy.name},
+        facts={"strategy": chosen.name, "neutralised by": chosen.neutralise.by if chosen.neutralise else "nothing"},
         columns=("book", "rows", "symbols"),
         table=tuple(table),
+        notes=tuple(notes),
     )
+
+
+def _resolved(spec: StrategySpec) -> StrategySpec:
+    """`spec` with the sectors of its file in it, so that their content and not their path decides what is stale."""
+    if spec.neutralise is None or spec.neutralise.sector_file is None:
+        return spec
+    from tidemill.strategies.neutral import with_sectors
+
+    return msgspec.structs.replace(spec, neutralise=with_sectors(spec.neutralise, read_sectors(spec.neutralise.sector_file)))
+
+
+def _sees_bars(spec: StrategySpec) -> bool:
+    """Whether the weights depend on bars and not on predictions alone."""
+    from tidemill.strategies.registry import strategy
+
+    return strategy(spec.name).needs != "predictions" or (spec.neutralise is not None and spec.neutralise.by == "beta")
+
+
+def _weighed(study: Study, spec: StrategySpec, book: str, instruments: Mapping[str, Instrument]) -> Weighed:
+    from tidemill.strategies.registry import strategy, weigh
+
+    bars = study.adjusted if _sees_bars(spec) else None
+    # A strategy over bars asks for nothing of the predictions; every book then trades alike.
+    over_bars = strategy(spec.name).needs == "bars"
+    given = _tested(study, study.adjusted) if over_bars else predictions_of(study, book)
+    return weigh(spec.name, given, spec.params, instruments, bars=bars, neutralise=spec.neutralise)
+
+
+def _bars_print(study: Study) -> tuple[str, str]:
+    return study.bars_version, fingerprint(study.adjustments.sort("symbol", "ex_time", "kind").rows())
 
 
 def _store_signals(study: Study, frame: pl.DataFrame) -> None:
@@ -92,7 +125,7 @@ def run_backtests(study: Study) -> StepReport:
     code = source_version("tidemill.engine.backtest", "tidemill.research.trading")
     signals = study.lake.manifests(SIGNALS, study.key)
     inputs = {book: manifest.data_version for book, manifest in signals.items()}
-    bars_print = (study.bars_version, fingerprint(study.adjustments.sort("symbol", "ex_time", "kind").rows()))
+    bars_print = _bars_print(study)
     worked = 0
     for book in (*books(study), BENCHMARK):
         print_ = fingerprint(
@@ -118,7 +151,7 @@ def _run_book(study: Study, book: str) -> BacktestResult:
     from tidemill.engine.backtest import backtest  # numba: 0.3 s that a run with nothing to do saves
     from tidemill.strategies.registry import strategy
 
-    bars = _traded_bars(study)
+    bars, spec = _traded_bars(study), study.experiment.strategy
     weights = (
         benchmark_weights(bars, study.experiment.benchmark)
         if book == BENCHMARK
@@ -134,7 +167,7 @@ def _run_book(study: Study, book: str) -> BacktestResult:
         adjustments=study.adjustments.filter(pl.col("ex_time") >= study.folds[0].test_start),
         costs=study.experiment.costs,
         suspected=suspected.select("symbol", "open_time") if suspected.height else None,
-        resize=book == BENCHMARK or strategy(study.experiment.strategy.name).resize,
+        resize=book == BENCHMARK or spec.neutralise is not None or strategy(spec.name).resize,
     )
 
 

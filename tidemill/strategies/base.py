@@ -1,37 +1,56 @@
-"""What a strategy is: a name, its parameters with defaults, and a function from predictions or bars to target weights."""
+"""What a strategy is: a name, its parameters with defaults, and a function from predictions and bars to target weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.market import Instrument
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
-    Weigh = Callable[[pl.DataFrame, Any, Mapping[str, Instrument]], pl.DataFrame]
+    Weigh = Callable[..., "pl.DataFrame | Weighed"]
+    Signals = Callable[[NDArray[np.float64], NDArray[np.int64], Any], NDArray[np.float64]]
+    Grid = Callable[[NDArray[np.float64], NDArray[np.int64], Sequence[Any]], "Iterable[NDArray[np.float64]]"]
+
+
+class Weighed(NamedTuple):
+    """Target weights, and sentences about what was left out, cut or replaced on the way to them."""
+
+    weights: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     """One strategy.
 
-    needs: what `weigh` takes: `predictions` (symbol, open_time, prediction) or `bars` (adjusted, sorted by symbol and
-    open_time). weigh(frame, params, instruments) → symbol, open_time, weight: the share of equity wanted, known at
-    the close of the bar that opened at open_time; 0 closes, no row leaves the position alone. A strategy over bars
-    returns exactly one row for each bar, in their order, null where it asks for nothing. resize: whether a target may
-    trim or add to a position (see `engine.backtest`).
+    needs: what `weigh` takes: `predictions` (symbol, open_time, prediction), `bars` (adjusted, sorted by symbol and
+    open_time), or `both`. weigh(frame, params, instruments) → symbol, open_time, weight: the share of equity wanted,
+    known at the close of the bar that opened at open_time; 0 closes, no row leaves the position alone. It may answer
+    `Weighed` to add notes. One that needs `both` is called weigh(predictions, params, instruments, bars) and may use
+    at each time what bars say up to it, and nothing later. A strategy over bars returns exactly one row for each bar,
+    in their order, null where it asks for nothing. resize: whether a target may trim or add to a position (see
+    `engine.backtest`).
+
+    signals, grid: the fast doors of a strategy over closes, both optional. signals(close, ends, params) gives what
+    `weigh` asks for in units of one symbol's share (1 long, 0 flat, NaN nothing) for closes that lie symbol after
+    symbol, each ending at `ends`. grid(close, ends, list of params) gives the same for many parameters, in order and
+    to the bit; what they share is worked out once.
     """
 
     name: str
     about: str
-    needs: Literal["predictions", "bars"]
+    needs: Literal["predictions", "bars", "both"]
     params: type[msgspec.Struct]
     weigh: Weigh
     resize: bool = True
+    signals: Signals | None = None
+    grid: Grid | None = None
 
     def parse(self, given: Mapping[str, Any]) -> msgspec.Struct:
         """The parameters with `given` over the defaults; texts are read as what the parameter is. InputError for a

@@ -81,31 +81,38 @@ def _frame(ranked: pl.DataFrame, weight: pl.Expr) -> pl.DataFrame:
     return ranked.select("symbol", "open_time", weight.fill_null(0.0).alias("weight"))
 
 
-def _quantile(predictions: pl.DataFrame, params: QuantileParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
-    """Long the highest quantile and, where the venue lets one short, short the lowest; where it lets none, all of
-    `gross` is long.
+def sides(predictions: pl.DataFrame, every: int, quantile: float, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
+    """`_ranked` with `side` (1 long, −1 short, 0), and `both`: whether there is a short side at all.
 
-    A symbol alone in its universe cannot be ranked: it is held long while its prediction is above 0, and short, where
-    allowed, below.
+    The highest `quantile` is long and, where the venue lets one short, the lowest short. A symbol alone in its universe
+    cannot be ranked: it is long while its prediction is above 0, and short, where allowed, below.
     """
     import polars as pl
 
-    ranked = _ranked(predictions, params.every)
+    ranked = _ranked(predictions, every)
     shortable = [symbol for symbol, instrument in instruments.items() if instrument.can_short]
     both = bool(set(shortable) & set(ranked.get_column("symbol").unique()))
-    side = pl.max_horizontal((pl.col("count") * params.quantile + 1e-9).floor(), pl.lit(1.0))
-    each = pl.min_horizontal(params.gross / (2.0 if both else 1.0) / side, pl.lit(params.max_weight))
-    is_long = pl.col("best") <= side
-    is_short = (pl.col("worst") <= side) & pl.col("symbol").is_in(shortable) & pl.lit(both)
-    whole = min(params.gross, params.max_weight)
-    alone = (
-        pl.when(pl.col("prediction") > 0)
-        .then(whole)
-        .when((pl.col("prediction") < 0) & pl.col("symbol").is_in(shortable))
-        .then(-whole)
-    )
-    weight = pl.when(is_long).then(each).when(is_short).then(-each)
-    return _frame(ranked, pl.when(pl.col("count") == 1).then(alone).otherwise(weight))
+    number = pl.max_horizontal((pl.col("count") * quantile + 1e-9).floor(), pl.lit(1.0))
+    can_short = pl.col("symbol").is_in(shortable)
+    is_long = pl.col("best") <= number
+    is_short = (pl.col("worst") <= number) & can_short & pl.lit(both)
+    value = pl.col("prediction")
+    alone = pl.when(value > 0).then(1).when((value < 0) & can_short).then(-1).otherwise(0)
+    many = pl.when(is_long).then(1).when(is_short).then(-1).otherwise(0)
+    side = pl.when(pl.col("count") == 1).then(alone).otherwise(many)
+    return ranked.with_columns(side.alias("side"), number.alias("number"), pl.lit(both).alias("both"))
+
+
+def _quantile(predictions: pl.DataFrame, params: QuantileParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
+    """Each chosen symbol has the same weight; where the venue lets one short nothing, all of `gross` is long."""
+    import polars as pl
+
+    chosen = sides(predictions, params.every, params.quantile, instruments)
+    half = pl.when(pl.col("both")).then(2.0).otherwise(1.0)
+    each = pl.min_horizontal(params.gross / half / pl.col("number"), pl.lit(params.max_weight))
+    alone = pl.col("count") == 1
+    size = pl.when(alone).then(min(params.gross, params.max_weight)).otherwise(each)
+    return _frame(chosen, pl.when(pl.col("side") != 0).then(pl.col("side") * size))
 
 
 def _top_k(predictions: pl.DataFrame, params: TopKParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:

@@ -95,7 +95,7 @@ class SentenceClassifier:
 
         try:
             # A folder, never a name on a hub: the code of a stranger's model is not run.
-            return AutoTokenizer.from_pretrained(str(self._folder), local_files_only=True, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(str(self._folder), local_files_only=True, trust_remote_code=False)  # nosec B615
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise IntegrityError(f"The tokenizer in {self._folder} cannot be read: {_first_line(exc)}. Restore it.") from exc
 

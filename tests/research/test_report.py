@@ -62,7 +62,7 @@ def inputs(daily: float = -0.0004, **given: Any) -> ReportInputs:
     account = {"sharpe_gross": 0.1, "sharpe": -0.6, "annual_return": -0.1, "max_drawdown": -0.3}
     engine = {**skill, **account, "fees": 100_000.0, "slippage": 90_000.0, "borrow": 0.0}
     months = [f"{2020 + at // 12}-{at % 12 + 1:02d}" for at in range(30)]
-    values = {
+    values: dict[str, Any] = {
         "title": "sample",
         "dataset": "five stocks, daily",
         "interval": "1d",
@@ -110,6 +110,59 @@ def test_a_strategy_that_gains_is_said_to_gain_and_is_held_against_the_benchmark
 def test_predictions_that_point_the_wrong_way_are_called_so() -> None:
     wrong = pl.DataFrame([{"book": "ensemble", "rank_ic": -0.05, "t_stat": -4.0}])
     assert any("the wrong way round" in text for text in verdict(inputs(engines=wrong)))
+
+
+LEDGER = {
+    "trials": 12,
+    "trial_clusters": 4,
+    "deflated_sharpe": 0.31,
+    "deflated_sharpe_clustered": 0.42,
+    "expected_maximum_sharpe": 1.7,
+    "pbo": 0.61,
+    "pbo_when_best": 0.5,
+    "pbo_trials": 6,
+    "pbo_blocks": 16,
+    "counted_since": datetime(2024, 5, 6, tzinfo=UTC),
+    "sharpe_low": -1.4,
+    "sharpe_high": 0.2,
+}
+
+
+def counted(**changes: Any) -> ReportInputs:
+    return inputs(
+        engines=inputs().engines.with_columns(pl.lit(value).alias(name) for name, value in (LEDGER | changes).items())
+    )
+
+
+def test_the_number_of_trials_stands_beside_what_it_makes_of_the_sharpe_ratio() -> None:
+    page = Page(render_report(counted())).text.replace("\N{NO-BREAK SPACE}", " ")
+    for words in (
+        "12 trials counted, 4 of them different, PBO 61.0 %",
+        "12 trials are counted on this data, the best of which would show a Sharpe ratio of about 1.70 by luck alone",
+        "31.0 % (42.0 % if those that go together count as one): not enough to speak of skill",
+        "The ledger counts 12 evaluations on this source since 2024-05-06".replace("The", "the"),
+        "in 61.0 % of all ways to halve it (PBO, 16 blocks)",
+        "−1.40 to 0.20",
+    ):
+        assert words in page, words
+
+
+def test_a_high_deflated_ratio_is_called_skill_and_a_first_trial_the_only_one() -> None:
+    sentences = verdict(counted(trials=1, trial_clusters=1, deflated_sharpe=0.97))
+    assert any(
+        text.startswith("This is the only trial counted") and text.endswith("enough to speak of skill.") for text in sentences
+    )
+
+
+def test_without_a_ledger_nothing_is_said_of_it() -> None:
+    page = Page(render_report(inputs())).text
+    assert "ledger" not in page
+    assert "Deflated" not in page
+
+
+def test_short_bars_are_told_of_the_bounce_between_bid_and_ask() -> None:
+    assert any("bid and ask" in text for text in biases(inputs(interval="1h")))
+    assert not any("bid and ask" in text for text in biases(inputs(interval="1d")))
 
 
 def test_the_page_is_whole_offline_small_and_has_what_a_reader_needs() -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidemill.research.report_words import Row, biases, headline, number, percent, total_costs, verdict, whole
+from tidemill.research.report_engines import engine_tables
+from tidemill.research.report_words import biases, headline, number, percent, verdict, whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,7 +28,8 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     about. horizon: of the label, in bars of `interval`. equity, benchmark_equity: time, equity. metrics,
     benchmark_metrics: the names of `performance_metrics`. facts: totals of the book: capital, final_equity, fees,
     slippage, borrow, dividends, turnover, trades, orders, and final_equity_with_suspected where it differs. engines:
-    one row each with `book` and any of `ENGINE_COLUMNS`. ic_by_month: month, ic, rank_ic. quantile_returns: quantile,
+    one row each with `book` and any of the columns that `report_engines` shows. ic_by_month: month, ic, rank_ic.
+    quantile_returns: quantile,
     mean_return. folds: any columns. data: what → how many, as a person would say it; `symbols` is the number of
     symbols. survivorship: whether the universe holds only what survived, None if nobody knows. biases, notes:
     sentences. provenance: what → value.
@@ -59,31 +61,6 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = "USD"
 
 
-# Columns of the table of engines: name in the frame, heading, format, what it means.
-ENGINE_COLUMNS = (
-    ("ic", "IC", number, "mean correlation of prediction and outcome"),
-    ("rank_ic", "Rank IC", number, "the same on ranks"),
-    (
-        "t_stat",
-        "t",
-        lambda value: number(value, 1),
-        "of the mean rank IC, overlap allowed for; beyond ±2 is unlikely to be chance alone",
-    ),
-    ("icir", "ICIR", number, "mean IC / its standard deviation"),
-    ("hit_rate", "Hit rate", percent, "predictions on the right side; a coin gives 50 %"),
-    ("turnover", "Signal turnover", percent, "share of the top fifth that is new at each bar"),
-    (
-        "portfolio_turnover",
-        "Traded a year",
-        lambda value: f"{number(value, 1)} ×",
-        "notional bought and sold, in multiples of equity",
-    ),
-    ("sharpe_gross", "Sharpe before costs", number, "annualised"),
-    ("sharpe", "Sharpe after costs", number, "annualised"),
-    ("annual_return", "Return a year", percent, "after costs"),
-    ("max_drawdown", "Largest drawdown", percent, "after costs"),
-    ("costs", "Costs", whole, "fees, slippage and borrow, in cash"),
-)
 _HEADLINE = (
     ("total_return", "Total return", percent),
     ("annual_return", "Return a year", percent),
@@ -119,8 +96,7 @@ def render_report(inputs: ReportInputs) -> str:
         verdict=verdict(inputs),
         headline=headline(inputs),
         metrics=_metric_rows(inputs),
-        engine_headings=_engine_headings(inputs),
-        engines=_engine_rows(inputs),
+        engines=engine_tables(inputs.engines),
         costs=_cost_rows(inputs),
         folds=_table(inputs.folds),
         data=[(name, _plain(value)) for name, value in inputs.data.items()],
@@ -150,23 +126,6 @@ def _metric_rows(inputs: ReportInputs) -> list[tuple[str, str, str]]:
     return [
         (label, shown(inputs.metrics.get(name)), shown(theirs.get(name)) if theirs else "–") for name, label, shown in _HEADLINE
     ]
-
-
-def _present(inputs: ReportInputs) -> list[tuple[str, str, Any, str]]:
-    held = set(inputs.engines.columns) | ({"costs"} if {"fees", "slippage", "borrow"} <= set(inputs.engines.columns) else set())
-    return [column for column in ENGINE_COLUMNS if column[0] in held]
-
-
-def _engine_headings(inputs: ReportInputs) -> list[tuple[str, str]]:
-    return [(label, about) for _, label, _, about in _present(inputs)]
-
-
-def _engine_rows(inputs: ReportInputs) -> list[Row]:
-    rows = []
-    for engine in inputs.engines.iter_rows(named=True):
-        engine.setdefault("costs", total_costs(engine))
-        rows.append(Row(str(engine["book"]), tuple(shown(engine[name]) for name, _, shown, _ in _present(inputs))))
-    return rows
 
 
 def _cost_rows(inputs: ReportInputs) -> list[tuple[str, str, str]]:

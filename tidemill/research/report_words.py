@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
+from tidemill.domain.intervals import Interval
+
 if TYPE_CHECKING:
     from tidemill.research.report import ReportInputs
 
 _FEW_SYMBOLS = 30
 _SHORT_YEARS = 3.0
 _TOO_GOOD_SHARPE, _TOO_GOOD_IC = 3.0, 0.15
+_SKILL = 0.95  # deflated Sharpe ratio from which skill is spoken of
+_A_DAY = 86_400
 _SURE = 2.0  # |t| above which a mean is called different from zero
 
 
@@ -43,6 +47,11 @@ def percent(value: Any) -> str:
     return f"{100 * value:,.1f}\N{NO-BREAK SPACE}%".replace("-", "−") if _known(value) else "–"
 
 
+def interval(low: Any, high: Any) -> str:
+    """Two numbers as `−0.12 to 0.34`, which does not break."""
+    return f"{number(low)} to {number(high)}".replace(" ", "\N{NO-BREAK SPACE}") if _known(low) and _known(high) else "–"
+
+
 def whole(value: Any) -> str:
     return f"{value:,.0f}".replace("-", "−") if _known(value) else "–"
 
@@ -70,9 +79,8 @@ def verdict(inputs: ReportInputs) -> list[str]:
     """The first paragraph: the result after costs, what costs took, the benchmark, and whether the signal is there at all."""
     if inputs.equity.is_empty():
         return ["There is no result: nothing was traded."]
-    return [
-        text for text in (_result(inputs), _versus(inputs), _before_costs(inputs), _signal(inputs), _suspected(inputs)) if text
-    ]
+    sentences = (_result, _versus, _before_costs, _signal, _skill, _suspected)
+    return [text for text in (sentence(inputs) for sentence in sentences) if text]
 
 
 def _result(inputs: ReportInputs) -> str:
@@ -111,9 +119,15 @@ def _before_costs(inputs: ReportInputs) -> str:
     return f"{text}."
 
 
-def _signal(inputs: ReportInputs) -> str:
+def _own(inputs: ReportInputs) -> dict[str, Any]:
+    """The row of the book that the report is about; empty when there is none."""
     rows = [row for row in inputs.engines.iter_rows(named=True) if row.get("book") == inputs.book]
-    rank_ic, t = (rows[0].get("rank_ic"), rows[0].get("t_stat")) if rows else (None, None)
+    return rows[0] if rows else {}
+
+
+def _signal(inputs: ReportInputs) -> str:
+    row = _own(inputs)
+    rank_ic, t = row.get("rank_ic"), row.get("t_stat")
     if not _known(rank_ic):
         return ""
     text = f"Its predictions have a mean rank IC of {number(rank_ic)}"
@@ -122,6 +136,20 @@ def _signal(inputs: ReportInputs) -> str:
     if abs(t) < _SURE:
         return f"{text} (t = {number(t, 1)}), which cannot be told from zero."
     return f"{text} (t = {number(t, 1)}), which is {'unlikely to be chance alone' if rank_ic > 0 else 'the wrong way round'}."
+
+
+def _skill(inputs: ReportInputs) -> str:
+    """What is left of the Sharpe ratio when the number of trials is taken into account."""
+    row = _own(inputs)
+    deflated, clustered, trials = (row.get(name) for name in ("deflated_sharpe", "deflated_sharpe_clustered", "trials"))
+    if not (_known(deflated) and _known(trials)):
+        return ""
+    level = row.get("expected_maximum_sharpe")
+    chance = f", the best of which would show a Sharpe ratio of about {number(level)} by luck alone" if trials > 1 else ""
+    tried = "This is the only trial counted on this data" if trials == 1 else f"{whole(trials)} trials are counted on this data"
+    other = f" ({percent(clustered)} if those that go together count as one)" if _known(clustered) and trials > 1 else ""
+    said = "enough to speak of skill" if deflated >= _SKILL else "not enough to speak of skill, for which 95 % is usually asked"
+    return f"{tried}{chance}. The probability that the true Sharpe ratio is above that is {percent(deflated)}{other}: {said}."
 
 
 def _suspected(inputs: ReportInputs) -> str:
@@ -142,14 +170,26 @@ def headline(inputs: ReportInputs) -> list[Headline]:
             "Final equity", f"{whole(facts.get('final_equity'))} {inputs.currency}", f"from {whole(facts.get('capital'))}"
         ),
         Headline("Return a year", percent(metrics.get("annual_return")), "after costs"),
-        Headline("Sharpe ratio", number(metrics.get("sharpe")), "after costs, annualised"),
+        Headline("Sharpe ratio", number(metrics.get("sharpe")), _sharpe_words(_own(inputs))),
         Headline("Largest drawdown", percent(metrics.get("max_drawdown")), "from a high to the low after it"),
     ]
 
 
+def _sharpe_words(row: Mapping[str, Any]) -> str:
+    span = interval(row.get("sharpe_low"), row.get("sharpe_high"))
+    return "after costs, annualised" if span == "–" else f"after costs; 95 % interval {span}"
+
+
 def biases(inputs: ReportInputs) -> list[str]:
     """What makes these numbers look better or surer than they are: what is stated, then what can be computed."""
-    found = [*inputs.biases, *_survivorship(inputs), *_smallness(inputs), *_selection(inputs), *_suspicion(inputs)]
+    found = [
+        *inputs.biases,
+        *_survivorship(inputs),
+        *_smallness(inputs),
+        *_selection(inputs),
+        *_bounce(inputs),
+        *_suspicion(inputs),
+    ]
     found.append(
         "Fills assume that the next open can be had at a fixed slippage; an order's own impact on the price is not modelled."
     )
@@ -182,10 +222,38 @@ def _smallness(inputs: ReportInputs) -> list[str]:
 
 
 def _selection(inputs: ReportInputs) -> list[str]:
-    count = inputs.engines.height
+    count, row = inputs.engines.height, _own(inputs)
+    if _known(row.get("trials")):
+        return _counted(row)
     if count < 2:
         return []
     return [f"{count} books were compared on the same data; the best of them looks better than it is."]
+
+
+def _counted(row: Mapping[str, Any]) -> list[str]:
+    since = row.get("counted_since")
+    when = f" since {since:%Y-%m-%d}" if isinstance(since, datetime) else ""
+    many = "" if row["trials"] == 1 else "s"
+    found = [
+        f"Selection: the ledger counts {whole(row['trials'])} evaluation{many} on this source{when}. What was tried before "
+        "that, or outside of the platform, is not counted and makes every figure here look better than it is."
+    ]
+    if _known(row.get("pbo")):
+        found.append(
+            f"Of {whole(row['pbo_trials'])} trials over the same time, the one that was best in one half of it was not above "
+            f"the median in the other half in {percent(row['pbo'])} of all ways to halve it (PBO, {whole(row['pbo_blocks'])} "
+            "blocks); pure luck gives about 50 %."
+        )
+    return found
+
+
+def _bounce(inputs: ReportInputs) -> list[str]:
+    if Interval.parse(inputs.interval).seconds >= _A_DAY:
+        return []
+    return [
+        "Bars shorter than a day: part of what predicts the next bar is the bounce between bid and ask, which counts in IC and "
+        "t and cannot be earned; the Sharpe ratio after costs is the figure to look at."
+    ]
 
 
 def _suspicion(inputs: ReportInputs) -> list[str]:

@@ -12,11 +12,12 @@ import polars as pl
 
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
-from tidemill.research.evaluation import METRICS, engine_metrics, portfolio_metrics, scored_rows
+from tidemill.research.evaluation import engine_metrics, portfolio_metrics, scored_rows
 from tidemill.research.market_data import flags_of, import_facts
 from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.report import ReportInputs, render_report
 from tidemill.research.report_words import verdict
+from tidemill.research.selection import METRICS
 from tidemill.research.study import StepReport, Study
 from tidemill.research.trading import BENCHMARK, EQUITY
 from tidemill.validation.splits import embargo_length

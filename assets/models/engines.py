@@ -1,4 +1,7 @@
-"""One asset for each engine: an engine that is added to the registry appears in the graph by itself."""
+"""One asset for each engine: an engine that is added to the registry appears in the graph by itself.
+
+So does one of a module that was loaded before: those of the settings, and in `tidemill run` those of its experiment.
+"""
 
 from typing import Any
 
@@ -8,7 +11,8 @@ from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.domain.provenance import source_version
 from tidemill.models.registry import engines
-from tidemill.research.training import train, train_ensemble
+from tidemill.research.ensembling import train_ensemble
+from tidemill.research.training import train
 
 # Icons of the web UI, for engines that stand on a library with one.
 _KINDS = {"gru": "pytorch", "lightgbm": "lightgbm", "transformer": "pytorch"}
@@ -38,9 +42,9 @@ engine_assets = [_engine_asset(engine.info.name, engine.info.about) for engine i
     group_name="training",
     kinds={"polars"},
     owners=["team:research"],
-    deps=[asset.key for asset in engine_assets],
-    code_version=source_version("tidemill.models.ensemble"),
-    description="Equal weight of the engines' ranks at each bar time.",
+    deps=[*(asset.key for asset in engine_assets), ["predictions", "engines"], ["features", "training_set"]],
+    code_version=source_version("tidemill.models.ensemble", "tidemill.research.ensembling"),
+    description="Weights of the engines' ranks: for each fold by the skill that they had shown out of sample before it.",
 )
 def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
     return result(context, train_ensemble(experiment.study))

@@ -9,7 +9,8 @@ from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.domain.provenance import source_version
 from tidemill.research import plots
-from tidemill.research.predicting import predict, predict_ensemble
+from tidemill.research.ensembling import predict_ensemble
+from tidemill.research.predicting import predict
 
 
 @dg.asset(
@@ -32,7 +33,7 @@ def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
     deps=[["predictions", "engines"], ["models", "ensemble"]],
-    code_version=source_version("tidemill.models.ensemble", "tidemill.research.predicting"),
+    code_version=source_version("tidemill.models.ensemble", "tidemill.research.ensembling"),
     description="The engines' predictions combined, fold by fold.",
 )
 def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

@@ -12,16 +12,17 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import Experiment, StrategySpec
 from tidemill.features.api import compute
 from tidemill.research import technical
+from tidemill.research.ensembling import predict_ensemble, train_ensemble
 from tidemill.research.evaluation import engine_metrics, evaluate_engines, evaluate_portfolio
 from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
 from tidemill.research.model_store import model_manifest, models_home, read_index, spec_of, stored_models
-from tidemill.research.predicting import predict, predict_ensemble
+from tidemill.research.predicting import predict
 from tidemill.research.reporting import report_path, write_report
 from tidemill.research.results import latest_report, result_of, study_of
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.trading import make_signals, predictions_of, run_backtests
-from tidemill.research.training import train, train_ensemble
+from tidemill.research.training import train
 from tidemill.research.workspace import Workspace
 
 STEPS: dict[str, Callable[[Study], StepReport]] = {
@@ -32,8 +33,8 @@ STEPS: dict[str, Callable[[Study], StepReport]] = {
     "labels": build_training_set,
     "momentum": lambda study: train(study, "momentum"),
     "ridge": lambda study: train(study, "ridge"),
-    "ensemble": train_ensemble,
     "predictions": predict,
+    "ensemble": train_ensemble,
     "combined": predict_ensemble,
     "signals": make_signals,
     "backtest": run_backtests,

@@ -105,7 +105,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     features: FeatureSpec = FeatureSpec()
     label: LabelSpec = LabelSpec()
     engines: tuple[EngineSpec, ...] = ()
-    ensemble: Literal["equal"] = "equal"
+    ensemble: Literal["skill", "equal"] = "skill"
     splits: SplitSpec | None = None
     validation: ValidationSpec = ValidationSpec()
     strategy: StrategySpec = StrategySpec()

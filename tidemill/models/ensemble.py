@@ -1,4 +1,4 @@
-"""Ensemble: equal weight of the engines' cross-sectional ranks.
+"""Ensemble: weighted mean of the engines' cross-sectional ranks.
 
 Its features are the engines' names and its rows hold their predictions, one column an engine (`wide` makes such a frame). At
 each bar time the n symbols that an engine scored get the centred rank, scaled to unit variance:
@@ -6,8 +6,8 @@ each bar time the n symbols that an engine scored get the centred rank, scaled t
     z = (rank - (n + 1) / 2) / sqrt((n^2 - 1) / 12)        rank 1 … n, ties averaged; n = 1, or all tied: 0
 
 Ranks, because the engines' predictions differ in scale and tails, and because they are exact for a cross-section of five. The
-ensemble is the mean of z over the engines that scored the row, null where fewer than half of them did. It is a score without
-unit.
+ensemble is the weighted mean of z over the engines that scored the row, null where fewer than half of them did. It is a score
+without unit. Weights are given to it, or equal; how skill makes them is in `research.weighing`.
 
 A row's score depends on the symbols scored at the same time, by its nature, and on nothing else: not on their order, nor on
 other times.
@@ -16,7 +16,7 @@ other times.
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -28,6 +28,7 @@ from tidemill.models.artifact import Artifact, Inputs, make
 from tidemill.models.base import (
     NO_LINEAGE,
     EngineInfo,
+    Floats,
     Lineage,
     decoded,
     from_start,
@@ -37,18 +38,23 @@ from tidemill.models.base import (
 )
 from tidemill.validation.panel import require_columns
 
+# Rounded weights sum to 1 within it.
+_TOLERANCE = 1e-9
+
 
 class EnsembleParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Equal weights have no parameters."""
+    """weights: one for each engine in its order, none negative, 1 in sum. None: equal ones."""
+
+    weights: tuple[Annotated[float, msgspec.Meta(ge=0.0, le=1.0)], ...] | None = None
 
 
 class Ensemble:
-    """Equal-weight mean of ranks; `fit` needs no rows, since nothing is learnt."""
+    """Weighted mean of ranks; `fit` needs no rows, since nothing is learnt here."""
 
     info = EngineInfo(
         name="ensemble",
         kind="ensemble",
-        about="equal weight of the engines' ranks at each bar time",
+        about="weighted mean of the engines' ranks at each bar time",
         params=EnsembleParams,
     )
 
@@ -78,7 +84,7 @@ class Ensemble:
             start="",
             end="",
         )
-        return make(inputs, tensors={"weights": np.full(len(features), 1.0 / len(features))})
+        return make(inputs, tensors={"weights": _weights(chosen, features)})
 
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
         engines = require_scoring(artifact, frame, self.info.name)
@@ -86,6 +92,14 @@ class Ensemble:
         weights = [float(weight) for weight in artifact.tensors["weights"]]
         rows = from_start(frame, start).with_columns(_rank(engine).alias(engine) for engine in engines)
         return rows.select("symbol", "open_time", _weighted_mean(engines, weights).alias("prediction"))
+
+
+def _weights(chosen: EnsembleParams, features: tuple[str, ...]) -> Floats:
+    if chosen.weights is None:
+        return np.full(len(features), 1.0 / len(features))
+    if len(chosen.weights) != len(features) or abs(sum(chosen.weights) - 1.0) > _TOLERANCE:
+        raise InputError(f"The ensemble of {len(features)} engines needs as many weights, which sum to 1.")
+    return np.array(chosen.weights, dtype=np.float64)
 
 
 def combine(predictions: pl.DataFrame, engines: tuple[str, ...]) -> pl.DataFrame:

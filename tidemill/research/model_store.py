@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import polars as pl
 
 from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
-from tidemill.models.artifact import load
+from tidemill.models.artifact import MANIFEST_FILE, load
 from tidemill.research.study import Study
 from tidemill.research.technical import LABELS, TABLE
 from tidemill.research.workspace import Workspace
+from tidemill.storage.results import write_models
 
 ENSEMBLE = "ensemble"
 
@@ -62,7 +64,32 @@ def read_index(home: Path, engine_key: str) -> Index | None:
     return msgspec.json.decode(path.read_bytes(), type=Index) if path.is_file() else None
 
 
-def write_index(home: Path, engine_key: str, index: Index) -> None:
+def store_index(study: Study, engine_key: str, index: Index) -> None:
+    """The models of an index to Postgres and, when they are safe there, the index itself, which says that it is done."""
+    study.workspace.call(write_models, study.workspace.database, _model_rows(study, index))
+    _write_index(models_home(study.workspace), engine_key, index)
+
+
+def _model_rows(study: Study, index: Index) -> pl.DataFrame:
+    home = models_home(study.workspace)
+    rows = []
+    for entry in index.folds:
+        folder = artifact_folder(home, entry.model_id)
+        rows.append(
+            {
+                "model_id": entry.model_id,
+                "dataset": index.dataset,
+                "engine": index.engine,
+                "fold": entry.fold,
+                "path": str(folder),
+                "manifest": (folder / MANIFEST_FILE).read_text(encoding="utf-8"),
+                "metrics": "{}",
+            }
+        )
+    return pl.DataFrame(rows, schema_overrides={"fold": pl.Int32}).unique("model_id", keep="first", maintain_order=True)
+
+
+def _write_index(home: Path, engine_key: str, index: Index) -> None:
     path = _index_path(home, engine_key)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.base import Engine
+from tidemill.models.inference import predict_batch
+from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.research.ingest import month_start
 from tidemill.research.model_store import (
-    ENSEMBLE,
     artifact_folder,
     index_of,
     models_home,
     month_versions,
-    read_index,
     spec_of,
     touched,
 )
@@ -37,7 +36,7 @@ PREDICTIONS = "predictions"
 def predict(study: Study) -> StepReport:
     """Out-of-sample predictions of every engine: each fold's model on its own test window, and nothing else."""
     made = {spec.name: _predict_engine(study, spec) for spec in study.experiment.engines}
-    return _prediction_report(study, [(name, study.engine_key(spec_of(study, name))) for name in made], sum(made.values()))
+    return prediction_report(study, [(name, study.engine_key(spec_of(study, name))) for name in made], sum(made.values()))
 
 
 def _predict_engine(study: Study, spec: EngineSpec) -> int:
@@ -46,13 +45,13 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     index = index_of(study, spec)
     have = study.lake.manifests(PREDICTIONS, key)
     stamp = models_home(study.workspace) / "index" / f"{key}.scored"
-    whole = fingerprint(source_version(type(engine).__module__), index, study.features_version)
+    whole = fingerprint(code_version(engine), index, study.features_version)
     if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
         return 0
     scored, months = 0, month_versions(study, TABLE)
-    code = source_version(type(engine).__module__)
+    code = code_version(engine)
     for entry, fold in zip(index.folds, study.folds, strict=True):
-        partition = f"fold-{fold.number:03d}"
+        partition = partition_of(fold)
         seen = fingerprint(entry.model_id, touched(months, None, fold.test_end), fold, code)
         if partition in have and have[partition].metadata.get("seen") == seen:
             continue
@@ -63,9 +62,9 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
         artifact = load(
             artifact_folder(models_home(study.workspace), entry.model_id), feature_fingerprint=study.features.fingerprint
         )
-        _keep(study, key, partition, _scores(study, engine, artifact, fold, entry.model_id), print_, seen)
+        keep(study, key, partition, _scores(study, engine, artifact, fold, entry.model_id), print_, seen)
         scored += 1
-    _drop_old_folds(study, key, have)
+    drop_old_folds(study, key, have)
     stamp.write_text(whole, encoding="utf-8")
     return scored
 
@@ -85,11 +84,12 @@ def _scored_versions(study: Study, fold: Fold) -> dict[str, str]:
 def _scores(study: Study, engine: Engine, artifact: Artifact, fold: Fold, model_id: str) -> pl.DataFrame:
     history = engine.info.history
     rows = scoring_rows(study.features_until(fold.test_end, fold.test_start, history), fold, history=history)
-    scored = engine.predict(artifact, rows, start=fold.test_start)
-    return _prediction_frame(scored, engine.info.name, fold.number, model_id, study)
+    scored = predict_batch(artifact, rows, start=fold.test_start)
+    return prediction_frame(scored, engine.info.name, fold.number, model_id, study)
 
 
-def _prediction_frame(scored: pl.DataFrame, engine: str, fold: int, model_id: str, study: Study) -> pl.DataFrame:
+def prediction_frame(scored: pl.DataFrame, engine: str, fold: int, model_id: str, study: Study) -> pl.DataFrame:
+    """Scores as they are stored: with engine, fold, model and the time at which they were known."""
     return scored.select(
         "symbol",
         "open_time",
@@ -101,36 +101,7 @@ def _prediction_frame(scored: pl.DataFrame, engine: str, fold: int, model_id: st
     )
 
 
-def predict_ensemble(study: Study) -> StepReport:
-    """The engines' predictions combined, fold by fold."""
-    from tidemill.models.ensemble import wide
-
-    home = models_home(study.workspace)
-    index = read_index(home, study.ensemble_key)
-    if index is None:
-        raise UnknownNameError("trained model", ENSEMBLE, hint="Materialize models/ensemble first.")
-    names = tuple(spec.name for spec in study.experiment.engines)
-    keys = {name: study.engine_key(spec_of(study, name)) for name in names}
-    versions = {name: study.lake.manifests(PREDICTIONS, key) for name, key in keys.items()}
-    have = study.lake.manifests(PREDICTIONS, study.ensemble_key)
-    model_id, combined = index.folds[0].model_id, 0
-    for fold in study.folds:
-        partition = f"fold-{fold.number:03d}"
-        print_ = fingerprint(model_id, {name: manifests[partition].data_version for name, manifests in versions.items()})
-        if partition in have and have[partition].fingerprint == print_:
-            continue
-        columns = ("symbol", "open_time", "engine", "prediction")
-        parts = [study.lake.scan(PREDICTIONS, key, partitions=[partition]).select(columns).collect() for key in keys.values()]
-        artifact = load(artifact_folder(home, model_id))
-        scored = engine_named(ENSEMBLE).predict(artifact, wide(pl.concat(parts), names))
-        frame = _prediction_frame(scored, ENSEMBLE, fold.number, model_id, study)
-        _keep(study, study.ensemble_key, partition, frame, print_)
-        combined += 1
-    _drop_old_folds(study, study.ensemble_key, have)
-    return _prediction_report(study, [(ENSEMBLE, study.ensemble_key)], combined)
-
-
-def _keep(study: Study, key: str, partition: str, frame: pl.DataFrame, print_: str, seen: str = "") -> None:
+def keep(study: Study, key: str, partition: str, frame: pl.DataFrame, print_: str, seen: str = "") -> None:
     """Predictions of a fold to Postgres and, when they are safe there, to the lake, whose manifest says that it is done.
 
     seen: fingerprint of the whole months from which they came; while it is equal nothing is read to see that they hold.
@@ -142,12 +113,17 @@ def _keep(study: Study, key: str, partition: str, frame: pl.DataFrame, print_: s
         forget_predictions(study.workspace, frame["symbol"].unique().to_list(), str(frame["engine"][0]))
 
 
-def _drop_old_folds(study: Study, key: str, have: dict[str, Manifest]) -> None:
-    for gone in have.keys() - {f"fold-{fold.number:03d}" for fold in study.folds}:
+def partition_of(fold: Fold) -> str:
+    """Where the predictions of a fold lie in the lake."""
+    return f"fold-{fold.number:03d}"
+
+
+def drop_old_folds(study: Study, key: str, have: dict[str, Manifest]) -> None:
+    for gone in have.keys() - {partition_of(fold) for fold in study.folds}:
         study.lake.drop(PREDICTIONS, key, gone)
 
 
-def _prediction_report(study: Study, keys: Sequence[tuple[str, str]], worked: int) -> StepReport:
+def prediction_report(study: Study, keys: Sequence[tuple[str, str]], worked: int) -> StepReport:
     found = {name: study.lake.manifests(PREDICTIONS, key) for name, key in keys}
     every = [manifest for manifests in found.values() for manifest in manifests.values() if manifest.rows]
     table = tuple(

@@ -110,7 +110,8 @@ class Study:
 
     @cached_property
     def ensemble_key(self) -> str:
-        return f"{self.dataset.key}.ensemble-{fingerprint([self.engine_key(spec) for spec in self.experiment.engines])[:8]}"
+        members = [self.engine_key(spec) for spec in self.experiment.engines]
+        return f"{self.dataset.key}.ensemble-{fingerprint(self.experiment.ensemble, members)[:8]}"
 
     @cached_property
     def key(self) -> str:

@@ -8,30 +8,27 @@ month in which the window ends.
 from __future__ import annotations
 
 import msgspec
-import polars as pl
 
 from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.provenance import fingerprint, library_version, source_version
-from tidemill.models.artifact import MANIFEST_FILE
-from tidemill.models.base import Engine, Lineage
+from tidemill.models.artifact import Artifact
+from tidemill.models.base import Lineage
+from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.research.model_store import (
-    ENSEMBLE,
     Index,
     TrainedFold,
     artifact_folder,
-    index_of,
     models_home,
     month_versions,
     read_index,
     spec_of,
+    store_index,
     touched,
-    write_index,
 )
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import LABELS, TABLE
 from tidemill.storage.content import content_version
-from tidemill.storage.results import write_models
 from tidemill.validation.splits import Fold, describe, embargo_length, training_rows
 
 _LIBRARIES = ("numpy", "polars", "lightgbm", "torch", "numba", "safetensors")
@@ -41,7 +38,7 @@ def train(study: Study, name: str) -> StepReport:
     """Train one engine on every fold that is new or whose inputs changed."""
     spec, engine, home = spec_of(study, name), engine_named(name), models_home(study.workspace)
     key = study.engine_key(spec)
-    code = (source_version(type(engine).__module__), *map(library_version, _LIBRARIES))
+    code = (code_version(engine), *map(library_version, _LIBRARIES))
     inputs = fingerprint(code, spec, study.experiment.seed, study.splits, study.features_version, study.labels_version)
     index = read_index(home, key)
     if index is not None and index.inputs == inputs:
@@ -52,31 +49,22 @@ def train(study: Study, name: str) -> StepReport:
         seen = fingerprint(code, spec, study.experiment.seed, touched(months, fold.train_start, fold.train_end))
         entry = known.get(fold.number)
         if entry is None or entry.seen != seen or not artifact_folder(home, entry.model_id).is_dir():
-            entry = _trained(study, spec, engine, fold, entry, code)
+            entry = _trained(study, spec, fold, entry, code)
         entries.append(msgspec.structs.replace(entry, seen=seen, test_start=fold.test_start, test_end=fold.test_end))
     trained = sum(entry.fingerprint != getattr(known.get(entry.fold), "fingerprint", None) for entry in entries)
     made = Index(engine=name, dataset=study.dataset.key, inputs=inputs, folds=tuple(entries))
-    study.workspace.call(write_models, study.workspace.database, _model_rows(study, made))
-    write_index(home, key, made)
+    store_index(study, key, made)
     return _training_report(study, made, trained=trained, code=code[0])
 
 
-def _trained(
-    study: Study, spec: EngineSpec, engine: Engine, fold: Fold, entry: TrainedFold | None, code: tuple[str, ...]
-) -> TrainedFold:
+def _trained(study: Study, spec: EngineSpec, fold: Fold, entry: TrainedFold | None, code: tuple[str, ...]) -> TrainedFold:
     """The entry of a fold: the known one when its window holds what it held, else that of a model trained now."""
     lineage = _lineage(study, fold)
     print_ = fingerprint(code, spec, study.experiment.seed, lineage)
     home = models_home(study.workspace)
     if entry is not None and entry.fingerprint == print_ and artifact_folder(home, entry.model_id).is_dir():
         return entry
-    return _train_fold(study, spec, engine, fold, lineage, print_)
-
-
-def _train_fold(study: Study, spec: EngineSpec, engine: Engine, fold: Fold, lineage: Lineage, print_: str) -> TrainedFold:
-    rows = training_rows(study.training_frame, fold)
-    artifact = engine.fit(rows, features=study.features.names, params=spec.params, seed=study.experiment.seed, lineage=lineage)
-    artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
+    artifact = fit_fold(study, spec, fold)
     made = artifact.inputs
     return TrainedFold(
         fold=fold.number,
@@ -90,23 +78,14 @@ def _train_fold(study: Study, spec: EngineSpec, engine: Engine, fold: Fold, line
     )
 
 
-def _model_rows(study: Study, index: Index) -> pl.DataFrame:
-    home = models_home(study.workspace)
-    rows = []
-    for entry in index.folds:
-        folder = artifact_folder(home, entry.model_id)
-        rows.append(
-            {
-                "model_id": entry.model_id,
-                "dataset": index.dataset,
-                "engine": index.engine,
-                "fold": entry.fold,
-                "path": str(folder),
-                "manifest": (folder / MANIFEST_FILE).read_text(encoding="utf-8"),
-                "metrics": "{}",
-            }
-        )
-    return pl.DataFrame(rows, schema_overrides={"fold": pl.Int32}).unique("model_id", keep="first", maintain_order=True)
+def fit_fold(study: Study, spec: EngineSpec, fold: Fold) -> Artifact:
+    """One engine trained on the window of `fold`, its label purged and embargoed; the artifact is stored."""
+    engine, rows = engine_named(spec.name), training_rows(study.training_frame, fold)
+    artifact = engine.fit(
+        rows, features=study.features.names, params=spec.params, seed=study.experiment.seed, lineage=_lineage(study, fold)
+    )
+    artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
+    return artifact
 
 
 def _lineage(study: Study, fold: Fold) -> Lineage:
@@ -114,6 +93,7 @@ def _lineage(study: Study, fold: Fold) -> Lineage:
     return Lineage(
         feature_fingerprint=study.features.fingerprint,
         data_versions=study.once(("window", fold.number), lambda: _window_versions(study, fold)),
+        label=study.experiment.label.name,
         horizon=study.experiment.label.horizon,
         split=split,
     )
@@ -160,38 +140,4 @@ def _training_report(study: Study, index: Index, *, trained: int, code: str) -> 
         columns=("fold", "model", "trained from", "to", "rows", "tested from", "to"),
         table=rows,
         notes=(describe(study.folds, embargo),),
-    )
-
-
-def train_ensemble(study: Study) -> StepReport:
-    """The ensemble's artifact: equal weights over the engines; it names the models whose predictions it combines."""
-    names = tuple(spec.name for spec in study.experiment.engines)
-    indexes = {name: index_of(study, spec_of(study, name)) for name in names}
-    members = {name: [entry.model_id for entry in index.folds] for name, index in indexes.items()}
-    inputs = fingerprint(source_version("tidemill.models.ensemble"), members)
-    home, key = models_home(study.workspace), study.ensemble_key
-    index = read_index(home, key)
-    worked = index is None or index.inputs != inputs
-    if index is None or worked:
-        engine = engine_named(ENSEMBLE)
-        lineage = Lineage(
-            feature_fingerprint=fingerprint(members),
-            data_versions={name: fingerprint(ids) for name, ids in members.items()},
-            horizon=study.experiment.label.horizon,
-        )
-        artifact = engine.fit(pl.DataFrame(), features=names, params={}, seed=study.experiment.seed, lineage=lineage)
-        artifact.save(artifact_folder(home, artifact.model_id))
-        folds = [
-            msgspec.structs.replace(entry, model_id=artifact.model_id, fingerprint=inputs, rows=0)
-            for entry in next(iter(indexes.values())).folds
-        ]
-        index = Index(engine=ENSEMBLE, dataset=study.dataset.key, inputs=inputs, folds=tuple(folds))
-        write_index(home, key, index)
-    return StepReport(
-        worked=worked,
-        data_version=index.folds[0].model_id,
-        code_version=source_version("tidemill.models.ensemble"),
-        facts={"engines": len(names)},
-        columns=("engine", "weight", "models"),
-        table=tuple((name, 1.0 / len(names), len(members[name])) for name in names),
     )

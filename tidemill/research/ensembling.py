@@ -1,0 +1,176 @@
+"""The ensemble of a study: one artifact for each fold, with the weights that were known before it, and its predictions."""
+
+from __future__ import annotations
+
+import msgspec
+import polars as pl
+
+from tidemill.domain.errors import UnknownNameError
+from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.models.artifact import load
+from tidemill.models.base import Lineage
+from tidemill.models.ensemble import wide
+from tidemill.models.registry import engine as engine_named
+from tidemill.research.model_store import (
+    ENSEMBLE,
+    Index,
+    TrainedFold,
+    artifact_folder,
+    index_of,
+    models_home,
+    read_index,
+    spec_of,
+    store_index,
+)
+from tidemill.research.predicting import PREDICTIONS, drop_old_folds, keep, partition_of, prediction_frame, prediction_report
+from tidemill.research.study import StepReport, Study
+from tidemill.research.technical import LABELS
+from tidemill.research.weighing import Skill, coefficients, rounded, skill_weights
+from tidemill.validation.splits import Fold
+
+SKILL, EQUAL = "skill", "equal"
+
+
+def train_ensemble(study: Study) -> StepReport:
+    """One artifact for each fold: the weights of the engines, and the models whose predictions it combines."""
+    code, home, key = source_version(__name__, "tidemill.models.ensemble"), models_home(study.workspace), study.ensemble_key
+    members = {spec.name: index_of(study, spec) for spec in study.experiment.engines}
+    index = read_index(home, key)
+    known = {entry.fold: entry for entry in index.folds} if index else {}
+    entries = [_entry(study, fold, members, code, known.get(fold.number)) for fold in study.folds]
+    inputs = fingerprint([entry.fingerprint for entry in entries])
+    worked = index is None or index.inputs != inputs
+    if worked:
+        index = Index(engine=ENSEMBLE, dataset=study.dataset.key, inputs=inputs, folds=tuple(entries))
+        store_index(study, key, index)
+    return _report(study, entries, worked=worked, code=code)
+
+
+def _entry(study: Study, fold: Fold, members: dict[str, Index], code: str, known: TrainedFold | None) -> TrainedFold:
+    """The ensemble of one fold: the known one when nothing that decides its weights has changed."""
+    own = {name: index.folds[fold.number].model_id for name, index in members.items()}
+    seen = fingerprint(code, study.experiment.ensemble, own, _evidence(study, fold))
+    home = models_home(study.workspace)
+    if known is not None and known.fingerprint == seen and artifact_folder(home, known.model_id).is_dir():
+        return msgspec.structs.replace(known, test_start=fold.test_start, test_end=fold.test_end)
+    return TrainedFold(
+        fold=fold.number, fingerprint=seen, model_id=_fit(study, fold, own), rows=0, start="", end="",
+        test_start=fold.test_start, test_end=fold.test_end,
+    )  # fmt: skip
+
+
+def _evidence(study: Study, fold: Fold) -> dict[str, str]:
+    """Versions of the predictions and labels from which the weights of `fold` come; none where they are equal."""
+    if study.experiment.ensemble == EQUAL or fold.number == 0:
+        return {}
+    earlier = {partition_of(before) for before in study.folds[: fold.number]}
+    versions = {
+        f"{spec.name}/{part}": manifest.data_version
+        for spec in study.experiment.engines
+        for part, manifest in study.lake.manifests(PREDICTIONS, study.engine_key(spec)).items()
+        if part in earlier
+    }
+    months = study.lake.manifests(LABELS, study.labels_key)
+    tested = f"{study.folds[0].test_start:%Y-%m}"
+    cut = f"{fold.train_end:%Y-%m}"
+    return versions | {month: manifest.data_version for month, manifest in months.items() if tested <= month <= cut}
+
+
+def _fit(study: Study, fold: Fold, members: dict[str, str]) -> str:
+    names = tuple(members)
+    params = (
+        {}
+        if study.experiment.ensemble == EQUAL
+        else {"weights": rounded([one.weight for one in weights_of(study, fold).values()])}
+    )
+    lineage = Lineage(
+        feature_fingerprint=fingerprint(members),
+        data_versions=members | _evidence(study, fold),
+        horizon=study.experiment.label.horizon,
+        split={"weighed_until": fold.train_end.isoformat(), "test_start": fold.test_start.isoformat()},
+    )
+    engine = engine_named(ENSEMBLE)
+    artifact = engine.fit(pl.DataFrame(), features=names, params=params, seed=study.experiment.seed, lineage=lineage)
+    artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
+    return artifact.model_id
+
+
+def weights_of(study: Study, fold: Fold) -> dict[str, Skill]:
+    """Weight of each engine in the ensemble of `fold`, and the skill from which it comes."""
+    if study.experiment.ensemble == EQUAL:
+        equal = 1.0 / len(study.experiment.engines)
+        return {spec.name: Skill(equal, None, 0.0) for spec in study.experiment.engines}
+    return skill_weights(_coefficients(study), fold.train_end, study.experiment.label.horizon)
+
+
+def _coefficients(study: Study) -> dict[str, pl.DataFrame]:
+    """Out-of-sample coefficients of every engine, read once for all folds."""
+
+    def read() -> dict[str, pl.DataFrame]:
+        labels = study.lake.scan(LABELS, study.labels_key).filter(pl.col("open_time") >= study.folds[0].test_start).collect()
+        keys = {spec.name: study.engine_key(spec) for spec in study.experiment.engines}
+        for name, key in keys.items():
+            if not study.lake.manifests(PREDICTIONS, key):
+                raise UnknownNameError("prediction", name, hint="Materialize predictions/engines first: the weights need them.")
+        return {name: coefficients(study.lake.scan(PREDICTIONS, key).collect(), labels) for name, key in keys.items()}
+
+    return study.once("coefficients", read)
+
+
+def _report(study: Study, entries: list[TrainedFold], *, worked: bool, code: str) -> StepReport:
+    names = tuple(spec.name for spec in study.experiment.engines)
+    weights = [stored_weights(study, entry.model_id) for entry in entries]
+    return StepReport(
+        worked=worked,
+        start=entries[0].test_start,
+        end=entries[-1].test_end,
+        data_version=fingerprint([entry.model_id for entry in entries]),
+        code_version=code,
+        facts={"engines": len(names), "weights": study.experiment.ensemble, **dict(zip(names, weights[-1], strict=True))},
+        columns=("fold", "tested from", "model", *names),
+        table=tuple(
+            (entry.fold, f"{entry.test_start:%Y-%m-%d}", entry.model_id, *(round(weight, 4) for weight in row))
+            for entry, row in zip(entries, weights, strict=True)
+        ),
+        notes=(_NOTES[study.experiment.ensemble],),
+    )
+
+
+_NOTES = {
+    EQUAL: "Every engine has the same weight.",
+    SKILL: "Weights: rank IC on earlier test windows, of labels that ended before the fold less the embargo, shrunk to equal.",
+}
+
+
+def stored_weights(study: Study, model_id: str) -> tuple[float, ...]:
+    """Weights of the engines in one ensemble, in the order of its features."""
+    artifact = load(artifact_folder(models_home(study.workspace), model_id))
+    return tuple(float(weight) for weight in artifact.tensors["weights"])
+
+
+def predict_ensemble(study: Study) -> StepReport:
+    """The engines' predictions combined, fold by fold."""
+    home = models_home(study.workspace)
+    index = read_index(home, study.ensemble_key)
+    if index is None:
+        raise UnknownNameError("trained model", ENSEMBLE, hint="Materialize models/ensemble first.")
+    names = tuple(spec.name for spec in study.experiment.engines)
+    keys = {name: study.engine_key(spec_of(study, name)) for name in names}
+    versions = {name: study.lake.manifests(PREDICTIONS, key) for name, key in keys.items()}
+    have = study.lake.manifests(PREDICTIONS, study.ensemble_key)
+    combined = 0
+    for fold, entry in zip(study.folds, index.folds, strict=True):
+        partition = partition_of(fold)
+        print_ = fingerprint(entry.model_id, {name: manifests[partition].data_version for name, manifests in versions.items()})
+        if partition in have and have[partition].fingerprint == print_:
+            continue
+        columns = ("symbol", "open_time", "engine", "prediction")
+        parts = [study.lake.scan(PREDICTIONS, key, partitions=[partition]).select(columns).collect() for key in keys.values()]
+        artifact = load(artifact_folder(home, entry.model_id))
+        scored = engine_named(ENSEMBLE).predict(artifact, wide(pl.concat(parts), names))
+        keep(
+            study, study.ensemble_key, partition, prediction_frame(scored, ENSEMBLE, fold.number, entry.model_id, study), print_
+        )
+        combined += 1
+    drop_old_folds(study, study.ensemble_key, have)
+    return prediction_report(study, [(ENSEMBLE, study.ensemble_key)], combined)

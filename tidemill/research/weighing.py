@@ -1,0 +1,82 @@
+"""How much weight each engine has in the ensemble of a fold: its skill on bars whose outcome was known before the fold.
+
+For engine e, over the bar times of earlier test windows whose labels all ended at or before the cut of the fold (its test start
+less the embargo):
+
+    skill_e   = max(mean rank IC, 0)
+    n         = bar times with a coefficient, the fewest of any engine, / label horizon          independent label periods
+    c         = n / (n + CREDIBILITY)
+    weight_e  = (1 - c) / E + c · skill_e / Σ skill                        E engines; 1 / E where no engine has skill
+
+Weights are never negative and sum to 1. The shrinkage is Bühlmann's credibility: a mean of n coefficients, each with a spread
+of about 0.2, is weighed against a spread of 0.025 among engines' true coefficients, and (0.2 / 0.025)² = 64. Equal weights, to
+which everything is shrunk, are hard to beat (Genre, Kenny, Meyler and Timmermann, 2013).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from tidemill.metrics.predictions import information_coefficients, mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CREDIBILITY = 64.0
+
+
+class Skill(NamedTuple):
+    """What an engine had shown before a fold: weight, mean rank IC (None: not seen yet), independent label periods."""
+
+    weight: float
+    rank_ic: float | None
+    periods: float
+
+
+def coefficients(predictions: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """`time, rank_ic, ended` of one engine: its coefficients, and when the last label of each was known.
+
+    predictions: symbol, open_time, prediction. labels: symbol, open_time, label, label_end_at. One row for each bar time, or
+    for each month where there are too few symbols to compare across them (see `metrics.predictions`).
+    """
+    both = predictions.select("symbol", "open_time", "prediction").join(
+        labels.select("symbol", "open_time", "label", "label_end_at"), on=("symbol", "open_time")
+    )
+    finite = both.filter((pl.col("prediction").is_finite() & pl.col("label").is_finite()).fill_null(value=False))
+    if finite.is_empty():
+        return pl.DataFrame(schema={"time": pl.Datetime("us", "UTC"), "rank_ic": pl.Float64, "ended": pl.Datetime("us", "UTC")})
+    time = pl.col("open_time") if mode(finite) == "cross_section" else pl.col("open_time").dt.truncate("1mo")
+    ended = finite.group_by(time.alias("time")).agg(pl.col("label_end_at").max().alias("ended"))
+    return information_coefficients(finite).select("time", "rank_ic").drop_nulls().join(ended, on="time").sort("time")
+
+
+def skill_weights(known: Mapping[str, pl.DataFrame], cut: datetime, horizon: int) -> dict[str, Skill]:
+    """Weight of each engine from its `coefficients` that ended at or before `cut`; see the module.
+
+    horizon: bars that a label is held. Equal weights where an engine has shown nothing yet.
+    """
+    seen = {name: frame.filter(pl.col("ended") <= cut)["rank_ic"] for name, frame in known.items()}
+    periods = min((len(values) for values in seen.values()), default=0) / horizon
+    means = {name: _mean(values) for name, values in seen.items()}
+    positive = {name: max(mean or 0.0, 0.0) for name, mean in means.items()}
+    total, equal = sum(positive.values()), 1.0 / len(known)
+    credible = periods / (periods + CREDIBILITY) if total > 0.0 else 0.0
+    return {
+        name: Skill(
+            (1.0 - credible) * equal + (credible * positive[name] / total if total > 0.0 else 0.0), means[name], periods
+        )
+        for name in known
+    }
+
+
+def _mean(values: pl.Series) -> float | None:
+    mean = values.mean()
+    return float(mean) if isinstance(mean, float) else None
+
+
+def rounded(weights: Sequence[float]) -> tuple[float, ...]:
+    """Weights to 12 digits, so that a sum taken in another order makes no other artifact."""
+    return tuple(round(weight, 12) for weight in weights)

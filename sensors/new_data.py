@@ -216,6 +216,7 @@ def _run_request(
     try:
         experiment = request.experiment or experiment_for(request.dataset)
         months = scope.partition_range(experiment, settings)
+        selected = scope.asset_selection(experiment) if scope.asset_selection else None
     except TidemillError as exc:
         context.log.warning(f"{request.run_key}: {exc}")
         return None
@@ -223,5 +224,5 @@ def _run_request(
         run_key=request.run_key,
         run_config=experiment_config(experiment),
         tags=run_tags(experiment, months),
-        asset_selection=scope.asset_selection(experiment) if scope.asset_selection else None,
+        asset_selection=selected,
     )

@@ -26,12 +26,13 @@ def _experiment(
     interval: Interval,
     start: datetime | None,
     end: datetime | None,
+    modules: tuple[Path, ...],
 ) -> "Experiment":
     from tidemill.domain.experiment import DatasetSpec
     from tidemill.research.experiments import experiment_for, load_experiment
 
     if file is not None:
-        return load_experiment(file)
+        return load_experiment(file, modules)
     ordered(start, end)
     return experiment_for(
         DatasetSpec(
@@ -40,7 +41,8 @@ def _experiment(
             symbols=symbols,
             start=start.isoformat() if start else None,
             end=end.isoformat() if end else None,
-        )
+        ),
+        modules,
     )
 
 
@@ -57,6 +59,14 @@ def _require_file(source: str) -> None:
 @click.option("--interval", type=INTERVAL, default="1d", show_default=True, help="Length of the bars.")
 @click.option("--start", type=MOMENT, help="First bar, inclusive.")
 @click.option("--end", type=MOMENT, help="Last bar, exclusive.")
+@click.option(
+    "--module",
+    "modules",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Python file of your own features, label, engine and strategy, which then take part; may be repeated. "
+    "With --experiment it only makes its names known.",
+)
 @json_option
 @click.pass_context
 def run(
@@ -67,6 +77,7 @@ def run(
     interval: Interval,
     start: datetime | None,
     end: datetime | None,
+    modules: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Take market data through features, models and predictions to a report; what has not changed is not done again."""
@@ -81,9 +92,10 @@ def run(
     from tidemill.cli.dagster import orchestrator
     from tidemill.cli.session import workspace
     from tidemill.config import load_settings
+    from tidemill.research.modules.notices import left_out
     from tidemill.research.results import result_of
 
-    experiment = _experiment(file, source or "sample", symbols, interval, start, end)
+    experiment = _experiment(file, source or "sample", symbols, interval, start, end, modules)
     _require_file(experiment.dataset.source)
     settings = load_settings()
     with workspace() as opened:
@@ -94,10 +106,14 @@ def run(
             ctx.exit(fail(StopError(outcome.failure)))
         with progress("Gathering the results"):
             result = result_of(opened, experiment)
+        missing = left_out(opened, experiment)
     if as_json:
-        write_json({"run_id": outcome.run_id, "steps": outcome.steps, "report": str(result.path), **result.as_dict()})
+        told = {"left_out": missing} if missing else {}
+        write_json({"run_id": outcome.run_id, "steps": outcome.steps, "report": str(result.path), **result.as_dict(), **told})
     else:
         _show(experiment, outcome, result)
+    for sentence in missing:
+        click.echo(sentence, err=True)
 
 
 def _show(experiment: "Experiment", outcome: "RunOutcome", result: "Result") -> None:

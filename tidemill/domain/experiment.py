@@ -97,8 +97,28 @@ class ValidationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     disagreement: float | None = 0.95
 
 
+class PromotionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a challenger becomes champion, and what counts as a reason to train one.
+
+    book: `ensemble` or one engine. bars: bar times that are held out of its training and on which both are compared, after
+    costs. confidence: one-sided, that the challenger earns more than the champion (or than cash, where there is none).
+    new_bars: bar times since the champion's last training bar that call for a challenger; 0 never. moved_features: share of
+    features whose population moved (stability index over 0.25); skill_t: fall of the rank IC, as Welch's t.
+    """
+
+    book: str = "ensemble"
+    bars: int = 63
+    confidence: float = 0.9
+    new_bars: int = 126
+    moved_features: float = 0.3
+    skill_t: float = -2.0
+
+
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole of it. The benchmark is a name (`equal_weight`) or one symbol, bought and held."""
+    """The whole of it. The benchmark is a name (`equal_weight`) or one symbol, bought and held.
+
+    modules: Python files of one's own features, label, engines and strategy, relative to the experiment's file.
+    """
 
     name: str
     dataset: DatasetSpec
@@ -111,4 +131,6 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     strategy: StrategySpec = StrategySpec()
     costs: CostSpec = CostSpec()
     benchmark: str = "equal_weight"
+    promotion: PromotionSpec = PromotionSpec()
     seed: int = 7
+    modules: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Experiment files: reading, checking, the published schema and the ones that ship."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import valid_symbol
+from tidemill.research.modules.adoption import beside, failures, known, with_modules
 from tidemill.strategies.benchmark import EQUAL_WEIGHT
 
 SAMPLE = Path(__file__).with_name("experiments") / "sample.yaml"
@@ -28,19 +29,28 @@ def experiment_from_text(text: str, origin: str) -> Experiment:
         raise InputError(f"{origin} is not an experiment: {exc}. The schema is docs/experiment.schema.json.") from exc
 
 
-def load_experiment(path: Path) -> Experiment:
-    """Read and check an experiment file. InputError names the file and the field that is wrong."""
+def load_experiment(path: Path, modules: Sequence[Path] = ()) -> Experiment:
+    """Read and check an experiment file. InputError names the file and the field that is wrong.
+
+    modules: further files of one's own, whose names the experiment may use.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
         raise InputError(f"The experiment file {path} cannot be read: {exc.strerror}.") from exc
     except UnicodeDecodeError as exc:
         raise InputError(f"The experiment file {path} is not UTF-8 text.") from exc
-    return checked(experiment_from_text(text, str(path)))
+    experiment = beside(experiment_from_text(text, str(path)), path.absolute().parent)
+    return checked(with_modules(experiment, modules, adopt=False))
 
 
-def experiment_for(dataset: DatasetSpec) -> Experiment:
-    """The default experiment on a dataset: every engine, splits chosen by the length of the history."""
+def experiment_for(dataset: DatasetSpec, modules: Sequence[Path] = ()) -> Experiment:
+    """The default experiment on a dataset: every engine, splits chosen by the length of the history.
+
+    modules: files of one's own; what they declare takes part (see `with_modules`).
+    """
+    if modules:
+        return checked(with_modules(experiment_for(dataset), modules, adopt=True))
     if dataset.source == "sample" and dataset == DatasetSpec():
         return load_experiment(SAMPLE)
     name = dataset.source.rsplit("/", 1)[-1].removeprefix("file:") or "file"
@@ -61,10 +71,12 @@ def schema() -> dict[str, object]:
 
 
 def checked(experiment: Experiment) -> Experiment:
-    """The experiment unchanged, if every name in it exists and every number makes sense; else InputError or UnknownNameError.
+    """The experiment, if every name in it exists and every number makes sense; else InputError or UnknownNameError.
 
-    Nothing is computed and no engine's library is imported.
+    Its modules are loaded, and a label of theirs brings its horizon; nothing else changes. Nothing is computed and no engine's
+    library is imported.
     """
+    experiment = known(experiment)
     _check_dataset(experiment)
     _check_engines(experiment)
     _check_strategy(experiment)
@@ -124,7 +136,13 @@ def _check_features(experiment: Experiment) -> None:
     for name in experiment.features.sets:
         if name not in sets():
             raise UnknownNameError("feature set", name, sets(), hint="Single features stand under features.names.")
-    feature_set(*experiment.features.sets, *experiment.features.names)
+    try:
+        feature_set(*experiment.features.sets, *experiment.features.names)
+    except UnknownNameError as exc:
+        # A function that fails before its columns are known would otherwise show as a name that nobody wrote down wrongly.
+        for reason in failures(experiment).values():
+            raise InputError(f"{reason} So there is no feature named {exc.name!r}.") from exc
+        raise
 
 
 def _check_numbers(experiment: Experiment) -> None:

@@ -55,7 +55,7 @@ def feature_coverage(study: Study) -> bytes:
     """Share of feature values that are known, by month."""
     months = study.lake.manifests(TABLE, study.features_key)
     known = {month: held.metadata[KNOWN] for month, held in sorted(months.items()) if held.metadata.get(KNOWN) is not None}
-    figure, axes = _figure(f"Share of {len(study.features.names)} features that are known, by month")
+    figure, axes = _figure(f"Share of {len(study.available.names)} features that are known, by month")
     axes.plot(pl.Series([month_start(month) for month in known]).to_list(), list(known.values()), linewidth=1.2)
     axes.set_ylim(0, 1.02)
     return _png(figure)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from tidemill.domain.errors import InputError
-from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, SplitSpec
+from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, PromotionSpec, SplitSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Dataset
 from tidemill.domain.provenance import fingerprint
+from tidemill.research.modules.adoption import known
 from tidemill.research.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 
     from tidemill.features.api import FeatureSet
     from tidemill.storage.lake import Lake
+    from tidemill.validation.labels import Label
     from tidemill.validation.splits import Fold
 
 ALL = "all"
+# In the manifest of a month of features: feature → why it was left out.
+LEFT_OUT = "left out"
 T = TypeVar("T")
 
 
@@ -68,6 +72,7 @@ def dataset_for(spec: DatasetSpec, venue: str) -> Dataset:
 def features_of(experiment: Experiment) -> "FeatureSet":
     from tidemill.features.api import feature_set
 
+    known(experiment)  # its modules declare some of the names
     return feature_set(*experiment.features.sets, *experiment.features.names)
 
 
@@ -76,12 +81,18 @@ def features_key(dataset: Dataset, experiment: Experiment) -> str:
     return f"{dataset.key}.{features_of(experiment).fingerprint[:8]}"
 
 
+def study_key(experiment: Experiment, venue: str) -> str:
+    """Where the results of an experiment lie. Its name, the places of its modules and what is promoted do not matter."""
+    content = msgspec.structs.replace(experiment, name="", modules=(), promotion=PromotionSpec())
+    return f"{dataset_for(experiment.dataset, venue).key}.{fingerprint(content)[:8]}"
+
+
 class Study:
     """Loads what the steps need, once; every step is a function of a study. Not thread-safe."""
 
     def __init__(self, workspace: Workspace, experiment: Experiment, venue: str) -> None:
         self.workspace = workspace
-        self.experiment = experiment
+        self.experiment = known(experiment)
         self.dataset = dataset_for(experiment.dataset, venue)
         self.start = moment(experiment.dataset.start, "dataset.start")
         self.end = moment(experiment.dataset.end, "dataset.end")
@@ -99,9 +110,26 @@ class Study:
     def features_key(self) -> str:
         return features_key(self.dataset, self.experiment)
 
+    @property
+    def available(self) -> "FeatureSet":
+        """The features that there are: all but those of a module's function that failed when they were computed."""
+        if not self.features.functions:
+            return self.features
+        manifests = self.lake.manifests("features", self.features_key)
+        newest = manifests[max(manifests)].metadata if manifests else {}
+        return self.features.without(newest.get(LEFT_OUT, {}))
+
+    @cached_property
+    def label(self) -> "Label | None":
+        """The label of a module; None for the return from the next open."""
+        from tidemill.validation.labels import declared_label
+
+        return declared_label(self.experiment.label.name)
+
     @cached_property
     def labels_key(self) -> str:
-        return f"{self.dataset.key}.h{self.experiment.label.horizon}"
+        horizon = f"h{self.experiment.label.horizon}"
+        return f"{self.dataset.key}.{horizon}" if self.label is None else f"{self.dataset.key}.{self.label.name}-{horizon}"
 
     def engine_key(self, spec: EngineSpec) -> str:
         """Where one engine's predictions lie: everything but strategy and costs decides it."""
@@ -115,9 +143,8 @@ class Study:
 
     @cached_property
     def key(self) -> str:
-        """Where results lie that depend on the whole experiment; the name of the experiment does not matter."""
-        content = msgspec.structs.replace(self.experiment, name="")
-        return f"{self.dataset.key}.{fingerprint(content)[:8]}"
+        """Where results lie that depend on the whole experiment."""
+        return study_key(self.experiment, self.dataset.venue)
 
     @cached_property
     def bars(self) -> "pl.DataFrame":

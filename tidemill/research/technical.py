@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from tidemill.domain.errors import IntegrityError
 from tidemill.domain.provenance import fingerprint, library_version, source_version
-from tidemill.features.api import State, compute
-from tidemill.research.study import StepReport, Study
+from tidemill.features.api import FeatureSet, State, compute
+from tidemill.research.study import LEFT_OUT, StepReport, Study
+from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.labels import forward_return
 
 TABLE = "features"
@@ -45,40 +47,62 @@ def feature_fingerprints(study: Study) -> dict[str, str]:
 
 
 def compute_features(study: Study) -> StepReport:
-    """Compute the features of every month whose inputs changed, and of all months after the first such."""
+    """Compute the features of every month whose inputs changed, and of all months after the first such.
+
+    A function of a module that fails is left out of every month, named in the report, and tried again in the next run.
+    """
     wanted = feature_fingerprints(study)
     have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(TABLE, study.features_key).items()}
     stale = next((index for index, (month, print_) in enumerate(wanted.items()) if have.get(month) != print_), None)
     months = list(wanted)
     if stale is not None:
-        _compute_from(study, months, stale, wanted)
+        _compute_from(study, study.features, months, stale, wanted)
     for gone in have.keys() - wanted.keys():
         study.lake.drop(TABLE, study.features_key, gone)
     return _report(study, worked=stale is not None, computed=months[stale:] if stale is not None else [])
 
 
-def _compute_from(study: Study, months: Sequence[str], stale: int, wanted: dict[str, str]) -> None:
-    first, state = _resume(study, months, stale, wanted)
+def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], stale: int, wanted: dict[str, str]) -> None:
+    left_out: dict[str, str] = {}
+    first, state = (0, None) if features.whole_history else _resume(study, months, stale, wanted)
     # The newest month is computed apart, so that the state before it can be kept: it is the one that will grow.
-    for stretch in (months[first:-1], months[-1:]):
-        if not stretch:
-            continue
-        frame, state = compute(study.adjusted_of(stretch), study.features, state)
-        _write_months(study, frame, stretch, wanted)
-        _save_state(study, stretch[-1], wanted[stretch[-1]], state)
+    stretches = (months,) if features.whole_history else (months[first:-1], months[-1:])
+    made: list[_Stretch] = []
+    for stretch in filter(None, stretches):
+        frame, state = compute(study.adjusted_of(stretch), features, state, left_out=left_out)
+        made.append(_Stretch(stretch, frame, state))
+    if left_out and (first > 0 or len(made) > 1):
+        # One look at all months without what failed: the months of a table have the same columns.
+        whole = compute(study.adjusted_of(months), features.without(left_out))
+        made = [_Stretch(months, *whole)]
+    for part in made:
+        _write_months(study, part, wanted, left_out)
+        if not left_out and not features.whole_history:
+            _save_state(study, part.months[-1], wanted[part.months[-1]], part.state)
 
 
-def _write_months(study: Study, frame: pl.DataFrame, months: Sequence[str], wanted: dict[str, str]) -> None:
+class _Stretch(NamedTuple):
+    """Months that were computed together, and the state after them."""
+
+    months: Sequence[str]
+    frame: pl.DataFrame
+    state: State
+
+
+def _write_months(study: Study, made: _Stretch, wanted: dict[str, str], left_out: dict[str, str]) -> None:
+    frame = made.frame
     parts = frame.with_columns(month_of().alias("__month")).partition_by("__month", as_dict=True, include_key=False)
-    for month in months:
+    for month in made.months:
         part = parts.get((month,), frame.clear())
-        facts = {KNOWN: _known_share(part, study.features.names)}
-        study.lake.write(TABLE, study.features_key, month, part, fingerprint=wanted[month], metadata=facts)
+        facts = {KNOWN: _known_share(part, frame.columns[2:]), **({LEFT_OUT: left_out} if left_out else {})}
+        # What is not whole is no success: the next run tries again.
+        print_ = f"{wanted[month]}-incomplete" if left_out else wanted[month]
+        study.lake.write(TABLE, study.features_key, month, part, fingerprint=print_, metadata=facts)
 
 
 def _known_share(frame: pl.DataFrame, names: Sequence[str]) -> float | None:
     """Share of the values that are numbers; None where there are none."""
-    if frame.is_empty():
+    if frame.is_empty() or not names:
         return None
     shares = frame.select(pl.col(name).is_finite().mean() for name in names).row(0)
     return float(sum(shares) / len(shares))
@@ -131,11 +155,24 @@ def _report(study: Study, *, worked: bool, computed: Sequence[str]) -> StepRepor
         data_version=fingerprint({month: manifest.data_version for month, manifest in manifests.items()}),
         code_version=study.features.fingerprint,
         facts={
-            "features": len(study.features.names),
+            "features": len(study.available.names),
             "longest look-back": study.features.lookback,
             "months computed": len(computed),
             "months kept": len(manifests) - len(computed),
         },
+        notes=left_out_notes(study),
+    )
+
+
+def left_out_notes(study: Study) -> tuple[str, ...]:
+    """One sentence for each reason why features of a module are missing; empty when all are there."""
+    if not study.features.functions:
+        return ()
+    manifests = study.lake.manifests(TABLE, study.features_key)
+    left_out = manifests[max(manifests)].metadata.get(LEFT_OUT, {}) if manifests else {}
+    reasons = dict.fromkeys(left_out.values())
+    return tuple(
+        f"Left out: {', '.join(name for name, why in left_out.items() if why == reason)}. {reason}" for reason in reasons
     )
 
 
@@ -148,12 +185,13 @@ def build_training_set(study: Study) -> StepReport:
         study.adjustments.sort("symbol", "ex_time", "kind").rows(),
         study.experiment.label,
         study.experiment.dataset,
-        source_version("tidemill.validation.labels", "tidemill.market.adjustments"),
+        study.label.source if study.label else "",
+        source_version("tidemill.validation.labels", "tidemill.validation.custom_labels", "tidemill.market.adjustments"),
     )
     have = study.lake.manifests(LABELS, study.labels_key)
     worked = not have or any(manifest.metadata.get("built") != print_ for manifest in have.values())
     if worked:
-        labels = forward_return(study.adjusted, study.experiment.label.horizon, study.dataset.interval)
+        labels = _labels(study)
         parts = labels.with_columns(month_of().alias("__month")).partition_by("__month", as_dict=True, include_key=False)
         for (month,), part in parts.items():
             study.lake.write(LABELS, study.labels_key, str(month), part, metadata={"built": print_})
@@ -162,9 +200,15 @@ def build_training_set(study: Study) -> StepReport:
     return _labels_report(study, worked)
 
 
+def _labels(study: Study) -> pl.DataFrame:
+    if study.label is None:
+        return forward_return(study.adjusted, study.experiment.label.horizon, study.dataset.interval)
+    return custom_labels(study.adjusted, study.label)
+
+
 def _labels_report(study: Study, worked: bool) -> StepReport:
     manifests = study.lake.manifests(LABELS, study.labels_key)
-    facts: dict[str, object] = {"horizon in bars": study.experiment.label.horizon}
+    facts: dict[str, object] = {"label": study.experiment.label.name, "horizon in bars": study.experiment.label.horizon}
     if worked:
         labels = study.lake.scan(LABELS, study.labels_key).select("label").collect()["label"].drop_nulls().to_numpy()
         facts["labelled rows"] = len(labels)

@@ -45,13 +45,16 @@ def predictions_of(study: Study, book: str) -> pl.DataFrame:
 
 def make_signals(study: Study) -> StepReport:
     """Target weights of every book from its predictions, by the experiment's strategy."""
+    from tidemill.strategies.registry import source_of
+
     instruments = instruments_of(study.workspace, study.dataset.venue)
     chosen = _resolved(study.experiment.strategy)
     code = source_version("tidemill.strategies.registry", "tidemill.research.trading")
     seen = _bars_print(study) if _sees_bars(chosen) else None
     worked, table, notes = 0, [], []
     for book, key in books(study).items():
-        print_ = fingerprint(code, chosen, _prediction_version(study, key), sorted(instruments.items()), seen)
+        made_of = (code, source_of(chosen.name), chosen, sorted(instruments.items()), seen)
+        print_ = fingerprint(made_of, _prediction_version(study, key))
         held = study.lake.manifest(SIGNALS, study.key, book)
         if held is None or held.fingerprint != print_:
             weights, told = _weighed(study, chosen, book, instruments)

@@ -1,0 +1,22 @@
+"""What a run had to leave out of a user's modules, as sentences for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tidemill.domain.experiment import Experiment
+from tidemill.research.modules.adoption import failures
+
+if TYPE_CHECKING:
+    from tidemill.research.workspace import Workspace
+
+
+def left_out(workspace: Workspace, experiment: Experiment) -> tuple[str, ...]:
+    """Sentences about functions of the experiment's modules whose features are missing from its last run."""
+    if not experiment.modules:
+        return ()
+    from tidemill.research.results import study_of
+    from tidemill.research.technical import left_out_notes
+
+    unknown = tuple(f"Left out: {name}. {reason}" for name, reason in failures(experiment).items())
+    return unknown + left_out_notes(study_of(workspace, experiment))

@@ -8,6 +8,7 @@ import click
 from tidemill.cli.arguments import writable
 from tidemill.cli.output import counted, fail, json_option, write_json, write_table
 from tidemill.cli.progress import progress
+from tidemill.cli.proving import prove
 from tidemill.domain.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ module_option = click.option("--module", type=click.Path(path_type=Path), help="
 @click.group()
 def features() -> None:
     """List, explain and compute features."""
+
+
+features.add_command(prove)
 
 
 @features.command("list")

@@ -16,7 +16,7 @@ from tidemill.market.tables import is_table, stem, table_chunks, table_columns
 from tidemill.quality.bars import validate_bars
 
 if TYPE_CHECKING:
-    from tidemill.features.api import FeatureSet
+    from tidemill.features.api import FeatureSet, State
 
 _NUMBERS = ("open", "high", "low", "close", "volume")
 
@@ -80,18 +80,20 @@ def compute_streaming(bars: pl.DataFrame, features: FeatureSet, left_out: dict[s
     left_out: takes feature → reason for each function of a module that fails.
     """
     if not features.functions:
-        return _stepped(bars, features)
+        return stepped(bars, features)[0]
     from tidemill.features.external import stream_functions
 
     own = stream_functions(bars, features, left_out)
-    whole = pl.concat([_stepped(bars, features.compiled), own.drop("symbol", "open_time")], how="horizontal")
+    whole = pl.concat([stepped(bars, features.compiled)[0], own.drop("symbol", "open_time")], how="horizontal")
     return whole.select("symbol", "open_time", *(name for name in features.names if name in whole.columns))
 
 
-def _stepped(bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
+def stepped(bars: pl.DataFrame, features: FeatureSet, state: State | None = None) -> tuple[pl.DataFrame, State]:
+    """The features of `bars`, taken bar after bar from `state` on, and the state after them."""
     import numpy as np
 
     from tidemill.features.api import Stream
+    from tidemill.features.expression import CONTEXT
     from tidemill.features.prices import average_price
 
     ordered = bars.sort("symbol", "open_time")
@@ -101,15 +103,19 @@ def _stepped(bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
     values = np.stack([ordered[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in _NUMBERS])
     quoted = ordered["quote_volume"].cast(pl.Float64).to_numpy() if "quote_volume" in ordered.columns else None
     vwap = average_price(values[1], values[2], values[3], values[4], quoted)
-    stream, result = Stream(features, symbols.to_list()), np.empty((ordered.height, len(features.names)))
+    beside = {name: ordered[name].cast(pl.Float64).to_numpy() for name in CONTEXT if name in ordered.columns}
+    names = symbols.to_list() if state is None else sorted({*symbols, *state.symbols})
+    at_name = np.array([names.index(symbol) for symbol in symbols], dtype=np.int64)
+    stream, result = Stream(features, names, state), np.empty((ordered.height, len(features.names)))
     for _, slot in rows.group_by("open_time", maintain_order=True):
-        row, at = slot["row"].to_numpy(), slot["place"].to_numpy()
-        present = np.zeros(len(symbols), dtype=np.bool_)
+        row, at = slot["row"].to_numpy(), at_name[slot["place"].to_numpy()]
+        present = np.zeros(len(names), dtype=np.bool_)
         present[at] = True
-        taken = np.full((6, len(symbols)), np.nan)
+        taken = np.full((6, len(names)), np.nan)
         taken[:5, at], taken[5, at] = values[:, row], vwap[row]
         opened, high, low, close, volume, average = taken
-        stepped = stream.step(opened, high, low, close, volume, average, present, open_time=slot["open_time"][0])
-        result[row] = stepped[at]
+        context = {name: float(column[row[0]]) for name, column in beside.items()}  # one value a time, the same for all
+        time = slot["open_time"][0]
+        result[row] = stream.step(opened, high, low, close, volume, average, present, open_time=time, context=context)[at]
     columns = [pl.Series(name, np.ascontiguousarray(result[:, at])) for at, name in enumerate(features.names)]
-    return ordered.select("symbol", "open_time").hstack(columns)
+    return ordered.select("symbol", "open_time").hstack(columns), stream.state()

@@ -17,7 +17,7 @@ _LEAST, _MOST = 0.3, 1.5
 
 
 def changed(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """`frame` with every numeric cell of every row changed; keys, times and texts stay. A symbol's rows follow each other in time.
+    """`frame`, sorted by symbol and time, with every numeric cell changed; keys, times and texts stay.
 
     Prices of one row move by one factor, so that a bar stays a bar; sizes stay above zero; an unknown cell becomes a number.
     """
@@ -35,7 +35,8 @@ def mixed(frame: pl.DataFrame, other: pl.DataFrame, take_other: NDArray[np.bool_
 
 def _first_of_symbol(frame: pl.DataFrame) -> NDArray[np.bool_]:
     if "symbol" not in frame.columns:
-        return np.arange(frame.height) == 0
+        only: NDArray[np.bool_] = np.arange(frame.height) == 0
+        return only
     names = frame["symbol"]
     flags: NDArray[np.bool_] = (names != names.shift(1)).fill_null(value=True).to_numpy()
     return flags

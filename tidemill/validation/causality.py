@@ -43,8 +43,8 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     """How much is tried.
 
     cuts: for each batch of symbols. reach: bars before an altered one that the comb looks at. warm, span: slots of a window
-    before those altered, and slots altered. every_bar: whether comb and windows run at all. batch: rows computed at once
-    where symbols do not depend on each other.
+    before those altered, and slots altered. every_bar: whether comb and windows run at all. thorough: whether windows also run
+    where each of them costs a fit. batch: rows computed at once where symbols do not depend on each other.
     """
 
     cuts: int = 6
@@ -52,6 +52,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     warm: int = 64
     span: int = 64
     every_bar: bool = True
+    thorough: bool = True
     batch: int = 80_000
 
 

@@ -1,0 +1,43 @@
+"""`tidemill features prove`: does any feature look ahead?"""
+
+from pathlib import Path
+
+import click
+
+from tidemill.cli.output import counted, fail, json_option, write_json, write_table
+from tidemill.cli.progress import progress
+
+
+@click.command()
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet of bars.")
+@click.option("--set", "name", help="Feature sets or single features, separated by commas.  [default: all sets]")
+@click.option("--module", type=click.Path(path_type=Path), help="Python file of features of your own, instead.")
+@json_option
+@click.pass_context
+def prove(ctx: click.Context, source: Path, name: str | None, module: Path | None, as_json: bool) -> None:
+    """Prove that no feature looks ahead: computed again with every later bar gone or altered, it must not change.
+
+    The exit code is 1 when a feature is refuted; each is named with the value that changed.
+    """
+    if name is not None and module is not None:
+        raise click.UsageError("Give either --set or --module.")
+    from tidemill.domain.errors import InputError
+    from tidemill.research.frames import read_panel
+    from tidemill.research.proving import chosen_features, prove_on_bars, refused
+
+    chosen, failed = chosen_features(name, module)
+    with progress(f"Proving {counted(len(chosen.names), 'feature')} on {source.name}") as say:
+        bars = read_panel(source)
+        proof = refused(prove_on_bars(chosen, bars, module=module, say=say), failed, bars)
+    if as_json:
+        write_json({"proven": proof.proven, "refuted": proof.refuted})
+    else:
+        click.echo(f"{counted(len(proof.proven), 'feature')} proven, {len(proof.refuted)} refuted.")
+        if proof.longer:
+            click.echo(f"Read further back than their stated look-back: {', '.join(proof.longer)}.")
+        if proof.refuted:
+            rows = [(one.feature, one.symbol, f"{one.time:%Y-%m-%d %H:%M}", one.why) for one in proof.refuted]
+            write_table("", ("feature", "symbol", "time", "why"), rows)
+    if proof.refuted:
+        names = ", ".join(one.feature for one in proof.refuted)
+        ctx.exit(fail(InputError(f"{counted(len(proof.refuted), 'feature')} cannot be shipped: {names}.")))

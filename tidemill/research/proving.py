@@ -1,0 +1,65 @@
+"""Proofs that a person asks for: of features by name or of a file, of a function, on any frame of bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tidemill.features.api import FeatureSet, feature_set
+from tidemill.features.declaration import sets
+from tidemill.validation.causality import Proof, Refutation, Say
+from tidemill.validation.feature_proof import merged, prove_features, some_symbols, with_context
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Streaming is proven on so many symbols, and on as many bars beyond the longest look-back.
+_STREAMED_SYMBOLS, _STREAMED_BARS = 4, 200
+
+
+def chosen_features(names: str | None, module: Path | None) -> tuple[FeatureSet, dict[str, str]]:
+    """The features of names separated by commas, of a file, or of every set; and function → why it declares none."""
+    if module is not None:
+        from tidemill.research.modules.loading import load_module
+
+        loaded = load_module(module)
+        chosen = feature_set(*loaded.features) if loaded.features else FeatureSet(())
+        return chosen, dict(loaded.failed)
+    if names is None:
+        return feature_set(*sets()), {}
+    return feature_set(*(part.strip() for part in names.split(",") if part.strip())), {}
+
+
+def prove_on_bars(features: FeatureSet, bars: pl.DataFrame, *, module: Path | None = None, say: Say | None = None) -> Proof:
+    """No look-ahead in batch, and the same bits bar by bar with the state reloaded in a fresh process.
+
+    module: the file that declares those features that do not ship.
+    """
+    proof = prove_features(features, bars, say=say)
+    looking = {one.feature for one in proof.refuted}
+    live = features.compiled.without({one.name for one in features.features if one.expression.looks_ahead} | looking)
+    if not live.names:
+        return proof
+    from tidemill.research.stream_proof import prove_streaming
+
+    if say:
+        say("bar by bar")
+    return merged([prove_streaming(live, _streamed(live, bars), module=module), proof], features.names)
+
+
+def _streamed(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    few = with_context(some_symbols(bars, _STREAMED_SYMBOLS), features)
+    times = few["open_time"].unique().sort()
+    return few.filter(pl.col("open_time") >= times[-min(len(times), _STREAMED_BARS + features.lookback)])
+
+
+def refused(proof: Proof, failed: Mapping[str, str], bars: pl.DataFrame) -> Proof:
+    """`proof` with the functions that could not even declare features among the refuted."""
+    symbol, time = bars.select("symbol", "open_time").row(0)
+    lost = tuple(Refutation(name, symbol, time, f"it cannot be computed: {why}") for name, why in failed.items())
+    return msgspec.structs.replace(proof, refuted=(*proof.refuted, *lost))

@@ -60,7 +60,7 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
         if partition in have and have[partition].fingerprint == print_:
             continue
         artifact = load(
-            artifact_folder(models_home(study.workspace), entry.model_id), feature_fingerprint=study.features.fingerprint
+            artifact_folder(models_home(study.workspace), entry.model_id), feature_fingerprint=study.available.fingerprint
         )
         keep(study, key, partition, _scores(study, engine, artifact, fold, entry.model_id), print_, seen)
         scored += 1

@@ -82,7 +82,7 @@ def fit_fold(study: Study, spec: EngineSpec, fold: Fold) -> Artifact:
     """One engine trained on the window of `fold`, its label purged and embargoed; the artifact is stored."""
     engine, rows = engine_named(spec.name), training_rows(study.training_frame, fold)
     artifact = engine.fit(
-        rows, features=study.features.names, params=spec.params, seed=study.experiment.seed, lineage=_lineage(study, fold)
+        rows, features=study.available.names, params=spec.params, seed=study.experiment.seed, lineage=_lineage(study, fold)
     )
     artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
     return artifact
@@ -91,7 +91,7 @@ def fit_fold(study: Study, spec: EngineSpec, fold: Fold) -> Artifact:
 def _lineage(study: Study, fold: Fold) -> Lineage:
     split = {"train_start": fold.train_start.isoformat(), "train_end": fold.train_end.isoformat()}
     return Lineage(
-        feature_fingerprint=study.features.fingerprint,
+        feature_fingerprint=study.available.fingerprint,
         data_versions=study.once(("window", fold.number), lambda: _window_versions(study, fold)),
         label=study.experiment.label.name,
         horizon=study.experiment.label.horizon,

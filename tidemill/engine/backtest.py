@@ -98,8 +98,25 @@ class Options(NamedTuple):
     dead_after: int = DEAD_AFTER
 
 
+class Prepared(NamedTuple):
+    """What every run over the same bars under the same terms shares. actions: `guessed` ones with the suspected among them."""
+
+    market: Market
+    known: Actions
+    guessed: Actions | None
+    terms: Terms
+    capital: float
+
+
 def backtest_panel(inputs: Inputs, costs: CostSpec, options: Options) -> BacktestResult:
     """`backtest` for what is already a panel."""
+    prepared = prepare(inputs, costs, options)
+    beside = run_prepared(inputs, prepared._replace(guessed=None)) if prepared.guessed is not None else None
+    return run_prepared(inputs, prepared, beside)
+
+
+def prepare(inputs: Inputs, costs: CostSpec, options: Options) -> Prepared:
+    """Check everything and make the arrays of a run; `run_prepared` then goes from targets to result."""
     if not 0.0 < costs.capital < float("inf"):
         raise InputError("The capital of a backtest must be above 0.")
     if options.dead_after < 1:
@@ -119,14 +136,15 @@ def backtest_panel(inputs: Inputs, costs: CostSpec, options: Options) -> Backtes
     market = market_of(inputs.panel, inputs.targets, inputs.interval, inputs.instruments)
     known = known_actions(inputs.adjustments, inputs.panel.axes)
     guesses = suspected_actions(inputs.suspected, inputs.panel.axes)
-    beside = _run(inputs, market, sorted_actions(known), terms, costs.capital, None) if guesses else None
-    return _run(inputs, market, sorted_actions(known + guesses), terms, costs.capital, beside)
+    guessed = sorted_actions(known + guesses) if guesses else None
+    return Prepared(market, sorted_actions(known), guessed, terms, costs.capital)
 
 
-def _run(
-    inputs: Inputs, market: Market, actions: Actions, terms: Terms, capital: float, beside: BacktestResult | None
-) -> BacktestResult:
-    axes = inputs.panel.axes
+def run_prepared(inputs: Inputs, prepared: Prepared, beside: BacktestResult | None = None) -> BacktestResult:
+    """One run over the targets of `inputs`; `beside` becomes its `with_suspected`."""
+    axes, terms, capital = inputs.panel.axes, prepared.terms, prepared.capital
+    market = prepared.market._replace(target=inputs.targets)
+    actions = prepared.known if prepared.guessed is None else prepared.guessed
     slots, symbols = axes.shape
     account, book, outputs = new_account(symbols, capital), new_book(symbols), new_outputs(slots)
     log = _scanned(market, actions, terms, account, book, outputs)
@@ -171,4 +189,14 @@ def _counts(names: Sequence[str], values: Indices) -> dict[str, int]:
     return {name: int(value) for name, value in zip(names, values, strict=True)}
 
 
-__all__ = ["DEAD_AFTER", "BacktestResult", "Inputs", "Options", "backtest", "backtest_panel"]
+__all__ = [
+    "DEAD_AFTER",
+    "BacktestResult",
+    "Inputs",
+    "Options",
+    "Prepared",
+    "backtest",
+    "backtest_panel",
+    "prepare",
+    "run_prepared",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -36,11 +37,17 @@ class Panel(NamedTuple):
     open: Floats
     close: Floats
     volume: Floats
-    flat: Indices  # of each row of the frame, its cell in the raveled panel
+    flat: Indices | None  # of each row of the frame, its cell in the raveled panel; None: see `regular`
 
-    def spread(self, values: pl.Series) -> Floats:
+    @property
+    def regular(self) -> bool:
+        """Whether the frame held every symbol at every time, sorted by symbol and time: rows then need no places."""
+        return self.flat is None
+
+    def spread(self, values: pl.Series | Floats) -> Floats:
         """A panel of one value for each row of the bars frame, in its order."""
-        return _scatter(self.flat, values, self.axes.shape)
+        numbers = values if isinstance(values, np.ndarray) else _numbers(values)
+        return _turned(numbers, self.axes.shape) if self.flat is None else _scatter(self.flat, numbers, self.axes.shape)
 
 
 def microseconds(series: pl.Series, what: str) -> Indices:
@@ -61,21 +68,25 @@ def require_columns(frame: pl.DataFrame, columns: tuple[str, ...], what: str) ->
         raise InputError(f"The columns {', '.join(missing)} are missing from the {what}; it needs {', '.join(columns)}.")
 
 
-def _codes(column: pl.Series, symbols: tuple[str, ...] | None) -> tuple[Indices, tuple[str, ...]]:
-    """Index of each row's symbol among `symbols` (None: those of the column, sorted)."""
+def _runs(column: pl.Series) -> tuple[list[str], Indices]:
+    """Symbols of the rows, with how many rows follow one another under each."""
     import polars as pl
 
     if column.null_count():
         raise InputError("There are rows without a symbol. Remove them or give them one.")
     runs = column.cast(pl.String).rle().struct.unnest()
-    values = runs.get_column("value").to_list()
+    return runs.get_column("value").to_list(), runs.get_column("len").cast(pl.Int64).to_numpy()
+
+
+def _codes(values: list[str], lengths: Indices, symbols: tuple[str, ...] | None) -> tuple[Indices, tuple[str, ...]]:
+    """Index of each row's symbol among `symbols` (None: those of the column, sorted)."""
     names = tuple(sorted(set(values))) if symbols is None else symbols
     position = {name: at for at, name in enumerate(names)}
     unknown = next((name for name in values if name not in position), None)
     if unknown is not None:
         raise UnknownNameError("symbol with bars", unknown, names)
     codes = np.array([position[name] for name in values], dtype=np.int64)
-    return np.repeat(codes, runs.get_column("len").to_numpy()), names
+    return np.repeat(codes, lengths), names
 
 
 def _slots(times: Indices, interval: Interval) -> tuple[Indices, Indices]:
@@ -104,12 +115,31 @@ def _flat(rows: Indices, codes: Indices, axes: Axes, what: str) -> Indices:
     return flat
 
 
-def _scatter(flat: Indices, values: pl.Series, shape: tuple[int, int]) -> Floats:
+def _numbers(values: pl.Series) -> Floats:
     import polars as pl
 
+    return values.cast(pl.Float64).to_numpy()
+
+
+def _scatter(flat: Indices, values: Floats, shape: tuple[int, int]) -> Floats:
     panel = np.full(shape[0] * shape[1], np.nan)
-    panel[flat] = values.cast(pl.Float64).to_numpy()
+    panel[flat] = values
     return panel.reshape(shape)
+
+
+def _turned(values: Floats, shape: tuple[int, int]) -> Floats:
+    return np.ascontiguousarray(values.reshape(shape[1], shape[0]).T)
+
+
+def _regular(names: list[str], lengths: Indices, times: Indices) -> Axes | None:
+    """The axes, where the rows hold every symbol once, in order, each at the same ascending times; else None."""
+    slots = int(lengths[0])
+    if (lengths != slots).any() or any(earlier >= later for earlier, later in pairwise(names)):
+        return None
+    first = times[:slots]
+    if (first[1:] <= first[:-1]).any() or (times.reshape(len(names), slots) != first).any():
+        return None
+    return Axes(first.copy(), tuple(names))
 
 
 def bars_panel(bars: pl.DataFrame, interval: Interval) -> Panel:
@@ -117,12 +147,19 @@ def bars_panel(bars: pl.DataFrame, interval: Interval) -> Panel:
     require_columns(bars, ("symbol", "open_time", "open", "close", "volume"), "bars")
     if bars.is_empty():
         raise InputError("There are no bars to run over. Check the symbols and the dates.")
-    codes, symbols = _codes(bars.get_column("symbol"), None)
-    times, rows = _slots(microseconds(bars.get_column("open_time"), "the bars"), interval)
-    axes = Axes(times, symbols)
+    names, lengths = _runs(bars.get_column("symbol"))
+    times = microseconds(bars.get_column("open_time"), "the bars")
+    opened, closed, volume = (_numbers(bars.get_column(name)) for name in ("open", "close", "volume"))
+    regular = _regular(names, lengths, times)
+    if regular is not None:
+        shape = regular.shape
+        return Panel(regular, _turned(opened, shape), _turned(closed, shape), _turned(volume, shape), None)
+    codes, symbols = _codes(names, lengths, None)
+    distinct, rows = _slots(times, interval)
+    axes = Axes(distinct, symbols)
     flat = _flat(rows, codes, axes, "bars")
-    opened, closed, volume = (_scatter(flat, bars.get_column(name), axes.shape) for name in ("open", "close", "volume"))
-    return Panel(axes, opened, closed, volume, flat)
+    shape = axes.shape
+    return Panel(axes, _scatter(flat, opened, shape), _scatter(flat, closed, shape), _scatter(flat, volume, shape), flat)
 
 
 def weights_panel(weights: pl.DataFrame, axes: Axes) -> tuple[Floats, int]:
@@ -143,9 +180,9 @@ def weights_panel(weights: pl.DataFrame, axes: Axes) -> tuple[Floats, int]:
             "No weight stands at the time of a bar. Weights use the open_time of the bar at whose close they are known."
         )
     kept = weights if fits.all() else weights.filter(fits)
-    codes, _ = _codes(kept.get_column("symbol"), axes.symbols)
+    codes, _ = _codes(*_runs(kept.get_column("symbol")), axes.symbols)
     flat = _flat(rows[fits], codes, axes, "weights")
-    targets = _scatter(flat, kept.get_column("weight"), axes.shape)
+    targets = _scatter(flat, _numbers(kept.get_column("weight")), axes.shape)
     if np.isinf(targets).any():
         raise InputError("A weight is infinite. Weights are shares of equity, such as 0.1.")
     return targets, int(len(fits) - fits.sum())

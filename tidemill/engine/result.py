@@ -50,7 +50,7 @@ class BacktestResult:
     and sold. orders: what became of the orders (`matching.kernel.OUTCOMES`). clips: targets cut, and why
     (`engine.kernel.CLIPS`). notes: sentences for a person about everything that was clipped, cancelled, settled or
     ignored. with_suspected: the same run with profit and loss across suspected corporate actions left in; None if
-    there were none.
+    there were none. trial: its id in the ledger of evaluations; None: it is not counted there.
     """
 
     capital: float
@@ -69,10 +69,21 @@ class BacktestResult:
     _changes: Floats = field(repr=False)
     _ended: Floats = field(repr=False)
     _open: Floats = field(repr=False)
+    trial: str | None = None
 
     @property
     def final_equity(self) -> float:
         return float(self._outputs.equity[-1])
+
+    @property
+    def equity_values(self) -> Floats:
+        """The column `equity` of the frame of that name, as an array."""
+        return self._outputs.equity
+
+    @property
+    def trade_count(self) -> int:
+        """Ended round trips."""
+        return len(self._ended)
 
     @property
     def costs(self) -> float:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tidemill.domain.errors import InputError
-from tidemill.domain.experiment import CostSpec
+from tidemill.domain.experiment import CostSpec, NeutraliseSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.engine.backtest import Inputs, Options, backtest_panel
-from tidemill.engine.panel import bars_panel, weights_panel
+from tidemill.engine.panel import Panel, bars_panel, weights_panel
 from tidemill.engine.result import BacktestResult
-from tidemill.strategies.registry import strategy, target_weights
+from tidemill.matching.rules import Floats
+from tidemill.strategies.base import Strategy, Weighed, closes
+from tidemill.strategies.registry import strategy, weigh
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,31 +35,51 @@ def backtest_strategy(
     costs: CostSpec | None = None,
     suspected: pl.DataFrame | None = None,
     options: Options | None = None,
+    neutralise: NeutraliseSpec | None = None,
 ) -> BacktestResult:
     """Run the strategy `name` over raw `bars`; the other arguments are those of `backtest`.
 
     A strategy over predictions needs `predictions`; the account then starts with the first of them, so that a year
     without any does not count as a year without profit. A strategy over bars looks at `signal_bars` (adjusted prices,
-    the same rows in the same order), or at `bars` where nothing needs adjusting. `options.resize` is the strategy's
-    own. Raises InputError as `target_weights` and `backtest` do.
+    the same rows in the same order), or at `bars` where nothing needs adjusting; one that needs both sizes by them too.
+    `options.resize` is the strategy's own. neutralise: a step after the strategy (`strategies.neutral`).
+    Raises InputError as `target_weights` and `backtest` do.
     """
     chosen = strategy(name)
-    settings = (options or Options())._replace(resize=chosen.resize)
-    if chosen.needs == "predictions":
-        if predictions is None or predictions.is_empty():
-            raise InputError(f"{name} needs predictions. Train a model first, or choose a strategy over bars.")
-        weights = target_weights(name, predictions, params, instruments)
-        panel = bars_panel(_from_first(bars, weights), interval)
-        targets, stray = weights_panel(weights, panel.axes)
-    else:
-        seen = bars if signal_bars is None else signal_bars
-        if seen.height != bars.height:
-            raise InputError("The bars that signals are made from must have the same rows as the bars that are traded.")
-        weights = target_weights(name, seen, params, instruments)
-        panel, stray = bars_panel(bars, interval), 0
-        targets = panel.spread(weights.get_column("weight"))
+    resize = chosen.resize or neutralise is not None
+    settings = (options or Options())._replace(resize=resize)
+    seen = bars if signal_bars is None else signal_bars
+    if chosen.needs == "bars" and neutralise is None:
+        panel, targets = targets_over_bars(chosen, chosen.parse(params), bars, seen, interval, instruments)
+        inputs = Inputs(panel, targets, interval, instruments, adjustments, suspected)
+        return backtest_panel(inputs, costs or CostSpec(), settings)
+    if chosen.needs != "bars" and (predictions is None or predictions.is_empty()):
+        raise InputError(f"{name} needs predictions. Train a model first, or choose a strategy over bars.")
+    given = seen if chosen.needs == "bars" or predictions is None else predictions
+    weights = weigh(name, given, params, instruments, bars=seen, neutralise=neutralise).weights
+    panel = bars_panel(bars if chosen.needs == "bars" else _from_first(bars, weights), interval)
+    targets, stray = weights_panel(weights, panel.axes)
     inputs = Inputs(panel, targets, interval, instruments, adjustments, suspected, stray)
     return backtest_panel(inputs, costs or CostSpec(), settings)
+
+
+def targets_over_bars(
+    chosen: Strategy,
+    params: msgspec.Struct,
+    bars: pl.DataFrame,
+    seen: pl.DataFrame,
+    interval: Interval,
+    instruments: Mapping[str, Instrument],
+) -> tuple[Panel, Floats]:
+    """The panel of `bars` and the targets on it of a strategy over bars that looks at `seen`."""
+    if seen.height != bars.height:
+        raise InputError("The bars that signals are made from must have the same rows as the bars that are traded.")
+    panel = bars_panel(bars, interval)
+    if chosen.signals is None:
+        made = chosen.weigh(seen, params, instruments)
+        return panel, panel.spread((made.weights if isinstance(made, Weighed) else made).get_column("weight"))
+    close, ends = closes(seen)
+    return panel, panel.spread(chosen.signals(close, ends, params, 1.0 / len(ends)))
 
 
 def _from_first(bars: pl.DataFrame, weights: pl.DataFrame) -> pl.DataFrame:

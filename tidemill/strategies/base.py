@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    Floats = NDArray[np.float64]
+    Indices = NDArray[np.int64]
     Weigh = Callable[..., "pl.DataFrame | Weighed"]
-    Signals = Callable[[NDArray[np.float64], NDArray[np.int64], Any], NDArray[np.float64]]
-    Grid = Callable[[NDArray[np.float64], NDArray[np.int64], Sequence[Any]], "Iterable[NDArray[np.float64]]"]
+    Signals = Callable[[Floats, Indices, Any, float], Floats]
+    Grid = Callable[[Floats, Indices, Sequence[Any], float, Callable[[Floats], Floats]], Iterable[Floats]]
 
 
 class Weighed(NamedTuple):
@@ -37,10 +39,10 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     in their order, null where it asks for nothing. resize: whether a target may trim or add to a position (see
     `engine.backtest`).
 
-    signals, grid: the fast doors of a strategy over closes, both optional. signals(close, ends, params) gives what
-    `weigh` asks for in units of one symbol's share (1 long, 0 flat, NaN nothing) for closes that lie symbol after
-    symbol, each ending at `ends`. grid(close, ends, list of params) gives the same for many parameters, in order and
-    to the bit; what they share is worked out once.
+    signals, grid: the fast doors of a strategy over closes, both optional. signals(close, ends, params, share) gives the
+    weights of `weigh` as an array (NaN for null) for closes that lie symbol after symbol, each ending at `ends`; share is
+    1 / symbols. grid(close, ends, list of params, share, spread) gives spread(signals(…)) for each of many parameters, in
+    order and to the bit; what they share is worked out once. spread turns an array over the bars into a panel.
     """
 
     name: str
@@ -69,3 +71,15 @@ def require(fine: bool, text: str) -> None:
     """For `__post_init__` of parameters: ValueError, which `Strategy.parse` turns into an InputError."""
     if not fine:
         raise ValueError(text)
+
+
+def closes(bars: pl.DataFrame) -> tuple[Floats, Indices]:
+    """Closes of all symbols one after the other, and where each stops. InputError unless sorted by symbol."""
+    import numpy as np
+    import polars as pl
+
+    runs = bars.get_column("symbol").rle().struct.unnest()
+    if runs.get_column("value").n_unique() != runs.height:
+        raise InputError("Bars must be sorted by symbol and open_time.")
+    close = bars.get_column("close").cast(pl.Float64).to_numpy()
+    return np.ascontiguousarray(close), np.cumsum(runs.get_column("len").to_numpy(), dtype=np.int64)

@@ -8,17 +8,18 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill.domain.errors import InputError
 from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Strategy, require
+from tidemill.strategies.base import Strategy, closes, require
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from tidemill.strategies.base import Floats, Indices
 
 
 class SmaCrossParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,20 +33,25 @@ class SmaCrossParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 def _weigh(bars: pl.DataFrame, params: SmaCrossParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
-    import numpy as np
     import polars as pl
 
+    close, ends = closes(bars)
+    weight = pl.Series("weight", _signals(close, ends, params, 1.0 / max(len(ends), 1)))
+    return bars.select("symbol", "open_time").with_columns(weight.fill_nan(None))
+
+
+def _signals(close: Floats, ends: Indices, params: SmaCrossParams, share: float) -> Floats:
     from tidemill.strategies.sma_kernel import cross_signals
 
-    runs = bars.get_column("symbol").rle().struct.unnest()
-    symbols = runs.get_column("value")
-    if symbols.n_unique() != len(symbols):
-        raise InputError("Bars must be sorted by symbol and open_time.")
-    ends = np.cumsum(runs.get_column("len").to_numpy(), dtype=np.int64)
-    close = bars.get_column("close").cast(pl.Float64).to_numpy()
-    signals = cross_signals(np.ascontiguousarray(close), ends, params.fast, params.slow)
-    weight = pl.Series("weight", signals / max(len(symbols), 1))
-    return bars.select("symbol", "open_time").with_columns(weight.fill_nan(None))
+    return cross_signals(close, ends, params.fast, params.slow, share)
+
+
+def _grid(
+    close: Floats, ends: Indices, grid: Sequence[SmaCrossParams], share: float, spread: Callable[[Floats], Floats]
+) -> Iterator[Floats]:
+    from tidemill.strategies.sma_kernel import cross_grid
+
+    return cross_grid(close, ends, grid, share, spread)
 
 
 SMA_CROSS = Strategy(
@@ -55,4 +61,6 @@ SMA_CROSS = Strategy(
     params=SmaCrossParams,
     weigh=_weigh,
     resize=False,
+    signals=_signals,
+    grid=_grid,
 )

@@ -9,9 +9,11 @@ from assets.features.checks import feature_checks
 from assets.features.technical import technical, training_set
 from assets.market_data.bars import bars, gaps, instruments
 from assets.market_data.checks import bar_checks
+from assets.models.champion import champion
 from assets.models.engines import engine_assets
 from assets.models.engines import ensemble as ensemble_model
 from assets.partitions import FIRST_MONTH
+from assets.performance.drift import drift
 from assets.performance.report import engines as engine_performance
 from assets.performance.report import portfolio, report
 from assets.predictions.checks import prediction_checks
@@ -19,23 +21,34 @@ from assets.predictions.engines import engines, ensemble
 from assets.trading.backtest import backtest, signals
 from resources.environments import resources
 from sensors.new_data import new_data_sensor
+from sensors.retraining import retraining_schedule, retraining_sensor
 from sensors.schedules import retention_job, retention_schedule
 from tidemill.config import Settings
+from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.research.market_data import month_range
 
 data = dg.Definitions(assets=[bars, instruments, gaps], asset_checks=[bar_checks], resources=resources)
 features = dg.Definitions(assets=[technical, training_set], asset_checks=[feature_checks], resources=resources)
-training = dg.Definitions(assets=[*engine_assets, ensemble_model], resources=resources)
+training = dg.Definitions(assets=[*engine_assets, ensemble_model, champion], resources=resources)
 prediction = dg.Definitions(assets=[engines, ensemble], asset_checks=[prediction_checks], resources=resources)
 trading = dg.Definitions(assets=[signals, backtest], resources=resources)
-monitoring = dg.Definitions(assets=[engine_performance, portfolio, report], resources=resources)
+monitoring = dg.Definitions(assets=[engine_performance, portfolio, drift, report], resources=resources)
 
 # One process runs the whole job: the steps share the study, and imports in each step would cost more than the steps.
 main = dg.define_asset_job(
     "main",
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.all() - dg.AssetSelection.assets(champion),
     description="Market data through features, models and predictions to performance, for one experiment.",
+    executor_def=dg.in_process_executor,
+)
+
+
+# Apart from the main job: to train a challenger costs as much as a fold of every engine.
+retraining = dg.define_asset_job(
+    "retraining",
+    selection=dg.AssetSelection.assets(champion),
+    description="A challenger for the champion of an experiment's dataset; promoted if it earns more after costs.",
     executor_def=dg.in_process_executor,
 )
 
@@ -47,16 +60,25 @@ def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, st
 
 
 def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
-    """The assets of a run: all but the engines that its experiment does not name."""
+    """The assets of a run of the main job: all but the champion, and the engines that its experiment does not name.
+
+    InputError for an engine of a module that was not loaded when this process made its graph.
+    """
     wanted = {spec.name for spec in experiment.engines}
-    idle = {asset.key for asset in engine_assets if asset.key.path[-1] not in wanted}
+    strange = wanted - {asset.key.path[-1] for asset in engine_assets}
+    if strange:
+        raise InputError(
+            f"The asset graph of this process does not have the engine {min(strange)}. Name its file under `modules` in the "
+            "settings and start again, or use `tidemill run`."
+        )
+    idle = {champion.key, *(asset.key for asset in engine_assets if asset.key.path[-1] not in wanted)}
     return [key for key in defs.resolve_all_asset_keys() if key not in idle]
 
 
 local = dg.Definitions(
-    jobs=[main, retention_job],
-    schedules=[retention_schedule],
-    sensors=[new_data_sensor(main, partition_range, asset_selection)],
+    jobs=[main, retraining, retention_job],
+    schedules=[retention_schedule, retraining_schedule(retraining)],
+    sensors=[new_data_sensor(main, partition_range, asset_selection), retraining_sensor(retraining)],
 )
 
 defs = dg.Definitions.merge(data, features, training, prediction, trading, monitoring, local)

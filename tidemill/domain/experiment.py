@@ -16,10 +16,15 @@ class DatasetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which features the models see: named sets, and single names beside them."""
+    """Which features the models see: named sets, and single names beside them.
+
+    fear_greed: where the Fear & Greed Index comes from, `alternative.me` or `file:PATH`; its features are then among those that
+    the models see. None: it is neither fetched nor used.
+    """
 
     sets: tuple[str, ...] = ("alpha30", "classic")
     names: tuple[str, ...] = ()
+    fear_greed: str | None = None
 
 
 class LabelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -114,6 +119,20 @@ class PromotionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     skill_t: float = -2.0
 
 
+class NewsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """News, and how its sentiment becomes features of the symbols that it is about.
+
+    source: `file:PATH` (CSV, JSON lines or Parquet) or `feed:URL` (RSS, Atom or JSON). classifier: `lexicon`, or `model:FOLDER`
+    for a sentence classifier on this machine. half_life: of the sentiment, in the symbol's own bars. aliases: symbol → names
+    by which a text means it, for sources that do not say which symbols an item is about.
+    """
+
+    source: str
+    classifier: str = "lexicon"
+    half_life: float = 5.0
+    aliases: dict[str, tuple[str, ...]] = {}
+
+
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole of it. The benchmark is a name (`equal_weight`) or one symbol, bought and held.
 
@@ -132,5 +151,6 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     costs: CostSpec = CostSpec()
     benchmark: str = "equal_weight"
     promotion: PromotionSpec = PromotionSpec()
+    news: NewsSpec | None = None
     seed: int = 7
     modules: tuple[str, ...] = ()

@@ -77,7 +77,7 @@ def judge(study: Study, suite: SuiteName, asset: str) -> Judged:
     ten. If anything of that fails, the whole is judged: a share that is too large in a month may be small in the history.
     """
     dataset, parts = _parts(study, suite)
-    version = fingerprint(parts, source_version("tidemill.quality.suites"), study.dataset)
+    version = _version(study, parts)
     verdicts = Verdicts(study.workspace.database)
     home = study.workspace.settings.home
     docs, last = home / "data_docs" / dataset, home / "judged" / f"{dataset}.{suite}.json"
@@ -93,6 +93,28 @@ def judge(study: Study, suite: SuiteName, asset: str) -> Judged:
         study.workspace.call(verdicts.write, [_verdict(asset, dataset, version, result) for result in known])
         _remember(last, _Last(version, parts))
     return Judged(data_version=version, results=tuple(known), worked=worked, docs=docs_index(docs, suite), scope=scope)
+
+
+_ASSETS: dict[SuiteName, str] = {
+    "bars": "market_data/bars",
+    "features": "features/technical",
+    "predictions": "predictions/engines",
+}
+
+
+def standing(study: Study, suite: SuiteName) -> str:
+    """Why what a suite guards may not be relied on now: a verdict of this very version is missing or failed. Empty: it may."""
+    dataset, parts = _parts(study, suite)
+    version, asset = _version(study, parts), _ASSETS[suite]
+    found = study.workspace.call(Verdicts(study.workspace.database).latest, asset, dataset, version)
+    if not found:
+        return f"{asset} was never checked as it is now."
+    failed = [verdict.check_name for verdict in found if verdict.severity == "error" and not verdict.passed]
+    return f"{asset} failed {', '.join(failed)}." if failed else ""
+
+
+def _version(study: Study, parts: dict[str, str]) -> str:
+    return fingerprint(parts, source_version("tidemill.quality.suites"), study.dataset)
 
 
 def _known(study: Study, verdicts: Verdicts, asset: str, dataset: str, version: str) -> list[ExpectationResult]:

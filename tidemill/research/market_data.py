@@ -29,6 +29,11 @@ def source_of(spec: DatasetSpec, settings: Settings) -> BarSource:
     return open_source(spec.source, settings)
 
 
+def venue_of(spec: DatasetSpec, settings: Settings) -> str:
+    """Under which name the bars of a data set are kept."""
+    return source_of(spec, settings).venue
+
+
 def _code() -> str:
     return source_version("tidemill.research.ingest", "tidemill.market.files", "tidemill.market.sample")
 

@@ -73,7 +73,8 @@ def features_of(experiment: Experiment) -> "FeatureSet":
     from tidemill.features.api import feature_set
 
     known(experiment)  # its modules declare some of the names
-    return feature_set(*experiment.features.sets, *experiment.features.names)
+    spec = experiment.features
+    return feature_set(*spec.sets, *spec.names, *(("fear_greed",) if spec.fear_greed else ()))
 
 
 def features_key(dataset: Dataset, experiment: Experiment) -> str:

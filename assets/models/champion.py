@@ -1,0 +1,24 @@
+"""The model that trades: replaced only by a challenger that earned more on the same bars after the same costs."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.reporting import result
+from resources.experiment import ExperimentResource
+from tidemill.domain.provenance import source_version
+from tidemill.research.promotion import consider
+
+
+@dg.asset(
+    key=["models", "champion"],
+    group_name="training",
+    kinds={"postgres"},
+    owners=["team:research"],
+    deps=[["features", "training_set"], ["performance", "portfolio"], ["performance", "drift"]],
+    code_version=source_version("tidemill.research.promotion"),
+    description="A challenger is trained on the newest window and compared with the champion on bars that neither saw, costs "
+    "included. It is promoted when it earned more, is proven causal and every check passed; `tidemill models undo` reverts it.",
+)
+def champion(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    return result(context, consider(experiment.study))

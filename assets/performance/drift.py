@@ -1,0 +1,23 @@
+"""Whether the present still looks like what the models were trained on."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.reporting import result
+from resources.experiment import ExperimentResource
+from tidemill.domain.provenance import source_version
+from tidemill.research.drift import measure_drift
+
+
+@dg.asset(
+    key=["performance", "drift"],
+    group_name="monitoring",
+    kinds={"polars"},
+    owners=["team:research"],
+    deps=[["features", "technical"], ["features", "training_set"], ["predictions", "ensemble"]],
+    code_version=source_version("tidemill.research.drift", "tidemill.metrics.drift"),
+    description="Population stability of every feature against its training window, and the decay of the ensemble's rank IC.",
+)
+def drift(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    return result(context, measure_drift(experiment.study))

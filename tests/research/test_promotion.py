@@ -1,0 +1,219 @@
+"""Challenger against champion on a panel with a planted signal: promotion, its refusals, its undoing."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.research.panels import daily_bars, small_experiment
+from tests.research.test_graph_of_steps import STEPS
+from tidemill.config import Secret, Settings
+from tidemill.domain.errors import InputError, StopError
+from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, StrategySpec
+from tidemill.embedded import Servers
+from tidemill.research.checking import judge
+from tidemill.research.drift import last_drift, measure_drift
+from tidemill.research.promotion import challenge_fold, compare, consider
+from tidemill.research.proof import ASSETS, Standing, judge_causality
+from tidemill.research.results import study_of
+from tidemill.research.study import Study
+from tidemill.research.workspace import Workspace, open_workspace
+from tidemill.storage import champions
+from tidemill.storage.champions import Champion
+
+POLICY = PromotionSpec(book="ridge", bars=60, confidence=0.9)
+
+
+def trending(days: int = 330) -> pl.DataFrame:
+    """Six symbols whose returns carry on for some days: a signal that a model of past returns must find."""
+    base, frames = daily_bars(days), []
+    for number, part in enumerate(base.partition_by("symbol", maintain_order=True)):
+        random = np.random.default_rng((17, number))
+        drift = np.zeros(days)
+        for day in range(1, days):
+            drift[day] = 0.97 * drift[day - 1] + random.normal(0.0, 0.003)
+        close = 50.0 * np.exp(np.cumsum(drift + random.normal(0.0, 0.004, days)))
+        opened = np.concatenate(([50.0], close[:-1]))
+        prices = {
+            "open": opened,
+            "high": np.maximum(opened, close) * 1.001,
+            "low": np.minimum(opened, close) * 0.999,
+            "close": close,
+        }
+        frames.append(part.with_columns(pl.Series(name, values.round(6)) for name, values in prices.items()))
+    return pl.concat(frames)
+
+
+@pytest.fixture(scope="module")
+def trend_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("promotion") / "trend"
+    made.mkdir()
+    trending().write_parquet(made / "base.parquet")
+    return made
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    async with asyncio.timeout(20):
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(statement)
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+def opened(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """One workspace for all: what the tests share is computed once."""
+    shared, name = servers.postgres_dsn.reveal(), f"test_{uuid.uuid4().hex}"
+    asyncio.run(_execute(shared, f"CREATE DATABASE {name} TEMPLATE template0"))
+    home = tmp_path_factory.mktemp("home")
+    dsn = Secret(f"{shared.rpartition('/')[0]}/{name}")
+    with open_workspace(Settings(home=home, postgres_dsn=dsn, redis_url=servers.redis_url, connections=4)) as made:
+        yield made
+    asyncio.run(_execute(shared, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def workspace(opened: Workspace) -> Iterator[Workspace]:
+    """The shared one, without a champion before and after each test."""
+    yield opened
+    opened.call(opened.database.execute, "TRUNCATE champions")
+    for dataset in opened.lake.datasets("challenges"):
+        opened.lake.drop("challenges", dataset)
+
+
+def finished(workspace: Workspace, experiment: Experiment, *, proven: bool = True) -> Study:
+    """A study after a whole run, judged as the graph judges it."""
+    study = study_of(workspace, experiment)
+    for step in STEPS.values():
+        step(study)
+    for suite, asset in (
+        ("bars", "market_data/bars"),
+        ("features", "features/technical"),
+        ("predictions", "predictions/engines"),
+    ):
+        judge(study, suite, asset)  # type: ignore[arg-type]  # its names
+    for asset in ASSETS if proven else ():
+        judge_causality(study, asset)
+    return study
+
+
+def current(study: Study) -> Champion | None:
+    return study.workspace.call(champions.current, study.workspace.database, study.dataset.key)
+
+
+@pytest.fixture(scope="module")
+def experiment(trend_folder: Path) -> Experiment:
+    return small_experiment(trend_folder, promotion=POLICY)
+
+
+def test_a_challenger_that_beats_cash_becomes_the_first_champion_and_can_be_taken_back(
+    workspace: Workspace, experiment: Experiment
+) -> None:
+    study = finished(workspace, experiment)
+    report = consider(study)
+    champion = current(study)
+    assert champion is not None, report.notes
+    assert champion.source == "policy"
+    assert champion.evidence["low"] > 0.0
+    assert champion.evidence["challenger"]["costs"] > 0.0
+    assert champion.trained_until <= challenge_fold(study).test_start
+    assert report.worked
+    assert not consider(study).worked
+    undone, back = workspace.call(champions.undo, workspace.database, study.dataset.key, "a test")
+    assert (undone.id, back) == (champion.id, None)
+
+
+def test_an_equal_challenger_does_not_replace_the_champion(workspace: Workspace, experiment: Experiment) -> None:
+    study = finished(workspace, experiment)
+    consider(study)
+    champion = current(study)
+    assert champion is not None
+    again = compare(study, champion)
+    assert again.advantage == 0.0
+    assert again.champion == again.challenger, "the same model on the same bars"
+    assert not again.wins
+
+
+def test_costs_that_eat_the_signal_leave_no_champion(workspace: Workspace, experiment: Experiment) -> None:
+    dear = msgspec.structs.replace(experiment, costs=CostSpec(fee_bps=2_000.0))
+    study = finished(workspace, dear)
+    report = consider(study)
+    assert current(study) is None
+    assert "must lie above zero" in report.notes[0]
+    assert "nothing has beaten cash" in report.notes[1]
+
+
+def test_what_is_not_proven_causal_is_not_promoted(workspace: Workspace, experiment: Experiment) -> None:
+    other = msgspec.structs.replace(experiment, strategy=StrategySpec(name="long_only_top_k", params={"k": 2}))
+    study = finished(workspace, other, proven=False)
+    report = consider(study)
+    assert current(study) is None
+    assert "no causality proof" in report.notes[0]
+
+
+def test_a_refuted_strategy_is_not_promoted(
+    workspace: Workspace, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = finished(workspace, experiment)
+    refuted = Standing(open={"trading/signals": "looks ahead at 2021-05-01"})
+    monkeypatch.setattr("tidemill.research.proof.is_proven", lambda _: refuted)
+    assert "looks ahead" in consider(study).notes[0]
+    assert current(study) is None
+
+
+def test_what_was_not_checked_as_it_is_now_is_not_promoted(workspace: Workspace, experiment: Experiment) -> None:
+    finished(workspace, experiment)
+    shorter = msgspec.structs.replace(experiment, dataset=msgspec.structs.replace(experiment.dataset, end="2021-11-20"))
+    study = study_of(workspace, shorter)
+    for step in STEPS.values():
+        step(study)
+    assert "never checked as it is now" in consider(study).notes[0]
+    assert current(study) is None
+
+
+def test_a_champion_is_not_judged_on_bars_it_was_trained_on(workspace: Workspace, experiment: Experiment) -> None:
+    study = finished(workspace, experiment)
+    consider(study)
+    champion = current(study)
+    assert champion is not None
+    longer = msgspec.structs.replace(experiment, promotion=msgspec.structs.replace(POLICY, bars=90))
+    with pytest.raises(StopError, match="inside of the bars"):
+        compare(study_of(workspace, longer), champion)
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (PromotionSpec(book="lightgbm"), "promotion.book"),
+        (PromotionSpec(bars=290), "promotion.bars"),
+        (PromotionSpec(bars=1), "promotion.bars"),
+    ],
+)
+def test_a_policy_that_cannot_be_followed_is_said_in_a_sentence(
+    workspace: Workspace, experiment: Experiment, policy: PromotionSpec, words: str
+) -> None:
+    study = finished(workspace, msgspec.structs.replace(experiment, promotion=policy), proven=False)
+    with pytest.raises(InputError, match=words):
+        consider(study)
+
+
+def test_drift_is_measured_once_and_knows_of_the_champion(workspace: Workspace, experiment: Experiment) -> None:
+    study = finished(workspace, experiment)
+    first = measure_drift(study)
+    assert first.worked
+    assert not measure_drift(study).worked
+    found = last_drift(study.lake, study.key)
+    assert found is not None
+    assert found.new_bars is None
+    assert 0.0 <= found.moved_features <= 1.0
+    consider(study)
+    measure_drift(study)
+    found = last_drift(study.lake, study.key)
+    assert found is not None
+    assert found.new_bars is not None
+    assert found.new_bars >= POLICY.bars

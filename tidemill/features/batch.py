@@ -18,7 +18,6 @@ from tidemill.features.arrays import Columns, Floats, Integers
 from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.kernels.execute import execute
-from tidemill.features.kernels.order import SORT_LANES
 from tidemill.features.kernels.windows import SCRATCH
 from tidemill.features.opcodes import BLOCK
 from tidemill.features.prices import average_price
@@ -41,8 +40,10 @@ class _Panel:
     times: Integers
 
 
-def compute_frame(bars: pl.DataFrame, features: FeatureSet, state: State | None) -> tuple[pl.DataFrame, State]:
-    """See `tidemill.features.api.compute`."""
+def compute_frame(
+    bars: pl.DataFrame, features: FeatureSet, state: State | None, result: Floats | None = None
+) -> tuple[pl.DataFrame, State]:
+    """See `tidemill.features.api.compute`. result: features × rows, where the columns of the frame are to lie."""
     program = features.program
     empty = State.empty(features.fingerprint, (), program.carried, program.history)
     if state is not None:
@@ -52,7 +53,8 @@ def compute_frame(bars: pl.DataFrame, features: FeatureSet, state: State | None)
         _require_one_dataset(bars)
     current = (state or empty).select(panel.symbols)
     _require_later(panel, current)
-    result = np.empty((len(features.names), len(panel.times)))
+    if result is None:
+        result = np.empty((len(features.names), len(panel.times)))
     _scan_all(program, panel, current, result)
     if program.stages.across:
         program.stages.compare(result, *rows_by_time(panel.times))
@@ -149,15 +151,17 @@ def _average_price(panel: _Panel) -> Floats:
 def _scan_all(program: Program, panel: _Panel, state: State, result: Floats) -> None:
     columns = _columns(program, panel)
     at, size = program.scan_layout()
-    mirror, position = np.zeros_like(at), np.zeros(1, dtype=np.int64)
+    mirror, position, clean = np.zeros_like(at), np.zeros(1, dtype=np.int64), np.empty((1, 0), dtype=np.int64)
 
     def task(first: int, last: int) -> None:
         memory = np.full(size, np.nan)
         for node, value in zip(program.constants, program.values, strict=True):
             memory[at[node] : at[node] + BLOCK] = value
+        lists = np.empty((last - first, program.listed + program.deepest))  # the end of a row is a work area
+        lists[:, : program.listed] = program.sorted_windows(state.history[first:last])
         execute(
-            False, program.code, program.numbers, program.depth, program.raw, program.outputs, at, mirror, columns, memory,
-            np.empty(SCRATCH), np.empty(program.deepest * SORT_LANES), np.ones(BLOCK, dtype=np.bool_), state.slots[first:last],
+            False, program.code, program.numbers, program.outputs, program.depth, program.raw, at, mirror, clean, columns,
+            memory, np.empty(SCRATCH), lists, np.ones(BLOCK, dtype=np.bool_), state.slots[first:last],
             state.history[first:last], panel.bounds[first : last + 1], position, result,
         )  # fmt: skip
         program.stages.carry(result, panel.bounds[first : last + 1], panel.times, state.slots[first:last], program.slots)

@@ -17,13 +17,17 @@ ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM, GREATER, GREATER_EQUAL, NOT_E
 LAST_ELEMENTWISE = SQUARE_ROOT
 REF = 13
 # groups: one scan from the newest value to the oldest, many windows
-SUMS, MEANS, SPREADS, LINES, PAIRS, GREATEST, SMALLEST, ARG_OLDEST, ARG_NEWEST, RANKS, SORTED, DEVIATIONS = range(20, 32)
+SUMS, MEANS, SPREADS, LINES, PAIRS, GREATEST, SMALLEST, ARG_OLDEST, ARG_NEWEST, RANKS, SORTED, DEVIATIONS, CHANGES = range(
+    20, 33
+)
 # recursive
 SMOOTH, ADAPTIVE, CUMULATIVE, SAR, AGE = range(40, 45)
 # what an EMIT row of a group takes
 EMIT_SUM, EMIT_MEAN, EMIT_STD, EMIT_SLOPE, EMIT_RSQUARE, EMIT_RESID, EMIT_WMA, EMIT_PLACE, EMIT_SINCE, EMIT_OTHER = range(
     60, 70
 )
+# of CHANGES, the differences x - ref(x, 1): sums of rises, falls and both, shares of bars that rose and that fell
+EMIT_RISES, EMIT_FALLS, EMIT_MOVES, EMIT_ROSE, EMIT_FELL = range(70, 75)
 
 SLOTS_OF_SAR = 7
 # Lanes (bars of a symbol in a scan, symbols in a step) handled at once: the work area of 200 nodes stays within the

@@ -11,16 +11,16 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import EPOCH
 from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Flags, Floats
+from tidemill.features.blocks import Blocks
 from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.kernels.execute import execute
-from tidemill.features.kernels.order import SORT_LANES
 from tidemill.features.kernels.windows import SCRATCH
-from tidemill.features.prices import average_price
 from tidemill.features.state import State
 
 Row: TypeAlias = ArrayLike
-_NO_HISTORY, _NO_BOUNDS = np.empty((0, 0)), np.zeros(1, dtype=np.int64)
+_NO_HISTORY = np.empty((0, 0))
+_VWAP = COLUMNS.index("vwap")
 
 
 class Stream:
@@ -67,8 +67,8 @@ class Stream:
         row, flags = self._row, self._present
         try:
             row[0], row[1], row[2], row[3], row[4] = open, high, low, close, volume
-            if self._program.raw[5] >= 0:  # some feature reads it
-                row[5] = average_price(row[1], row[2], row[3], row[4]) if vwap is None else vwap
+            if vwap is not None:
+                row[_VWAP] = vwap
             flags[:] = True if present is None else present
         except (ValueError, TypeError) as exc:
             raise InputError(f"Each array of a step must hold {len(self.symbols)} numbers, one a symbol.") from exc
@@ -77,11 +77,11 @@ class Stream:
         program = self._program
         if self._beyond:
             self._take_beyond(open_time, context or {})
+        blocks = self._blocks
         execute(
-            True, program.code, program.numbers, program.depth, program.raw, program.outputs, self._offsets, self._mirror,
-            self._columns,
-            self._memory, self._scratch, self._ordered, flags, self._slots, _NO_HISTORY, _NO_BOUNDS, self._position,
-            self._result,
+            True, program.code, program.numbers, program.outputs, program.depth, program.raw, blocks.offsets, blocks.mirror,
+            blocks.clean, self._typical if vwap is None else self._columns, blocks.memory, self._scratch, blocks.lists, flags,
+            blocks.slots, _NO_HISTORY, blocks.layout, blocks.position, self._result,
         )  # fmt: skip
         if program.stages.models or program.stages.across:
             self._second_stage(open_time)
@@ -111,53 +111,23 @@ class Stream:
 
     def state(self) -> State:
         """A copy of what is remembered; stepping on does not change it."""
-        count, program = len(self.symbols), self._program
-        history = np.empty((count, program.history))
-        read = 0
-        for node, depth in enumerate(program.depth):
-            if depth:
-                history[:, read : read + depth] = self._ring(node)[self._rows(int(depth))].T
-                read += depth
-        slots = np.hstack([self._slots.T, self._carried])
-        return State(self.features.fingerprint, self.symbols, slots, history, self._times.copy())
+        slots = np.hstack([self._blocks.carried(), self._carried])
+        return State(self.features.fingerprint, self.symbols, slots, self._blocks.history(), self._times.copy())
 
     def _load(self, state: State) -> None:
         count, program = len(self.symbols), self._program
-        self._offsets, size, self._mirror = program.step_layout(count)
-        self._memory = np.full(size, np.nan)
-        for node, value in zip(program.constants, program.values, strict=True):
-            self._memory[self._offsets[node] : self._offsets[node] + count] = value
-        self._position = np.zeros(1, dtype=np.int64)
-        read = 0
-        for node, depth in enumerate(program.depth):
-            if depth:
-                ring, rows = self._ring(node), self._rows(int(depth))
-                ring[rows] = state.history[:, read : read + depth].T
-                ring[depth + 1 :] = ring[: depth + 1]
-                read += depth
-        self._slots = np.ascontiguousarray(state.slots[:, : program.slots].T)
+        self._blocks = Blocks(program, state)
         self._carried = state.slots[:, program.slots :].copy()
         self._times = state.times.copy()
         self._row = np.full((len(INPUTS), count), np.nan)
         wanted = zip(INPUTS, range(len(INPUTS)), program.raw, strict=True)
         self._beyond = tuple((name, index) for name, index, node in wanted if node >= 0 and index >= len(COLUMNS))
-        self._columns = tuple(column.view() for column in self._row)
-        for column in self._columns:
-            column.flags.writeable = False
+        self._columns = tuple(_read_only(column) for column in self._row)
+        # Without an average price its column is empty, and the kernels take (high + low + close) / 3.
+        self._typical = tuple(_read_only(np.empty(0)) if at == _VWAP else column for at, column in enumerate(self._columns))
         self._present: Flags = np.ones(count, dtype=np.bool_)
         self._result = np.full((len(self.features.names), count), np.nan)
-        self._scratch, self._ordered = np.empty(SCRATCH), np.empty(program.deepest * SORT_LANES)
-
-    def _ring(self, node: int) -> Floats:
-        """The rows of a ring node with their twins: 2 · (depth + 1) × symbols, a view."""
-        count, rows = len(self.symbols), 2 * (int(self._program.depth[node]) + 1)
-        begin = int(self._offsets[node])
-        return self._memory[begin : begin + rows * count].reshape(rows, count)
-
-    def _rows(self, depth: int) -> list[int]:
-        """Rows of the newest `depth` values in the first half of a ring, oldest first."""
-        newest = int(self._position[0])
-        return [(newest - back) % (depth + 1) for back in range(depth - 1, -1, -1)]
+        self._scratch = np.empty(SCRATCH)
 
     def _mark(self, open_time: datetime) -> None:
         moment = _micros(open_time)
@@ -167,6 +137,13 @@ class Stream:
                 f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead."
             )
         self._times[self._present] = moment
+
+
+def _read_only(column: Floats) -> Floats:
+    """A view that cannot be written to, so that one compiled form of the kernels serves batch and stream."""
+    view = column.view()
+    view.flags.writeable = False
+    return view
 
 
 def _micros(moment: datetime) -> int:

@@ -84,3 +84,25 @@ def elementwise(op: int, out: Floats, x: Floats, y: Floats, z: Floats) -> None:
     else:
         for i in range(len(out)):
             out[i] = y[i] if x[i] != 0.0 and x[i] == x[i] else z[i]
+
+
+@kernel
+def single(op: int, x: float, y: float, z: float) -> float:
+    """What `elementwise` gives for one lane, without the cost of slices and loops."""
+    if op <= DIVIDE:
+        value = x + y if op == ADD else x - y if op == SUBTRACT else x * y if op == MULTIPLY else x / y
+        return finite(value)
+    if op == MAXIMUM:
+        return x if x >= y or x != x else y
+    if op == MINIMUM:
+        return x if x <= y or x != x else y
+    if op <= NOT_EQUAL:
+        holds = x > y if op == GREATER else x >= y if op == GREATER_EQUAL else x != y
+        return 1.0 if holds else 0.0
+    if op == ABSOLUTE:
+        return math.fabs(x)
+    if op == LOG:
+        return finite(math.log(x))
+    if op == SQUARE_ROOT:
+        return math.sqrt(x)
+    return y if x != 0.0 and x == x else z

@@ -8,15 +8,18 @@ import numpy as np
 from tidemill.features.arrays import Columns, Flags, Floats, Integers
 from tidemill.features.kernel_cache import entry, kernel
 from tidemill.features.kernels.borrow import borrowed
-from tidemill.features.kernels.elementwise import elementwise, finite
-from tidemill.features.kernels.order import extremes, places, quantiles, ranks
+from tidemill.features.kernels.changes import changes, deviations, pairs
+from tidemill.features.kernels.elementwise import elementwise, finite, single
+from tidemill.features.kernels.order import extremes, places, ranks
 from tidemill.features.kernels.recursive import adaptive, age, cumulative, sar, smooth
-from tidemill.features.kernels.windows import deviations, moments, pairs
+from tidemill.features.kernels.sorting import quantiles, slide
+from tidemill.features.kernels.windows import is_full, moments
 from tidemill.features.opcodes import (
     ADAPTIVE,
     ARG_NEWEST,
     ARG_OLDEST,
     BLOCK,
+    CHANGES,
     CUMULATIVE,
     DEVIATIONS,
     EMITS,
@@ -32,7 +35,6 @@ from tidemill.features.opcodes import (
     SLOT,
     SMALLEST,
     SMOOTH,
-    SORTED,
     SUMS,
     WINDOW,
     A,
@@ -43,23 +45,30 @@ from tidemill.features.opcodes import (
 
 @kernel
 def window_group(op: int, code: Integers, numbers: Floats, memory: Floats, at: Integers, back: int, lanes: int, scratch: Floats,
-                 ordered: Floats) -> None:  # fmt: skip
-    """A group row (the first of `code`) with its EMIT rows."""
+                 lists: Floats, offset: int, clean: Integers, present: Flags, partial: bool) -> None:  # fmt: skip
+    """A group row (the first of `code`) with its EMIT rows. A scan has no `clean`; see `is_full`."""
     rows, start, other = code[1:], at[code[0, A]], at[code[0, B]]
+    window = code[0, WINDOW] + (1 if op == CHANGES else 0)
+    full = is_full(memory, start, code[0, A], window, lanes, clean)
     if SUMS <= op <= LINES:
-        moments(op, rows, numbers[1:, 0], memory, at, start, back, lanes, scratch)
+        moments(op, rows, numbers[1:, 0], memory, at, start, back, lanes, full, scratch)
     elif op == PAIRS:
-        pairs(rows, memory, at, start, other, back, lanes, scratch)
+        both = full and is_full(memory, other, code[0, B], window, lanes, clean)
+        pairs(rows, memory, at, start, other, back, lanes, both, scratch)
+    elif op == CHANGES:
+        changes(rows, memory, at, start, other, back, lanes, full, scratch)
     elif GREATEST <= op <= SMALLEST:
-        extremes(op, rows, memory, at, start, back, lanes, scratch)
+        extremes(op, rows, memory, at, start, back, lanes, full, scratch)
     elif ARG_OLDEST <= op <= ARG_NEWEST:
-        places(op, rows, numbers[0, 0], memory, at, start, other, back, lanes, scratch)
+        places(op, rows, numbers[0, 0], memory, at, start, other, back, lanes, full, scratch)
     elif op == RANKS:
-        ranks(rows, memory, at, start, back, lanes, scratch)
-    elif op == SORTED:
-        quantiles(rows, numbers[1:, 0], memory, at, start, back, lanes, ordered, scratch)
+        ranks(rows, memory, at, start, back, lanes, full, scratch)
     elif op == DEVIATIONS:
-        deviations(rows, memory, at, start, back, lanes, scratch)
+        deviations(rows, memory, at, start, back, lanes, full, scratch)
+    elif len(clean) == 0:
+        slide(rows, numbers[1:, 0], memory, at, start, lanes, lists)
+    else:
+        quantiles(rows, numbers[1:, 0], memory, at, start, back, lanes, lists, offset, present, partial, full, scratch)
 
 
 @kernel
@@ -81,8 +90,13 @@ def carried(op: int, row: Integers, numbers: Floats, memory: Floats, at: Integer
 
 
 @kernel
-def settle(node: int, memory: Floats, at: Integers, lanes: int, mirror: Integers, present: Flags, partial: bool) -> None:
-    """Copy what a ring node got to its twin row; an absent symbol gets its own last value back."""
+def settle(node: int, memory: Floats, at: Integers, lanes: int, mirror: Integers, clean: Integers, present: Flags,
+           partial: bool) -> None:  # fmt: skip
+    """Copy what a ring node got to its twin row; an absent symbol gets its own last value back.
+
+    clean[node]: for how many bars at least no symbol of the block has missed a value. While some symbol is absent it cannot
+    grow: the windows of that symbol have not moved.
+    """
     if mirror[node] == 0:
         return
     place = at[node]
@@ -91,43 +105,62 @@ def settle(node: int, memory: Floats, at: Integers, lanes: int, mirror: Integers
         for i in range(lanes):
             if not present[i]:
                 now[i] = twin[i]
+    missing = 0
     for i in range(lanes):
         twin[i] = now[i]
+        missing += now[i] != now[i]
+    if missing > 0:
+        clean[node] = 0
+    elif not partial:
+        clean[node] += 1
 
 
 @kernel
-def run_block(code: Integers, numbers: Floats, memory: Floats, at: Integers, back: int, lanes: int, mirror: Integers,
-              state: Floats, rows: int, stride: int, present: Flags, partial: bool, scratch: Floats,
-              ordered: Floats) -> None:  # fmt: skip
-    """Every row of the program on one block of lanes."""
-    pc = 0
+def give(memory: Floats, place: int, result: Floats, feature: int, begin: int, lanes: int) -> None:
+    """Copy a feature out; every NaN becomes the same NaN, whatever operation made it."""
+    for i in range(lanes):
+        value = memory[place + i]
+        result[feature, begin + i] = value if value == value else np.nan
+
+
+@kernel
+def run_block(code: Integers, numbers: Floats, outputs: Integers, memory: Floats, at: Integers, back: int, lanes: int,
+              mirror: Integers, clean: Integers, state: Floats, rows: int, stride: int, present: Flags, partial: bool,
+              scratch: Floats, lists: Floats, offset: int, result: Floats, begin: int) -> None:  # fmt: skip
+    """Every row of the program on one block of lanes; a feature is given away at once, since its place may be used again."""
+    pc = given = 0
+    while given < len(outputs) and outputs[given, 0] < 0:
+        give(memory, at[outputs[given, 1]], result, outputs[given, 2], begin, lanes)
+        given += 1
     while pc < len(code):
         op, out, emits = code[pc, OPCODE], code[pc, OUT], code[pc, EMITS]
         place, a, b, c = at[out], at[code[pc, A]], at[code[pc, B]], at[code[pc, C]]
         if op <= LAST_ELEMENTWISE:
-            elementwise(op, memory[place : place + lanes], memory[a : a + lanes], memory[b : b + lanes], memory[c : c + lanes])
+            if lanes == 1:
+                memory[place] = single(op, memory[a], memory[b], memory[c])
+            else:
+                elementwise(
+                    op, memory[place : place + lanes], memory[a : a + lanes], memory[b : b + lanes], memory[c : c + lanes]
+                )
         elif op == REF:
-            begin = a - code[pc, WINDOW] * back
-            memory[place : place + lanes] = memory[begin : begin + lanes]
+            earlier = a - code[pc, WINDOW] * back
+            for i in range(lanes):
+                memory[place + i] = memory[earlier + i]
         elif emits > 0:
-            window_group(op, code[pc : pc + 1 + emits], numbers[pc : pc + 1 + emits], memory, at, back, lanes, scratch, ordered)
+            window_group(op, code[pc : pc + 1 + emits], numbers[pc : pc + 1 + emits], memory, at, back, lanes, scratch, lists,
+                         offset, clean, present, partial)  # fmt: skip
             for row in range(pc + 1, pc + 1 + emits):
-                settle(code[row, OUT], memory, at, lanes, mirror, present, partial)
+                settle(code[row, OUT], memory, at, lanes, mirror, clean, present, partial)
         else:
-            carried(op, code[pc], numbers[pc], memory, at, lanes, state[code[pc, SLOT] * rows :], rows, stride, present)
+            carried(
+                op, code[pc], numbers[pc], memory, at, lanes, state[code[pc, SLOT] * rows + offset :], rows, stride, present
+            )
         if emits == 0:
-            settle(out, memory, at, lanes, mirror, present, partial)
+            settle(out, memory, at, lanes, mirror, clean, present, partial)
+        while given < len(outputs) and outputs[given, 0] == pc:
+            give(memory, at[outputs[given, 1]], result, outputs[given, 2], begin, lanes)
+            given += 1
         pc += 1 + emits
-
-
-@kernel
-def give(memory: Floats, at: Integers, outputs: Integers, result: Floats, begin: int, lanes: int) -> None:
-    """Copy the features of a block out; every NaN becomes the same NaN, whatever operation made it."""
-    for j in range(len(outputs)):
-        place = at[outputs[j]]
-        for i in range(lanes):
-            value = memory[place + i]
-            result[j, begin + i] = value if value == value else np.nan
 
 
 @kernel
@@ -161,78 +194,69 @@ def advance(memory: Floats, at: Integers, depth: Integers, lanes: int) -> None:
 
 @kernel
 def take_all(memory: Floats, at: Integers, raw: Integers, columns: Columns, begin: int, lanes: int) -> None:
-    """Bring a block of every raw column in; what is infinite is missing."""
+    """Bring a block of every raw column in; what is infinite is missing. An empty average price: see `prices.average_price`."""
     for j in range(len(raw)):
-        if raw[j] >= 0:
-            place, column = at[raw[j]], columns[j]
+        if raw[j] < 0:
+            continue
+        place, column = at[raw[j]], columns[j]
+        if len(column) > 0:
             for i in range(lanes):
                 memory[place + i] = finite(column[begin + i])
+        else:
+            high, low, close = columns[1], columns[2], columns[3]
+            for i in range(lanes):
+                memory[place + i] = finite((high[begin + i] + low[begin + i] + close[begin + i]) / 3.0)
 
 
 @kernel
-def scan(code: Integers, numbers: Floats, at: Integers, depth: Integers, mirror: Integers, raw: Integers, columns: Columns,
-         bounds: Integers, present: Flags, memory: Floats, stride: int, state: Floats, history: Floats, scratch: Floats,
-         ordered: Floats, outputs: Integers, result: Floats) -> None:  # fmt: skip
+def scan(code: Integers, numbers: Floats, outputs: Integers, at: Integers, depth: Integers, mirror: Integers, clean: Integers,
+         raw: Integers, columns: Columns, bounds: Integers, present: Flags, memory: Floats, stride: int, state: Floats,
+         history: Floats, scratch: Floats, lists: Floats, result: Floats) -> None:  # fmt: skip
     """Symbol s has the rows bounds[s] … bounds[s + 1] - 1 of the columns; state and history are updated. All are present.
 
     stride: 0. With literals as arguments of `run_block`, numba would compile the interpreter a second time for them.
     """
-    back, rows, partial = stride + 1, stride + 1, stride > 0
+    back, rows, partial, offset = stride + 1, stride + 1, stride > 0, stride
     for symbol in range(len(bounds) - 1):
         recall(memory, at, depth, history[symbol])
+        own, sorted_ = borrowed(state[symbol]), borrowed(lists[symbol])
         for begin in range(bounds[symbol], bounds[symbol + 1], BLOCK):
             lanes = min(BLOCK, bounds[symbol + 1] - begin)
             take_all(memory, at, raw, columns, begin, lanes)
-            run_block(
-                code,
-                numbers,
-                memory,
-                at,
-                back,
-                lanes,
-                mirror,
-                borrowed(state[symbol]),
-                rows,
-                stride,
-                present,
-                partial,
-                scratch,
-                ordered,
-            )
-            give(memory, at, outputs, result, begin, lanes)
+            run_block(code, numbers, outputs, memory, at, back, lanes, mirror, clean, own, rows, stride, present, partial,
+                      scratch, sorted_, offset, result, begin)  # fmt: skip
             advance(memory, at, depth, lanes)
         remember(memory, at, depth, history[symbol])
 
 
 @kernel
-def rotate(memory: Floats, base: int, rows: int, lanes: Integers, symbols: int, spare: Floats, later: bool) -> None:
+def rotate(memory: Floats, base: int, rows: int, lanes: Integers, width: int, spare: Floats, later: bool) -> None:
     """Turn the ring of some symbols by one row, in both twins: later, so that their newest value keeps up with a ring that
-    moved on without
-    them; or earlier, so that they move on in a ring that stays."""
+    moved on without them; or earlier, so that they move on in a ring that stays."""
     for j in range(len(lanes)):
-        spare[j] = memory[base + (rows - 1 if later else 0) * symbols + lanes[j]]
+        spare[j] = memory[base + (rows - 1 if later else 0) * width + lanes[j]]
     for r in range(rows - 1):
         into = rows - 1 - r if later else r
         source = into - 1 if later else into + 1
         for j in range(len(lanes)):
-            memory[base + into * symbols + lanes[j]] = memory[base + source * symbols + lanes[j]]
+            memory[base + into * width + lanes[j]] = memory[base + source * width + lanes[j]]
     end = 0 if later else rows - 1
     for j in range(len(lanes)):
-        memory[base + end * symbols + lanes[j]] = spare[j]
+        memory[base + end * width + lanes[j]] = spare[j]
     for r in range(rows):
         for j in range(len(lanes)):
-            memory[base + (r + rows) * symbols + lanes[j]] = memory[base + r * symbols + lanes[j]]
+            memory[base + (r + rows) * width + lanes[j]] = memory[base + r * width + lanes[j]]
 
 
 @kernel
-def place_rings(memory: Floats, offsets: Integers, depth: Integers, position: Integers, present: Flags, at: Integers) -> None:
-    """Move the rings to the next row and set `at` to each node's current row.
+def place_rings(memory: Floats, offsets: Integers, shift: int, depth: Integers, position: Integers, width: int, present: Flags,
+                at: Integers) -> None:  # fmt: skip
+    """Move the rings of a block to the next row and set `at` to each node's current row; `shift` is where its rings begin.
 
     When few symbols are present the rings stay, and theirs are turned instead: the cost is that of the smaller group.
     """
-    symbols = len(present)
     arrived = int(present.sum())
-    stay = arrived * 2 < symbols
+    stay = arrived * 2 < len(present)
     if not stay:
         position[0] += 1
     turned = np.flatnonzero(present) if stay else np.flatnonzero(~present)
@@ -241,58 +265,62 @@ def place_rings(memory: Floats, offsets: Integers, depth: Integers, position: In
         at[node] = offsets[node]
         if depth[node] > 0:
             rows = depth[node] + 1
-            at[node] += (position[0] % rows + rows) * symbols
+            at[node] += shift + (position[0] % rows + rows) * width
             if len(turned) > 0:
-                rotate(memory, offsets[node], rows, turned, symbols, spare, not stay)
+                rotate(memory, shift + offsets[node], rows, turned, width, spare, not stay)
 
 
 @kernel
-def step(code: Integers, numbers: Floats, offsets: Integers, depth: Integers, mirror: Integers, raw: Integers, columns: Columns,
-         present: Flags, memory: Floats, position: Integers, stride: int, state: Floats, scratch: Floats, ordered: Floats,
-         outputs: Integers, result: Floats) -> None:  # fmt: skip
-    """One bar of the symbols that are present; columns hold one number a symbol, state is places × symbols, flat; stride: 1."""
-    symbols = len(present)
-    at, shifted = np.empty(len(offsets), dtype=np.int64), np.empty(len(offsets), dtype=np.int64)
-    place_rings(memory, offsets, depth, position, present, at)
-    for begin in range(0, symbols, BLOCK):
-        here = np.flatnonzero(present[begin : begin + BLOCK])
+def step(code: Integers, numbers: Floats, outputs: Integers, offsets: Integers, depth: Integers, mirror: Integers,
+         clean: Integers, raw: Integers, columns: Columns, layout: Integers, present: Flags, memory: Floats, position: Integers,
+         stride: int, state: Floats, scratch: Floats, lists: Floats, result: Floats) -> None:  # fmt: skip
+    """One bar of the symbols that are present, block after block; columns hold one number a symbol; stride: 1.
+
+    layout: the width of a block, and the size of its rings. A row each of clean, state (places × width), lists and position
+    belongs to one block.
+    """
+    symbols, width, size = len(present), layout[0], layout[1]
+    at = np.empty(len(offsets), dtype=np.int64)
+    for block in range(len(position)):
+        begin = block * width
+        end = min(begin + width, symbols)
+        here = np.flatnonzero(present[begin:end])
         if len(here) == 0:
             continue
-        start = begin + here[0]
-        lanes = here[-1] - here[0] + 1
-        now, partial = borrowed(present[start : start + lanes]), len(here) < lanes
-        shifted[:] = at + start
-        take_all(memory, shifted, raw, columns, start, lanes)
+        place_rings(memory, offsets, block * size, depth, position[block : block + 1], width, present[begin:end], at)
+        first = here[0]
+        lanes, start = here[-1] - first + 1, begin + first
+        at += first
+        now, partial, unspoilt = borrowed(present[start : start + lanes]), len(here) < end - begin, borrowed(clean[block])
+        take_all(memory, at, raw, columns, start, lanes)
         for node in raw:
             if node >= 0:
-                settle(node, memory, shifted, lanes, mirror, now, partial)
-        run_block(
-            code, numbers, memory, borrowed(shifted), symbols, lanes, mirror, borrowed(state[start:]), symbols, stride, now,
-            partial, scratch, ordered,
-        )  # fmt: skip
-        give(memory, shifted, outputs, result, start, lanes)
-    for j in range(len(outputs)):
-        for i in range(symbols):
-            if not present[i]:
+                settle(node, memory, at, lanes, mirror, unspoilt, now, partial)
+        run_block(code, numbers, outputs, memory, borrowed(at), width, lanes, mirror, unspoilt, borrowed(state[block]),
+                  width, stride, now, partial, scratch, borrowed(lists[block]), first, result, start)  # fmt: skip
+    for i in range(symbols):
+        if not present[i]:
+            for j in range(len(outputs)):
                 result[j, i] = np.nan
 
 
 @entry
-def execute(streaming: bool, code: Integers, numbers: Floats, depth: Integers, raw: Integers, outputs: Integers,
-            at: Integers, mirror: Integers, columns: Columns, memory: Floats, scratch: Floats, ordered: Floats, present: Flags,
+def execute(streaming: bool, code: Integers, numbers: Floats, outputs: Integers, depth: Integers, raw: Integers, at: Integers,
+            mirror: Integers, clean: Integers, columns: Columns, memory: Floats, scratch: Floats, lists: Floats, present: Flags,
             state: Floats, history: Floats, bounds: Integers, position: Integers, result: Floats) -> None:  # fmt: skip
     """Run a program (its tables: program.py) over columns of bars; `result` (features × rows of the columns) is filled.
 
-    at, mirror: layout of `memory`, whose constants are in place. scratch, ordered: work areas. bounds, history: read by a scan
-    alone;
-    position, the row of the rings: by a step alone. state: symbols × places in a scan, places × symbols in a step.
+    at, mirror: layout of `memory`, whose constants are in place. scratch: a work area. lists: sorted windows, a row a symbol in
+    a scan and a block in a step. bounds: of the symbols in a scan, the layout of blocks in a step. history: read by a scan alone;
+    clean and position, the row of the rings: by a step alone. state: symbols × places in a scan, blocks × (places × width) in
+    a step.
     """
     table, figures, area, places = borrowed(code), borrowed(numbers), borrowed(memory), borrowed(at)
-    room, lists, flags, twins = borrowed(scratch), borrowed(ordered), borrowed(present), borrowed(mirror)
+    room, given, flags, twins = borrowed(scratch), borrowed(outputs), borrowed(present), borrowed(mirror)
     stride = 1 if streaming else 0
     if streaming:
-        step(table, figures, places, depth, twins, raw, columns, flags, area, position, stride, borrowed(state.reshape(-1)),
-             room, lists, outputs, result)  # fmt: skip
+        step(table, figures, given, places, depth, twins, clean, raw, columns, bounds, flags, area, position, stride,
+             borrowed(state), room, borrowed(lists), borrowed(result))  # fmt: skip
     else:
-        scan(table, figures, places, depth, twins, raw, columns, bounds, flags, area, stride, borrowed(state),
-             borrowed(history), room, lists, outputs, result)  # fmt: skip
+        scan(table, figures, given, places, depth, twins, borrowed(clean[0]), raw, columns, bounds, flags, area, stride,
+             borrowed(state), borrowed(history), room, borrowed(lists), borrowed(result))  # fmt: skip

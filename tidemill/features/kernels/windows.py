@@ -1,9 +1,9 @@
-"""Sums, moments, lines and correlations over windows, for a block of lanes at once.
+"""Sums, moments and lines over windows, for a block of lanes at once.
 
 Lane i of a node lies at `start + i`, its value k bars ago at `start + i - k * back`: in a scan lanes are bars and `back` is 1,
-in a step
-lanes are symbols and `back` is their number. Either way every lane does the same arithmetic in the same order, newest value to
-oldest, on values less the newest number in the window; hence equal bits. Windows that differ in length only share one scan.
+in a step lanes are symbols and `back` is the width of a row of them. Either way every lane does the same arithmetic in the same
+order, newest value to oldest, on values less the newest number in the window; hence equal bits. Windows that differ in length
+only share one scan. Where no lane misses a value (`full`), it needs no masks and no counts, and its sums are the same.
 """
 
 import math
@@ -32,8 +32,22 @@ from tidemill.features.opcodes import (
 
 # Places in the scratch array, one block each. Constant distances in one array let the compiler vectorise without alias checks.
 SHIFT, COUNT, S1, S2, SK, SKK, SKX = 0, BLOCK, 2 * BLOCK, 3 * BLOCK, 4 * BLOCK, 5 * BLOCK, 6 * BLOCK
-SHIFT_Y, SX, SY, SXX, SYY, SXY = 2 * BLOCK, 3 * BLOCK, 4 * BLOCK, 5 * BLOCK, 6 * BLOCK, 7 * BLOCK
 SCRATCH = 8 * BLOCK
+
+
+@kernel
+def clear(scratch: Floats, first: int, last: int, lanes: int) -> None:
+    """Zero the lanes in use of the places from `first` to `last`."""
+    for place in range(first, last + 1, BLOCK):
+        for i in range(lanes):
+            scratch[place + i] = 0.0
+
+
+@kernel
+def bars(memory: Floats, start: int, k: int, back: int, lanes: int) -> Floats:
+    """The lanes k bars ago."""
+    begin = start - k * back
+    return memory[begin : begin + lanes]
 
 
 @kernel
@@ -46,7 +60,7 @@ def newest_number(memory: Floats, start: int, back: int, window: int, lanes: int
         missing += newest[i] != newest[i]
     k = 1
     while missing > 0 and k < window:
-        older = memory[start - k * back : start - k * back + lanes]
+        older = bars(memory, start, k, back, lanes)
         missing = 0
         for i in range(lanes):
             shift = scratch[SHIFT + i]
@@ -57,14 +71,10 @@ def newest_number(memory: Floats, start: int, back: int, window: int, lanes: int
 
 
 @kernel
-def is_full(memory: Floats, start: int, back: int, window: int, lanes: int) -> bool:
-    """Whether no lane misses a value in its window: then the scans below need no masks and no counts, and their sums are the
-    same.
-
-    Looked at in a scan only, where the windows of a block overlap; in a step the look would cost as much as the masks.
-    """
-    if back != 1:
-        return False
+def is_full(memory: Floats, start: int, node: int, window: int, lanes: int, clean: Integers) -> bool:
+    """Whether no lane misses a value in its window. A scan looks, since its windows overlap; a step has counted (`settle`)."""
+    if len(clean) > 0:
+        return bool(clean[node] >= window)
     x = memory[start - window + 1 : start + lanes]
     missing = 0
     for i in range(len(x)):
@@ -90,7 +100,7 @@ def add_counts(full: bool, memory: Floats, start: int, k: int, end: int, back: i
             scratch[COUNT + i] = float(end)
         return
     for older in range(k, end):
-        x = memory[start - older * back : start - older * back + lanes]
+        x = bars(memory, start, older, back, lanes)
         for i in range(lanes):
             scratch[COUNT + i] += 1.0 if x[i] == x[i] else 0.0
 
@@ -99,14 +109,8 @@ def add_counts(full: bool, memory: Floats, start: int, k: int, end: int, back: i
 def add_full_means(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
     """Add bars k … end - 1 back, none missing; four at a time spares loads and stores, in the same order."""
     while k + 4 <= end:
-        a, b = (
-            memory[start - k * back : start - k * back + lanes],
-            memory[start - (k + 1) * back : start - (k + 1) * back + lanes],
-        )
-        c, e = (
-            memory[start - (k + 2) * back : start - (k + 2) * back + lanes],
-            memory[start - (k + 3) * back : start - (k + 3) * back + lanes],
-        )
+        a, b = bars(memory, start, k, back, lanes), bars(memory, start, k + 1, back, lanes)
+        c, e = bars(memory, start, k + 2, back, lanes), bars(memory, start, k + 3, back, lanes)
         for i in range(lanes):
             shift, s1 = scratch[SHIFT + i], scratch[S1 + i]
             s1 += a[i] - shift
@@ -116,7 +120,7 @@ def add_full_means(memory: Floats, start: int, k: int, end: int, back: int, lane
             scratch[S1 + i] = s1
         k += 4
     while k < end:
-        a = memory[start - k * back : start - k * back + lanes]
+        a = bars(memory, start, k, back, lanes)
         for i in range(lanes):
             scratch[S1 + i] += a[i] - scratch[SHIFT + i]
         k += 1
@@ -125,10 +129,7 @@ def add_full_means(memory: Floats, start: int, k: int, end: int, back: int, lane
 @kernel
 def add_full_spreads(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
     while k + 2 <= end:
-        a, b = (
-            memory[start - k * back : start - k * back + lanes],
-            memory[start - (k + 1) * back : start - (k + 1) * back + lanes],
-        )
+        a, b = bars(memory, start, k, back, lanes), bars(memory, start, k + 1, back, lanes)
         for i in range(lanes):
             shift, s1, s2 = scratch[SHIFT + i], scratch[S1 + i], scratch[S2 + i]
             d, e = a[i] - shift, b[i] - shift
@@ -136,7 +137,7 @@ def add_full_spreads(memory: Floats, start: int, k: int, end: int, back: int, la
             scratch[S2 + i] = (s2 + d * d) + e * e
         k += 2
     while k < end:
-        a = memory[start - k * back : start - k * back + lanes]
+        a = bars(memory, start, k, back, lanes)
         for i in range(lanes):
             d = a[i] - scratch[SHIFT + i]
             scratch[S1 + i] += d
@@ -147,10 +148,7 @@ def add_full_spreads(memory: Floats, start: int, k: int, end: int, back: int, la
 @kernel
 def add_full_lines(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
     while k + 2 <= end:
-        a, b = (
-            memory[start - k * back : start - k * back + lanes],
-            memory[start - (k + 1) * back : start - (k + 1) * back + lanes],
-        )
+        a, b = bars(memory, start, k, back, lanes), bars(memory, start, k + 1, back, lanes)
         near, far = float(k), float(k + 1)
         for i in range(lanes):
             shift, s1, s2, skx = scratch[SHIFT + i], scratch[S1 + i], scratch[S2 + i], scratch[SKX + i]
@@ -160,7 +158,7 @@ def add_full_lines(memory: Floats, start: int, k: int, end: int, back: int, lane
             scratch[SKX + i] = (skx + near * d) + far * e
         k += 2
     while k < end:
-        a, near = memory[start - k * back : start - k * back + lanes], float(k)
+        a, near = bars(memory, start, k, back, lanes), float(k)
         for i in range(lanes):
             d = a[i] - scratch[SHIFT + i]
             scratch[S1 + i] += d
@@ -219,7 +217,7 @@ def add_line(x: Floats, k: float, lanes: int, scratch: Floats) -> None:
 def add_some(group: int, memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
     """Add bars k … end - 1 back, passing over what is missing."""
     for older in range(k, end):
-        x = memory[start - older * back : start - older * back + lanes]
+        x = bars(memory, start, older, back, lanes)
         if group < SPREADS:
             add_mean(x, lanes, scratch)
         elif group == SPREADS:
@@ -269,36 +267,36 @@ def emit_line(kind: int, out: Floats, newest: Floats, least: float, scratch: Flo
             value = (newest[i] - scratch[SHIFT + i]) - (s1 + slope * sk) / n
         elif kind == EMIT_RSQUARE:
             deviation = n * scratch[S2 + i] - s1 * s1
-            flat = is_degenerate(deviation, n, scratch[SHIFT + i] + s1 / n)
+            flat = is_degenerate(deviation, n, n * scratch[SHIFT + i] + s1)
             value = np.nan if flat else slope * (covariance / deviation)
         out[i] = enough(value, n, least)
 
 
 @kernel
-def is_degenerate(deviation: float, n: float, mean: float) -> bool:
-    """Whether the sample std is at most 1e-9 · |mean|; `deviation` is n · Σx² - (Σx)². Also true for fewer than two numbers."""
-    variance = deviation / (n * (n - 1.0))
-    return not math.sqrt(variance if variance > 0.0 else 0.0) > DEGENERATE * math.fabs(mean)
+def is_degenerate(deviation: float, n: float, total: float) -> bool:
+    """Whether the sample std is at most 1e-9 · |mean|, squared to spare a division. Also true for fewer than two numbers.
+
+    deviation: n · Σx² - (Σx)². total: Σx.
+    """
+    least = DEGENERATE * total
+    return not deviation * n > (n - 1.0) * (least * least)
 
 
 @kernel
 def moments(group: int, rows: Integers, numbers: Floats, memory: Floats, at: Integers, start: int, back: int, lanes: int,
-            scratch: Floats) -> None:  # fmt: skip
+            full: bool, scratch: Floats) -> None:  # fmt: skip
     """SUMS, MEANS, SPREADS or LINES of one node over growing windows; `rows` are its EMIT rows, shortest window first."""
-    for i in range(COUNT, SCRATCH):
-        scratch[i] = 0.0
+    clear(scratch, COUNT, SKX, lanes)
     if group == SUMS:
-        for i in range(lanes):
-            scratch[SHIFT + i] = 0.0
+        clear(scratch, SHIFT, SHIFT, lanes)
     else:
         newest_number(memory, start, back, rows[-1, WINDOW], lanes, scratch)
-    full = is_full(memory, start, back, rows[-1, WINDOW], lanes)
     k = 0
     for row in range(len(rows)):
         end = rows[row, WINDOW]
-        if full:
+        if end > k and full:
             add_full(group, memory, start, k, end, back, lanes, scratch)
-        else:
+        elif end > k:
             add_some(group, memory, start, k, end, back, lanes, scratch)
         k = end
         kind, place, least = rows[row, OPCODE], at[rows[row, OUT]], float(rows[row, LEAST])
@@ -307,108 +305,3 @@ def moments(group: int, rows: Integers, numbers: Floats, memory: Floats, at: Int
             emit_line(kind, out, memory[start : start + lanes], least, scratch)
         else:
             emit_moment(kind, out, float(rows[row, WINDOW]), least, numbers[row], scratch)
-
-
-@kernel
-def newest_pair(memory: Floats, start: int, start_y: int, back: int, window: int, lanes: int, scratch: Floats) -> None:
-    """SHIFT, SHIFT_Y := the newest values of a bar where both are numbers."""
-    for i in range(lanes):
-        scratch[SHIFT + i] = np.nan
-        scratch[SHIFT_Y + i] = np.nan
-    k, missing = 0, 1
-    while missing > 0 and k < window:
-        x = memory[start - k * back : start - k * back + lanes]
-        y = memory[start_y - k * back : start_y - k * back + lanes]
-        missing = 0
-        for i in range(lanes):
-            shift, shift_y = scratch[SHIFT + i], scratch[SHIFT_Y + i]
-            take = shift != shift and x[i] == x[i] and y[i] == y[i]
-            scratch[SHIFT + i] = x[i] if take else shift
-            scratch[SHIFT_Y + i] = y[i] if take else shift_y
-            missing += shift != shift and not take
-        k += 1
-
-
-@kernel
-def add_pair(x: Floats, y: Floats, lanes: int, scratch: Floats) -> None:
-    for i in range(lanes):
-        dx, dy = x[i] - scratch[SHIFT + i], y[i] - scratch[SHIFT_Y + i]
-        both = dx == dx and dy == dy
-        dx, dy = dx if both else 0.0, dy if both else 0.0
-        scratch[COUNT + i] += 1.0 if both else 0.0
-        scratch[SX + i] += dx
-        scratch[SY + i] += dy
-        scratch[SXX + i] += dx * dx
-        scratch[SYY + i] += dy * dy
-        scratch[SXY + i] += dx * dy
-
-
-@kernel
-def add_full_pair(x: Floats, y: Floats, lanes: int, scratch: Floats) -> None:
-    for i in range(lanes):
-        dx, dy = x[i] - scratch[SHIFT + i], y[i] - scratch[SHIFT_Y + i]
-        scratch[SX + i] += dx
-        scratch[SY + i] += dy
-        scratch[SXX + i] += dx * dx
-        scratch[SYY + i] += dy * dy
-        scratch[SXY + i] += dx * dy
-
-
-@kernel
-def pairs(
-    rows: Integers, memory: Floats, at: Integers, start: int, start_y: int, back: int, lanes: int, scratch: Floats
-) -> None:
-    """Correlation of two nodes over growing windows."""
-    for i in range(COUNT, SCRATCH):
-        scratch[i] = 0.0
-    longest = rows[-1, WINDOW]
-    newest_pair(memory, start, start_y, back, longest, lanes, scratch)
-    full = is_full(memory, start, back, longest, lanes) and is_full(memory, start_y, back, longest, lanes)
-    k = 0
-    for row in range(len(rows)):
-        while k < rows[row, WINDOW]:
-            x, y = memory[start - k * back : start - k * back + lanes], memory[start_y - k * back : start_y - k * back + lanes]
-            if full:
-                add_full_pair(x, y, lanes, scratch)
-            else:
-                add_pair(x, y, lanes, scratch)
-            k += 1
-        if full:
-            for i in range(lanes):
-                scratch[COUNT + i] = float(k)
-        place, least = at[rows[row, OUT]], float(rows[row, LEAST])
-        out = memory[place : place + lanes]
-        for i in range(lanes):
-            n, sx, sy = scratch[COUNT + i], scratch[SX + i], scratch[SY + i]
-            wide, high = n * scratch[SXX + i] - sx * sx, n * scratch[SYY + i] - sy * sy
-            flat = is_degenerate(wide, n, scratch[SHIFT + i] + sx / n) or is_degenerate(high, n, scratch[SHIFT_Y + i] + sy / n)
-            value = (n * scratch[SXY + i] - sx * sy) / (math.sqrt(wide) * math.sqrt(high))
-            value = min(max(value, -1.0), 1.0) if value == value else value
-            out[i] = enough(np.nan if flat else value, n, least)
-
-
-@kernel
-def deviations(rows: Integers, memory: Floats, at: Integers, start: int, back: int, lanes: int, scratch: Floats) -> None:
-    """Mean absolute distance to the window's mean: one scan for the mean, one for the distances."""
-    newest_number(memory, start, back, rows[-1, WINDOW], lanes, scratch)
-    full = is_full(memory, start, back, rows[-1, WINDOW], lanes)
-    for row in range(len(rows)):
-        window, least, place = rows[row, WINDOW], float(rows[row, LEAST]), at[rows[row, OUT]]
-        for i in range(lanes):
-            scratch[COUNT + i] = scratch[S1 + i] = scratch[S2 + i] = 0.0
-        if full:
-            add_full_means(memory, start, 0, window, back, lanes, scratch)
-            count_full(window, lanes, scratch)
-        else:
-            for k in range(window):
-                add_mean(memory[start - k * back : start - k * back + lanes], lanes, scratch)
-        for i in range(lanes):
-            scratch[SK + i] = scratch[S1 + i] / scratch[COUNT + i]
-        for k in range(window):
-            x = memory[start - k * back : start - k * back + lanes]
-            for i in range(lanes):
-                distance = math.fabs((x[i] - scratch[SHIFT + i]) - scratch[SK + i])
-                scratch[S2 + i] += distance if distance == distance else 0.0
-        out = memory[place : place + lanes]
-        for i in range(lanes):
-            out[i] = enough(scratch[S2 + i] / scratch[COUNT + i], scratch[COUNT + i], least)

@@ -133,7 +133,7 @@ class _Call(Generic[T]):
 
     path: str
     params: Mapping[str, str]
-    decoder: "msgspec.json.Decoder[T]"
+    decoder: wire.Decoder[T]
     check: Callable[[T], None] | None
     cost: float
     began: float
@@ -184,7 +184,7 @@ class Service:
     async def get(
         self,
         path: str,
-        decoder: "msgspec.json.Decoder[T]",
+        decoder: wire.Decoder[T],
         *,
         params: Mapping[str, str] | None = None,
         cost: float = 1.0,

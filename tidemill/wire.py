@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
@@ -28,11 +28,18 @@ if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
+Read = TypeVar("Read", covariant=True)
 
 # gzip and zlib, told apart by their header.
 _INFLATE_ANY = zlib.MAX_WBITS | 32
 _SHOWN = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+class Decoder(Protocol[Read]):
+    """Reads a body: `msgspec.json.Decoder`, or one of one's own that raises MalformedError."""
+
+    def decode(self, body: bytes, /) -> Read: ...
 
 
 class BrokenAnswerError(MalformedError):
@@ -158,7 +165,7 @@ async def read_body(response: "httpx.Response", limit: int, who: str) -> bytes:
     return bytes(body)
 
 
-def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, who: str) -> T:
+def decode(decoder: Decoder[T], body: bytes, who: str) -> T:
     """`body` as the decoder's type. BrokenAnswerError where it is not JSON, MalformedError for other shapes or values."""
     try:
         return decoder.decode(body)

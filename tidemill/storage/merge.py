@@ -30,11 +30,15 @@ SELECT count(*) FILTER (WHERE fresh) AS inserted, count(*) FILTER (WHERE NOT fre
 
 
 class Table(msgspec.Struct, frozen=True):
-    """A table as its writer sees it. kinds: column → PostgreSQL type; columns that are not named keep their default."""
+    """A table as its writer sees it. kinds: column → PostgreSQL type; columns that are not named keep their default.
+
+    first_stays: a row whose key is there already changes nothing, whatever its values.
+    """
 
     name: str
     kinds: dict[str, str]
     key: tuple[str, ...]
+    first_stays: bool = False
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -81,7 +85,9 @@ def _statements(table: Table) -> tuple[str, str]:
         names=_names(table.values), excluded=excluded, current=", ".join(f'{table.name}."{name}"' for name in table.values)
     )
     names = {"table": table.name, "columns": _names(table.kinds), "key": _names(table.key)}
-    return _STAGING.substitute(names), _MERGE.substitute(names, action=update if table.values else "NOTHING")
+    return _STAGING.substitute(names), _MERGE.substitute(
+        names, action=update if table.values and not table.first_stays else "NOTHING"
+    )
 
 
 def _names(columns: Iterable[str]) -> str:

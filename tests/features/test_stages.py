@@ -103,7 +103,7 @@ def test_the_fingerprint_and_the_explanation_hold_the_second_stage() -> None:
     assert told.formula == "cs_rank((close / ref(close, 20)) - 1)"
     assert (told.lookback, told.recursive) == (21, False)
     assert explain("hmm_2_1").recursive
-    assert explain("vol_percentile_20_252").lookback == 272
+    assert explain("vol_percentile_20_126").lookback == 146
 
 
 def test_the_state_of_another_second_stage_is_refused() -> None:
@@ -318,6 +318,6 @@ def test_every_feature_of_the_set_regime_is_known_after_its_look_back_on_ordinar
     bars = bars_of("A", np.arange(700), random_bars(np.random.default_rng(16), 700))
     frame, _ = compute(bars, feature_set("regime"))
     assert frame.drop("symbol", "open_time").tail(300).select(pl.all().is_finite().all()).row(0) == (True,) * 11
-    assert set(frame["vol_state_20_252"].drop_nans().unique()) == {0.0, 1.0, 2.0}
+    assert set(frame["vol_state_20_126"].drop_nans().unique()) == {0.0, 1.0, 2.0}
     assert set(frame["trend_state_20_100"].drop_nans().unique()) <= {-1.0, 0.0, 1.0}
-    assert frame["vol_percentile_20_252"].drop_nans().is_between(0.0, 1.0).all()
+    assert frame["vol_percentile_20_126"].drop_nans().is_between(0.0, 1.0).all()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,9 @@ from tidemill.domain.intervals import Interval
 from tidemill.domain.market import valid_symbol
 from tidemill.research.modules.adoption import beside, failures, known, with_modules
 from tidemill.strategies.benchmark import EQUAL_WEIGHT
+
+if TYPE_CHECKING:
+    from tidemill.features.api import FeatureSet
 
 SAMPLE = Path(__file__).with_name("experiments") / "sample.yaml"
 DEFAULT_ENGINES = ("momentum", "mean_reversion", "ridge", "lightgbm", "transformer")
@@ -137,12 +140,29 @@ def _check_features(experiment: Experiment) -> None:
         if name not in sets():
             raise UnknownNameError("feature set", name, sets(), hint="Single features stand under features.names.")
     try:
-        feature_set(*experiment.features.sets, *experiment.features.names)
+        chosen = feature_set(*experiment.features.sets, *experiment.features.names)
     except UnknownNameError as exc:
         # A function that fails before its columns are known would otherwise show as a name that nobody wrote down wrongly.
         for reason in failures(experiment).values():
             raise InputError(f"{reason} So there is no feature named {exc.name!r}.") from exc
         raise
+    _check_context(experiment, chosen)
+
+
+def _check_context(experiment: Experiment, chosen: "FeatureSet") -> None:
+    from tidemill.features.expression import CONTEXT
+
+    if experiment.features.fear_greed is not None:
+        from tidemill.market.fear_greed import require_source
+
+        return require_source(experiment.features.fear_greed)
+    for feature in chosen.features:
+        if not feature.expression.inputs.isdisjoint(CONTEXT):
+            raise InputError(
+                f"The feature {feature.name} reads the Fear & Greed Index. Say where it comes from with features.fear_greed: "
+                "alternative.me or file:PATH."
+            )
+    return None
 
 
 def _check_numbers(experiment: Experiment) -> None:

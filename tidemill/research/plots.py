@@ -127,3 +127,35 @@ def skill(study: Study) -> bytes:
     axes.axhline(0.0, color="grey", linewidth=0.8)
     axes.legend(fontsize=7, frameon=False)
     return _png(figure)
+
+
+def regimes(study: Study) -> bytes:
+    """Share of symbols in each state of the hidden Markov model over time, the calmest at the bottom."""
+    from tidemill.research.regime import PROBABILITY, STATES, regime_frame
+
+    names = [PROBABILITY.format(state=state) for state in range(1, STATES + 1)]
+    means = regime_frame(study).group_by("open_time").agg(pl.col(name).fill_nan(None).mean() for name in names)
+    shares = _thin(means.drop_nulls().sort("open_time"))
+    figure, axes = _figure("Mean probability of each volatility state, filtered")
+    axes.stackplot(
+        shares["open_time"].to_list(),
+        *(shares[name].to_list() for name in names),
+        labels=("calm", "middle", "wild"),
+        colors=("#7fb3d5", "#f7dc6f", "#e59866"),
+    )
+    axes.set_ylim(0.0, 1.0)
+    axes.legend(fontsize=7, frameon=False, ncols=3)
+    return _png(figure)
+
+
+def fear_greed(study: Study) -> bytes | None:
+    """The Fear & Greed Index from the times at which its values were known; nothing where it is not used."""
+    from tidemill.research.fear_greed import known_index
+
+    if study.experiment.features.fear_greed is None:
+        return None
+    known = _thin(known_index(study))
+    figure, axes = _figure("Fear & Greed Index, as it was known")
+    axes.plot(known["known_at"].to_list(), known["fear_greed"].to_list(), linewidth=1)
+    axes.set_ylim(0.0, 100.0)
+    return _png(figure)

@@ -17,6 +17,7 @@ import polars as pl
 from tidemill.domain.errors import IntegrityError
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.features.api import FeatureSet, State, compute
+from tidemill.research.fear_greed import context_prints, with_context
 from tidemill.research.study import LEFT_OUT, StepReport, Study
 from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.labels import forward_return
@@ -32,18 +33,28 @@ def month_of(column: str = "open_time") -> pl.Expr:
     return pl.col(column).dt.strftime("%Y-%m")
 
 
-def feature_fingerprints(study: Study) -> dict[str, str]:
-    """Month → fingerprint of everything that its features depend on, in order of time."""
+def feature_fingerprints(study: Study, features: FeatureSet | None = None) -> dict[str, str]:
+    """Month → fingerprint of everything that its features depend on, in order of time.
+
+    features: those of the experiment when not given.
+    """
+    chosen = features or study.features
     bars = study.lake.manifests("bars", study.dataset.bars_key)
     actions = study.adjustments.with_columns(month_of("ex_time").alias("month"))
     selection = (study.experiment.dataset.symbols, study.experiment.dataset.start, study.experiment.dataset.end)
-    code = (study.features.fingerprint, source_version("tidemill.market.adjustments"), library_version("numba"))
+    code = (chosen.fingerprint, source_version("tidemill.market.adjustments"), library_version("numba"))
     chain: dict[str, str] = {}
     previous = fingerprint(code, selection)
+    context = context_prints(study, sorted(bars), chosen)
     for month in sorted(bars):
         known = actions.filter(pl.col("month") == month).sort("symbol", "kind").rows()
-        previous = chain[month] = fingerprint(previous, bars[month].data_version, known)
+        previous = chain[month] = fingerprint(previous, bars[month].data_version, known, *filter(None, (context.get(month),)))
     return chain
+
+
+def inputs_of(study: Study, months: Sequence[str], features: FeatureSet) -> pl.DataFrame:
+    """What the features of these months are computed from: adjusted bars, and the index beside them where it is read."""
+    return with_context(study, study.adjusted_of(months), features)
 
 
 def compute_features(study: Study) -> StepReport:
@@ -69,11 +80,11 @@ def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], sta
     stretches = (months,) if features.whole_history else (months[first:-1], months[-1:])
     made: list[_Stretch] = []
     for stretch in filter(None, stretches):
-        frame, state = compute(study.adjusted_of(stretch), features, state, left_out=left_out)
+        frame, state = compute(inputs_of(study, stretch, features), features, state, left_out=left_out)
         made.append(_Stretch(stretch, frame, state))
     if left_out and (first > 0 or len(made) > 1):
         # One look at all months without what failed: the months of a table have the same columns.
-        whole = compute(study.adjusted_of(months), features.without(left_out))
+        whole = compute(inputs_of(study, months, features), features.without(left_out))
         made = [_Stretch(months, *whole)]
     for part in made:
         _write_months(study, part, wanted, left_out)

@@ -41,7 +41,7 @@ family(
     about="rank of volume over its mean of {0} bars among the symbols of the bar time",
 )
 family(
-    "cs_rank_mean_252",
+    "cs_rank_mean_60",
     lambda n: cs_rank(close / mean(close, n)),
     unit="0 to 1",
     about="rank of close over its mean of {0} bars among the symbols of the bar time",
@@ -51,5 +51,5 @@ feature("cs_zscore_change", cs_zscore(_change), unit="deviations", about="the ba
 named_set(
     "cross",
     "cs_rank_roc_1 cs_rank_roc_5 cs_rank_roc_20 cs_rank_roc_60 cs_zscore_roc_5 cs_zscore_roc_20 cs_zscore_change "
-    "cs_rank_volatility_20 cs_rank_turnover_20 cs_rank_surge_20 cs_rank_mean_252",
+    "cs_rank_volatility_20 cs_rank_turnover_20 cs_rank_surge_20 cs_rank_mean_60",
 )

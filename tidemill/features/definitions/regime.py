@@ -35,13 +35,13 @@ def _trend_state(fast: int, slow: int) -> Expression:
 
 
 family(
-    "vol_percentile_20_252",
+    "vol_percentile_20_126",
     _percentile,
     unit="0 to 1",
     about="percentile of the volatility of {0} bars among those of the last {1} bars",
 )
 family(
-    "vol_state_20_252",
+    "vol_state_20_126",
     _volatility_state,
     unit="0, 1 or 2",
     about="lower, middle or upper third of the volatility of {0} bars among those of the last {1} bars",
@@ -86,6 +86,6 @@ family(
 
 named_set(
     "regime",
-    "vol_percentile_20_252 vol_state_20_252 vol_ratio_10_60 trend_strength_60 trend_fit_60 trend_state_20_100 trend_gap_20_100 "
+    "vol_percentile_20_126 vol_state_20_126 vol_ratio_10_60 trend_strength_60 trend_fit_60 trend_state_20_100 trend_gap_20_100 "
     "hmm_3_1 hmm_3_2 hmm_3_3 hmm_state_3",
 )

@@ -1,0 +1,150 @@
+"""The Fear & Greed Index in a study: brought up to date from its source, and joined to bars as of the time it was known.
+
+Nothing is asked unless the experiment names a source (`features.fear_greed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.features.api import FeatureSet
+from tidemill.features.expression import CONTEXT
+from tidemill.market.fear_greed import API, FearGreedSource, as_known, fear_greed_source, join_known, next_due
+from tidemill.research.ingest import month_end
+from tidemill.research.study import StepReport, Study
+from tidemill.services import ServiceOptions
+from tidemill.storage.fear_greed import read_fear_greed, write_fear_greed
+
+TABLE = "fear_greed"
+_ALL = "all"
+_SHOWN = 10
+
+
+def reads_context(features: FeatureSet) -> bool:
+    """Whether some feature needs the index."""
+    return any(not feature.expression.inputs.isdisjoint(CONTEXT) for feature in features.features)
+
+
+def sync_fear_greed(study: Study) -> StepReport:
+    """Bring the index up to date with the experiment's source.
+
+    A file that did not change is not read; the API is not asked before a new value can be there.
+    """
+    spec = study.experiment.features.fear_greed
+    if spec is None:
+        note = "This experiment does not use the index: it names no features.fear_greed."
+        return StepReport(worked=False, code_version=_code(), data_version="unused", notes=(note,))
+    timeout = study.workspace.settings.http_timeout
+    source = fear_greed_source(spec, ServiceOptions(timeout=timeout, deadline=3.0 * timeout))
+    versions = study.workspace.call(_fetch, study, source, datetime.now(UTC))
+    before = study.lake.manifest(TABLE, source.name, _ALL)
+    made = study.lake.write(TABLE, source.name, _ALL, versions, fingerprint=_state_of(spec))
+    return _report(spec, versions, worked=before is None or before.data_version != made.data_version, version=made.data_version)
+
+
+async def _fetch(study: Study, source: FearGreedSource, now: datetime) -> pl.DataFrame:
+    """Every version that is stored, after what is new in the source was stored."""
+    database, spec = study.workspace.database, study.experiment.features.fear_greed or ""
+    held = await read_fear_greed(database, source.name)
+    newest = held["stamp"].max()
+    since = newest if isinstance(newest, datetime) else None
+    before = study.lake.manifest(TABLE, source.name, _ALL)
+    unchanged = before is not None and before.fingerprint == _state_of(spec)
+    try:
+        if unchanged and (spec != API or now < next_due(since)):
+            return held.drop("source")
+        await write_fear_greed(database, source.name, await source.values(since), received_at=now)
+    finally:
+        await source.close()
+    return (await read_fear_greed(database, source.name)).drop("source")
+
+
+def _state_of(spec: str) -> str:
+    """What a file looks like now, with the code that reads it; of the API only the code."""
+    if spec == API:
+        return fingerprint(_code())
+    path = Path(spec.removeprefix("file:")).expanduser()
+    stat = path.stat()
+    return fingerprint(_code(), str(path), stat.st_size, stat.st_mtime_ns)
+
+
+def _code() -> str:
+    return source_version("tidemill.market.fear_greed", "tidemill.storage.fear_greed")
+
+
+def _report(spec: str, versions: pl.DataFrame, *, worked: bool, version: str) -> StepReport:
+    known = as_known(versions)
+    newest = versions.sort("stamp", "known_at").tail(_SHOWN).reverse()
+    return StepReport(
+        worked=worked,
+        rows=versions.height,
+        start=_moment(versions["stamp"].min()),
+        end=_moment(versions["stamp"].max()),
+        data_version=version,
+        code_version=_code(),
+        facts={
+            "source": spec,
+            "days": versions["stamp"].n_unique(),
+            "days with a later version": versions.height - versions["stamp"].n_unique(),
+            "days missing": _missing(versions),
+            **({"value": float(known["fear_greed"][-1])} if known.height else {}),
+        },
+        columns=("day", "value", "known at"),
+        table=tuple((f"{stamp:%Y-%m-%d}", value, f"{at:%Y-%m-%d %H:%M}") for stamp, at, value in newest.rows()),
+        notes=("A value is known one day after its stamp; bars get what was known at their close, for at most seven days.",),
+    )
+
+
+def _moment(value: object) -> datetime | None:
+    return value if isinstance(value, datetime) else None
+
+
+def _missing(versions: pl.DataFrame) -> int:
+    first, last = versions["stamp"].min(), versions["stamp"].max()
+    if not isinstance(first, datetime) or not isinstance(last, datetime):
+        return 0
+    return (last - first).days + 1 - versions["stamp"].n_unique()
+
+
+def known_index(study: Study) -> pl.DataFrame:
+    """known_at, fear_greed, fear_greed_change_7 of the experiment's source. InputError where it was not fetched yet."""
+
+    def read() -> pl.DataFrame:
+        spec = study.experiment.features.fear_greed
+        if spec is None:
+            raise InputError(
+                "A feature reads the Fear & Greed Index, and the experiment names no source: set features.fear_greed."
+            )
+        name = fear_greed_source(spec).name
+        if study.lake.manifest(TABLE, name, _ALL) is None:
+            raise InputError("The Fear & Greed Index was not fetched yet. Materialize market_data/fear_greed first.")
+        return as_known(study.lake.scan(TABLE, name).collect())
+
+    return study.once(TABLE, read)
+
+
+def with_context(study: Study, bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
+    """The bars, and beside them the index as known at each bar's close, if some feature reads it."""
+    return join_known(bars, known_index(study), study.dataset.interval) if reads_context(features) else bars
+
+
+def context_prints(study: Study, months: Iterable[str], features: FeatureSet) -> Mapping[str, str]:
+    """Month → fingerprint of what its bars can know of the index and earlier months could not; empty where none reads it.
+
+    months: in order of time. A bar that opens within a month closes less than an interval after it.
+    """
+    if not reads_context(features):
+        return {}
+    known, code, prints = known_index(study), source_version("tidemill.market.fear_greed"), {}
+    previous = datetime.min.replace(tzinfo=UTC)
+    for month in months:
+        end = month_end(month) + study.dataset.interval.delta
+        prints[month] = fingerprint(code, known.filter((pl.col("known_at") >= previous) & (pl.col("known_at") < end)).rows())
+        previous = end
+    return prints

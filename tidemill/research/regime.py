@@ -1,0 +1,172 @@
+"""In which state each symbol of a dataset is, month by month: the set `regime`, and the models that its states come from.
+
+One table of states, one of fits: for every month and symbol the parameters in force at the end of the month, from which bar
+on, and what they were fitted on. Models see the same features when an experiment names the set; this is what people and the API
+look at. What did not change is not computed again, and a new bar costs one month.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from tidemill.domain.provenance import fingerprint
+from tidemill.features.api import FeatureSet, State, compute, feature_set
+from tidemill.research.states import resume, save_state
+from tidemill.research.study import StepReport, Study
+from tidemill.research.technical import feature_fingerprints, inputs_of
+
+TABLE = "regime"
+FITS = "regime_fits"
+SET = "regime"
+STATE = "hmm_state_3"
+PROBABILITY = "hmm_3_{state}"
+STATES = 3
+
+
+def regime_features() -> FeatureSet:
+    return feature_set(SET)
+
+
+def regime_key(study: Study) -> str:
+    """Where the states of a dataset lie: their definitions decide it, so a changed one starts anew."""
+    return f"{study.dataset.key}.{regime_features().fingerprint[:8]}"
+
+
+def compute_regime(study: Study) -> StepReport:
+    """Compute the states of every month whose inputs changed, and of all months after the first such."""
+    features, key = regime_features(), regime_key(study)
+    wanted = feature_fingerprints(study, features)
+    have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(TABLE, key).items()}
+    months = list(wanted)
+    stale = next((index for index, month in enumerate(months) if have.get(month) != wanted[month]), None)
+    first = len(months) if stale is None else _compute_from(study, features, months, stale, wanted)
+    for gone in have.keys() - wanted.keys():
+        study.lake.drop(TABLE, key, gone)
+        study.lake.drop(FITS, key, gone)
+    return _report(study, features, worked=stale is not None, computed=len(months) - first)
+
+
+def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], stale: int, wanted: dict[str, str]) -> int:
+    """Compute from the nearest kept state on; returns the index of the first month that was computed."""
+    key = regime_key(study)
+    folder = study.workspace.settings.home / "state" / f"{TABLE}-{key}"
+    first, state = resume(folder, months, stale, wanted)
+    for index in range(first, len(months)):
+        month = months[index]
+        frame, state = compute(inputs_of(study, [month], features), features, state)
+        # The table of states is written last: its fingerprint says that all of the month is there.
+        study.lake.write(FITS, key, month, fits_frame(state, features, wanted[month]))
+        if index >= len(months) - 2:
+            save_state(folder, month, wanted[month], state)
+        study.lake.write(TABLE, key, month, frame, fingerprint=wanted[month])
+    return first
+
+
+def fits_frame(state: State, features: FeatureSet, version: str) -> pl.DataFrame:
+    """One row for each symbol, model and state of the model: the parameters in force in `state`, the calmest state first.
+
+    symbol, states, state, open_time (from which bar on they apply), values (how many they were fitted on), purge (how many
+    before that bar were left out), log_likelihood, start, mean, variance, move_1 … move_3 (probability of going to each state),
+    version.
+    """
+    from tidemill.features.stages import fits_of
+
+    program = features.program
+    rows: list[dict[str, Any]] = []
+    for fit in fits_of(state, program.stages, program.slots):
+        for number in range(fit.states):
+            moves = [*fit.transitions[number].tolist(), *[None] * (STATES - fit.states)]
+            rows.append(
+                {
+                    "symbol": fit.symbol,
+                    "states": fit.states,
+                    "state": number + 1,
+                    "open_time": fit.applies_from,
+                    "values": fit.values,
+                    "purge": fit.purge,
+                    "log_likelihood": fit.log_likelihood,
+                    "start": float(fit.start[number]),
+                    "mean": float(fit.means[number]),
+                    "variance": float(fit.variances[number]),
+                    **{f"move_{place + 1}": move for place, move in enumerate(moves)},
+                    "version": version,
+                }
+            )
+    return pl.DataFrame(rows, schema=_FITS)
+
+
+_FITS = pl.Schema(
+    {
+        "symbol": pl.String(),
+        "states": pl.Int32(),
+        "state": pl.Int32(),
+        "open_time": pl.Datetime("us", "UTC"),
+        "values": pl.Int64(),
+        "purge": pl.Int64(),
+        **dict.fromkeys(("log_likelihood", "start", "mean", "variance", "move_1", "move_2", "move_3"), pl.Float64()),
+        "version": pl.String(),
+    }
+)
+
+
+def regime_frame(study: Study) -> pl.DataFrame:
+    """symbol, open_time and the features of the set, sorted; what `compute_regime` stored."""
+    return study.lake.scan(TABLE, regime_key(study)).sort("symbol", "open_time").collect()
+
+
+def _report(study: Study, features: FeatureSet, *, worked: bool, computed: int) -> StepReport:
+    manifests = study.lake.manifests(TABLE, regime_key(study))
+    filled = [manifest for manifest in manifests.values() if manifest.rows]
+    table, fitted = _latest(study)
+    return StepReport(
+        worked=worked,
+        rows=sum(manifest.rows for manifest in filled),
+        symbols=max((manifest.symbols for manifest in filled), default=0),
+        start=min((manifest.start for manifest in filled if manifest.start), default=None),
+        end=max((manifest.end for manifest in filled if manifest.end), default=None),
+        bytes=sum(manifest.bytes for manifest in filled),
+        data_version=fingerprint({month: manifest.data_version for month, manifest in manifests.items()}),
+        code_version=features.fingerprint,
+        facts={
+            "features": len(features.names),
+            "months computed": computed,
+            "months kept": len(manifests) - computed,
+            "symbols with a fitted model": fitted,
+        },
+        columns=("symbol", "state", "calm", "middle", "wild", "volatility percentile", "trend", "model since"),
+        table=table,
+        notes=(
+            "State 1 is the calmest. Probabilities are filtered: each was known at its bar's close. A model is fitted again "
+            "every 252 bars of its symbol, on what came before.",
+        ),
+    )
+
+
+def _latest(study: Study) -> tuple[tuple[tuple[Any, ...], ...], int]:
+    """Newest state of up to twenty symbols with the time from which their model applies, and how many symbols have a model."""
+    key = regime_key(study)
+    manifests = study.lake.manifests(TABLE, key)
+    if not manifests:
+        return (), 0
+    newest = max(manifests)
+    one = partial(study.lake.scan, partitions=[newest])
+    since = one(FITS, key).group_by("symbol").agg(pl.col("open_time").first().alias("since")).collect()
+    rows = one(TABLE, key).group_by("symbol").agg(pl.all().sort_by("open_time").last()).collect()
+    shown = (
+        rows.sort("symbol")
+        .head(20)
+        .join(since, on="symbol", how="left", maintain_order="left")
+        .select(
+            "symbol",
+            STATE,
+            *(PROBABILITY.format(state=state) for state in range(1, STATES + 1)),
+            "vol_percentile_20_126",
+            "trend_state_20_100",
+            pl.col("since").dt.strftime("%Y-%m-%d"),
+        )
+    )
+    return tuple(shown.rows()), since.height

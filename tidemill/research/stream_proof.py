@@ -7,7 +7,7 @@ nothing that a process keeps in memory can help it.
 from __future__ import annotations
 
 import io
-import subprocess  # nosec B404 - starts this module in this interpreter, with no shell and no argument from outside
+import subprocess  # nosec B404  # starts this interpreter with a list of arguments
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -87,7 +87,7 @@ def _to_bytes(frame: pl.DataFrame) -> bytes:
 def _in_a_process(task: _Task) -> _Done:
     command = [sys.executable, "-m", __name__]
     try:
-        done = subprocess.run(  # nosec B603 - our own interpreter and module
+        done = subprocess.run(  # nosec B603  # our own interpreter and module
             command, input=msgspec.msgpack.encode(task), capture_output=True, timeout=_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as exc:

@@ -11,6 +11,7 @@ import polars as pl
 from tidemill.domain.experiment import StrategySpec
 from tidemill.domain.market import Instrument
 from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.research.attributing import write_attribution
 from tidemill.research.columns import read_sectors
 from tidemill.research.market_data import flags_of, instruments_of
 from tidemill.research.model_store import ENSEMBLE
@@ -48,9 +49,9 @@ def make_signals(study: Study) -> StepReport:
     from tidemill.strategies.registry import source_of
 
     instruments = instruments_of(study.workspace, study.dataset.venue)
-    chosen = _resolved(study.experiment.strategy)
+    chosen = resolved(study.experiment.strategy)
     code = source_version("tidemill.strategies.registry", "tidemill.research.trading")
-    seen = _bars_print(study) if _sees_bars(chosen) else None
+    seen = _bars_print(study) if sees_bars(chosen) else None
     worked, table, notes = 0, [], []
     for book, key in books(study).items():
         made_of = (code, source_of(chosen.name), chosen, sorted(instruments.items()), seen)
@@ -82,7 +83,7 @@ def make_signals(study: Study) -> StepReport:
     )
 
 
-def _resolved(spec: StrategySpec) -> StrategySpec:
+def resolved(spec: StrategySpec) -> StrategySpec:
     """`spec` with the sectors of its file in it, so that their content and not their path decides what is stale."""
     if spec.neutralise is None or spec.neutralise.sector_file is None:
         return spec
@@ -91,7 +92,7 @@ def _resolved(spec: StrategySpec) -> StrategySpec:
     return msgspec.structs.replace(spec, neutralise=with_sectors(spec.neutralise, read_sectors(spec.neutralise.sector_file)))
 
 
-def _sees_bars(spec: StrategySpec) -> bool:
+def sees_bars(spec: StrategySpec) -> bool:
     """Whether the weights depend on bars and not on predictions alone."""
     from tidemill.strategies.registry import strategy
 
@@ -101,7 +102,7 @@ def _sees_bars(spec: StrategySpec) -> bool:
 def _weighed(study: Study, spec: StrategySpec, book: str, instruments: Mapping[str, Instrument]) -> Weighed:
     from tidemill.strategies.registry import strategy, weigh
 
-    bars = study.adjusted if _sees_bars(spec) else None
+    bars = study.adjusted if sees_bars(spec) else None
     # A strategy over bars asks for nothing of the predictions; every book then trades alike.
     over_bars = strategy(spec.name).needs == "bars"
     given = _tested(study, study.adjusted) if over_bars else predictions_of(study, book)
@@ -130,7 +131,7 @@ def run_backtests(study: Study) -> StepReport:
     inputs = {book: manifest.data_version for book, manifest in signals.items()}
     bars_print = _bars_print(study)
     worked = 0
-    for book in (*books(study), BENCHMARK):
+    for book in (BENCHMARK, *books(study)):  # the others' attribution looks at its returns
         print_ = fingerprint(
             code, inputs.get(book), bars_print, study.experiment.costs, study.experiment.benchmark, study.folds
         )
@@ -180,6 +181,8 @@ def _write_book(study: Study, book: str, result: BacktestResult, print_: str) ->
     )
     study.lake.write(TRADES, study.key, book, result.trades, fingerprint=print_)
     study.lake.write(POSITIONS, study.key, book, result.positions, fingerprint=print_)
+    if book != BENCHMARK:
+        write_attribution(study, book, result, print_)
     # The equity comes last: its manifest says that the book is whole.
     study.lake.write(EQUITY, study.key, book, equity, fingerprint=print_, metadata=book_facts(result))
 

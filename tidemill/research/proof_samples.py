@@ -1,0 +1,166 @@
+"""The small panels on which a run proves what it computes, and the proofs made on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.experiment import EngineSpec
+from tidemill.features.api import compute
+from tidemill.market.adjustments import adjust
+from tidemill.models.artifact import Artifact
+from tidemill.models.base import Engine, Lineage
+from tidemill.models.registry import engine as engine_named
+from tidemill.research.proof import SAMPLE, sample_months
+from tidemill.research.study import Study
+from tidemill.validation.causality import Effort, Proof, prove
+from tidemill.validation.custom_labels import custom_labels
+from tidemill.validation.feature_proof import merged, some_symbols
+from tidemill.validation.fold_proof import prove_folds
+from tidemill.validation.labels import forward_return
+from tidemill.validation.splits import Fold, training_rows
+
+_CUTS = Effort(cuts=4, every_bar=False)
+_FEATURE_SYMBOLS, _FEATURE_BARS = 4, 160
+_ENGINE_SYMBOLS, _SEQUENCE_SYMBOLS, _ENGINE_BARS = 5, 2, 300
+_PRICES = ("open", "high", "low", "close", "volume")
+
+
+def feature_sample(study: Study) -> pl.DataFrame:
+    """Adjusted bars of few symbols, the last of the sample, with as many before them as the longest look-back."""
+    bars = study.adjusted_of(sample_months(study))
+    return _last_bars(some_symbols(bars, _FEATURE_SYMBOLS), _FEATURE_BARS + min(study.features.lookback, SAMPLE))
+
+
+def _last_bars(bars: pl.DataFrame, count: int) -> pl.DataFrame:
+    times = bars["open_time"].unique().sort()
+    return bars.filter(pl.col("open_time") >= times[-min(count, len(times))])
+
+
+def prove_adjusting(study: Study) -> Proof:
+    """Adjusted prices from raw bars and corporate actions: neither may be used before it was known."""
+    raw, actions = study.bars_of(sample_months(study)), study.adjustments
+    named = {name: f"adjusted {name}" for name in _PRICES}
+    told = actions.filter(pl.col("symbol").is_in(raw["symbol"].unique().implode()))
+    symbols = told["symbol"].unique().sort().head(_FEATURE_SYMBOLS)
+    panel = raw.filter(pl.col("symbol").is_in(symbols.implode())) if len(symbols) else some_symbols(raw, 1)
+
+    def adjusted(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
+        return adjust(bars, actions).select("symbol", "open_time", *_PRICES).rename(named)
+
+    return prove(adjusted, panel, beside={"actions": told}, interval=study.dataset.interval, effort=_CUTS)
+
+
+def prove_engines(study: Study) -> Proof:
+    """Each engine on a fold of the sample: its model fitted again on what was known, its predictions inferred from it."""
+    proofs = [_prove_engine(study, spec) for spec in study.experiment.engines]
+    return merged(proofs, tuple(spec.name for spec in study.experiment.engines))
+
+
+def _prove_engine(study: Study, spec: EngineSpec) -> Proof:
+    engine, fit = engine_named(spec.name), fitting(study, spec)
+    symbols = _SEQUENCE_SYMBOLS if engine.info.kind == "sequence" else _ENGINE_SYMBOLS
+    months = sample_months(study)
+    panel = _last_bars(_complete(study.adjusted_of(months), symbols), _ENGINE_BARS + min(study.features.lookback, SAMPLE))
+    fold = _sample_fold(study, panel)
+    try:
+        model = fit(panel, fold)
+    except InputError:  # too few bars for this engine: then on the study's own first fold
+        panel, fold = study.adjusted, study.folds[0]
+        model = fit(panel, fold)
+    interval = study.dataset.interval
+    stored = {fold.number: model.hash}
+    borders = prove_folds(spec.name, lambda bars, one: fit(bars, one).hash, panel, [fold], interval=interval, stored=stored)
+    between = prove(_inferring(study, engine, model), panel, interval=interval, effort=_CUTS)
+    return merged([borders, between], (spec.name,))
+
+
+def fitting(study: Study, spec: EngineSpec, lineage: Callable[[Fold], Lineage] | None = None) -> Callable[..., Artifact]:
+    """(adjusted bars, fold) → the model: all that leads from bars to it. lineage: what the model says of its origin."""
+    engine, horizon, seed = engine_named(spec.name), study.experiment.label.horizon, study.experiment.seed
+
+    def fit(bars: pl.DataFrame, fold: Fold) -> Artifact:
+        labels = _labels(study, bars)
+        frame = compute(bars, study.available)[0].join(labels, on=("symbol", "open_time"), how="left", maintain_order="left")
+        rows = training_rows(frame, fold)
+        origin = lineage(fold) if lineage else Lineage(horizon=horizon)
+        return engine.fit(rows, features=study.available.names, params=spec.params, seed=seed, lineage=origin)
+
+    return fit
+
+
+def _labels(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
+    if study.label is not None:
+        return custom_labels(bars, study.label)
+    return forward_return(bars, study.experiment.label.horizon, study.dataset.interval)
+
+
+def _inferring(study: Study, engine: Engine, model: Artifact) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    def infer(bars: pl.DataFrame) -> pl.DataFrame:
+        return engine.predict(model, compute(bars, study.available)[0]).rename({"prediction": engine.info.name})
+
+    return infer
+
+
+def _complete(bars: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The bars of up to `count` symbols that have the most of them."""
+    lengths = bars.group_by("symbol").len().sort("len", "symbol", descending=[True, False])["symbol"]
+    return bars.filter(pl.col("symbol").is_in(lengths.head(count).implode()))
+
+
+def _sample_fold(study: Study, bars: pl.DataFrame) -> Fold:
+    """Two thirds to train on, less an embargo; the rest to test."""
+    grid = bars["open_time"].unique().sort().to_list()
+    train = max(2 * len(grid) // 3, 1)
+    embargo = min(max(study.experiment.label.horizon, study.features.lookback), train // 3)
+    return Fold(0, grid[0], grid[train - embargo], grid[train], grid[-1] + study.dataset.interval.delta)
+
+
+def prove_signals(study: Study) -> Proof:
+    """The strategy's weights, on predictions and bars of symbols that are there from the start: the universe is given."""
+    from tidemill.research.market_data import instruments_of
+    from tidemill.research.trading import books, resolved, sees_bars
+    from tidemill.strategies.registry import strategy, weigh
+
+    spec = resolved(study.experiment.strategy)
+    instruments = instruments_of(study.workspace, study.dataset.venue)
+    needs = strategy(spec.name).needs
+    bars = _complete(study.adjusted_of(sample_months(study)), _ENGINE_SYMBOLS)
+
+    def weights(inputs: pl.DataFrame, bars: pl.DataFrame | None = None) -> pl.DataFrame:
+        made = weigh(spec.name, inputs, spec.params, instruments, bars=bars, neutralise=spec.neutralise).weights
+        return _listed(made, inputs).rename({"weight": spec.name})
+
+    if needs == "bars":
+        return prove(weights, bars, interval=study.dataset.interval, effort=Effort(cuts=6))
+    # What sizes by bars is too slow for every bar: cuts alone.
+    effort = Effort(cuts=6, warm=16, span=16, every_bar=not sees_bars(spec))
+    scores = _predictions(study, next(iter(books(study).values())))
+    beside = {"bars": _known(study, scores)} if sees_bars(spec) else {}
+    return prove(weights, scores, beside=beside, interval=study.dataset.interval, effort=effort)
+
+
+def _listed(weights: pl.DataFrame, inputs: pl.DataFrame) -> pl.DataFrame:
+    """Without the rows of symbols that are not listed yet: to want none of what is not there asks for nothing."""
+    first = inputs.group_by("symbol").agg(pl.col("open_time").min().alias("__first"))
+    return weights.join(first, on="symbol", how="left").filter(pl.col("open_time") >= pl.col("__first")).drop("__first")
+
+
+def _predictions(study: Study, key: str) -> pl.DataFrame:
+    """The first predictions of a book, of symbols that are predicted at its first time."""
+    from tidemill.research.predicting import PREDICTIONS
+
+    columns = ("symbol", "open_time", "prediction")
+    frame = study.lake.scan(PREDICTIONS, key).select(columns).collect().sort("symbol", "open_time")
+    times = frame["open_time"].unique().sort().head(120)
+    early = frame.filter(pl.col("open_time") <= times[-1])
+    there = early.filter(pl.col("open_time") == times[0])["symbol"]
+    return _complete(early.filter(pl.col("symbol").is_in(there.implode())), 2 * _ENGINE_SYMBOLS)
+
+
+def _known(study: Study, scores: pl.DataFrame) -> pl.DataFrame:
+    """Adjusted bars of the symbols of `scores`, up to its last time, each known at its close."""
+    own = pl.col("symbol").is_in(scores["symbol"].unique().implode()) & (pl.col("open_time") <= scores["open_time"].max())
+    return study.adjusted.filter(own).with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))

@@ -6,9 +6,11 @@
 import dagster as dg
 
 from assets.features.checks import feature_checks
+from assets.features.regime import regime
 from assets.features.technical import technical, training_set
 from assets.market_data.bars import bars, gaps, instruments
 from assets.market_data.checks import bar_checks
+from assets.market_data.fear_greed import fear_greed
 from assets.models.champion import champion
 from assets.models.engines import engine_assets
 from assets.models.engines import ensemble as ensemble_model
@@ -27,9 +29,10 @@ from tidemill.config import Settings
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.research.market_data import month_range
+from tidemill.research.regime import names_regimes
 
-data = dg.Definitions(assets=[bars, instruments, gaps], asset_checks=[bar_checks], resources=resources)
-features = dg.Definitions(assets=[technical, training_set], asset_checks=[feature_checks], resources=resources)
+data = dg.Definitions(assets=[bars, instruments, gaps, fear_greed], asset_checks=[bar_checks], resources=resources)
+features = dg.Definitions(assets=[technical, regime, training_set], asset_checks=[feature_checks], resources=resources)
 training = dg.Definitions(assets=[*engine_assets, ensemble_model, champion], resources=resources)
 prediction = dg.Definitions(assets=[engines, ensemble], asset_checks=[prediction_checks], resources=resources)
 trading = dg.Definitions(assets=[signals, backtest], resources=resources)
@@ -60,7 +63,9 @@ def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, st
 
 
 def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
-    """The assets of a run of the main job: all but the champion, and the engines that its experiment does not name.
+    """The assets of a run of the main job: all but the champion, and what the experiment does not name.
+
+    That is engines, regimes and the index.
 
     InputError for an engine of a module that was not loaded when this process made its graph.
     """
@@ -72,6 +77,10 @@ def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
             "settings and start again, or use `tidemill run`."
         )
     idle = {champion.key, *(asset.key for asset in engine_assets if asset.key.path[-1] not in wanted)}
+    if not names_regimes(experiment):
+        idle.add(regime.key)
+    if experiment.features.fear_greed is None:
+        idle.add(fear_greed.key)
     return [key for key in defs.resolve_all_asset_keys() if key not in idle]
 
 

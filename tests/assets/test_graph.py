@@ -150,7 +150,7 @@ def test_asset_functions_read_call_and_return() -> None:
 
 def test_every_partitioned_asset_runs_a_range_as_one_run(graph: AssetGraph) -> None:
     partitioned = [graph.get(key) for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned]
-    assert len(partitioned) == 3
+    assert len(partitioned) == 4
     for node in partitioned:
         assert node.backfill_policy == dg.BackfillPolicy.single_run()
         assert node.partitions_def == partitioned[0].partitions_def

@@ -13,8 +13,10 @@ from typing import Any
 
 import polars as pl
 
+from tidemill.domain.experiment import Experiment
 from tidemill.domain.provenance import fingerprint
 from tidemill.features.api import FeatureSet, State, compute, feature_set
+from tidemill.features.declaration import sets
 from tidemill.research.states import resume, save_state
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import feature_fingerprints, inputs_of
@@ -29,6 +31,11 @@ STATES = 3
 
 def regime_features() -> FeatureSet:
     return feature_set(SET)
+
+
+def names_regimes(experiment: Experiment) -> bool:
+    """Whether an experiment uses some feature of the set, so that its run shows the states."""
+    return SET in experiment.features.sets or not set(sets()[SET]).isdisjoint(experiment.features.names)
 
 
 def regime_key(study: Study) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,23 @@ if TYPE_CHECKING:
     from tidemill.config import Settings
     from tidemill.domain.experiment import Experiment
     from tidemill.engine.result import BacktestResult
+    from tidemill.research.ledger import Comparison
     from tidemill.research.results import Result
     from tidemill.research.study import Study
     from tidemill.research.workspace import Workspace
 
-__all__ = ["backtest", "bars", "close", "features", "metrics", "predictions", "result", "sql"]
+__all__ = [
+    "backtest",
+    "bars",
+    "close",
+    "compare_trials",
+    "features",
+    "metrics",
+    "predictions",
+    "result",
+    "sql",
+    "trials",
+]
 
 _open = ExitStack()
 _workspaces: dict[Settings, Workspace] = {}
@@ -158,6 +170,8 @@ def backtest(
     Bars are traded at the prices given: use adjusted ones unless no split and no dividend lies in the range.
     fee_bps, slippage_bps: basis points, one way. capital: in the quote currency. can_short: None asks the calendar:
     what follows New York's is a stock, which can be sold short, everything else is long only.
+
+    Counted as a trial (`trials()` lists them): `trial` of the result is its id there.
     """
     from tidemill.research.backtesting import backtest_frame
 
@@ -170,7 +184,28 @@ def backtest(
         slippage_bps=slippage_bps,
         capital=capital,
         can_short=can_short,
+        ledger=lambda: nullcontext(_workspace()),
     )
+
+
+def trials(experiment: str | None = None, family: str | None = None) -> pl.DataFrame:
+    """The ledger: one row for each evaluation of a configuration on data, in the order in which they were counted.
+
+    family: venue and interval, such as `binance.1h`. Sharpe ratios are annualised, after costs.
+    """
+    from tidemill.research.ledger import list_trials
+
+    return list_trials(_workspace(), experiment=experiment, family=family)
+
+
+def compare_trials(*trial_ids: str, experiment: str | None = None) -> Comparison:
+    """Trials side by side: Sharpe ratios with intervals, deflated by all trials on that source, and PBO among those compared.
+
+    Name them by id, or by their experiment. InputError when they are of different sources.
+    """
+    from tidemill.research.ledger import compare
+
+    return compare(_workspace(), trial_ids, experiment=experiment)
 
 
 def metrics(returns: ArrayLike, periods_per_year: float = 252.0) -> dict[str, float | None]:

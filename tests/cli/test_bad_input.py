@@ -169,7 +169,7 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(panel_file: Pa
 
 
 def test_a_folder_for_results_is_made_and_one_that_cannot_be_is_said_before_the_work(
-    panel_file: Path, tidemill: Tidemill
+    home: Path, panel_file: Path, tidemill: Tidemill
 ) -> None:
     given = ("backtest", "--input", panel_file, "--strategy", "sma_cross", "--output")
     assert tidemill(*given, "new/folder").code == 0
@@ -217,7 +217,7 @@ def test_features_of_nothing_of_a_constant_and_of_one_row_are_finite_or_missing(
         assert not values.select(pl.any_horizontal(pl.all().is_infinite().any())).item()
 
 
-def test_a_backtest_of_nothing_of_a_constant_and_of_one_row(work: Path, panel: pl.DataFrame, tidemill: Tidemill) -> None:
+def test_a_backtest_of_nothing_of_a_constant_and_of_one_row(home: Path, panel: pl.DataFrame, tidemill: Tidemill) -> None:
     given = ("backtest", "--input", "bars.csv", "--strategy", "sma_cross", "--param", "fast=2", "slow=5", "--json")
     flat(panel, 5.0).write_csv("bars.csv")
     assert tidemill(*given).json["final_equity"] == 1_000_000.0

@@ -146,7 +146,7 @@ def test_features_of_a_file_of_one_s_own_are_the_same_in_batch_and_stream(
 
 
 def test_a_backtest_answers_figures_and_takes_parameters_in_every_way_of_writing(
-    work: Path, panel_file: Path, tidemill: Tidemill
+    home: Path, panel_file: Path, tidemill: Tidemill
 ) -> None:
     given = ("backtest", "--input", panel_file, "--strategy", "sma_cross", "--fee-bps", "10", "--json")
     ways = (("--param", "fast=3", "slow=9"), ("--param", "fast=3", "--param", "slow=9"), ("--param", "fast=3,slow=9"))

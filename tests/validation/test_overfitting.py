@@ -110,6 +110,15 @@ def test_copies_and_scaled_copies_are_one_trial() -> None:
     assert cluster(ideas[:, :0]).tolist() == []
 
 
+def test_thousands_of_trials_are_clustered_in_portions() -> None:
+    random = np.random.default_rng(9)
+    ideas = random.normal(0.0, 0.01, (120, 3))
+    many = ideas[:, np.arange(4_500) % 3] + random.normal(0.0, 0.001, (120, 4_500))
+    labels = cluster(many)
+    assert len(set(labels.tolist())) == 3
+    assert (labels == labels[np.arange(4_500) % 3]).all()
+
+
 def test_pairs_are_correlated_over_the_times_that_both_have() -> None:
     random = np.random.default_rng(6)
     returns = random.normal(size=(300, 3))

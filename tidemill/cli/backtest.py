@@ -70,7 +70,7 @@ def backtest(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Fill at the next bar's open, with fees, and answer equity, trades, fees and drawdown."""
+    """Fill at the next bar's open, with fees, and answer equity, trades, fees and drawdown; counted as a trial."""
     if (name is None) == (weights is None):
         raise click.UsageError("Give either --strategy NAME or --weights PATH.")
     if weights is not None and parameters:
@@ -79,6 +79,7 @@ def backtest(
         raise click.UsageError("A cost is not a number. Give basis points, such as --fee-bps 5.")
     if output is not None:
         writable_folder(output)
+    from tidemill.cli.session import workspace
     from tidemill.research.backtesting import run_backtest
 
     with progress(f"Trading {source.name}"):
@@ -90,6 +91,7 @@ def backtest(
             fee_bps=fee_bps,
             slippage_bps=slippage_bps,
             output=output,
+            ledger=workspace,
         )
     if as_json:
         write_json(result)

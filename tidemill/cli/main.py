@@ -17,6 +17,7 @@ COMMANDS = {
     "data": ("tidemill.cli.data:data", "Import, fetch, show, resample and export bars; list gaps."),
     "features": ("tidemill.cli.features:features", "List, explain and compute features."),
     "models": ("tidemill.cli.models:models", "List and show trained models."),
+    "trials": ("tidemill.cli.trials:trials", "List and compare what has been tried: every evaluation counts once."),
     "backtest": ("tidemill.cli.backtest:backtest", "Run a strategy, or your own weights, over bars."),
     "performance": ("tidemill.cli.performance:performance", "Metrics of a return series; the latest report."),
     "cache": ("tidemill.cli.cache:cache", "Show and clear the cache."),

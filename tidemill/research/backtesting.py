@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Calendar, Instrument, slug
 from tidemill.engine.backtest import BacktestResult, backtest
 from tidemill.engine.result import summary
 from tidemill.market.calendars import infer_calendar
 from tidemill.market.files import STOCK_BORROW_BPS
+from tidemill.market.tables import stem
 from tidemill.research.columns import read_weights
+from tidemill.research.counted_backtests import Evaluated, counted
 from tidemill.research.frames import interval_of, read_bars
 from tidemill.strategies.registry import strategy as strategy_named
 from tidemill.strategies.registry import target_weights
+
+if TYPE_CHECKING:
+    from tidemill.research.workspace import Workspace
+
+    Ledger = Callable[[], AbstractContextManager[Workspace]]
 
 
 def weights_from(frame: pl.DataFrame, origin: str) -> pl.DataFrame:
@@ -68,20 +76,41 @@ def backtest_frame(
     capital: float = 1_000_000.0,
     can_short: bool | None = None,
     interval: Interval | None = None,
+    source: str | None = None,
+    ledger: Ledger | None = None,
 ) -> BacktestResult:
-    """Weights, or a strategy that works on bars, over bars that need no adjusting. InputError unless exactly one is given."""
+    """Weights, or a strategy that works on bars, over bars that need no adjusting. InputError unless exactly one is given.
+
+    ledger: opens the workspace whose ledger counts the result as a trial; None leaves it uncounted. source: name of the file.
+    """
     if (strategy is None) == (weights is None):
         raise InputError("Give either weights or the name of a strategy.")
     length = interval or interval_of(bars.select("symbol", "open_time").sort("symbol", "open_time"))
     instruments = _instruments(bars, length, can_short)
     costs = CostSpec(fee_bps=fee_bps, slippage_bps=slippage_bps, capital=capital)
-    if weights is not None:
-        return backtest(bars, weights_from(weights, "the weights"), interval=length, instruments=instruments, costs=costs)
-    chosen = strategy_named(str(strategy))
-    if chosen.needs != "bars":
-        raise InputError(f"The strategy {strategy} works on predictions. Use it in an experiment, or give weights.")
-    targets = target_weights(chosen.name, bars, params, instruments)
-    return backtest(bars, targets, interval=length, instruments=instruments, costs=costs, resize=chosen.resize)
+    given = weights_from(weights, "the weights") if weights is not None else None
+    if given is not None:
+        result = backtest(bars, given, interval=length, instruments=instruments, costs=costs)
+    else:
+        chosen = strategy_named(str(strategy))
+        if chosen.needs != "bars":
+            raise InputError(f"The strategy {strategy} works on predictions. Use it in an experiment, or give weights.")
+        targets = target_weights(chosen.name, bars, params, instruments)
+        result = backtest(bars, targets, interval=length, instruments=instruments, costs=costs, resize=chosen.resize)
+    if ledger is None:
+        return result
+    shorts = any(instrument.can_short for instrument in instruments.values())
+    of = Evaluated(
+        bars=bars,
+        interval=length,
+        costs=costs,
+        strategy=strategy,
+        params=params,
+        weights=given,
+        source=source,
+        choices={"can_short": shorts},
+    )
+    return counted(ledger, result, of)
 
 
 def run_backtest(
@@ -93,12 +122,24 @@ def run_backtest(
     fee_bps: float,
     slippage_bps: float,
     output: Path | None,
+    ledger: Ledger | None = None,
 ) -> dict[str, Any]:
-    """What `tidemill backtest` answers: final_equity, trades, fees, max_drawdown, equity and what it was run on."""
+    """What `tidemill backtest` answers: final_equity, trades, fees, max_drawdown, equity and what it was run on.
+
+    trial: its id in the ledger; None where it was not counted, which a note then says.
+    """
     bars, interval, refused = read_bars(source)
     given = read_weights(weights) if weights is not None else None
     result = backtest_frame(
-        bars, given, strategy=strategy, params=params, fee_bps=fee_bps, slippage_bps=slippage_bps, interval=interval
+        bars,
+        given,
+        strategy=strategy,
+        params=params,
+        fee_bps=fee_bps,
+        slippage_bps=slippage_bps,
+        interval=interval,
+        source=slug(stem(source)),
+        ledger=ledger,
     )
     if output is not None:
         write_result(result, output)
@@ -110,6 +151,7 @@ def run_backtest(
         "bars": bars.height,
         "refused_rows": refused,
         "interval": str(interval),
+        "trial": result.trial,
         "notes": list(result.notes),
     }
 

@@ -22,7 +22,7 @@ _MANY = 100
 # Trials whose average correlation is at least this much are called one: half of their movement, or more, is the same.
 SAME_CLUSTER = 0.5
 _CHUNK = 2_000_000  # numbers held at once, so that thousands of trials need no more memory than a few
-_LARGEST_DISTANCE = 1.0
+_AT_ONCE = 2_000
 
 
 class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,18 +149,35 @@ def cluster(returns: Floats, threshold: float = SAME_CLUSTER) -> NDArray[np.int6
 
     Average linkage on the distance √((1 − ρ) / 2) of López de Prado & Lewis (2019), "Detection of false investment strategies
     using unsupervised learning methods", cut where the average distance of two clusters is that of correlation `threshold`.
-    Their search for the best number of clusters is not used: it never answers one, and is not deterministic.
+    Their search for the best number of clusters is not used: it never answers one, and is not deterministic. More than 2,000
+    trials are clustered in portions, and then the portfolios of what was found.
     """
     trials = returns.shape[1]
+    if trials > _AT_ONCE:
+        return _in_portions(returns, threshold)
     if trials < 2:
         return np.zeros(trials, dtype=np.int64)
     from scipy.cluster.hierarchy import fcluster, linkage
 
     distance = np.sqrt(np.maximum(0.5 * (1.0 - correlations(returns)), 0.0))
     condensed = distance[np.triu_indices(trials, 1)]
-    merged = linkage(np.minimum(condensed, _LARGEST_DISTANCE), method="average")
+    merged = linkage(condensed, method="average")
     labels = fcluster(merged, t=math.sqrt(0.5 * (1.0 - threshold)) + 1e-12, criterion="distance")
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _in_portions(returns: Floats, threshold: float) -> NDArray[np.int64]:
+    """Clusters of the portfolios of clusters; as they are when a portion holds nothing that goes together."""
+    found: list[NDArray[np.int64]] = []
+    count = 0
+    for start in range(0, returns.shape[1], _AT_ONCE):
+        labels = cluster(returns[:, start : start + _AT_ONCE], threshold)
+        found.append(labels + count)
+        count += int(labels.max()) + 1
+    first = np.concatenate(found)
+    if count > returns.shape[1] // 2:
+        return first
+    return cluster(_portfolios(returns, first), threshold)[first]
 
 
 def cluster_sharpes(returns: Floats, labels: NDArray[np.int64]) -> Floats:
@@ -168,14 +185,20 @@ def cluster_sharpes(returns: Floats, labels: NDArray[np.int64]) -> Floats:
 
     At a time at which a trial has no return its weight goes to the others. NaN for a cluster without a spread.
     """
+    return moments(_portfolios(returns, labels)).sharpe
+
+
+def _portfolios(returns: Floats, labels: NDArray[np.int64]) -> Floats:
+    """[times, clusters], NaN where no trial of a cluster has a return."""
     finite = np.isfinite(returns)
+    found = np.full((returns.shape[0], int(labels.max(initial=-1)) + 1), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         count = finite.sum(axis=0)
         mean = np.where(finite, returns, 0.0).sum(axis=0) / count
         variance = np.where(finite, (returns - mean) ** 2, 0.0).sum(axis=0) / count
         weight = np.where(variance > 0.0, 1.0 / variance, 0.0)
-        portfolios = [
-            np.where(finite[:, chosen], returns[:, chosen], 0.0) @ weight[chosen] / (finite[:, chosen] @ weight[chosen])
-            for chosen in (labels == number for number in range(int(labels.max(initial=-1)) + 1))
-        ]
-    return moments(np.column_stack(portfolios)).sharpe if portfolios else np.empty(0)
+        for number in range(found.shape[1]):
+            own = labels == number
+            total = np.where(finite[:, own], returns[:, own], 0.0) @ weight[own]
+            found[:, number] = total / (finite[:, own] @ weight[own])
+    return found

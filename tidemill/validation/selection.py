@@ -6,9 +6,12 @@ import math
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tidemill.validation.overfitting import Overfitting, block_count, cluster, cluster_sharpes, probability_of_overfitting
 from tidemill.validation.sharpe import NAN, Floats, deflated_sharpe, expected_maximum_sharpe
+
+Indices = NDArray[np.int64]
 
 # A trial takes part in PBO when it has returns at this share of the times of the trials that are looked at, or more.
 COVERAGE = 0.95
@@ -62,15 +65,18 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return self.overfitting.pbo_when_best(self.compared.index(column))
 
 
-def select(sharpes: Floats, returns: Floats, anchor: Floats | None = None) -> Selection:
+def select(sharpes: Floats, returns: Floats, *, anchor: Indices | None = None, competitors: Indices | None = None) -> Selection:
     """The selection among trials.
 
     sharpes: of every counted trial, NaN where not defined. returns: [times, configurations], one column for each distinct
     configuration (a configuration evaluated on several versions of the data has one: it is one cluster by definition), NaN
-    where it has none. anchor: columns of the trials that are looked at, over whose times PBO is found; None: all.
+    where it has none. anchor: columns over whose times PBO is found. competitors: columns that may take part in
+    it. None: all.
     """
-    labels = cluster(returns)
-    overfitting, compared = _overfitting(returns, anchor if anchor is not None else returns)
+    labels, every = cluster(returns), np.arange(returns.shape[1])
+    overfitting, compared = _overfitting(
+        returns, every if anchor is None else anchor, every if competitors is None else competitors
+    )
     return Selection(
         trials=max(len(sharpes), 1),
         clusters=max(int(labels.max(initial=-1)) + 1, 1),
@@ -81,16 +87,20 @@ def select(sharpes: Floats, returns: Floats, anchor: Floats | None = None) -> Se
     )
 
 
-def _overfitting(returns: Floats, anchor: Floats) -> tuple[Overfitting | None, tuple[int, ...]]:
-    times = np.isfinite(anchor).any(axis=1)
-    moves = np.nanmax(np.abs(returns), axis=0, initial=0.0, where=np.isfinite(returns)) > 0.0
-    enough = np.isfinite(returns[times]).mean(axis=0) >= COVERAGE if times.any() else np.zeros(returns.shape[1], dtype=bool)
-    columns = np.flatnonzero(enough & moves)
-    common = times & np.isfinite(returns[:, columns]).all(axis=1)
-    blocks = block_count(int(common.sum()), len(columns))
+def _overfitting(returns: Floats, anchor: Indices, competitors: Indices) -> tuple[Overfitting | None, tuple[int, ...]]:
+    times = np.isfinite(returns[:, anchor]).any(axis=1)
+    if not times.any():
+        return None, ()
+    own = returns[times][:, competitors]
+    finite = np.isfinite(own)
+    moves = (np.abs(np.where(finite, own, 0.0)) > 0.0).any(axis=0)
+    columns = competitors[(finite.mean(axis=0) >= COVERAGE) & moves]
+    matrix = returns[times][:, columns]
+    matrix = matrix[np.isfinite(matrix).all(axis=1)]
+    blocks = block_count(len(matrix), len(columns))
     if len(columns) < 2 or blocks < 2:
         return None, ()
-    return probability_of_overfitting(returns[common][:, columns], blocks), tuple(columns.tolist())
+    return probability_of_overfitting(matrix, blocks), tuple(columns.tolist())
 
 
 def _variance(sharpes: Floats) -> float:

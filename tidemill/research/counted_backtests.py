@@ -1,0 +1,95 @@
+"""Backtests of files and frames as trials: what they were of, so that the ledger can tell one from another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from tidemill.domain.errors import UnavailableError
+from tidemill.domain.intervals import Interval
+from tidemill.domain.provenance import fingerprint
+from tidemill.market.calendars import infer_calendar
+from tidemill.metrics.returns import periods_per_year
+from tidemill.research.ledger import record_trials
+from tidemill.storage.content import content_version
+from tidemill.storage.trials import TrialBatch
+from tidemill.strategies.registry import strategy as strategy_named
+
+if TYPE_CHECKING:
+    from tidemill.domain.experiment import CostSpec
+    from tidemill.engine.result import BacktestResult
+    from tidemill.research.workspace import Workspace
+
+EXPERIMENT = "backtest"
+NO_LABEL = "none"
+UNCOUNTED = "This backtest is not counted in the trial ledger, because the database cannot be reached: "
+_PRICES = ("symbol", "open_time", "open", "high", "low", "close", "volume")
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backtest was of. strategy or weights (symbol, open_time, weight); source: name of the file, None for a frame.
+
+    choices: whatever else decides the result and can be chosen, such as `can_short`.
+    """
+
+    bars: pl.DataFrame
+    interval: Interval
+    costs: CostSpec
+    strategy: str | None = None
+    params: Mapping[str, Any] = {}
+    weights: pl.DataFrame | None = None
+    source: str | None = None
+    choices: Mapping[str, Any] = {}
+
+
+def counted(ledger: Callable[[], AbstractContextManager[Workspace]], result: BacktestResult, of: Evaluated) -> BacktestResult:
+    """The result with the id of its trial; without it, and with a note that says so, when the database cannot be reached.
+
+    ledger: opens the workspace in whose ledger it is counted; called once, and only now that there is something to count.
+    """
+    try:
+        with ledger() as workspace:
+            recorded = record_trials(workspace, backtest_trial(result, of))
+    except UnavailableError as exc:
+        return dataclasses.replace(result, notes=(*result.notes, f"{UNCOUNTED}{exc}"))
+    return dataclasses.replace(result, trial=recorded.trial_ids[0])
+
+
+def backtest_trial(result: BacktestResult, of: Evaluated) -> TrialBatch:
+    """One backtest as a batch of one trial.
+
+    Backtests of files of one name and interval compete with each other and with the runs on that file; those of frames with all
+    of the same symbols and interval.
+    """
+    symbols = fingerprint(of.bars["symbol"].unique().sort().to_list())[:8]
+    source = of.source or f"frame-{symbols}"
+    family = f"{source}.{of.interval}"
+    kept = [name for name in _PRICES if name in of.bars.columns]
+    return TrialBatch(
+        experiment=EXPERIMENT,
+        kind="backtest",
+        family=family,
+        universe=f"{family}.u{symbols}",
+        data_version=content_version(of.bars.select(kept).sort("symbol", "open_time"))[:16],
+        label=NO_LABEL,
+        engines=[of.strategy or "weights"],
+        configs=[_configuration(of)],
+        times=result.returns["time"].cast(pl.Datetime("us", "UTC")),
+        returns=np.asarray(result.returns["return"].to_numpy(), dtype=np.float64)[:, None],
+        periods_per_year=periods_per_year(of.interval, infer_calendar(of.bars, of.interval)),
+    )
+
+
+def _configuration(of: Evaluated) -> dict[str, Any]:
+    if of.weights is not None:
+        chosen: dict[str, Any] = {"weights": content_version(of.weights)[:16]}
+    else:
+        params = strategy_named(str(of.strategy)).parse(of.params)
+        chosen = {"strategy": {"name": of.strategy, **msgspec.to_builtins(params)}}
+    return {**chosen, "costs": msgspec.to_builtins(of.costs), **of.choices}

@@ -18,7 +18,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
 _NUMBERED = re.compile(r"(.*?[A-Za-z_])_?((?:(?<=_)|(?<=[A-Z]))[0-9.]+(?:_[0-9.]+)*)")
 _RESERVED = frozenset({"symbol", "open_time", "known_at", "label", "label_end_at", "prediction", "quote_volume", *COLUMNS})
 _SHIPPED = tuple(
-    f"tidemill.features.definitions.{name}" for name in ("classic", "alpha158", "cross", "calendar", "regime", "fear_greed")
+    f"tidemill.features.definitions.{name}"
+    for name in ("classic", "alpha158", "cross", "calendar", "regime", "fear_greed", "sentiment")
 )
 
 

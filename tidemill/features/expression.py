@@ -13,8 +13,11 @@ MAX_WINDOW = 5_000
 COLUMNS = ("open", "high", "low", "close", "volume", "vwap")
 # Functions of a bar's open_time, see calendar.py.
 CALENDAR = ("day_of_week", "day_of_month", "days_left_in_month", "month", "hour_sine", "hour_cosine")
-# What is no bar and is the same for all symbols, joined beforehand as of the time at which it was known (NUMBERS, Time).
-CONTEXT = ("fear_greed", "fear_greed_change_7")
+# What is no bar, joined beforehand as of the time at which it was known (NUMBERS, Time): an index that is the same for all
+# symbols, and what a symbol's news said (sentiment.py).
+FEAR_GREED = ("fear_greed", "fear_greed_change_7")
+SENTIMENT = ("sentiment_mean", "sentiment_count", "sentiment_surprise")
+CONTEXT = (*FEAR_GREED, *SENTIMENT)
 INPUTS = (*COLUMNS, *CALENDAR, *CONTEXT)
 
 ELEMENTWISE = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum", "greater", "greater_equal",

@@ -13,7 +13,7 @@ from tidemill.features.expression import INPUTS, MAX_WINDOW, Expression, Operand
 (
     open, high, low, close, volume, vwap,
     day_of_week, day_of_month, days_left_in_month, month, hour_sine, hour_cosine,
-    fear_greed, fear_greed_change_7,
+    fear_greed, fear_greed_change_7, sentiment_mean, sentiment_count, sentiment_surprise,
 ) = (Expression("column", (), (float(index),)) for index in range(len(INPUTS)))  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
+from tidemill.engine.contributions import Replay
 from tidemill.engine.inputs import known_actions, market_of, sorted_actions, suspected_actions
 from tidemill.engine.kernel import BORROW, CASH, CLIPS, DIVIDENDS, FEES, SLIPPAGE, TRADED, Account, Indices, Terms, new_account
 from tidemill.engine.notes import written_notes
@@ -169,6 +170,7 @@ def run_prepared(inputs: Inputs, prepared: Prepared, beside: BacktestResult | No
         _changes=changes,
         _ended=log.trades[: log.used[1]],
         _open=still_open[:open_count],
+        _replay=Replay(market, actions, terms.venue),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tidemill.engine.contributions import Contributions, Replay, contributions
 from tidemill.engine.panel import Axes
 from tidemill.engine.scan import (
     FEE,
@@ -69,6 +70,7 @@ class BacktestResult:
     _changes: Floats = field(repr=False)
     _ended: Floats = field(repr=False)
     _open: Floats = field(repr=False)
+    _replay: Replay = field(repr=False)
     trial: str | None = None
 
     @property
@@ -188,6 +190,59 @@ class BacktestResult:
         return pl.DataFrame(
             {"time": _times(self._axes, slots), "symbol": _symbols(self._axes, codes), "quantity": held[slots, codes]}
         )
+
+    @cached_property
+    def contributions(self) -> pl.DataFrame:
+        """symbol, before_costs, fees, slippage, borrow, profit: what each traded symbol earned, in cash. `profit` is after
+        costs and adds up to the change of equity.
+        """
+        import polars as pl
+
+        profit = self._parts.profit.sum(axis=0)
+        fees, slippage, borrow = self._parts.costs.T
+        frame = pl.DataFrame(
+            {
+                "symbol": pl.Series(self._axes.symbols, dtype=pl.String),
+                "before_costs": profit + fees + slippage + borrow,
+                "fees": fees,
+                "slippage": slippage,
+                "borrow": borrow,
+                "profit": profit,
+            }
+        )
+        return frame.filter(pl.any_horizontal(pl.col(pl.Float64) != 0.0))
+
+    @cached_property
+    def profits(self) -> pl.DataFrame:
+        """time, symbol, profit: cash earned by each symbol since the slot before, after costs; no row where nothing was."""
+        import polars as pl
+
+        slots, codes = np.nonzero(self._parts.profit)
+        return pl.DataFrame(
+            {
+                "time": _times(self._axes, slots),
+                "symbol": _symbols(self._axes, codes),
+                "profit": self._parts.profit[slots, codes],
+            }
+        )
+
+    @cached_property
+    def market_returns(self) -> pl.DataFrame:
+        """time, return: mean change of the closes of all symbols that have one now and one in the slot before; NaN at first.
+
+        Prices as traded: a split or a dividend shows, so it is a market for bars on a total-return basis.
+        """
+        close = self._replay.market.close
+        change = np.full(close.shape, np.nan)
+        change[1:] = close[1:] / close[:-1] - 1.0
+        known = np.isfinite(change)
+        count = known.sum(axis=1)
+        mean = np.where(count > 0, np.where(known, change, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
+        return self._by_slot("return", mean)
+
+    @cached_property
+    def _parts(self) -> Contributions:
+        return contributions(self._replay, self._changes)
 
     def _by_slot(self, name: str, values: Floats) -> pl.DataFrame:
         import polars as pl

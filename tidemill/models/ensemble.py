@@ -125,6 +125,11 @@ def wide(predictions: pl.DataFrame, engines: tuple[str, ...]) -> pl.DataFrame:
     return rows
 
 
+def ranks(predictions: pl.DataFrame, engines: tuple[str, ...]) -> pl.DataFrame:
+    """`wide` with each engine's predictions as the centred ranks of which the ensemble is the mean."""
+    return wide(predictions, engines).with_columns(_rank(engine).alias(engine) for engine in engines)
+
+
 def members_fingerprint(members: Iterable[Artifact]) -> str:
     """Fingerprint of the models whose predictions an ensemble sees: its `feature_fingerprint`."""
     return hashlib.sha256("\0".join(sorted(member.hash for member in members)).encode()).hexdigest()

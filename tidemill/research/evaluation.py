@@ -11,6 +11,7 @@ from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics, scored
 from tidemill.metrics.returns import performance_metrics, periods_per_year
+from tidemill.research.attributing import attribution_facts
 from tidemill.research.market_data import instruments_of
 from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.selection import METRICS, SELECTION, judge_books
@@ -148,7 +149,7 @@ def evaluate_portfolio(study: Study) -> StepReport:
         rows=frame.height,
         data_version=held.data_version if held is not None else "",
         code_version=code,
-        facts={"bars a year": bars_a_year(study)},
+        facts={"bars a year": bars_a_year(study), **attribution_facts(study)},
         columns=("metric", *frame["book"]),
         table=tuple((name, *frame[name]) for name in frame.columns if name != "book"),
     )

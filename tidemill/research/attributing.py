@@ -1,0 +1,109 @@
+"""Attribution of every book of a study: by costs, market and symbol, and the ensemble's by engine; kept in the lake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from tidemill.metrics.attribution import ENGINES, SYMBOLS, Earned, attribution, by_engine, engine_shares
+from tidemill.models.ensemble import ranks
+from tidemill.research.ensembling import stored_weights
+from tidemill.research.model_store import ENSEMBLE, models_home, read_index
+from tidemill.research.predicting import PREDICTIONS
+from tidemill.research.study import Study
+from tidemill.storage.lake import Manifest
+
+if TYPE_CHECKING:
+    from tidemill.engine.result import BacktestResult
+
+ATTRIBUTION = "attribution"
+SHOWN_SYMBOLS = 5
+_EQUITY, _SIGNALS, _BENCHMARK = "equity", "signals", "benchmark"
+
+
+def attribution_of(result: BacktestResult, market: pl.DataFrame | None = None) -> tuple[pl.DataFrame, float]:
+    """part, name, profit, return of a backtest, and its beta. market: time, return; by default the mean of the closes traded.
+
+    The convention is that of `metrics.attribution`: cash, and the same over the starting capital; every part adds up.
+    """
+    return _attributed(result, result.market_returns if market is None else market, None)
+
+
+def _attributed(result: BacktestResult, market: pl.DataFrame, engines: pl.DataFrame | None) -> tuple[pl.DataFrame, float]:
+    rows = result.equity.join(market.select("time", "return"), on="time", how="left", maintain_order="left")
+    earned = Earned(
+        capital=result.capital,
+        equity=result.equity_values,
+        fees=result.fees,
+        slippage=result.slippage,
+        borrow=result.borrow,
+        symbols=result.contributions,
+    )
+    returns = rows["return"].fill_null(float("nan")).to_numpy()
+    return attribution(earned, returns, engines)
+
+
+def write_attribution(study: Study, book: str, result: BacktestResult, print_: str) -> None:
+    """Attribution of one book into the lake; the benchmark's book is the market and must be there."""
+    market = study.lake.scan(_EQUITY, study.key, partitions=[_BENCHMARK]).select("time", "return").collect()
+    engines = _engine_profits(study, result) if book == ENSEMBLE else None
+    frame, beta = _attributed(result, market, engines)
+    study.lake.write(ATTRIBUTION, study.key, book, frame, fingerprint=print_, metadata={"beta": beta})
+
+
+def _engine_profits(study: Study, result: BacktestResult) -> pl.DataFrame:
+    """The ensemble's profit by engine: by whose ranks, weighted as in their fold, each position was wanted."""
+    names = tuple(spec.name for spec in study.experiment.engines)
+    index = read_index(models_home(study.workspace), study.ensemble_key)
+    weights = {entry.fold: stored_weights(study, entry.model_id) for entry in (index.folds if index else ())}
+    columns = ("symbol", "open_time", "engine", "prediction")
+    every = pl.concat(
+        [study.lake.scan(PREDICTIONS, study.engine_key(spec)).select(columns).collect() for spec in study.experiment.engines]
+    )
+    signals = study.lake.scan(_SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
+    known = ranks(every.join(signals.select("open_time").unique(), on="open_time", how="semi"), names)
+    equal = (1.0 / len(names),) * len(names)
+    shares = []
+    for fold in study.folds:
+        inside = signals.filter(pl.col("open_time").is_between(fold.test_start, fold.test_end, closed="left"))
+        of_fold = dict(zip(names, weights.get(fold.number, equal), strict=True))
+        shares.append(engine_shares(inside, known, of_fold))
+    return by_engine(result.profits, pl.concat(shares), names)
+
+
+def attribution_frame(study: Study, book: str = ENSEMBLE) -> pl.DataFrame:
+    """part, name, profit, return of a book of a study that has run; empty where it has not."""
+    if book not in study.lake.manifests(ATTRIBUTION, study.key):
+        return pl.DataFrame(schema={"part": pl.String, "name": pl.String, "profit": pl.Float64, "return": pl.Float64})
+    return study.lake.scan(ATTRIBUTION, study.key, partitions=[book]).collect()
+
+
+def attribution_table(study: Study, book: str = ENSEMBLE) -> pl.DataFrame:
+    """`attribution_frame` for people: of the symbols only the best and the worst, the rest in one row, so that it adds up."""
+    frame = attribution_frame(study, book)
+    symbols = frame.filter(pl.col("part") == SYMBOLS).sort("profit", descending=True)
+    if symbols.height <= 2 * SHOWN_SYMBOLS + 1:
+        return pl.concat([frame.filter(pl.col("part") != SYMBOLS), symbols])
+    rest = symbols[SHOWN_SYMBOLS:-SHOWN_SYMBOLS]
+    name = f"{rest.height} others"
+    between = rest.select(
+        pl.lit(SYMBOLS).alias("part"), pl.lit(name).alias("name"), pl.col("profit").sum(), pl.col("return").sum()
+    )
+    return pl.concat([frame.filter(pl.col("part") != SYMBOLS), symbols[:SHOWN_SYMBOLS], between, symbols[-SHOWN_SYMBOLS:]])
+
+
+def attribution_facts(study: Study, book: str = ENSEMBLE) -> dict[str, float]:
+    """Shares of the starting capital, as a few figures beside an asset: by market, costs and engine."""
+    frame, manifest = attribution_frame(study, book), _manifest(study, book)
+    kept = frame.filter(pl.col("part") != SYMBOLS)
+    facts = {
+        f"return from {name}" if part != ENGINES else f"return through {name}": value
+        for part, name, value in kept.select("part", "name", "return").iter_rows()
+        if (part, name) != ("market", "costs")
+    }
+    return facts | ({"beta": float(manifest.metadata["beta"])} if manifest is not None else {})
+
+
+def _manifest(study: Study, book: str) -> Manifest | None:
+    return study.lake.manifest(ATTRIBUTION, study.key, book)

@@ -10,10 +10,11 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
-from tidemill.research.evaluation import METRICS, PORTFOLIO, engine_metrics, portfolio_metrics
+from tidemill.research.evaluation import PORTFOLIO, engine_metrics, portfolio_metrics
 from tidemill.research.market_data import source_of
-from tidemill.research.report_words import number, percent, total_costs, whole
+from tidemill.research.report_words import interval, number, percent, total_costs, whole
 from tidemill.research.reporting import SUMMARY, report_path
+from tidemill.research.selection import METRICS
 from tidemill.research.study import Study
 from tidemill.research.trading import BENCHMARK, EQUITY
 from tidemill.research.workspace import Workspace
@@ -21,10 +22,12 @@ from tidemill.research.workspace import Workspace
 _COLUMNS = (
     "IC",
     "rank IC",
+    "ICIR",
     "t",
-    "hit rate",
     "Sharpe before costs",
     "Sharpe after",
+    "95 % interval",
+    "deflated",
     "return a year",
     "largest drawdown",
     "costs",
@@ -95,10 +98,12 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         row["book"],
         number(row["ic"]),
         number(row["rank_ic"]),
+        number(row["icir"]),
         number(row["t_stat"], 1),
-        percent(row["hit_rate"]),
         number(row["sharpe_gross"]),
         number(row["sharpe"]),
+        interval(row["sharpe_low"], row["sharpe_high"]),
+        percent(row["deflated_sharpe"]),
         percent(row["annual_return"]),
         percent(row["max_drawdown"]),
         whole(total_costs(row)),
@@ -108,7 +113,14 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
 def _benchmark_row(study: Study, portfolio: pl.DataFrame) -> tuple[str, ...]:
     row = portfolio.filter(pl.col("book") == BENCHMARK).row(0, named=True)
     facts = study.lake.manifests(EQUITY, study.key)[BENCHMARK].metadata
-    own = (number(row["sharpe"]), percent(row["annual_return"]), percent(row["max_drawdown"]), whole(total_costs(facts)))
+    own = (
+        number(row["sharpe"]),
+        "–",
+        "–",
+        percent(row["annual_return"]),
+        percent(row["max_drawdown"]),
+        whole(total_costs(facts)),
+    )
     return (BENCHMARK, "–", "–", "–", "–", "–", *own)
 
 

@@ -80,6 +80,21 @@ def test_a_run_ends_with_a_table_sentences_and_a_report_that_the_other_commands_
     assert "data_versions" in tidemill("models", "show", models[0]["model_id"]).out
 
 
+def test_what_was_never_checked_is_compared_and_not_promoted(
+    experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill
+) -> None:
+    assert "Nothing was promoted yet" in tidemill("models", "champions").out
+    assert "Nothing has been run yet" in tidemill("models", "promote").error
+    assert tidemill("run", "--experiment", experiment_file).code == 0
+    told = tidemill("models", "promote", "--json").json
+    assert told["promoted"] is False
+    assert "never checked" in told["outcome"]
+    assert [row["book"] for row in told["compared"]] == ["challenger"]
+    assert "There is no champion" in tidemill("models", "promote", "--experiment", experiment_file).out
+    assert "no champion" in tidemill("models", "undo", "panel.1d.all", "--why", "a test").error
+    assert tidemill("models", "champions", "--json").json == []
+
+
 def test_a_failed_run_is_one_sentence(experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill) -> None:
     orchestrator.failure = "market_data/bars failed: the disk is full."
     assert tidemill("run", "--experiment", experiment_file, "--json").error == orchestrator.failure

@@ -2,12 +2,13 @@
 
 import click
 
+from tidemill.cli.champions import list_champions, promote, undo
 from tidemill.cli.output import json_option, write_json, write_table
 
 
 @click.group()
 def models() -> None:
-    """List and show trained models."""
+    """List, show and promote trained models."""
 
 
 @models.command("list")
@@ -51,3 +52,7 @@ def show(model_id: str, as_json: bool) -> None:
     for key, value in found.items():
         long = isinstance(value, dict | list | tuple) and len(str(value)) > 200
         click.echo(f"{key:20} {f'{len(value)} entries (--json shows them)' if long else value}")
+
+
+for added in (promote, undo, list_champions):
+    models.add_command(added)

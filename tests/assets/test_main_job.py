@@ -26,6 +26,7 @@ ASSETS = {
     "trading/backtest",
     "performance/engines",
     "performance/portfolio",
+    "performance/drift",
     "performance/report",
 }
 PLOTTED = {

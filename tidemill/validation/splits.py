@@ -66,11 +66,11 @@ def walk_forward(times: pl.Series | Iterable[datetime], spec: SplitSpec, *, hori
             f"A training window of {spec.train} bar times keeps no row after an embargo of {embargo} and a label of {horizon} "
             f"bars. Use at least {2 * (embargo + horizon + 1)}, features that look back less, or a smaller embargo."
         )
-    grid = _unique_times(times)
+    grid = unique_times(times)
     folds = -(-(len(grid) - spec.train) // spec.test)
     if folds < spec.min_folds:
         raise InputError(_too_few_bars(len(grid), spec, max(folds, 0), embargo))
-    step = _spacing(grid[: spec.train + 1])
+    step = bar_spacing(grid[: spec.train + 1])
     return [_fold(number, grid, spec, embargo, step) for number in range(folds)]
 
 
@@ -135,7 +135,7 @@ def _fold(number: int, grid: list[datetime], spec: SplitSpec, embargo: int, step
     return Fold(number, grid[test - spec.train], grid[test - embargo], grid[test], test_end)
 
 
-def _unique_times(times: pl.Series | Iterable[datetime]) -> list[datetime]:
+def unique_times(times: pl.Series | Iterable[datetime]) -> list[datetime]:
     series = times if isinstance(times, pl.Series) else pl.Series("open_time", list(times), dtype=TIME)
     if series.dtype != TIME:
         raise InputError(f"The bar times are {series.dtype}; give UTC times in microseconds.")
@@ -143,7 +143,7 @@ def _unique_times(times: pl.Series | Iterable[datetime]) -> list[datetime]:
     return grid
 
 
-def _spacing(grid: list[datetime]) -> timedelta:
+def bar_spacing(grid: list[datetime]) -> timedelta:
     """The shortest distance of the first window: one bar. Taken there, so that later bars do not change it."""
     return min(later - earlier for earlier, later in itertools.pairwise(grid))
 

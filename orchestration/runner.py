@@ -20,6 +20,7 @@ from orchestration.code_server import LOCATION
 from orchestration.instance import PROJECT, environment, instance, prepare_home
 from orchestration.launcher import PROCESS_TAG, this_process
 from orchestration.outcome import Record, was_interrupted
+from orchestration.pools import free_places_of_the_dead
 from orchestration.progress import Progress
 from orchestration.run_request import experiment_config, run_tags
 from tidemill.config import Settings, load_settings
@@ -50,6 +51,7 @@ class DagsterOrchestrator:
         """
         settings = msgspec.structs.replace(self._settings, home=home)
         with servers(settings) as found, instance(settings, found) as opened, _quiet(settings):
+            free_places_of_the_dead(opened)
             job = self._main_job()
             run = self._create_run(opened, job, experiment, settings)
             return _execute(opened, job, run)

@@ -12,7 +12,11 @@ from resources.experiment import ExperimentResource
 from tidemill.domain.provenance import source_version
 from tidemill.models.registry import engines
 from tidemill.research.ensembling import train_ensemble
+from tidemill.research.modules.adoption import configured
 from tidemill.research.training import train
+
+# How many are trained at once, over all runs, is in dagster.yaml: twelve on two cores would need more memory than there is.
+TRAINING_POOL = "training"
 
 # Icons of the web UI, for engines that stand on a library with one.
 _KINDS = {"gru": "pytorch", "lightgbm": "lightgbm", "transformer": "pytorch"}
@@ -24,6 +28,7 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
         group_name="training",
         kinds={_KINDS.get(name, "numpy")},
         owners=["team:research"],
+        pool=TRAINING_POOL,
         deps=[["features", "technical"], ["features", "training_set"]],
         code_version=source_version("tidemill.models.registry", "tidemill.research.training"),
         description=f"{about[:1].upper()}{about[1:]}. Trained on every walk-forward fold, purged and embargoed.",
@@ -34,6 +39,7 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
     return engine
 
 
+configured()
 engine_assets = [_engine_asset(engine.info.name, engine.info.about) for engine in engines() if engine.info.kind != "ensemble"]
 
 

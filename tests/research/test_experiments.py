@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, SplitSpec, StrategySpec
+from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, NewsSpec, SplitSpec, StrategySpec
 from tidemill.research.experiments import (
     DEFAULT_ENGINES,
     SAMPLE,
@@ -94,6 +94,11 @@ def test_texts_that_grow_without_bound_are_refused_quickly() -> None:
         ({"splits": SplitSpec(train=5, test=5, min_folds=0)}, "splits.min_folds is 0"),
         ({"seed": 2**40}, "seed"),
         ({"dataset": DatasetSpec(end="31.1.2011")}, "dataset.end"),
+        ({"news": NewsSpec(source="reuters")}, "feed:URL"),
+        ({"news": NewsSpec(source="file:n.csv", classifier="oracle")}, "lexicon"),
+        ({"news": NewsSpec(source="file:n.csv", half_life=0.0)}, "half-life"),
+        ({"news": NewsSpec(source="file:n.csv", aliases={"../x": ("X",)})}, "symbol"),
+        ({"features": FeatureSpec(sets=("sentiment",))}, "news.source"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(change: dict[str, object], reason: str) -> None:

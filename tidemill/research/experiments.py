@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment
+from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, NewsSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import valid_symbol
 from tidemill.research.modules.adoption import beside, failures, known, with_modules
@@ -150,19 +150,37 @@ def _check_features(experiment: Experiment) -> None:
 
 
 def _check_context(experiment: Experiment, chosen: "FeatureSet") -> None:
-    from tidemill.features.expression import CONTEXT
+    from tidemill.features.expression import FEAR_GREED, SENTIMENT
 
     if experiment.features.fear_greed is not None:
         from tidemill.market.fear_greed import require_source
 
-        return require_source(experiment.features.fear_greed)
+        require_source(experiment.features.fear_greed)
+    else:
+        advice = "reads the Fear & Greed Index. Say where it comes from with features.fear_greed: alternative.me or file:PATH"
+        _require_unread(chosen, FEAR_GREED, advice)
+    if experiment.news is not None:
+        _check_news(experiment.news)
+    else:
+        _require_unread(chosen, SENTIMENT, "reads the news. Say where it comes from with news.source: file:PATH or feed:URL")
+
+
+def _require_unread(chosen: "FeatureSet", columns: tuple[str, ...], advice: str) -> None:
     for feature in chosen.features:
-        if not feature.expression.inputs.isdisjoint(CONTEXT):
-            raise InputError(
-                f"The feature {feature.name} reads the Fear & Greed Index. Say where it comes from with features.fear_greed: "
-                "alternative.me or file:PATH."
-            )
-    return None
+        if not feature.expression.inputs.isdisjoint(columns):
+            raise InputError(f"The feature {feature.name} {advice}.")
+
+
+def _check_news(news: NewsSpec) -> None:
+    from tidemill.features.sentiment import require_half_life
+    from tidemill.market.news_sources import require_source
+    from tidemill.models.text.registry import require_classifier
+
+    require_source(news.source)
+    require_classifier(news.classifier)
+    require_half_life(news.half_life)
+    for symbol in news.aliases:
+        valid_symbol(symbol)
 
 
 def _check_numbers(experiment: Experiment) -> None:

@@ -5,6 +5,7 @@ Nothing is asked unless the experiment names a source (`features.fear_greed`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +15,8 @@ import polars as pl
 from tidemill.domain.errors import InputError
 from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.features.api import FeatureSet
-from tidemill.features.expression import CONTEXT
-from tidemill.market.fear_greed import API, FearGreedSource, as_known, fear_greed_source, join_known, next_due
+from tidemill.market.fear_greed import API, COLUMNS, DELAY, FearGreedSource, as_known, fear_greed_source, join_known, next_due
+from tidemill.research.frames import interval_of
 from tidemill.research.ingest import month_end
 from tidemill.research.study import StepReport, Study
 from tidemill.services import ServiceOptions
@@ -26,9 +27,9 @@ _ALL = "all"
 _SHOWN = 10
 
 
-def reads_context(features: FeatureSet) -> bool:
+def reads_index(features: FeatureSet) -> bool:
     """Whether some feature needs the index."""
-    return any(not feature.expression.inputs.isdisjoint(CONTEXT) for feature in features.features)
+    return any(not feature.expression.inputs.isdisjoint(COLUMNS) for feature in features.features)
 
 
 def sync_fear_greed(study: Study) -> StepReport:
@@ -129,17 +130,17 @@ def known_index(study: Study) -> pl.DataFrame:
     return study.once(TABLE, read)
 
 
-def with_context(study: Study, bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
+def with_index(study: Study, bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:
     """The bars, and beside them the index as known at each bar's close, if some feature reads it."""
-    return join_known(bars, known_index(study), study.dataset.interval) if reads_context(features) else bars
+    return join_known(bars, known_index(study), study.dataset.interval) if reads_index(features) else bars
 
 
-def context_prints(study: Study, months: Iterable[str], features: FeatureSet) -> Mapping[str, str]:
+def index_prints(study: Study, months: Iterable[str], features: FeatureSet) -> Mapping[str, str]:
     """Month → fingerprint of what its bars can know of the index and earlier months could not; empty where none reads it.
 
     months: in order of time. A bar that opens within a month closes less than an interval after it.
     """
-    if not reads_context(features):
+    if not reads_index(features):
         return {}
     known, code, prints = known_index(study), source_version("tidemill.market.fear_greed"), {}
     previous = datetime.min.replace(tzinfo=UTC)
@@ -148,3 +149,18 @@ def context_prints(study: Study, months: Iterable[str], features: FeatureSet) ->
         prints[month] = fingerprint(code, known.filter((pl.col("known_at") >= previous) & (pl.col("known_at") < end)).rows())
         previous = end
     return prints
+
+
+def join_source(bars: pl.DataFrame, spec: str) -> pl.DataFrame:
+    """Bars of one's own with the index of a source beside them, as it was known at each close; nothing is stored."""
+
+    async def read() -> pl.DataFrame:
+        source = fear_greed_source(spec)
+        try:
+            return await source.values(None)
+        finally:
+            await source.close()
+
+    versions = asyncio.run(read()).with_columns((pl.col("stamp") + DELAY).alias("known_at"))
+    times = bars.select("symbol", "open_time").sort("symbol", "open_time")
+    return join_known(bars, as_known(versions), interval_of(times))

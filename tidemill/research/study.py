@@ -74,7 +74,8 @@ def features_of(experiment: Experiment) -> "FeatureSet":
 
     known(experiment)  # its modules declare some of the names
     spec = experiment.features
-    return feature_set(*spec.sets, *spec.names, *(("fear_greed",) if spec.fear_greed else ()))
+    context = {"fear_greed": spec.fear_greed is not None, "sentiment": experiment.news is not None}
+    return feature_set(*spec.sets, *spec.names, *(name for name, there in context.items() if there))
 
 
 def features_key(dataset: Dataset, experiment: Experiment) -> str:

@@ -17,7 +17,7 @@ import polars as pl
 from tidemill.domain.errors import IntegrityError
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.features.api import FeatureSet, State, compute
-from tidemill.research.fear_greed import context_prints, with_context
+from tidemill.research.context import context_prints, with_context
 from tidemill.research.study import LEFT_OUT, StepReport, Study
 from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.labels import forward_return
@@ -48,12 +48,12 @@ def feature_fingerprints(study: Study, features: FeatureSet | None = None) -> di
     context = context_prints(study, sorted(bars), chosen)
     for month in sorted(bars):
         known = actions.filter(pl.col("month") == month).sort("symbol", "kind").rows()
-        previous = chain[month] = fingerprint(previous, bars[month].data_version, known, *filter(None, (context.get(month),)))
+        previous = chain[month] = fingerprint(previous, bars[month].data_version, known, *context[month])
     return chain
 
 
 def inputs_of(study: Study, months: Sequence[str], features: FeatureSet) -> pl.DataFrame:
-    """What the features of these months are computed from: adjusted bars, and the index beside them where it is read."""
+    """What the features of these months are computed from: adjusted bars, and the context beside them where it is read."""
     return with_context(study, study.adjusted_of(months), features)
 
 

@@ -23,14 +23,19 @@ class TextClassifier(Protocol):
         ...
 
 
+def require_classifier(name: str) -> None:
+    """UnknownNameError unless `name` is that of a classifier. Nothing is loaded."""
+    if name != "lexicon" and (not name.startswith(_MODEL) or name == _MODEL):
+        raise UnknownNameError("text classifier", name, ("lexicon", "model:FOLDER"))
+
+
 def text_classifier(name: str) -> TextClassifier:
     """The classifier `lexicon` or `model:FOLDER`. UnknownNameError for another name; a folder's own errors for a bad folder."""
-    if name.startswith(_MODEL) and name != _MODEL:
+    require_classifier(name)
+    if name.startswith(_MODEL):
         from tidemill.models.text.classifier import SentenceClassifier
 
         return SentenceClassifier(Path(name.removeprefix(_MODEL)).expanduser())
-    if name != "lexicon":
-        raise UnknownNameError("text classifier", name, ("lexicon", "model:FOLDER"))
     from tidemill.models.text.lexicon import Lexicon
 
     return Lexicon()

@@ -1,0 +1,167 @@
+"""News in a study: brought up to date from its source, bad rows quarantined, copied to the lake month by month.
+
+Nothing is asked unless the experiment names a source (`news`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tidemill.domain.errors import InputError, RetryError
+from tidemill.domain.experiment import NewsSpec
+from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.market.news import NewsSource, RefusedNews, items_frame, judged
+from tidemill.market.news_sources import open_news
+from tidemill.research.ingest import month_end, month_start
+from tidemill.research.study import StepReport, Study
+from tidemill.services import ServiceOptions
+from tidemill.storage.news import news_months, read_news, write_news
+
+TABLE = "news"
+IMPORTS = "news_imports"
+NO_NEWS = "This experiment uses no news: it has no `news`."
+_STATE = "state"
+_INTERVAL = "news"
+_SHOWN = 20
+
+
+def sync_news(study: Study) -> StepReport:
+    """Bring the news up to date with the experiment's source; a file that did not change is not read.
+
+    A feed that does not answer is said in the notes, and what is stored counts: news is known when it is received, so coming
+    later changes nothing of the past. It is an error when nothing is stored.
+    """
+    spec = study.experiment.news
+    if spec is None:
+        return StepReport(worked=False, data_version="unused", code_version=_code(), notes=(NO_NEWS,))
+    source = _open(study, spec)
+    try:
+        facts, notes = _import(study, spec, source)
+    finally:
+        study.workspace.call(source.close)
+    changed = _copy_to_lake(study, source.name)
+    return _report(study, source.name, facts, notes, worked=changed > 0)
+
+
+def news_key(study: Study) -> str:
+    """Where the items of the experiment's source lie. InputError when the experiment uses no news."""
+    spec = study.experiment.news
+    if spec is None:
+        raise InputError(f"{NO_NEWS} Name a source, such as file:news.csv.")
+    return study.once("news_key", lambda: _open(study, spec).name)
+
+
+def _open(study: Study, spec: NewsSpec) -> NewsSource:
+    timeout = study.workspace.settings.http_timeout
+    return open_news(spec.source, ServiceOptions(timeout=timeout, deadline=3.0 * timeout))
+
+
+def _code() -> str:
+    return source_version("tidemill.research.news")
+
+
+def _import(study: Study, spec: NewsSpec, source: NewsSource) -> tuple[dict[str, Any], list[str]]:
+    """What the last look at the source came to, and sentences about it."""
+    before = study.lake.manifest(IMPORTS, source.name, _STATE)
+    state = _state_of(spec)
+    if before is not None and state is not None and before.fingerprint == state:
+        return dict(before.metadata), []
+    try:
+        facts = study.workspace.call(_read, study, source, datetime.now(UTC))
+    except RetryError as exc:
+        if before is None:
+            raise
+        return dict(before.metadata), [f"The source was not read: {exc} What was stored before counts."]
+    study.lake.write(IMPORTS, source.name, _STATE, pl.DataFrame(), fingerprint=state or "", metadata=facts)
+    return facts, []
+
+
+def _state_of(spec: NewsSpec) -> str | None:
+    """What a file looks like now, with the code that reads it; None for a feed, which has to be asked."""
+    if not spec.source.startswith("file:"):
+        return None
+    stat = Path(spec.source.removeprefix("file:")).expanduser().stat()
+    return fingerprint(_code(), stat.st_size, stat.st_mtime_ns)
+
+
+async def _read(study: Study, source: NewsSource, now: datetime) -> dict[str, Any]:
+    """Judge and store batch after batch; how many rows came to what."""
+    counts: Counter[str] = Counter()
+    async for rows, receipt in source.batches():
+        items, refused = judged(rows, source.name, now=now, receipt=receipt)
+        written = await write_news(study.workspace.database, items_frame(items))
+        if refused:
+            await study.workspace.store.write_quarantine(_quarantine(source, refused))
+        counts.update(rows=len(rows), inserted=written.inserted, quarantined=len(refused))
+        counts.update({f"quarantined: {row.reason}": 1 for row in refused})
+        counts.update(duplicates=len(rows) - len(refused) - written.inserted)
+        counts.update({"without a receipt": sum(not item.vintage_known for item in items)})
+    return dict(counts)
+
+
+def _quarantine(source: NewsSource, refused: Sequence[RefusedNews]) -> pl.DataFrame:
+    schema = {"symbol": pl.String, "reason": pl.String, "detail": pl.String, "source_line": pl.Int64}
+    rows = [(row.symbol, str(row.reason), row.detail, row.line) for row in refused]
+    return pl.DataFrame(rows, schema=schema, orient="row").select(
+        pl.lit(source.name).alias("venue"),
+        pl.lit(_INTERVAL).alias("interval"),
+        "symbol",
+        pl.lit(None, pl.Datetime("us", "UTC")).alias("open_time"),
+        "reason",
+        "detail",
+        pl.lit(source.origin).alias("source"),
+        "source_line",
+    )
+
+
+def _copy_to_lake(study: Study, name: str) -> int:
+    """Months whose items in Postgres are more than those in the lake are written again; returns how many."""
+    counts = study.workspace.call(news_months, study.workspace.database, name)
+    held = study.lake.manifests(TABLE, name)
+    stale = [month for month, count in sorted(counts.items()) if month not in held or held[month].rows != count]
+    for month in stale:
+        start, end = month_start(month), month_end(month)
+        frame = study.workspace.call(read_news, study.workspace.database, name, start=start, end=end)
+        study.lake.write(TABLE, name, month, frame)
+    for gone in held.keys() - counts.keys():
+        study.lake.drop(TABLE, name, gone)
+    return len(stale)
+
+
+def _report(study: Study, name: str, facts: dict[str, Any], notes: list[str], *, worked: bool) -> StepReport:
+    manifests = study.lake.manifests(TABLE, name)
+    rows = sum(manifest.rows for manifest in manifests.values())
+    newest = _newest(study, name, max(manifests)) if manifests else ()
+    unknown = facts.get("without a receipt", 0)
+    if unknown:
+        notes.append(
+            f"{unknown:,} items came without a receipt: their time of publication stands in for the time at which they were "
+            "known, so results on them may be better than anybody could have had."
+        )
+    if not rows:
+        notes.append("The source holds no news.")
+    return StepReport(
+        worked=worked,
+        rows=rows,
+        start=month_start(min(manifests)) if manifests else None,
+        end=month_end(max(manifests)) if manifests else None,
+        bytes=sum(manifest.bytes for manifest in manifests.values()),
+        data_version=fingerprint({month: manifest.data_version for month, manifest in manifests.items()}),
+        code_version=_code(),
+        facts={"source": name, **facts},
+        columns=("known at", "symbols", "headline"),
+        table=newest,
+        notes=tuple(notes),
+    )
+
+
+def _newest(study: Study, name: str, month: str) -> tuple[tuple[Any, ...], ...]:
+    frame = study.lake.scan(TABLE, name, partitions=[month]).select("known_at", "symbols", "headline").collect()
+    latest = frame.sort("known_at", descending=True).head(_SHOWN)
+    return tuple((f"{at:%Y-%m-%d %H:%M}", symbols[:40], headline[:100]) for at, symbols, headline in latest.iter_rows())

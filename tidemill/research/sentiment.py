@@ -1,0 +1,212 @@
+"""Sentiment of the news of a dataset's symbols, bar by bar. What did not change is not computed again.
+
+Two tables. Scores: of every item by the experiment's classifier, month by month of `known_at`; an item is scored once.
+Sentiment: a row for each bar, chained over months like the features, with the state at the end of the second-newest month kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tidemill.domain.errors import InputError
+from tidemill.domain.experiment import NewsSpec
+from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.features.sentiment import State, sentiment
+from tidemill.market.news import Mentions
+from tidemill.models.text.registry import TextClassifier, text_classifier
+from tidemill.research.ingest import BARS
+from tidemill.research.news import NO_NEWS, news_key
+from tidemill.research.news import TABLE as NEWS
+from tidemill.research.states import resume_with, save_state
+from tidemill.research.study import StepReport, Study
+from tidemill.storage.content import content_version
+
+SCORES = "news_scores"
+TABLE = "sentiment"
+INPUTS = "sentiment_inputs"
+_ALL = "all"
+_CODE = ("tidemill.features.sentiment", "tidemill.market.news", "tidemill.research.sentiment")
+_ITEMS = {"symbol": pl.String(), "known_at": pl.Datetime("us", "UTC"), "score": pl.Float64(), "item_id": pl.String()}
+
+
+def compute_sentiment(study: Study) -> StepReport:
+    """Score what is new among the news; compute the months of sentiment whose inputs changed, and all after the first such."""
+    spec = study.experiment.news
+    if spec is None:
+        return StepReport(worked=False, data_version="unused", code_version=source_version(*_CODE), notes=(NO_NEWS,))
+    scored = score_news(study, spec)
+    key, print_ = sentiment_key(study), _inputs_print(study, spec)
+    before = study.lake.manifest(INPUTS, key, _ALL)
+    if before is not None and before.fingerprint == print_:
+        return _report(study, spec, worked=False, scored=scored, facts=before.metadata)
+    worked, facts = _bring_up_to_date(study, spec)
+    study.lake.write(INPUTS, key, _ALL, pl.DataFrame(), fingerprint=print_, metadata=facts)
+    return _report(study, spec, worked=worked, scored=scored, facts=facts)
+
+
+def _inputs_print(study: Study, spec: NewsSpec) -> str:
+    """Everything that decides the sentiment, so that nothing need be read to know that nothing changed."""
+    scores = study.lake.manifests(SCORES, _scores_key(study, spec))
+    decided = {month: (manifest.fingerprint, manifest.data_version) for month, manifest in scores.items()}
+    return fingerprint(source_version(*_CODE), _selection(study), study.bars_version, decided)
+
+
+def _selection(study: Study) -> tuple[object, ...]:
+    chosen = study.experiment.dataset
+    return chosen.symbols, chosen.start, chosen.end
+
+
+def _bring_up_to_date(study: Study, spec: NewsSpec) -> tuple[bool, dict[str, Any]]:
+    wanted, key = sentiment_fingerprints(study), sentiment_key(study)
+    have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(TABLE, key).items()}
+    stale = next((index for index, (month, print_) in enumerate(wanted.items()) if have.get(month) != print_), None)
+    if stale is not None:
+        _compute_from(study, spec, stale, wanted)
+    for gone in have.keys() - wanted.keys():
+        study.lake.drop(TABLE, key, gone)
+    items = items_of(study)
+    return stale is not None, {
+        "items about symbols of the dataset": items["item_id"].n_unique(),
+        "symbols with news": items["symbol"].n_unique(),
+        "items without a score": items.filter(~pl.col("score").is_finite())["item_id"].n_unique(),
+        "mean score": items.filter(pl.col("score").is_finite())["score"].mean(),
+        "months computed": 0 if stale is None else len(wanted) - stale,
+    }
+
+
+def classifier_of(study: Study, spec: NewsSpec) -> TextClassifier:
+    return study.once("classifier", lambda: text_classifier(spec.classifier))
+
+
+def _scores_key(study: Study, spec: NewsSpec) -> str:
+    return f"{news_key(study)}.{classifier_of(study, spec).fingerprint[:8]}"
+
+
+def score_news(study: Study, spec: NewsSpec) -> int:
+    """Score the items that this classifier has not scored yet; returns how many."""
+    classifier, key, made = classifier_of(study, spec), _scores_key(study, spec), 0
+    have, news = study.lake.manifests(SCORES, key), study.lake.manifests(NEWS, news_key(study))
+    for month, manifest in news.items():
+        if month in have and have[month].fingerprint == manifest.data_version:
+            continue
+        items = study.lake.scan(NEWS, news_key(study), partitions=[month]).collect()
+        if month in have:
+            known = study.lake.scan(SCORES, key, partitions=[month]).collect()
+            fresh = items.join(known, on="item_id", how="anti")
+        else:
+            known, fresh = pl.DataFrame(), items
+        texts = fresh.select(pl.concat_str("headline", "body", separator=". ")).to_series().to_list()
+        scores = fresh.select("item_id").with_columns(pl.Series("score", classifier.score(texts), dtype=pl.Float64))
+        whole = pl.concat([known, scores]) if known.height else scores
+        study.lake.write(SCORES, key, month, whole.sort("item_id"), fingerprint=manifest.data_version)
+        made += fresh.height
+    return made
+
+
+def sentiment_key(study: Study) -> str:
+    """Where the sentiment of a dataset lies: source, classifier, half-life and names decide it."""
+    spec = study.experiment.news
+    if spec is None:
+        raise InputError(f"A feature reads the sentiment of news. {NO_NEWS} Name a source, such as file:news.csv.")
+    return f"{study.dataset.key}.{fingerprint(_scores_key(study, spec), spec.half_life, spec.aliases)[:8]}"
+
+
+def items_of(study: Study) -> pl.DataFrame:
+    """symbol, known_at, score, item_id: a row for each item and symbol of the dataset that it is about, read once."""
+    return study.once("news_items", lambda: _items(study))
+
+
+def _items(study: Study) -> pl.DataFrame:
+    spec = study.experiment.news
+    if spec is None or not study.lake.manifests(NEWS, news_key(study)):
+        return pl.DataFrame(schema=_ITEMS)
+    mentions = Mentions(study.bars["symbol"].unique().to_list(), spec.aliases)
+    news = study.lake.scan(NEWS, news_key(study)).select("item_id", "known_at", "symbols", "tags", "headline", "body").collect()
+    text = pl.concat_str("headline", "body", separator=" ")
+    about = [mentions.symbols(*row) for row in news.select("symbols", "tags", text.alias("text")).iter_rows()]
+    assigned = news.select("item_id", "known_at").with_columns(pl.Series("symbol", about, dtype=pl.List(pl.String)))
+    scores = study.lake.scan(SCORES, _scores_key(study, spec)).collect()
+    rows = assigned.explode("symbol").drop_nulls("symbol").join(scores, on="item_id").select(list(_ITEMS))
+    return rows.sort("known_at", "item_id", "symbol")
+
+
+def sentiment_fingerprints(study: Study) -> dict[str, str]:
+    """Month → fingerprint of everything that its sentiment depends on, in order of time.
+
+    An item counts for the month of the first bar that could know it: one that closes at `known_at` opened an interval before.
+    """
+    bars = study.lake.manifests(BARS, study.dataset.bars_key)
+    months = (pl.col("known_at") - study.dataset.interval.delta).dt.strftime("%Y-%m")
+    parts = items_of(study).with_columns(months.alias("month")).partition_by("month", as_dict=True)
+    prints = {str(key[0]): content_version(part) for key, part in parts.items()}
+    previous = fingerprint(source_version(*_CODE), _selection(study), sentiment_key(study))
+    chain: dict[str, str] = {}
+    taken: set[str] = set()
+    for month in sorted(bars):
+        # Items of months without a bar wait for the next bar there is.
+        due = [name for name in sorted(prints) if name <= month and name not in taken]
+        taken.update(due)
+        previous = chain[month] = fingerprint(previous, bars[month].data_version, [prints[name] for name in due])
+    return chain
+
+
+def _compute_from(study: Study, spec: NewsSpec, stale: int, wanted: dict[str, str]) -> None:
+    months = list(wanted)
+    first, state = resume_with(State.from_bytes, _folder(study), months, stale, wanted)
+    for stretch in filter(None, (months[first:-1], months[-1:])):
+        bars = study.adjusted_of(stretch).select("symbol", "open_time")
+        frame, state = sentiment(bars, items_of(study), study.dataset.interval.delta, half_life=spec.half_life, state=state)
+        _write_months(study, frame, stretch, wanted)
+        save_state(_folder(study), stretch[-1], wanted[stretch[-1]], state)
+
+
+def _folder(study: Study) -> Path:
+    return study.workspace.settings.home / "state" / f"{TABLE}-{sentiment_key(study)}"
+
+
+def _write_months(study: Study, frame: pl.DataFrame, months: Sequence[str], wanted: Mapping[str, str]) -> None:
+    parts = frame.with_columns(pl.col("open_time").dt.strftime("%Y-%m").alias("__month")).partition_by(
+        "__month", as_dict=True, include_key=False
+    )
+    for month in months:
+        part = parts.get((month,), frame.clear())
+        study.lake.write(TABLE, sentiment_key(study), month, part, fingerprint=wanted[month])
+
+
+def with_sentiment(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
+    """The bars, and the columns SENTIMENT beside them. InputError where it was not computed yet."""
+    key = sentiment_key(study)
+    if not study.lake.manifests(TABLE, key):
+        raise InputError("The sentiment of the news was not computed yet. Materialize features/sentiment first.")
+    known = study.lake.scan(TABLE, key).filter(pl.col("open_time").is_between(bars["open_time"].min(), bars["open_time"].max()))
+    return bars.join(known.collect(), on=("symbol", "open_time"), how="left", maintain_order="left")
+
+
+def sentiment_prints(study: Study) -> dict[str, str]:
+    """Month → version of its sentiment."""
+    return {month: manifest.data_version for month, manifest in study.lake.manifests(TABLE, sentiment_key(study)).items()}
+
+
+def _report(study: Study, spec: NewsSpec, *, worked: bool, scored: int, facts: dict[str, Any]) -> StepReport:
+    manifests = study.lake.manifests(TABLE, sentiment_key(study))
+    filled = [manifest for manifest in manifests.values() if manifest.rows]
+    silent = "No item is about a symbol of this dataset, so the sentiment is unknown throughout."
+    news = {month: manifest.data_version for month, manifest in study.lake.manifests(NEWS, news_key(study)).items()}
+    settings = {"classifier": classifier_of(study, spec).name, "half-life in bars": spec.half_life}
+    return StepReport(
+        worked=worked,
+        rows=sum(manifest.rows for manifest in filled),
+        symbols=max((manifest.symbols for manifest in filled), default=0),
+        start=min((manifest.start for manifest in filled if manifest.start), default=None),
+        end=max((manifest.end for manifest in filled if manifest.end), default=None),
+        bytes=sum(manifest.bytes for manifest in filled),
+        data_version=fingerprint(sentiment_prints(study)),
+        code_version=source_version(*_CODE),
+        inputs={NEWS: fingerprint(news)},
+        facts={**settings, "items scored": scored, **facts},
+        notes=() if facts["symbols with news"] else (silent,),
+    )

@@ -5,7 +5,7 @@
 
 import dagster as dg
 
-from assets.features.checks import feature_checks
+from assets.features.checks import feature_causality, feature_checks
 from assets.features.regime import regime
 from assets.features.technical import technical, training_set
 from assets.market_data.bars import bars, gaps, instruments
@@ -18,9 +18,10 @@ from assets.partitions import FIRST_MONTH
 from assets.performance.drift import drift
 from assets.performance.report import engines as engine_performance
 from assets.performance.report import portfolio, report
-from assets.predictions.checks import prediction_checks
+from assets.predictions.checks import prediction_causality, prediction_checks
 from assets.predictions.engines import engines, ensemble
 from assets.trading.backtest import backtest, signals
+from assets.trading.checks import signal_causality
 from resources.environments import resources
 from sensors.new_data import new_data_sensor
 from sensors.retraining import retraining_schedule, retraining_sensor
@@ -32,10 +33,14 @@ from tidemill.research.market_data import month_range
 from tidemill.research.regime import names_regimes
 
 data = dg.Definitions(assets=[bars, instruments, gaps, fear_greed], asset_checks=[bar_checks], resources=resources)
-features = dg.Definitions(assets=[technical, regime, training_set], asset_checks=[feature_checks], resources=resources)
+features = dg.Definitions(
+    assets=[technical, regime, training_set], asset_checks=[feature_checks, feature_causality], resources=resources
+)
 training = dg.Definitions(assets=[*engine_assets, ensemble_model, champion], resources=resources)
-prediction = dg.Definitions(assets=[engines, ensemble], asset_checks=[prediction_checks], resources=resources)
-trading = dg.Definitions(assets=[signals, backtest], resources=resources)
+prediction = dg.Definitions(
+    assets=[engines, ensemble], asset_checks=[prediction_checks, prediction_causality], resources=resources
+)
+trading = dg.Definitions(assets=[signals, backtest], asset_checks=[signal_causality], resources=resources)
 monitoring = dg.Definitions(assets=[engine_performance, portfolio, drift, report], resources=resources)
 
 # One process runs the whole job: the steps share the study, and imports in each step would cost more than the steps.

@@ -10,6 +10,8 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from tidemill.domain.ports import RunOutcome
 from tidemill.quality.suites import suite_expectations
+from tidemill.research.proof import ASSETS as ASSETS_PROVEN
+from tidemill.research.proof import CHECK
 
 ASSETS = {
     "market_data/bars",
@@ -116,7 +118,8 @@ def test_partitioned_assets_have_an_event_for_every_month_and_details_on_the_new
 
 
 def test_every_expectation_is_a_check_with_its_verdict_and_data_docs(first: RunOutcome, opened: DagsterInstance) -> None:
-    found = {(item.asset_key.to_user_string(), item.check_name): item for item in evaluations(opened, first)}
+    judged = [item for item in evaluations(opened, first) if item.check_name != CHECK]
+    found = {(item.asset_key.to_user_string(), item.check_name): item for item in judged}
     expected = {
         (asset, name.partition(".")[2]): (severity, title)
         for asset, suite in SUITES.items()
@@ -132,6 +135,19 @@ def test_every_expectation_is_a_check_with_its_verdict_and_data_docs(first: RunO
         docs = Path(value(item, "data docs"))
         assert docs.is_file()
         assert "<html" in docs.read_text(encoding="utf-8")[:500].lower()
+
+
+def test_features_predictions_and_signals_are_proven_causal_once(
+    first: RunOutcome, second: RunOutcome, opened: DagsterInstance
+) -> None:
+    for outcome, in_this_run in ((first, True), (second, False)):
+        found = [item for item in evaluations(opened, outcome) if item.check_name == CHECK]
+        assert {item.asset_key.to_user_string() for item in found} == set(ASSETS_PROVEN)
+        for item in found:
+            assert item.passed, item.description
+            assert item.blocking
+            assert value(item, "judged in this run") is in_this_run
+            assert value(item, "proven") >= 1
 
 
 def test_a_run_with_nothing_new_works_on_nothing_and_shows_what_it_showed(

@@ -114,7 +114,9 @@ def stepped(bars: pl.DataFrame, features: FeatureSet, state: State | None = None
         taken = np.full((6, len(names)), np.nan)
         taken[:5, at], taken[5, at] = values[:, row], vwap[row]
         opened, high, low, close, volume, average = taken
-        context = {name: float(column[row[0]]) for name, column in beside.items()}  # one value a time, the same for all
+        context = {name: np.full(len(names), np.nan) for name in beside}
+        for name, column in beside.items():
+            context[name][at] = column[row]
         time = slot["open_time"][0]
         result[row] = stream.step(opened, high, low, close, volume, average, present, open_time=time, context=context)[at]
     columns = [pl.Series(name, np.ascontiguousarray(result[:, at])) for at, name in enumerate(features.names)]

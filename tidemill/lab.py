@@ -14,7 +14,7 @@ Servers are joined, or started, at the first call that needs them, and let go wh
 from __future__ import annotations
 
 import atexit
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tidemill.research.results import Result
     from tidemill.research.study import Study
     from tidemill.research.workspace import Workspace
+    from tidemill.validation.causality import Proof
 
 __all__ = [
     "backtest",
@@ -39,6 +40,7 @@ __all__ = [
     "features",
     "metrics",
     "predictions",
+    "prove",
     "result",
     "sql",
     "trials",
@@ -127,6 +129,23 @@ def features(bars: pl.DataFrame, *names: str) -> pl.DataFrame:
     from tidemill.features.api import compute, feature_set
 
     return compute(bars, feature_set(*(names or ("classic",))))[0]
+
+
+def prove(
+    bars: pl.DataFrame,
+    *what: str | Callable[..., pl.DataFrame],
+    lookback: int | None = None,
+    beside: Mapping[str, pl.DataFrame] | None = None,
+) -> Proof:
+    """Does anything look ahead? Computed again on bars whose future is gone or altered, every value must be the same bits.
+
+    what: names of sets or of single features, or functions of one's own: bars → symbol, open_time and a column each.
+    lookback: own bars that the functions read, the current one included; None when it is not known. beside: further frames that
+    the functions take by name, each with `known_at`. `proof.refuted` names feature, symbol, time and why.
+    """
+    from tidemill.research.proving import prove_all
+
+    return prove_all(bars, what or ("classic",), lookback=lookback, beside=beside)
 
 
 def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble") -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,9 @@ import msgspec
 
 from tidemill.features.api import FeatureSet, feature_set
 from tidemill.features.declaration import sets
-from tidemill.validation.causality import Proof, Refutation, Say
+from tidemill.validation.causality import Proof, Refutation, Say, prove
 from tidemill.validation.feature_proof import merged, prove_features, some_symbols, with_context
+from tidemill.validation.inputs import Compute
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,6 +49,21 @@ def prove_on_bars(features: FeatureSet, bars: pl.DataFrame, *, module: Path | No
     if say:
         say("bar by bar")
     return merged([prove_streaming(live, _streamed(live, bars), module=module), proof], features.names)
+
+
+def prove_all(
+    bars: pl.DataFrame,
+    what: Sequence[str | Compute],
+    *,
+    lookback: int | None = None,
+    beside: Mapping[str, pl.DataFrame] | None = None,
+) -> Proof:
+    """Features by name and functions of one's own, in one proof. lookback, beside: of the functions (see `causality.prove`)."""
+    names = [one for one in what if isinstance(one, str)]
+    proofs = [prove_features(feature_set(*names), bars)] if names else []
+    proofs += [prove(one, bars, lookback=lookback, beside=beside) for one in what if not isinstance(one, str)]
+    found = (name for proof in proofs for name in (*proof.proven, *(one.feature for one in proof.refuted)))
+    return merged(proofs, tuple(dict.fromkeys(found)))
 
 
 def _streamed(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:

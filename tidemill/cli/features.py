@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from tidemill.cli.arguments import writable
 from tidemill.cli.output import counted, fail, json_option, write_json, write_table
@@ -12,8 +13,14 @@ from tidemill.cli.proving import prove
 from tidemill.domain.errors import InputError
 
 if TYPE_CHECKING:
-    from tidemill.features.api import FeatureSet
+    import polars as pl
 
+    from tidemill.features.api import Explanation, FeatureSet
+
+_IN_TERMINAL = "-"
+fear_greed_option = click.option(
+    "--fear-greed", help="Join the Fear & Greed Index to the bars, as it was known: alternative.me or file:PATH."
+)
 module_option = click.option("--module", type=click.Path(path_type=Path), help="Python file of features of your own, instead.")
 
 
@@ -26,11 +33,11 @@ features.add_command(prove)
 
 
 @features.command("list")
-@click.option("--set", "name", help="Only this set: classic, alpha30 or alpha158.")
+@click.option("--set", "name", help="Only this set: alpha158, alpha30, classic, cross, calendar, regime …")
 @module_option
 @json_option
 def list_features(name: str | None, module: Path | None, as_json: bool) -> None:
-    """Every feature with its unit, look-back and one sentence."""
+    """Every feature with its unit, look-back, source and one sentence."""
     from tidemill.domain.errors import UnknownNameError
     from tidemill.features.api import explain, feature_set
     from tidemill.features.declaration import sets
@@ -43,32 +50,81 @@ def list_features(name: str | None, module: Path | None, as_json: bool) -> None:
     if as_json:
         write_json(rows)
     else:
-        shown = [(row.name, row.unit, "all" if row.recursive else str(row.lookback), row.about) for row in rows]
-        write_table("", ("name", "unit", "look-back", "about"), shown)
+        shown = [(row.name, row.unit, "all" if row.recursive else str(row.lookback), row.source, row.about) for row in rows]
+        write_table("", ("name", "unit", "look-back", "source", "about"), shown)
 
 
 @features.command()
 @click.argument("name")
 @module_option
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    is_flag=False,
+    flag_value=_IN_TERMINAL,
+    help="Show its course: in the terminal, or as a PNG file of this name.",
+)
+@click.option(
+    "--input", "source", type=click.Path(path_type=Path), help="CSV or Parquet of bars to plot.  [default: the sample]"
+)
+@click.option("--symbol", help="Which symbol to plot.  [default: the first]")
+@fear_greed_option
 @json_option
-def explain(name: str, module: Path | None, as_json: bool) -> None:
-    """Formula, look-back, unit and meaning of one feature."""
+def explain(
+    name: str,
+    module: Path | None,
+    plot: Path | None,
+    source: Path | None,
+    symbol: str | None,
+    fear_greed: str | None,
+    as_json: bool,
+) -> None:
+    """Formula, look-back, unit, source and meaning of one feature; its course with --plot."""
     from tidemill.features.api import explain as explain_feature
 
+    if plot is None and any(given is not None for given in (source, symbol, fear_greed)):
+        plot = Path(_IN_TERMINAL)
     if module is not None:
         _of_module(module)
     found = explain_feature(name)
+    course = _course(found, plot, source, symbol, fear_greed) if plot is not None else {}
     if as_json:
-        write_json(found)
+        write_json(msgspec.structs.asdict(found) | course)
         return
-    for label, value in (
-        ("name", found.name),
-        ("formula", found.formula),
-        ("look-back", "all bars before" if found.recursive else found.lookback),
-        ("unit", found.unit),
-        ("about", found.about),
-    ):
-        click.echo(f"{label:10} {value}")
+    look_back = "all bars before" if found.recursive else str(found.lookback)
+    told = {
+        "name": found.name,
+        "formula": found.formula,
+        "look-back": look_back + (", and the other symbols of its time" if found.cross_sectional else ""),
+        "unit": found.unit,
+        "source": found.source,
+        "about": found.about,
+        **{label: str(value) for label, value in course.items() if label != "symbol"},
+    }
+    for label, value in told.items():
+        if value:
+            click.echo(f"{label:10} {value}")
+
+
+def _course(
+    found: "Explanation", plot: Path, source: Path | None, symbol: str | None, fear_greed: str | None
+) -> dict[str, str | float | None]:
+    """What the plot shows, in words and figures; the picture is written."""
+    from tidemill.research.feature_plot import feature_series, sparkline, write_picture
+
+    in_terminal = str(plot) == _IN_TERMINAL
+    if not in_terminal and plot.suffix.lower() != ".png":
+        raise InputError(f"The plot {plot} cannot be written: it is a PNG. Let the name end in .png.")
+    with progress(f"Computing {found.name}"):
+        series = feature_series(found.name, source, symbol=symbol, fear_greed=fear_greed)
+        if not in_terminal:
+            write_picture(series, found.name, found.unit, plot)
+    known = series.drop_nans("value")
+    last = known["value"][-1] if known.height else None
+    span = f"{series['open_time'][0]:%Y-%m-%d} to {series['open_time'][-1]:%Y-%m-%d}" if series.height else "no bars"
+    shown = sparkline(series["value"].to_list()) if in_terminal else str(plot)
+    return {"symbol": str(series["symbol"][0]) if series.height else "", "plot": shown, "of": f"{series['symbol'][0]}, {span}",
+            "last": last}  # fmt: skip
 
 
 @features.command()
@@ -83,10 +139,18 @@ def explain(name: str, module: Path | None, as_json: bool) -> None:
     show_default=True,
     help="All bars at once, or bar after bar as in a live session: the same numbers.",
 )
+@fear_greed_option
 @json_option
 @click.pass_context
 def compute(
-    ctx: click.Context, source: Path, output: Path, name: str | None, module: Path | None, engine: str, as_json: bool
+    ctx: click.Context,
+    source: Path,
+    output: Path,
+    name: str | None,
+    module: Path | None,
+    engine: str,
+    fear_greed: str | None,
+    as_json: bool,
 ) -> None:
     """Compute features of bars as given (adjust them first if they need it); rows in the order of symbol and time.
 
@@ -95,12 +159,12 @@ def compute(
     _either(name, module)
     from tidemill.cli.frames import write_frame
     from tidemill.features.api import compute as compute_batch
-    from tidemill.research.frames import compute_streaming, read_panel
+    from tidemill.research.frames import compute_streaming
 
     writable(output)
     chosen, left_out = _chosen(name or "classic", module), _failed(module)
     with progress(f"Computing {len(chosen.names)} features of {source.name}"):
-        bars = read_panel(source)
+        bars = _bars(source, fear_greed)
         streaming = engine == "stream"
         frame = compute_streaming(bars, chosen, left_out) if streaming else compute_batch(bars, chosen, left_out=left_out)[0]
         made = frame.width - 2
@@ -117,6 +181,17 @@ def compute(
         )
     if left_out:
         ctx.exit(fail(InputError(f"{', '.join(left_out)} left out. {' '.join(dict.fromkeys(left_out.values()))}")))
+
+
+def _bars(source: Path, fear_greed: str | None) -> "pl.DataFrame":
+    from tidemill.research.frames import read_panel
+
+    bars = read_panel(source)
+    if fear_greed is None:
+        return bars
+    from tidemill.research.fear_greed import join_source
+
+    return join_source(bars, fear_greed)
 
 
 def _chosen(names: str, module: Path | None) -> "FeatureSet":

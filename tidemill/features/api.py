@@ -22,6 +22,7 @@ from tidemill.features import declaration
 from tidemill.features.declaration import Feature
 from tidemill.features.external import External, Function, functions_of
 from tidemill.features.kernel_cache import sources_hash
+from tidemill.features.sources import source_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -103,7 +104,11 @@ class FeatureSet:
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person may want to know of one feature. `lookback` counts own bars; a recursive feature reads on."""
+    """What a person may want to know of one feature.
+
+    lookback: counts own bars; a recursive feature reads on. source: where the formula comes from; empty where nobody said.
+    cross_sectional: the value depends on the other symbols of its bar time.
+    """
 
     name: str
     formula: str
@@ -111,6 +116,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     recursive: bool
     unit: str
     about: str
+    source: str = ""
+    cross_sectional: bool = False
 
 
 def feature_set(*names: str) -> FeatureSet:
@@ -126,7 +133,7 @@ def feature_set(*names: str) -> FeatureSet:
 
 
 def explain(name: str) -> Explanation:
-    """Formula, look-back, unit and meaning of one feature. Raises UnknownNameError."""
+    """Formula, look-back, unit, meaning and source of one feature. Raises UnknownNameError."""
     found = declaration.find(name)
     expression = found.expression
     return Explanation(
@@ -136,6 +143,8 @@ def explain(name: str) -> Explanation:
         recursive=expression.recursive,
         unit=found.unit,
         about=found.about,
+        source=source_of(name, declaration.sets()),
+        cross_sectional=expression.cross_sectional,
     )
 
 

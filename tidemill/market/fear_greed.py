@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BASE_URL = "https://api.alternative.me"
 API = "alternative.me"
 SOURCES = (API, "file:PATH")
+# The columns that it becomes beside bars; features of these names read them.
+COLUMNS = ("fear_greed", "fear_greed_change_7")
 DELAY = timedelta(days=1)
 # An index that nobody has heard of for longer says nothing about today.
 HELD = timedelta(days=7)

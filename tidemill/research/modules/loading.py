@@ -53,6 +53,8 @@ def load_module(path: str | Path) -> Module:
     if known is not None and known[0] == text:
         return known[1]
     parsed(text, file)
+    for gone in [path for path in _loaded if not path.exists()]:  # renamed, most likely: its names are free again
+        _forget(gone)
     try:
         sandbox().declare(file, text)
         made = _registered(text, file, known[1] if known else Module(file=file))
@@ -71,6 +73,11 @@ def load_modules(paths: Iterable[str | Path]) -> tuple[Module, ...]:
 def loaded_modules() -> tuple[Module, ...]:
     """The files whose declarations hold in this process."""
     return tuple(made for _, made in _loaded.values())
+
+
+def unload_module(path: str | Path) -> None:
+    """Forget what a file declared, if it was loaded."""
+    _forget(Path(path).expanduser().absolute())
 
 
 def _registered(text: str, file: Path, before: Module) -> Module:

@@ -36,6 +36,7 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._limits = limits or Limits(60.0, 4096)
         self._lock = threading.Lock()
+        self._frames = False  # whether the process has polars
 
     def declare(self, file: Path, text: str) -> None:
         """Run the file once. InputError when it fails, takes too long or wants more than it may."""
@@ -61,24 +62,33 @@ class Sandbox:
     def _ask(self, request: Request, bars: "pl.DataFrame | None", what: str) -> bytes:
         with self._lock:
             process = self._started()
-            expired = threading.Event()
-            timer = threading.Timer(self._limits.seconds, _stop, (process, expired))
-            timer.daemon = True
-            timer.start()
-            try:
-                send(cast(BinaryIO, process.stdin), request, _stream(bars))
-                message, frame = receive(cast(BinaryIO, process.stdout))
-            except (EOFError, OSError) as exc:
-                self._end()
-                raise InputError(self._death(what, process, expired=expired.is_set())) from exc
-            finally:
-                timer.cancel()
-                if expired.is_set():
-                    self._end()
+            if bars is not None and not self._frames:
+                self._exchange(process, Request(path="", text=""), b"", what, _START_SECONDS)
+                self._frames = True
+            message, frame = self._exchange(process, request, _stream(bars), what, self._limits.seconds)
         answer = msgspec.json.decode(message, type=Answer)
         if answer.error:
             raise InputError(answer.error)
         return frame
+
+    def _exchange(
+        self, process: "subprocess.Popen[bytes]", request: Request, frame: bytes, what: str, seconds: float
+    ) -> tuple[bytes, bytes]:
+        """Request and answer within `seconds`; else the process is ended and InputError says why."""
+        expired = threading.Event()
+        timer = threading.Timer(seconds, _stop, (process, expired))
+        timer.daemon = True
+        timer.start()
+        try:
+            send(cast(BinaryIO, process.stdin), request, frame)
+            return receive(cast(BinaryIO, process.stdout))
+        except (EOFError, OSError) as exc:
+            self._end()
+            raise InputError(self._death(what, process, expired=expired.is_set())) from exc
+        finally:
+            timer.cancel()
+            if expired.is_set():
+                self._end()
 
     def _death(self, what: str, process: "subprocess.Popen[bytes]", *, expired: bool) -> str:
         if expired:
@@ -104,7 +114,7 @@ class Sandbox:
         return self._process
 
     def _end(self) -> None:
-        process, self._process = self._process, None
+        process, self._process, self._frames = self._process, None, False
         if process is None:
             return
         process.kill()

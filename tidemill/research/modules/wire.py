@@ -18,7 +18,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Run the file `path` whose content is `text`; then, where a `kind` is given, call the function declared as `name` on the
-    frame that follows.
+    frame that follows. An empty path asks for nothing but to be ready for frames.
     """
 
     path: str

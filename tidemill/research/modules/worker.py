@@ -34,8 +34,13 @@ class _Worker:
 
     def answer(self, request: Request, payload: bytes) -> tuple[Answer, bytes]:
         """The outcome of one request. A user's error is an answer; only a dead process is none."""
+        if not request.path:
+            self._prepare_frames()
+            return Answer(), b""
         file = Path(request.path)
-        self._guard(file, frames=bool(request.kind))
+        if not self._guarded:
+            self._guarded = True
+            guard.install(file)
         signal.setitimer(signal.ITIMER_REAL, self._limits.seconds + _GRACE)
         try:
             with declaration.declaring() as names:
@@ -59,17 +64,13 @@ class _Worker:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
 
-    def _guard(self, file: Path, *, frames: bool) -> None:
-        if frames and self._read is None:
-            import polars as pl
+    def _prepare_frames(self) -> None:
+        import polars as pl
 
-            # A first query makes polars' threads and loads what it needs, before anything is refused.
-            pl.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}).lazy().with_columns(pl.col("a").mean().over("b")).collect()
-            self._read, self._write = pl.read_ipc_stream, pl.DataFrame.write_ipc_stream
-            guard.close_polars()
-        if not self._guarded:
-            self._guarded = True
-            guard.install(file)
+        # A first query makes polars' threads and loads what it needs, before anything is refused.
+        pl.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}).lazy().with_columns(pl.col("a").mean().over("b")).collect()
+        self._read, self._write = pl.read_ipc_stream, pl.DataFrame.write_ipc_stream
+        guard.close_polars()
 
     def _bytes(self, result: object, bars: "pl.DataFrame", what: str, name: str) -> bytes:
         frame = _frame_of(result, bars, what, name)

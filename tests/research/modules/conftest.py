@@ -1,0 +1,38 @@
+"""The README's example, and files beside it."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tidemill.research.modules.loading import unload_module
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+SECTION = "## Your own features, label, engine and strategy"
+
+
+def example() -> str:
+    """The one Python file of the README's section."""
+    section = README.read_text(encoding="utf-8").partition(SECTION)[2].partition("\n## ")[0]
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return block
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Iterator[Write]:
+    """`write(text)` puts a module into the test's own folder; what it declared is forgotten after the test."""
+    made = []
+
+    def put(text: str, name: str = "mine.py") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        made.append(path)
+        return path
+
+    yield put
+    for path in made:
+        unload_module(path)

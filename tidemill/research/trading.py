@@ -17,6 +17,7 @@ from tidemill.research.market_data import flags_of, instruments_of
 from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.predicting import PREDICTIONS
 from tidemill.research.study import StepReport, Study
+from tidemill.research.validating import tradable, validate_predictions
 from tidemill.storage.results import write_signals
 from tidemill.strategies.benchmark import benchmark_weights
 
@@ -52,9 +53,10 @@ def make_signals(study: Study) -> StepReport:
     chosen = resolved(study.experiment.strategy)
     code = source_version("tidemill.strategies.registry", "tidemill.research.trading")
     seen = _bars_print(study) if sees_bars(chosen) else None
+    judged = validate_predictions(study)
     worked, table, notes = 0, [], []
     for book, key in books(study).items():
-        made_of = (code, source_of(chosen.name), chosen, sorted(instruments.items()), seen)
+        made_of = (code, source_of(chosen.name), chosen, sorted(instruments.items()), seen, judged.version)
         print_ = fingerprint(made_of, _prediction_version(study, key))
         held = study.lake.manifest(SIGNALS, study.key, book)
         if held is None or held.fingerprint != print_:
@@ -76,10 +78,14 @@ def make_signals(study: Study) -> StepReport:
         bytes=sum(manifest.bytes for manifest in manifests.values()),
         data_version=fingerprint({name: manifest.data_version for name, manifest in manifests.items()}),
         code_version=code,
-        facts={"strategy": chosen.name, "neutralised by": chosen.neutralise.by if chosen.neutralise else "nothing"},
+        facts={
+            "strategy": chosen.name,
+            "neutralised by": chosen.neutralise.by if chosen.neutralise else "nothing",
+            "predictions refused": judged.refused,
+        },
         columns=("book", "rows", "symbols"),
         table=tuple(table),
-        notes=tuple(notes),
+        notes=(*judged.sentences(), *notes),
     )
 
 
@@ -105,7 +111,7 @@ def _weighed(study: Study, spec: StrategySpec, book: str, instruments: Mapping[s
     bars = study.adjusted if sees_bars(spec) else None
     # A strategy over bars asks for nothing of the predictions; every book then trades alike.
     over_bars = strategy(spec.name).needs == "bars"
-    given = _tested(study, study.adjusted) if over_bars else predictions_of(study, book)
+    given = _tested(study, study.adjusted) if over_bars else tradable(study, book, predictions_of(study, book))
     return weigh(spec.name, given, spec.params, instruments, bars=bars, neutralise=spec.neutralise)
 
 

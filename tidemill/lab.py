@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tidemill.config import Settings
     from tidemill.domain.experiment import Experiment
     from tidemill.engine.result import BacktestResult
+    from tidemill.research.cross_validating import CrossValidation, Splitter
     from tidemill.research.ledger import Comparison
     from tidemill.research.results import Result
     from tidemill.research.study import Study
@@ -37,6 +38,7 @@ __all__ = [
     "bars",
     "close",
     "compare_trials",
+    "cross_validate",
     "features",
     "metrics",
     "predictions",
@@ -205,6 +207,28 @@ def backtest(
         can_short=can_short,
         ledger=lambda: nullcontext(_workspace()),
     )
+
+
+def cross_validate(
+    of: str | Path | Experiment = "sample",
+    engine: str = "ridge",
+    *,
+    splitter: Splitter = "purged_k_fold",
+    folds: int = 6,
+    test_folds: int = 2,
+    embargo: int | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> CrossValidation:
+    """One engine on an experiment's data by `walk_forward`, `purged_k_fold` or `combinatorial` splits; counted as one trial.
+
+    Skill in each split (`splits`) and along each path (`paths`), frames both. folds, test_folds: of the last two splitters.
+    embargo: bar times, None for max(horizon, longest finite look-back). params: of the engine.
+    """
+    from tidemill.research.cross_validating import Plan
+    from tidemill.research.cross_validating import cross_validate as validate
+
+    plan = Plan(splitter=splitter, folds=folds, test_folds=test_folds, embargo=embargo)
+    return validate(_study(of), engine, plan, params=params)
 
 
 def trials(experiment: str | None = None, family: str | None = None) -> pl.DataFrame:

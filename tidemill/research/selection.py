@@ -9,7 +9,9 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.models.registry import engine as engine_named
 from tidemill.research.ledger import judge, label_text, record_trials
 from tidemill.research.model_store import ENSEMBLE, spec_of
 from tidemill.research.study import Study
@@ -19,6 +21,7 @@ from tidemill.storage.trials import TrialBatch, config_hash, family_version, led
 
 METRICS = "metrics"
 SELECTION = "selection"
+_DECIDES_NOTHING = ("name", "dataset", "label", "benchmark", "promotion", "modules", "engines")
 
 
 def judge_books(study: Study, periods: float) -> tuple[Manifest, bool]:
@@ -40,28 +43,36 @@ def judge_books(study: Study, periods: float) -> tuple[Manifest, bool]:
 
 def book_trials(study: Study) -> dict[str, str]:
     """Book → id of its trial."""
-    version, label = _data_version(study), label_text(study.experiment.label)
+    version, label = data_version(study), label_text(study.experiment.label)
     return {
         book: trial_id(config_hash(book, configuration(study, book)), version, label, study.dataset.key)
         for book in books(study)
     }
 
 
-def configuration(study: Study, book: str) -> dict[str, Any]:
-    """Everything that decides a book besides data, label and universe. The benchmark and the name of the experiment do not."""
-    from tidemill.strategies.registry import strategy
+def configuration(study: Study, book: str | EngineSpec) -> dict[str, Any]:
+    """Everything that decides a book besides data, label and universe, as the experiment states it with all defaults.
 
-    experiment = study.experiment
-    chosen = strategy(experiment.strategy.name)
-    members = experiment.engines if book == ENSEMBLE else (spec_of(study, book),)
+    The experiment's name, its benchmark and its rules of promotion decide nothing. Code of a user's own counts by its hash.
+    """
+    from tidemill.strategies.registry import source_of, strategy
+
+    spec = study.experiment.strategy
+    if isinstance(book, EngineSpec):
+        members: tuple[EngineSpec, ...] = (book,)
+    else:
+        members = study.experiment.engines if book == ENSEMBLE else (spec_of(study, book),)
+    stated: dict[str, Any] = msgspec.to_builtins(study.experiment)
+    for name in _DECIDES_NOTHING if book == ENSEMBLE else (*_DECIDES_NOTHING, "ensemble"):
+        del stated[name]
+    stated["features"]["definitions"] = study.features.fingerprint
+    stated["strategy"]["params"] = msgspec.to_builtins(strategy(spec.name).parse(spec.params))
+    own = {"strategy": source_of(spec.name), "label": getattr(study.label, "source", "")}
+    own |= {member.name: getattr(engine_named(member.name), "source", "") for member in members}
     return {
-        "engines": [msgspec.to_builtins(spec) for spec in members],
-        "features": {**msgspec.to_builtins(experiment.features), "definitions": study.features.fingerprint},
-        "splits": msgspec.to_builtins(experiment.splits),
-        "seed": experiment.seed,
-        "strategy": {"name": chosen.name, **msgspec.to_builtins(chosen.parse(experiment.strategy.params))},
-        "costs": msgspec.to_builtins(experiment.costs),
-        **({"ensemble": msgspec.to_builtins(experiment.ensemble)} if book == ENSEMBLE else {}),
+        **stated,
+        "engines": [msgspec.to_builtins(member) for member in members],
+        "code": {name: source for name, source in own.items() if source},
     }
 
 
@@ -69,7 +80,8 @@ def _version(study: Study, family: str) -> str:
     return study.workspace.call(family_version, study.workspace.database, family)
 
 
-def _data_version(study: Study) -> str:
+def data_version(study: Study) -> str:
+    """Of the bars and the corporate actions of the source."""
     actions = study.adjustments.sort("symbol", "ex_time", "kind").rows()
     return fingerprint(study.bars_version, actions)
 
@@ -87,7 +99,7 @@ def _batch(study: Study, periods: float) -> TrialBatch:
         kind="run",
         family=study.dataset.bars_key,
         universe=study.dataset.key,
-        data_version=_data_version(study),
+        data_version=data_version(study),
         label=label_text(study.experiment.label),
         engines=names,
         configs=[configuration(study, book) for book in names],

@@ -6,10 +6,10 @@ takes what is left over (as skfolio's splitters do; scikit-learn's KFold gives t
     |--- train ---|purge|==== test group ====|purge|- embargo -|--- train ---|
 
 A training row before a test group keeps its label if that is known when the group begins: `label_end_at` ≤ its first time. One
-after it keeps its label if it opens when the last label of the group is known: `horizon` times later, and for a symbol whose own
-bars have gaps when its own last label ends. Then come `embargo` more times, for features that look back on the group. On a grid
-without gaps this is skfolio's `CombinatorialPurgedCV(purged_size=horizon, embargo_size=embargo)`. Walk-forward splits put their
-embargo before the test window instead, since they train on nothing after it; before a group k-fold has the purge alone.
+after it keeps its label if it opens when the last label of the group is known: `horizon` times later, and for a symbol whose
+own bars have gaps when its own last label ends. Then come `embargo` more times, for features that look back on the group. On a
+grid without gaps this is skfolio's `CombinatorialPurgedCV(purged_size=horizon, embargo_size=embargo)`. Walk-forward splits put
+their embargo before the test window instead, since they train on nothing after it; before a group k-fold has the purge alone.
 
 Unlike walk-forward, training rows may lie after what they are tested on: a way to see how stable a skill is, not what it would
 have earned.
@@ -95,7 +95,7 @@ def paths(splits: Sequence[Split]) -> list[tuple[int, ...]]:
 def training_part(frame: pl.DataFrame, split: Split) -> pl.DataFrame:
     """Rows of `frame[symbol, open_time, …, label, label_end_at]` outside the tested groups.
 
-    Purged and embargoed ones have no label. They stay, since their features were known and a sequence engine looks back on them.
+    Purged and embargoed ones have no label. They stay, since their features were known and sequence engines look back on them.
     """
     require_columns(frame, ("symbol", "open_time", "label", "label_end_at"), "training frame")
     time, kept, outside = pl.col("open_time"), pl.lit(value=True), pl.lit(value=True)

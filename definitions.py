@@ -14,6 +14,7 @@ from assets.market_data.fear_greed import fear_greed
 from assets.models.champion import champion
 from assets.models.engines import engine_assets
 from assets.models.engines import ensemble as ensemble_model
+from assets.models.risk import risk, risk_forecasts
 from assets.partitions import FIRST_MONTH
 from assets.performance.drift import drift
 from assets.performance.report import engines as engine_performance
@@ -36,9 +37,9 @@ data = dg.Definitions(assets=[bars, instruments, gaps, fear_greed], asset_checks
 features = dg.Definitions(
     assets=[technical, regime, training_set], asset_checks=[feature_checks, feature_causality], resources=resources
 )
-training = dg.Definitions(assets=[*engine_assets, ensemble_model, champion], resources=resources)
+training = dg.Definitions(assets=[*engine_assets, ensemble_model, champion, risk], resources=resources)
 prediction = dg.Definitions(
-    assets=[engines, ensemble], asset_checks=[prediction_checks, prediction_causality], resources=resources
+    assets=[engines, ensemble, risk_forecasts], asset_checks=[prediction_checks, prediction_causality], resources=resources
 )
 trading = dg.Definitions(assets=[signals, backtest], asset_checks=[signal_causality], resources=resources)
 monitoring = dg.Definitions(assets=[engine_performance, portfolio, drift, report], resources=resources)
@@ -70,7 +71,7 @@ def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, st
 def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
     """The assets of a run of the main job: all but the champion, and what the experiment does not name.
 
-    That is engines, regimes and the index.
+    That is engines, regimes, risk and the index.
 
     InputError for an engine of a module that was not loaded when this process made its graph.
     """
@@ -84,6 +85,8 @@ def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
     idle = {champion.key, *(asset.key for asset in engine_assets if asset.key.path[-1] not in wanted)}
     if not names_regimes(experiment):
         idle.add(regime.key)
+    if experiment.risk is None:
+        idle |= {risk.key, risk_forecasts.key}
     if experiment.features.fear_greed is None:
         idle.add(fear_greed.key)
     return [key for key in defs.resolve_all_asset_keys() if key not in idle]

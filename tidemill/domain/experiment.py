@@ -133,6 +133,17 @@ class NewsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     aliases: dict[str, tuple[str, ...]] = {}
 
 
+class RiskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Forecasts of volatility and drawdown. decay: of EWMA; garch: whether GARCH(1,1) is fitted for each fold, on at least
+    `least` and at most `window` returns of a symbol.
+    """
+
+    garch: bool = True
+    decay: float = 0.94
+    least: int = 250
+    window: int = 1000
+
+
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole of it. The benchmark is a name (`equal_weight`) or one symbol, bought and held.
 
@@ -145,6 +156,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     label: LabelSpec = LabelSpec()
     engines: tuple[EngineSpec, ...] = ()
     ensemble: Literal["skill", "equal"] = "skill"
+    risk: RiskSpec | None = None
     splits: SplitSpec | None = None
     validation: ValidationSpec = ValidationSpec()
     strategy: StrategySpec = StrategySpec()

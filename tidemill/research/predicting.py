@@ -118,9 +118,9 @@ def partition_of(fold: Fold) -> str:
     return f"fold-{fold.number:03d}"
 
 
-def drop_old_folds(study: Study, key: str, have: dict[str, Manifest]) -> None:
+def drop_old_folds(study: Study, key: str, have: dict[str, Manifest], *, table: str = PREDICTIONS) -> None:
     for gone in have.keys() - {partition_of(fold) for fold in study.folds}:
-        study.lake.drop(PREDICTIONS, key, gone)
+        study.lake.drop(table, key, gone)
 
 
 def prediction_report(study: Study, keys: Sequence[tuple[str, str]], worked: int) -> StepReport:

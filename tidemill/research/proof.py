@@ -21,7 +21,7 @@ from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.research.ingest import BARS
 from tidemill.research.study import Study
 from tidemill.storage.verdicts import Verdict, Verdicts
-from tidemill.validation.causality import Effort, Proof
+from tidemill.validation.causality import Effort, Proof, merged
 
 CHECK = "causal"
 FEATURES, PREDICTIONS, SIGNALS = "features/technical", "predictions/engines", "trading/signals"
@@ -29,7 +29,7 @@ ASSETS = (FEATURES, PREDICTIONS, SIGNALS)
 _CODE = {
     FEATURES: ("tidemill.validation.feature_proof", "tidemill.market.adjustments"),
     PREDICTIONS: ("tidemill.validation.fold_proof", "tidemill.research.proof_samples", "tidemill.validation.labels"),
-    SIGNALS: ("tidemill.validation.causality", "tidemill.strategies.registry"),
+    SIGNALS: ("tidemill.validation.fold_proof", "tidemill.strategies.registry", "tidemill.research.weighing"),
 }
 # Bar times of the sample, and of them those on which features are proven bar by bar.
 SAMPLE = 400
@@ -110,7 +110,7 @@ def definition(study: Study, asset: str) -> str:
         decided = (*decided, [study.engine_key(spec) for spec in study.experiment.engines], study.experiment.label)
         decided = (*decided, _engine_code(study))
     if asset == SIGNALS:
-        decided = (study.experiment.strategy, _strategy_source(study))
+        decided = (study.experiment.strategy, _strategy_source(study), study.ensemble_key)
     code = source_version("tidemill.research.proof", *_CODE[asset])
     manifests = study.lake.manifests(BARS, study.dataset.bars_key)
     sample = {month: manifests[month].data_version for month in sample_months(study)}
@@ -150,7 +150,7 @@ def _strategy_source(study: Study) -> str:
 
 def _prove_features(study: Study) -> Proof:
     from tidemill.research.proof_samples import feature_sample, prove_adjusting
-    from tidemill.validation.feature_proof import merged, prove_features
+    from tidemill.validation.feature_proof import prove_features
 
     bars = feature_sample(study)
     effort = Effort(cuts=6, reach=4, span=64, warm=32, thorough=False)
@@ -166,9 +166,10 @@ def _prove_predictions(study: Study) -> Proof:
 
 
 def _prove_signals(study: Study) -> Proof:
-    from tidemill.research.proof_samples import prove_signals
+    from tidemill.research.proof_samples import prove_signals, prove_weighing
 
-    return prove_signals(study)
+    proofs = [prove_weighing(study), prove_signals(study)]
+    return merged(proofs, tuple(name for proof in proofs for name in (*proof.proven, *(one.feature for one in proof.refuted))))
 
 
 _PROOFS: dict[str, Callable[[Study], Proof]] = {

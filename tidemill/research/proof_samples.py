@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
@@ -15,9 +15,9 @@ from tidemill.models.base import Engine, Lineage
 from tidemill.models.registry import engine as engine_named
 from tidemill.research.proof import SAMPLE, sample_months
 from tidemill.research.study import Study
-from tidemill.validation.causality import Effort, Proof, prove
+from tidemill.validation.causality import Effort, Proof, merged, prove
 from tidemill.validation.custom_labels import custom_labels
-from tidemill.validation.feature_proof import merged, some_symbols
+from tidemill.validation.feature_proof import some_symbols
 from tidemill.validation.fold_proof import prove_folds
 from tidemill.validation.labels import forward_return
 from tidemill.validation.splits import Fold, training_rows
@@ -25,6 +25,7 @@ from tidemill.validation.splits import Fold, training_rows
 _CUTS = Effort(cuts=4, every_bar=False)
 _FEATURE_SYMBOLS, _FEATURE_BARS = 4, 160
 _ENGINE_SYMBOLS, _SEQUENCE_SYMBOLS, _ENGINE_BARS = 5, 2, 300
+_WEIGHTS, _WEIGHED_FOLDS = "ensemble weights", 4
 _PRICES = ("open", "high", "low", "close", "volume")
 
 
@@ -73,7 +74,7 @@ def _prove_engine(study: Study, spec: EngineSpec) -> Proof:
     interval = study.dataset.interval
     stored = {fold.number: model.hash}
     borders = prove_folds(spec.name, lambda bars, one: fit(bars, one).hash, panel, [fold], interval=interval, stored=stored)
-    between = prove(_inferring(study, engine, model), panel, interval=interval, effort=_CUTS)
+    between = prove(inferring(study, engine, model), panel, interval=interval, effort=_CUTS)
     return merged([borders, between], (spec.name,))
 
 
@@ -97,7 +98,9 @@ def _labels(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
     return forward_return(bars, study.experiment.label.horizon, study.dataset.interval)
 
 
-def _inferring(study: Study, engine: Engine, model: Artifact) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def inferring(study: Study, engine: Engine, model: Artifact) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Adjusted bars → a column of predictions named as the engine."""
+
     def infer(bars: pl.DataFrame) -> pl.DataFrame:
         return engine.predict(model, compute(bars, study.available)[0]).rename({"prediction": engine.info.name})
 
@@ -140,6 +143,42 @@ def prove_signals(study: Study) -> Proof:
     scores = _predictions(study, next(iter(books(study).values())))
     beside = {"bars": _known(study, scores)} if sees_bars(spec) else {}
     return prove(weights, scores, beside=beside, interval=study.dataset.interval, effort=effort)
+
+
+def prove_weighing(study: Study) -> Proof:
+    """The ensemble's weights at the border of each fold, from outcomes known by then; nothing where they are equal."""
+    from tidemill.research.weighing import coefficients, skill_weights
+
+    if study.experiment.ensemble == "equal":
+        return Proof(proven=(), refuted=())
+    names = [spec.name for spec in study.experiment.engines]
+    folds = study.folds[:_WEIGHED_FOLDS]
+    outcomes = _outcomes(study, names, folds)
+
+    def weights(frame: pl.DataFrame, fold: Fold) -> str:
+        labels = frame.select("symbol", "open_time", "label", "label_end_at")
+        known = {
+            name: coefficients(frame.select("symbol", "open_time", prediction=name).drop_nulls("prediction"), labels)
+            for name in names
+        }
+        return repr(skill_weights(known, fold.train_end, study.experiment.label.horizon))
+
+    return prove_folds(_WEIGHTS, weights, outcomes, folds[1:], interval=study.dataset.interval)
+
+
+def _outcomes(study: Study, engines: Sequence[str], folds: Sequence[Fold]) -> pl.DataFrame:
+    """A prediction of each engine beside its label, with the time at which that was known."""
+    from tidemill.research.predicting import PREDICTIONS, partition_of
+    from tidemill.research.technical import LABELS
+
+    parts = [partition_of(fold) for fold in folds]
+    frame = study.lake.scan(LABELS, study.labels_key).collect().drop_nulls("label_end_at")
+    for spec in study.experiment.engines:
+        scan = study.lake.scan(PREDICTIONS, study.engine_key(spec), partitions=parts)
+        own = scan.select("symbol", "open_time", pl.col("prediction").alias(spec.name)).collect()
+        frame = frame.join(own, on=("symbol", "open_time"), how="left")
+    tested = frame.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in engines))
+    return _complete(tested, 2 * _ENGINE_SYMBOLS).with_columns(pl.col("label_end_at").alias("known_at"))
 
 
 def _listed(weights: pl.DataFrame, inputs: pl.DataFrame) -> pl.DataFrame:

@@ -10,8 +10,8 @@ import msgspec
 
 from tidemill.features.api import FeatureSet, feature_set
 from tidemill.features.declaration import sets
-from tidemill.validation.causality import Proof, Refutation, Say, prove
-from tidemill.validation.feature_proof import merged, prove_features, some_symbols, with_context
+from tidemill.validation.causality import Proof, Refutation, Say, merged, prove
+from tidemill.validation.feature_proof import prove_features, some_symbols, with_context
 from tidemill.validation.inputs import Compute
 
 if TYPE_CHECKING:

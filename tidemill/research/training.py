@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from tidemill.domain.experiment import EngineSpec
-from tidemill.domain.provenance import fingerprint, library_version, source_version
+from tidemill.domain.provenance import fingerprint, library_version
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
 from tidemill.models.registry import code_version
@@ -22,6 +22,7 @@ from tidemill.research.model_store import (
     models_home,
     month_versions,
     read_index,
+    silent_notes,
     spec_of,
     store_index,
     touched,
@@ -59,7 +60,7 @@ def train(study: Study, name: str) -> StepReport:
 
 def _trained(study: Study, spec: EngineSpec, fold: Fold, entry: TrainedFold | None, code: tuple[str, ...]) -> TrainedFold:
     """The entry of a fold: the known one when its window holds what it held, else that of a model trained now."""
-    lineage = _lineage(study, fold)
+    lineage = lineage_of(study, fold)
     print_ = fingerprint(code, spec, study.experiment.seed, lineage)
     home = models_home(study.workspace)
     if entry is not None and entry.fingerprint == print_ and artifact_folder(home, entry.model_id).is_dir():
@@ -82,13 +83,14 @@ def fit_fold(study: Study, spec: EngineSpec, fold: Fold) -> Artifact:
     """One engine trained on the window of `fold`, its label purged and embargoed; the artifact is stored."""
     engine, rows = engine_named(spec.name), training_rows(study.training_frame, fold)
     artifact = engine.fit(
-        rows, features=study.available.names, params=spec.params, seed=study.experiment.seed, lineage=_lineage(study, fold)
+        rows, features=study.available.names, params=spec.params, seed=study.experiment.seed, lineage=lineage_of(study, fold)
     )
     artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
     return artifact
 
 
-def _lineage(study: Study, fold: Fold) -> Lineage:
+def lineage_of(study: Study, fold: Fold) -> Lineage:
+    """What a model of `fold` says of its origin."""
     split = {"train_start": fold.train_start.isoformat(), "train_end": fold.train_end.isoformat()}
     return Lineage(
         feature_fingerprint=study.available.fingerprint,
@@ -139,5 +141,5 @@ def _training_report(study: Study, index: Index, *, trained: int, code: str) -> 
         },
         columns=("fold", "model", "trained from", "to", "rows", "tested from", "to"),
         table=rows,
-        notes=(describe(study.folds, embargo),),
+        notes=(describe(study.folds, embargo), *silent_notes(index)),
     )

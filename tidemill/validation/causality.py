@@ -23,7 +23,7 @@ looking ahead, but judged by windows. No difference counts that a second computa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -112,6 +112,21 @@ def prove(
         raise InputError(f"A look-back of {lookback} bars is not possible: the current bar counts as 1.")
     inputs = inputs_of(bars, beside or {}, interval.microseconds if interval else None, seed)
     return _Judge(compute, effort, say or (lambda _: None)).judge(inputs, lookback)
+
+
+def merged(proofs: Sequence[Proof], names: tuple[str, ...]) -> Proof:
+    """One proof of several, in the order of `names`; what any of them refutes is refuted."""
+    refuted = {found.feature: found for proof in proofs for found in reversed(proof.refuted)}
+    seen = {name for proof in proofs for name in proof.proven}
+    longer = {name for proof in proofs for name in proof.longer}
+    crossing = {name for proof in proofs for name in proof.cross_sectional}
+    return Proof(
+        proven=tuple(name for name in names if name in seen and name not in refuted),
+        refuted=tuple(refuted[name] for name in names if name in refuted),
+        runs=sum(proof.runs for proof in proofs),
+        longer=tuple(name for name in names if name in longer and name not in refuted),
+        cross_sectional=tuple(name for name in names if name in crossing),
+    )
 
 
 class _Judge:

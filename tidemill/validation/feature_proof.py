@@ -18,7 +18,7 @@ from tidemill.features.ahead import compute_ahead
 from tidemill.features.api import FeatureSet, compute
 from tidemill.features.declaration import Feature
 from tidemill.features.expression import CONTEXT, INPUTS, Expression, walk
-from tidemill.validation.causality import FULL, Effort, Proof, Refutation, Say, prove
+from tidemill.validation.causality import FULL, Effort, Proof, Refutation, Say, merged, prove
 from tidemill.validation.inputs import Compute
 
 # A fitted operator learns anew on every altered panel: so many symbols are cut, and so many altered bar by bar.
@@ -65,21 +65,6 @@ def prove_features(
             failed = (Refutation(one.name, symbol, time, f"it cannot be computed: {exc}") for one in group.features)
             proofs.append(Proof(proven=(), refuted=tuple(failed)))
     return _as_stated(features, merged(proofs, features.names), bars)
-
-
-def merged(proofs: list[Proof], names: tuple[str, ...]) -> Proof:
-    """One proof of several, in the order of `names`; what any of them refutes is refuted."""
-    refuted = {found.feature: found for proof in proofs for found in reversed(proof.refuted)}
-    seen = {name for proof in proofs for name in proof.proven}
-    longer = {name for proof in proofs for name in proof.longer}
-    crossing = {name for proof in proofs for name in proof.cross_sectional}
-    return Proof(
-        proven=tuple(name for name in names if name in seen and name not in refuted),
-        refuted=tuple(refuted[name] for name in names if name in refuted),
-        runs=sum(proof.runs for proof in proofs),
-        longer=tuple(name for name in names if name in longer and name not in refuted),
-        cross_sectional=tuple(name for name in names if name in crossing),
-    )
 
 
 def _proofs(

@@ -1,0 +1,46 @@
+"""The causality proof of a study's models, whole: every fold is fitted again on bars that end where its test begins."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tidemill.research.model_store import index_of
+from tidemill.research.proof_samples import fitting, inferring
+from tidemill.research.study import Study
+from tidemill.research.training import lineage_of
+from tidemill.validation.causality import Effort, Proof, merged, prove
+from tidemill.validation.fold_proof import prove_folds
+from tidemill.validation.splits import Fold
+
+_CUTS = 4
+
+
+def prove_predictions(study: Study) -> Proof:
+    """Each engine of a study that was run: the artifact of every fold, and predictions cut inside every test window.
+
+    A model that is fitted again on what was known when its test began must be the stored one, by its hash. It takes as long as
+    three trainings. Raises UnknownNameError for an engine that was not trained yet.
+    """
+    names = tuple(spec.name for spec in study.experiment.engines)
+    return merged([proof for name in names for proof in _prove_engine(study, name)], names)
+
+
+def _prove_engine(study: Study, name: str) -> list[Proof]:
+    from tidemill.models.registry import engine
+    from tidemill.research.model_store import spec_of
+
+    spec, interval = spec_of(study, name), study.dataset.interval
+    fit = fitting(study, spec, lambda fold: lineage_of(study, fold))
+    stored = {entry.fold: entry.model_id for entry in index_of(study, spec).folds}
+
+    def model_id(bars: pl.DataFrame, fold: Fold) -> str:
+        return fit(bars, fold).model_id
+
+    proofs = [prove_folds(name, model_id, study.adjusted, study.folds, interval=interval, stored=stored)]
+    if not proofs[0].holds:
+        return proofs
+    effort = Effort(cuts=_CUTS, every_bar=False)
+    for fold in study.folds:
+        infer, inside = inferring(study, engine(name), fit(study.adjusted, fold)), pl.col("open_time") < fold.test_end
+        proofs.append(prove(infer, study.adjusted.filter(inside), interval=interval, effort=effort, seed=fold.number))
+    return proofs

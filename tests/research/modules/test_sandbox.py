@@ -99,9 +99,9 @@ def test_a_function_that_does_not_end_is_stopped_and_the_next_call_goes_on(
 
 
 def test_a_file_whose_own_statements_do_not_end_or_read_a_file_is_refused(hasty: Sandbox) -> None:
-    with pytest.raises(InputError, match="The module mine.py was stopped: it did not end within 1 s"):
+    with pytest.raises(InputError, match=r"The module mine.py was stopped: it did not end within 1 s"):
         hasty.declare(Path("/nowhere/mine.py"), "while True: pass\n")
-    with pytest.raises(InputError, match="The module mine.py wants to open '/etc/passwd' on line 1"):
+    with pytest.raises(InputError, match=r"The module mine.py wants to open '/etc/passwd' on line 1"):
         hasty.declare(Path("/nowhere/mine.py"), "text = open('/etc/passwd').read()\n")
 
 

@@ -1,0 +1,166 @@
+"""`--module FILE.py`: the README's file from the command line to a row of the report, and files that are wrong."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.cli.conftest import Answer, Tidemill
+from tests.research.modules.conftest import example
+from tests.research.panels import daily_bars
+from tidemill.research.modules.loading import unload_module
+from tidemill.research.modules.sandbox import sandbox
+
+GAP = 'feature("cli_gap", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")\n'
+ENDLESS = "def never(bars):\n    while True: pass\nfeatures(never, columns=['cli_never'])\n"
+READS = "def peeks(bars):\n    return open('/etc/passwd').read()\nfeatures(peeks, columns=['cli_peeks'])\n"
+
+
+def command(*arguments: str) -> Answer:
+    """The command line in a process of its own, as a person starts it."""
+    call = [sys.executable, "-P", "-m", "tidemill.cli.main", *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=240, check=False)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def module(work: Path) -> Iterator[Path]:
+    """A file to be written; what it declared in this process is forgotten after the test, and the limits of its sandbox."""
+    path = work / "mine.py"
+    sandbox().close()
+    yield path
+    unload_module(path)
+    sandbox().close()
+
+
+def worked(answer: Any) -> set[str]:
+    return {name for name, _, had_work in answer["steps"] if had_work}
+
+
+def test_a_file_of_one_s_own_goes_from_the_option_to_a_row_of_the_report(home: Path) -> None:
+    (home / "mine.py").write_text(example())
+    daily_bars(300).write_csv(home / "panel.csv")
+    run = ("run", "--module", "mine.py", "--source", "file:panel.csv", "--json")
+    first = command(*run)
+    assert first.code == 0, first.err
+    assert [row["book"] for row in first.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine"]
+    assert "models/my_engine" in worked(first.json)
+    report = Path(first.json["report"])
+    assert "my_engine" in report.read_text(encoding="utf-8")
+    kept = json.loads((report.parent / "experiment.json").read_text())
+    assert (kept["label"], kept["strategy"]["name"]) == ({"horizon": 3, "name": "my_label"}, "my_strategy")
+    assert kept["features"]["names"] == ["my_gap", "my_reversal"]
+
+    (home / "mine.py").write_text(example().replace("held=2", "held=1"))
+    second = command(*run)
+    assert second.code == 0, second.err
+    assert "trading/signals" in worked(second.json)
+    assert not {"features/technical", "features/training_set", "models/my_engine", "models/ridge"} & worked(second.json)
+
+
+def test_a_file_computes_is_listed_and_is_explained(panel_file: Path, module: Path, tidemill: Tidemill) -> None:
+    module.write_text(example())
+    answer = tidemill("features", "compute", "--input", panel_file, "--module", module, "--output", "out.parquet", "--json")
+    assert (answer.code, answer.json["features"]) == (0, 2)
+    frame = pl.read_parquet("out.parquet")
+    assert frame.columns == ["symbol", "open_time", "my_gap", "my_reversal"]
+    assert frame["my_reversal"].is_finite().sum() == 2 * 115
+    assert [row["name"] for row in tidemill("features", "list", "--module", module, "--json").json] == ["my_gap", "my_reversal"]
+    told = tidemill("features", "explain", "my_reversal", "--module", module, "--json").json
+    assert (told["lookback"], told["unit"], told["about"]) == (6, "ratio", "minus the return of five bars")
+
+
+def test_batch_and_stream_agree_to_the_bit_on_functions_too(panel_file: Path, module: Path, tidemill: Tidemill) -> None:
+    module.write_text(example())
+    pl.read_csv(panel_file).group_by("symbol", maintain_order=True).head(40).write_csv(panel_file)
+    for engine in ("batch", "stream"):
+        done = tidemill(
+            "features",
+            "compute",
+            "--input",
+            panel_file,
+            "--module",
+            module,
+            "--engine",
+            engine,
+            "--output",
+            f"{engine}.parquet",
+        )
+        assert done.code == 0, done
+    assert pl.read_parquet("batch.parquet").equals(pl.read_parquet("stream.parquet"))
+
+
+def test_what_fails_is_named_and_the_rest_is_written(
+    panel_file: Path, module: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMILL_MODULE_SECONDS", "2")
+    module.write_text(GAP + ENDLESS + READS)
+    done = tidemill("features", "compute", "--input", panel_file, "--module", module, "--output", "out.parquet", "--json")
+    assert done.code == 1
+    assert set(done.json["left_out"]) == {"cli_never", "cli_peeks"}
+    assert "never of mine.py was stopped: it did not end within 2 s" in done.err
+    assert "peeks of mine.py wants to open '/etc/passwd' on line 6" in done.err
+    assert done.err.count("\n") == 1
+    assert pl.read_parquet("out.parquet").columns == ["symbol", "open_time", "cli_gap"]
+
+
+def test_a_file_in_which_nothing_can_be_computed_is_an_error_and_writes_nothing(
+    panel_file: Path, module: Path, tidemill: Tidemill
+) -> None:
+    module.write_text(READS)
+    refused = tidemill("features", "compute", "--input", panel_file, "--module", module, "--output", "out.parquet")
+    assert "wants to open '/etc/passwd' on line 2; a module sees the bars it is given and nothing else." in refused.error
+    assert not Path("out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("feature('x', close +)\n", "The module mine.py is not valid Python: invalid syntax on line 1."),
+        ("while True: pass\n", "The module mine.py was stopped: it did not end within 2 s."),
+        ("open('/etc/passwd')\n", "The module mine.py wants to open '/etc/passwd' on line 1;"),
+        ("import urllib.request\nurllib.request.urlopen('http://127.0.0.1:9')\n", "wants to use the network"),
+        ("engine('x', 1, 2)\n", "is no function"),
+        ("engine('momentum', lambda training: {}, lambda model, frame: 0)\n", "There is an engine named 'momentum' already."),
+        ("strategy('quantile', lambda predictions: 0)\n", "already a strategy named 'quantile'"),
+        ("label('forward_return', lambda bars: 0, horizon=1)\n", "already a label named 'forward_return'"),
+        ("label('mine', lambda bars: 0, horizon=0)\n", "A horizon of 0 bars is not possible."),
+        ("features(lambda bars: 0, lookback=-1)\n", "A look-back of -1 bars is not possible."),
+        ("strategy('mine', lambda predictions, kept: 0)\n", "kept of mine has no default"),
+        ("strategy('Not a name', lambda predictions: 0)\n", "cannot name a strategy"),
+        ("value = 1\n", "declares no feature, label, engine or strategy"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["run", "list"])
+def test_a_wrong_file_is_one_sentence_before_any_work(
+    module: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch, text: str, reason: str, verb: str
+) -> None:
+    monkeypatch.setenv("TIDEMILL_MODULE_SECONDS", "2")
+    module.write_text(text)
+    command = ("run", "--source", "sample") if verb == "run" else ("features", "list")
+    assert reason in tidemill(*command, "--module", module).error
+    assert not Path("home").exists()
+
+
+def test_a_file_that_is_not_there_is_named(work: Path, tidemill: Tidemill) -> None:
+    assert "absent.py cannot be read" in tidemill("run", "--module", "absent.py").error
+    assert "absent.py cannot be read" in tidemill("features", "list", "--module", "absent.py").error
+
+
+def test_modules_of_an_experiment_lie_beside_its_file_and_bad_names_are_told(
+    work: Path, module: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = work / "experiments"
+    folder.mkdir()
+    text = "name: mine\ndataset: {source: sample}\nengines: [{name: my_engine}, {name: absent}]\nmodules: [../mine.py]\n"
+    (folder / "mine.yaml").write_text(text)
+    assert "mine.py cannot be read" in tidemill("run", "--experiment", "experiments/mine.yaml").error
+    module.write_text(example())
+    error = tidemill("run", "--experiment", "experiments/mine.yaml").error
+    assert "There is no engine named 'absent'" in error
+    assert "my_engine" in error

@@ -55,6 +55,13 @@ def test_before_anything_was_seen_or_where_no_engine_has_skill_the_weights_are_e
     assert nothing["a"].rank_ic is None
 
 
+def test_an_engine_that_predicted_nothing_is_left_out_and_takes_nothing_from_the_others() -> None:
+    others = {"a": known([0.06] * 128), "b": known([0.02] * 128)}
+    made = skill_weights({**others, "silent": known([])}, day(500), horizon=2)
+    assert made["silent"] == (0.0, None, 64.0)
+    assert {name: made[name] for name in others} == skill_weights(others, day(500), horizon=2)
+
+
 def test_what_ended_after_the_cut_has_no_influence() -> None:
     early = {"a": known([0.05] * 60), "b": known([0.01] * 60)}
     later = {name: pl.concat([frame, known([9.0 if name == "b" else -9.0] * 40, first=60)]) for name, frame in early.items()}

@@ -154,3 +154,14 @@ def model_manifest(workspace: Workspace, model_id: str) -> dict[str, Any]:
         "metrics": manifest["metrics"],
         "origin": manifest["origin"],
     }
+
+
+def silent_notes(index: Index) -> tuple[str, ...]:
+    """One sentence about the folds in which an engine had nothing to learn from; empty where there is none."""
+    silent = sum(entry.rows == 0 for entry in index.folds)
+    if not silent:
+        return ()
+    return (
+        f"The engine {index.engine} is silent in {silent} of {len(index.folds)} folds: it found nothing to learn from and "
+        "predicts nothing there. The ensemble does without it.",
+    )

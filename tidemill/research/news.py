@@ -138,12 +138,7 @@ def _report(study: Study, name: str, facts: dict[str, Any], notes: list[str], *,
     manifests = study.lake.manifests(TABLE, name)
     rows = sum(manifest.rows for manifest in manifests.values())
     newest = _newest(study, name, max(manifests)) if manifests else ()
-    unknown = facts.get("without a receipt", 0)
-    if unknown:
-        notes.append(
-            f"{unknown:,} items came without a receipt: their time of publication stands in for the time at which they were "
-            "known, so results on them may be better than anybody could have had."
-        )
+    notes += vintage_notes(study)
     if not rows:
         notes.append("The source holds no news.")
     return StepReport(
@@ -159,6 +154,18 @@ def _report(study: Study, name: str, facts: dict[str, Any], notes: list[str], *,
         table=newest,
         notes=tuple(notes),
     )
+
+
+def vintage_notes(study: Study) -> list[str]:
+    """A sentence where the time at which some of the news was known is only assumed; empty otherwise."""
+    held = study.lake.manifest(IMPORTS, news_key(study), _STATE) if study.experiment.news is not None else None
+    unknown = held.metadata.get("without a receipt", 0) if held is not None else 0
+    if not unknown:
+        return []
+    return [
+        f"{unknown:,} news items came without a receipt: their time of publication stands in for the time at which they were "
+        "known, so results on them may be better than anybody could have had."
+    ]
 
 
 def _newest(study: Study, name: str, month: str) -> tuple[tuple[Any, ...], ...]:

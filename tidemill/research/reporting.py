@@ -14,7 +14,8 @@ from tidemill.domain.provenance import fingerprint, library_version, source_vers
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.research.evaluation import engine_metrics, portfolio_metrics, scored_rows
 from tidemill.research.market_data import flags_of, import_facts
-from tidemill.research.model_store import ENSEMBLE
+from tidemill.research.model_store import ENSEMBLE, index_of, silent_notes
+from tidemill.research.news import vintage_notes
 from tidemill.research.report import ReportInputs, render_report
 from tidemill.research.report_words import verdict
 from tidemill.research.selection import METRICS
@@ -102,10 +103,15 @@ def report_inputs(study: Study) -> ReportInputs:
         embargo=embargo_length(study.splits, horizon=experiment.label.horizon, lookback=study.features.lookback),
         data=_data_facts(study),
         survivorship=True if experiment.dataset.source in _SOURCE_BIASES else None,
-        biases=_SOURCE_BIASES.get(experiment.dataset.source, _UNKNOWN_SOURCE),
-        notes=tuple(study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata["notes"]),
+        biases=(*_SOURCE_BIASES.get(experiment.dataset.source, _UNKNOWN_SOURCE), *vintage_notes(study)),
+        notes=(*study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata["notes"], *_silent(study)),
         provenance=_provenance(study),
     )
+
+
+def _silent(study: Study) -> list[str]:
+    """Sentences about engines that predicted nothing in some fold."""
+    return [note for spec in study.experiment.engines for note in silent_notes(index_of(study, spec))]
 
 
 def _strategy_words(study: Study) -> str:

@@ -8,6 +8,9 @@ less the embargo):
     c         = n / (n + CREDIBILITY)
     weight_e  = (1 - c) / E + c · skill_e / Σ skill                        E engines; 1 / E where no engine has skill
 
+An engine that predicted nothing so far, as one of news without news, is left out while others have shown something: its
+weight is 0 and it is none of the E.
+
 Weights are never negative and sum to 1. The shrinkage is Bühlmann's credibility: a mean of n coefficients, each with a spread
 of about 0.2, is weighed against a spread of 0.025 among engines' true coefficients, and (0.2 / 0.025)² = 64. Equal weights, to
 which everything is shrunk, are hard to beat (Genre, Kenny, Meyler and Timmermann, 2013).
@@ -56,20 +59,17 @@ def coefficients(predictions: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFram
 def skill_weights(known: Mapping[str, pl.DataFrame], cut: datetime, horizon: int) -> dict[str, Skill]:
     """Weight of each engine from its `coefficients` that ended at or before `cut`; see the module.
 
-    horizon: bars that a label is held. Equal weights where an engine has shown nothing yet.
+    horizon: bars that a label is held. Equal weights where no engine has shown anything yet.
     """
     seen = {name: frame.filter(pl.col("ended") <= cut)["rank_ic"] for name, frame in known.items()}
-    periods = min((len(values) for values in seen.values()), default=0) / horizon
-    means = {name: _mean(values) for name, values in seen.items()}
+    heard = {name: values for name, values in seen.items() if len(values)} or seen
+    periods = min((len(values) for values in heard.values()), default=0) / horizon
+    means = {name: _mean(values) for name, values in heard.items()}
     positive = {name: max(mean or 0.0, 0.0) for name, mean in means.items()}
-    total, equal = sum(positive.values()), 1.0 / len(known)
+    total, equal = sum(positive.values()), 1.0 / len(heard)
     credible = periods / (periods + CREDIBILITY) if total > 0.0 else 0.0
-    return {
-        name: Skill(
-            (1.0 - credible) * equal + (credible * positive[name] / total if total > 0.0 else 0.0), means[name], periods
-        )
-        for name in known
-    }
+    weights = {name: (1.0 - credible) * equal + (credible * positive[name] / total if total > 0.0 else 0.0) for name in heard}
+    return {name: Skill(weights.get(name, 0.0), means.get(name), periods) for name in known}
 
 
 def _mean(values: pl.Series) -> float | None:

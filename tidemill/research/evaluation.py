@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -64,21 +65,21 @@ def evaluate_engines(study: Study) -> StepReport:
         frame = pl.DataFrame(rows, infer_schema_length=None)
         held = study.lake.write(METRICS, study.key, ENGINES, frame, fingerprint=print_)
     judged, counted = judge_books(study, bars_a_year(study))
-    frame = engine_metrics(study).select(_SHOWN)
+    found = engine_metrics(study)
+    frame = found.select(_SHOWN)
     return StepReport(
         worked=worked or counted,
         rows=frame.height,
         data_version=fingerprint(held.data_version if held is not None else "", judged.data_version),
         code_version=code,
         inputs={"labels": study.labels_version},
-        facts=_selection_facts(study),
+        facts=_selection_facts(found.row(0, named=True)),
         columns=tuple(name.replace("_", " ") for name in frame.columns),
         table=tuple(frame.iter_rows()),
     )
 
 
-def _selection_facts(study: Study) -> dict[str, Any]:
-    row = engine_metrics(study).row(0, named=True)
+def _selection_facts(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "trials counted on this source": row["trials"],
         "trials that differ": row["trial_clusters"],

@@ -42,8 +42,7 @@ class CustomEngine:
         history: int = 0,
         needs: tuple[str, ...] = (),
     ) -> None:
-        self._first = _first_parameters(fit)
-        self._params = parameters_of(fit, name, (*self._first, "features", "seed"))
+        self._params = parameters_of(fit, name, ("features", "seed"))
         self._fit, self._predict, self.source = fit, predict, source
         self.info = EngineInfo(
             name=name,
@@ -70,7 +69,7 @@ class CustomEngine:
         data = training_set(training, features)
         rows = training.filter(pl.Series(data.usable)).select("symbol", "open_time", *features, "label")
         offered = {"features": features, "seed": seed, **msgspec.to_builtins(chosen)}
-        answer = self._called(self._fit, rows, what="fit", **accepted(self._fit, offered))
+        answer = self._called(self._fit, rows, what="fit", **accepted(self._fit, offered, 1))
         made = inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage)
         inputs = msgspec.structs.replace(made, code_version=f"{made.code_version}.{self.source}")
         return make(inputs, tensors=self._tensors(answer))
@@ -80,7 +79,9 @@ class CustomEngine:
         rows = frame if self.info.history else from_start(frame, start)
         given = rows.select("symbol", "open_time", *features)
         offered = {"features": features, **artifact.inputs.params}
-        answer = self._called(self._predict, dict(artifact.tensors), given, what="predict", **accepted(self._predict, offered))
+        answer = self._called(
+            self._predict, dict(artifact.tensors), given, what="predict", **accepted(self._predict, offered, 2)
+        )
         return predictions(rows, self._numbers(answer, rows.height), features, start)
 
     def _called(self, function: Callable[..., Any], *args: Any, what: str, **kwargs: Any) -> Any:
@@ -108,9 +109,3 @@ class CustomEngine:
         if numbers.size != rows:
             raise InputError(f"predict of the engine {self.info.name} answers {numbers.size} numbers for {rows} rows.")
         return numbers
-
-
-def _first_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
-    import inspect
-
-    return tuple(inspect.signature(function).parameters)[:1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,14 +27,13 @@ def custom_strategy(
     about: str = "",
 ) -> Strategy:
     """See `Calls.strategy` of tidemill.research.modules.calls."""
-    first = tuple(inspect.signature(weigh).parameters)[:1]
 
     def weights(
         frame: pl.DataFrame, params: Any, instruments: Mapping[str, Instrument], bars: pl.DataFrame | None = None
     ) -> pl.DataFrame:
         offered = {"instruments": instruments, "bars": bars, **msgspec.to_builtins(params)}
         try:
-            answer = weigh(frame, **accepted(weigh, offered))
+            answer = weigh(frame, **accepted(weigh, offered, 1))
         except TidemillError:
             raise
         except Exception as exc:  # a user's code may raise anything
@@ -48,7 +46,7 @@ def custom_strategy(
         name=name,
         about=about or (weigh.__doc__ or "").strip().partition("\n")[0] or "A strategy of a user's module.",
         needs=needs,
-        params=parameters_of(weigh, name, (*first, "instruments", "bars")),
+        params=parameters_of(weigh, name, ("instruments", "bars")),
         weigh=weights,
         resize=resize,
     )

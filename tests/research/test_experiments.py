@@ -10,7 +10,17 @@ import msgspec
 import pytest
 
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, NewsSpec, SplitSpec, StrategySpec
+from tidemill.domain.experiment import (
+    DatasetSpec,
+    EngineSpec,
+    Experiment,
+    FeatureSpec,
+    NewsSpec,
+    RiskSpec,
+    SplitSpec,
+    StrategySpec,
+)
+from tidemill.models.registry import engines
 from tidemill.research.experiments import (
     DEFAULT_ENGINES,
     SAMPLE,
@@ -99,11 +109,19 @@ def test_texts_that_grow_without_bound_are_refused_quickly() -> None:
         ({"news": NewsSpec(source="file:n.csv", half_life=0.0)}, "half-life"),
         ({"news": NewsSpec(source="file:n.csv", aliases={"../x": ("X",)})}, "symbol"),
         ({"features": FeatureSpec(sets=("sentiment",))}, "news.source"),
+        ({"engines": (EngineSpec(name="sentiment"),)}, "nothing to say without news"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(change: dict[str, object], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         checked(msgspec.structs.replace(SOUND, **change))
+
+
+def test_the_experiment_with_all_engines_has_every_one_that_ships_and_suits_any_data() -> None:
+    made = load_experiment(SAMPLE.with_name("all_engines.yaml"))
+    shipped = {one.info.name for one in engines() if one.info.kind != "ensemble"}
+    assert {spec.name for spec in made.engines} == shipped
+    assert (made.splits, made.news, made.risk) == (None, None, RiskSpec())
 
 
 def test_an_unknown_engine_names_the_choices() -> None:

@@ -162,6 +162,10 @@ def _check_context(experiment: Experiment, chosen: "FeatureSet") -> None:
     if experiment.news is not None:
         _check_news(experiment.news)
     else:
+        if [spec.name for spec in experiment.engines] == ["sentiment"]:
+            raise InputError(
+                "The engine sentiment has nothing to say without news. Add `news:` with a source, or another engine."
+            )
         _require_unread(chosen, SENTIMENT, "reads the news. Say where it comes from with news.source: file:PATH or feed:URL")
 
 

@@ -7,10 +7,12 @@ import dagster as dg
 
 from assets.features.checks import feature_causality, feature_checks
 from assets.features.regime import regime
+from assets.features.sentiment import sentiment
 from assets.features.technical import technical, training_set
 from assets.market_data.bars import bars, gaps, instruments
 from assets.market_data.checks import bar_checks
 from assets.market_data.fear_greed import fear_greed
+from assets.market_data.news import news
 from assets.models.champion import champion
 from assets.models.engines import engine_assets
 from assets.models.engines import ensemble as ensemble_model
@@ -33,9 +35,9 @@ from tidemill.domain.experiment import Experiment
 from tidemill.research.market_data import month_range
 from tidemill.research.regime import names_regimes
 
-data = dg.Definitions(assets=[bars, instruments, gaps, fear_greed], asset_checks=[bar_checks], resources=resources)
+data = dg.Definitions(assets=[bars, instruments, gaps, fear_greed, news], asset_checks=[bar_checks], resources=resources)
 features = dg.Definitions(
-    assets=[technical, regime, training_set], asset_checks=[feature_checks, feature_causality], resources=resources
+    assets=[technical, regime, sentiment, training_set], asset_checks=[feature_checks, feature_causality], resources=resources
 )
 training = dg.Definitions(assets=[*engine_assets, ensemble_model, champion, risk], resources=resources)
 prediction = dg.Definitions(
@@ -71,7 +73,7 @@ def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, st
 def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
     """The assets of a run of the main job: all but the champion, and what the experiment does not name.
 
-    That is engines, regimes, risk and the index.
+    That is engines, regimes, risk, the index and news.
 
     InputError for an engine of a module that was not loaded when this process made its graph.
     """
@@ -89,6 +91,8 @@ def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
         idle |= {risk.key, risk_forecasts.key}
     if experiment.features.fear_greed is None:
         idle.add(fear_greed.key)
+    if experiment.news is None:
+        idle |= {news.key, sentiment.key}
     return [key for key in defs.resolve_all_asset_keys() if key not in idle]
 
 

@@ -17,7 +17,7 @@ from tidemill.research.technical import build_training_set, compute_features
     group_name="features",
     kinds={"numpy", "polars", "parquet"},
     owners=["team:research"],
-    deps=[["market_data", "bars"], ["market_data", "fear_greed"]],
+    deps=[["market_data", "bars"], ["market_data", "fear_greed"], ["features", "sentiment"]],
     partitions_def=months,
     backfill_policy=one_run,
     code_version=source_version("tidemill.features.api"),

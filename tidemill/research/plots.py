@@ -159,3 +159,23 @@ def fear_greed(study: Study) -> bytes | None:
     axes.plot(known["known_at"].to_list(), known["fear_greed"].to_list(), linewidth=1)
     axes.set_ylim(0.0, 100.0)
     return _png(figure)
+
+
+def sentiment(study: Study) -> bytes | None:
+    """Mean sentiment of the symbols whose news is known, and how many those are; nothing where no news is used."""
+    from tidemill.research.sentiment import TABLE as SENTIMENT
+    from tidemill.research.sentiment import sentiment_key
+
+    if study.experiment.news is None:
+        return None
+    known = pl.col("sentiment_mean").filter(pl.col("sentiment_mean").is_not_nan())
+    frame = (
+        study.lake.scan(SENTIMENT, sentiment_key(study)).group_by("open_time").agg(known.mean(), known.len().alias("symbols"))
+    )
+    shown = _thin(frame.sort("open_time").collect())
+    figure, axes = _figure("Mean sentiment of the symbols with news (line) and their number (area)")
+    axes.plot(shown["open_time"].to_list(), shown["sentiment_mean"].to_list(), linewidth=1)
+    beside = axes.twinx()
+    beside.fill_between(shown["open_time"].to_list(), shown["symbols"].to_list(), alpha=0.15, linewidth=0)
+    beside.tick_params(labelsize=8)
+    return _png(figure)

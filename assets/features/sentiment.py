@@ -1,0 +1,26 @@
+"""What the news of each symbol said, bar by bar."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.reporting import result
+from resources.experiment import ExperimentResource
+from tidemill.domain.provenance import source_version
+from tidemill.research import plots
+from tidemill.research.sentiment import compute_sentiment
+
+
+@dg.asset(
+    key=["features", "sentiment"],
+    group_name="features",
+    kinds={"polars", "parquet"},
+    owners=["team:research"],
+    deps=[["market_data", "bars"], ["market_data", "news"]],
+    code_version=source_version("tidemill.research.sentiment"),
+    description="Decayed mean score, number and surprise of the news of each symbol, as known at each bar's close. The scores "
+    "come from a lexicon, or from a classifier on this machine. Models see them when an experiment names a source of `news`.",
+)
+def sentiment(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    study = experiment.study
+    return result(context, compute_sentiment(study), lambda: plots.sentiment(study))

@@ -12,7 +12,7 @@ import pytest
 
 from tidemill.metrics.returns import performance_metrics
 from tidemill.research.report import ReportInputs, render_report
-from tidemill.research.report_words import biases, number, percent, verdict
+from tidemill.research.report_words import biases, interval, number, percent, verdict
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -271,4 +271,7 @@ def test_a_result_with_suspected_actions_left_in_stands_beside() -> None:
 
 def test_numbers_are_written_for_people() -> None:
     assert (number(None), number(float("nan")), number(-1.234), number(0.0123)) == ("–", "–", "−1.23", "0.012")
+    assert interval(-1.9, 0.0999) == "−1.90\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.10"
+    assert interval(-0.0031, 0.012) == "−0.003\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.012"
+    assert (interval(None, 1.0), interval(0.0, float("nan"))) == ("–", "–")
     assert percent(-0.1234) == "−12.3\N{NO-BREAK SPACE}%"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _FEW_SYMBOLS = 30
 _SHORT_YEARS = 3.0
 _TOO_GOOD_SHARPE, _TOO_GOOD_IC = 3.0, 0.15
+_SMALL = 0.1  # below it a third decimal is shown
 _SKILL = 0.95  # deflated Sharpe ratio from which skill is spoken of
 _A_DAY = 86_400
 _SURE = 2.0  # |t| above which a mean is called different from zero
@@ -39,7 +40,7 @@ def number(value: Any, digits: int = 2) -> str:
     """Two decimals, three where the number is small; a dash where there is none."""
     if not _known(value):
         return "–"
-    places = digits + 1 if digits == 2 and abs(value) < 0.1 else digits
+    places = digits + 1 if digits == 2 and abs(value) < _SMALL else digits
     return f"{value:,.{places}f}".replace("-", "−")
 
 
@@ -48,8 +49,11 @@ def percent(value: Any) -> str:
 
 
 def interval(low: Any, high: Any) -> str:
-    """Two numbers as `−0.12 to 0.34`, which does not break."""
-    return f"{number(low)} to {number(high)}".replace(" ", "\N{NO-BREAK SPACE}") if _known(low) and _known(high) else "–"
+    """Two numbers as `−0.12 to 0.34`, with as many decimals as the larger one needs, in one piece."""
+    if not (_known(low) and _known(high)):
+        return "–"
+    places = 3 if max(abs(low), abs(high)) < _SMALL else 2
+    return f"{low:,.{places}f} to {high:,.{places}f}".replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def whole(value: Any) -> str:
@@ -149,7 +153,10 @@ def _skill(inputs: ReportInputs) -> str:
     tried = "This is the only trial counted on this data" if trials == 1 else f"{whole(trials)} trials are counted on this data"
     other = f" ({percent(clustered)} if those that go together count as one)" if _known(clustered) and trials > 1 else ""
     said = "enough to speak of skill" if deflated >= _SKILL else "not enough to speak of skill, for which 95 % is usually asked"
-    return f"{tried}{chance}. The probability that the true Sharpe ratio is above that is {percent(deflated)}{other}: {said}."
+    above = "zero" if trials == 1 else "that"
+    return (
+        f"{tried}{chance}. The probability that the true Sharpe ratio is above {above} is {percent(deflated)}{other}: {said}."
+    )
 
 
 def _suspected(inputs: ReportInputs) -> str:
@@ -242,7 +249,7 @@ def _counted(row: Mapping[str, Any]) -> list[str]:
         found.append(
             f"Of {whole(row['pbo_trials'])} trials over the same time, the one that was best in one half of it was not above "
             f"the median in the other half in {percent(row['pbo'])} of all ways to halve it (PBO, {whole(row['pbo_blocks'])} "
-            "blocks); pure luck gives about 50 %."
+            "blocks); pure luck gives about 50 %. Where the trials are alike, this says nothing of skill."
         )
     return found
 

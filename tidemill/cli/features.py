@@ -157,30 +157,39 @@ def compute(
     A function of a module that fails is named and left out; the rest is computed and written, and the exit code is 1.
     """
     _either(name, module)
-    from tidemill.cli.frames import write_frame
-    from tidemill.features.api import compute as compute_batch
-    from tidemill.research.frames import compute_streaming
-
     writable(output)
     chosen, left_out = _chosen(name or "classic", module), _failed(module)
     with progress(f"Computing {len(chosen.names)} features of {source.name}"):
         bars = _bars(source, fear_greed)
-        streaming = engine == "stream"
-        frame = compute_streaming(bars, chosen, left_out) if streaming else compute_batch(bars, chosen, left_out=left_out)[0]
-        made = frame.width - 2
-        if not made:
-            raise InputError(next(iter(left_out.values())))
-        write_frame(frame, output)
-    answer = {"rows": frame.height, "symbols": frame["symbol"].n_unique(), "features": made, "output": str(output)}
+        made = _write(bars, chosen, output, engine, left_out)
+    symbols = bars["symbol"].n_unique()
+    answer = {"rows": bars.height, "symbols": symbols, "features": made, "output": str(output)}
     if as_json:
         write_json(answer | ({"left_out": left_out} if left_out else {}))
     else:
         click.echo(
-            f"{counted(made, 'feature')} of {counted(frame['symbol'].n_unique(), 'symbol')}, "
-            f"{counted(frame.height, 'row')}, written to {output}."
+            f"{counted(made, 'feature')} of {counted(symbols, 'symbol')}, {counted(bars.height, 'row')}, written to {output}."
         )
     if left_out:
         ctx.exit(fail(InputError(f"{', '.join(left_out)} left out. {' '.join(dict.fromkeys(left_out.values()))}")))
+
+
+def _write(bars: "pl.DataFrame", chosen: "FeatureSet", output: Path, engine: str, left_out: dict[str, str]) -> int:
+    """The number of features that were computed and written; to Parquet some symbols at a time, where that is possible."""
+    from tidemill.cli.frames import is_parquet, replace_with, write_frame
+    from tidemill.features.api import compute as compute_batch
+    from tidemill.features.partitions import separable, write_parquet
+    from tidemill.research.frames import compute_streaming
+
+    if engine == "batch" and is_parquet(output) and separable(chosen):
+        replace_with(output, lambda path: write_parquet(bars, chosen, path))
+        return len(chosen.names)
+    streaming = engine == "stream"
+    frame = compute_streaming(bars, chosen, left_out) if streaming else compute_batch(bars, chosen, left_out=left_out)[0]
+    if frame.width == 2:
+        raise InputError(next(iter(left_out.values())))
+    write_frame(frame, output)
+    return frame.width - 2
 
 
 def _bars(source: Path, fear_greed: str | None) -> "pl.DataFrame":

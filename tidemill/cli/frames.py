@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,35 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+_CSV, _ARROW = (".csv",), (".arrow", ".ipc")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a frame goes to `path` as Parquet."""
+    return path.suffix.lower() not in _CSV + _ARROW
+
+
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
     """Written beside the target and renamed, so that a failed write leaves what was there."""
+
+    def write(temporary: Path) -> None:
+        if is_parquet(path):
+            frame.write_parquet(temporary, compression="zstd")
+        elif path.suffix.lower() in _CSV:
+            frame.write_csv(temporary)
+        else:
+            frame.write_ipc(temporary)
+
+    replace_with(path, write)
+
+
+def replace_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside `path`, then rename it. InputError when it cannot be written."""
     import polars as pl
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    form = path.suffix.lower()
     try:
-        if form == ".csv":
-            frame.write_csv(temporary)
-        elif form in (".arrow", ".ipc"):
-            frame.write_ipc(temporary)
-        else:
-            frame.write_parquet(temporary, compression="zstd")
+        write(temporary)
         os.replace(temporary, path)
     except (OSError, pl.exceptions.PolarsError) as exc:
         temporary.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ def by_time(
 ) -> Iterator[tuple[pl.DataFrame, State]]:
     """What `features.api.compute` answers for each stretch of `every` (polars' duration: 1mo, 1y …) that holds bars, in turn.
 
-    reuse: a frame is valid only until the next one is asked for, which is written over it: fresh memory costs a third of the time.
+    reuse: a frame is valid only until the next is asked for, which is written over it: fresh memory costs a third of the time.
     Raises what `compute` raises, and InputError for functions of a module.
     """
     _require_no_function(features)
@@ -50,6 +50,11 @@ def by_time(
         out = room.of(len(features.names), part.height) if reuse else None
         frame, state = compute_frame(part, features, state, out)
         yield frame, state
+
+
+def separable(features: FeatureSet) -> bool:
+    """Whether symbols may be computed apart: nothing compares them, and no function of a module has a part."""
+    return not features.functions and not features.program.stages.across
 
 
 def by_symbol(bars: pl.DataFrame, features: FeatureSet, *, reuse: bool = False) -> Iterator[pl.DataFrame]:

@@ -19,6 +19,7 @@ from assets.models.engines import ensemble as ensemble_model
 from assets.models.risk import risk, risk_forecasts
 from assets.partitions import FIRST_MONTH
 from assets.performance.drift import drift
+from assets.performance.notebooks import notebook_assets
 from assets.performance.report import engines as engine_performance
 from assets.performance.report import portfolio, report
 from assets.predictions.checks import prediction_causality, prediction_checks
@@ -44,12 +45,12 @@ prediction = dg.Definitions(
     assets=[engines, ensemble, risk_forecasts], asset_checks=[prediction_checks, prediction_causality], resources=resources
 )
 trading = dg.Definitions(assets=[signals, backtest], asset_checks=[signal_causality], resources=resources)
-monitoring = dg.Definitions(assets=[engine_performance, portfolio, drift, report], resources=resources)
+monitoring = dg.Definitions(assets=[engine_performance, portfolio, drift, report, *notebook_assets], resources=resources)
 
 # One process runs the whole job: the steps share the study, and imports in each step would cost more than the steps.
 main = dg.define_asset_job(
     "main",
-    selection=dg.AssetSelection.all() - dg.AssetSelection.assets(champion),
+    selection=dg.AssetSelection.all() - dg.AssetSelection.assets(champion, *notebook_assets),
     description="Market data through features, models and predictions to performance, for one experiment.",
     executor_def=dg.in_process_executor,
 )
@@ -60,6 +61,13 @@ retraining = dg.define_asset_job(
     "retraining",
     selection=dg.AssetSelection.assets(champion),
     description="A challenger for the champion of an experiment's dataset; promoted if it earns more after costs.",
+    executor_def=dg.in_process_executor,
+)
+
+notebooks = dg.define_asset_job(
+    "notebooks",
+    selection=dg.AssetSelection.assets(*notebook_assets),
+    description="The notebooks that ship, executed on the results of an experiment.",
     executor_def=dg.in_process_executor,
 )
 
@@ -84,7 +92,8 @@ def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
             f"The asset graph of this process does not have the engine {min(strange)}. Name its file under `modules` in the "
             "settings and start again, or use `tidemill run`."
         )
-    idle = {champion.key, *(asset.key for asset in engine_assets if asset.key.path[-1] not in wanted)}
+    apart = {champion.key, *(asset.key for asset in notebook_assets)}
+    idle = {*apart, *(asset.key for asset in engine_assets if asset.key.path[-1] not in wanted)}
     if not names_regimes(experiment):
         idle.add(regime.key)
     if experiment.risk is None:
@@ -97,7 +106,7 @@ def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
 
 
 local = dg.Definitions(
-    jobs=[main, retraining, retention_job],
+    jobs=[main, retraining, notebooks, retention_job],
     schedules=[retention_schedule, retraining_schedule(retraining)],
     sensors=[new_data_sensor(main, partition_range, asset_selection), retraining_sensor(retraining)],
 )

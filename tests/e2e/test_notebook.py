@@ -1,4 +1,4 @@
-"""The notebook that ships: how it is stored, that it runs on real results, and what it says where there are none."""
+"""The notebooks that ship: how they are stored, that they run on real results, and what one says where there are none."""
 
 import ast
 import os
@@ -18,9 +18,14 @@ from tidemill.embedded import stop
 Notebook = Any  # nbformat has no types
 
 
-def execute(output: Path, variables: dict[str, str], **parameters: str) -> "subprocess.CompletedProcess[str]":
+NOTEBOOKS = {path.stem: path for path in sorted(NOTEBOOK.parent.glob("*.ipynb"))}
+
+
+def execute(
+    output: Path, variables: dict[str, str], source: Path = NOTEBOOK, **parameters: str
+) -> "subprocess.CompletedProcess[str]":
     """papermill in a process of its own, from a folder that is not the repository."""
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(output), "--cwd", str(output.parent), "--no-progress-bar"]
+    command = [sys.executable, "-m", "papermill", str(source), str(output), "--cwd", str(output.parent), "--no-progress-bar"]
     for name, value in parameters.items():
         command += ["-p", name, value]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240, check=False)
@@ -44,24 +49,53 @@ def shown(notebook: Notebook) -> str:
     return "".join(str(output.get("data", {}).get(kind, "")) for output in outputs(notebook) for kind in kinds)
 
 
-@pytest.fixture(scope="module")
-def stored() -> Notebook:
-    return nbformat.read(NOTEBOOK, as_version=4)
+@pytest.fixture(params=NOTEBOOKS)
+def stored(request: pytest.FixtureRequest) -> Notebook:
+    return nbformat.read(NOTEBOOKS[request.param], as_version=4)
 
 
-def test_it_is_stored_without_outputs(stored: Notebook) -> None:
+def test_they_are_stored_without_outputs(stored: Notebook) -> None:
     nbformat.validate(stored)
     assert list(outputs(stored)) == []
-    assert [cell.execution_count for cell in stored.cells if cell.cell_type == "code"] == [None] * 13
+    assert {cell.execution_count for cell in stored.cells if cell.cell_type == "code"} == {None}
     assert stored.cells[1].metadata.tags == ["parameters"]
 
 
-def test_it_imports_the_lab_alone_and_defines_nothing(stored: Notebook) -> None:
-    source = "\n".join(cell.source for cell in stored.cells if cell.cell_type == "code")
-    tree = ast.parse(source)
+def test_they_import_the_lab_alone_and_define_nothing(stored: Notebook) -> None:
+    # A cell that writes a file holds that file, not the notebook's own code.
+    code = [cell.source for cell in stored.cells if cell.cell_type == "code" and not cell.source.startswith("%%writefile")]
+    tree = ast.parse("\n".join(code))
     imports = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert imports == ["from tidemill import lab"]
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda)]
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn", "words"),
+    [
+        ("explore_data", 2, ("AAA", "without_trade", "first_factor", "change")),
+        ("compare_engines", 2, ("deflated_sharpe", "ridge", "momentum", "trial_id")),
+    ],
+)
+def test_each_runs_on_the_results_of_an_experiment_file(
+    name: str, drawn: int, words: tuple[str, ...], home: Home, tmp_path: Path
+) -> None:
+    done = execute(tmp_path / "out.ipynb", home.variables(), NOTEBOOKS[name], experiment=str(home.file))
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert pictures(made) == drawn
+    for word in words:
+        assert word in shown(made), word
+
+
+def test_what_looks_ahead_is_refuted_and_what_does_not_is_proven(home: Home, tmp_path: Path) -> None:
+    done = execute(tmp_path / "out.ipynb", home.variables(), NOTEBOOKS["build_a_feature"], experiment=str(home.file))
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    proofs = shown(made).split("Proof(")[1:]
+    assert pictures(made) == 2
+    assert "proven=('distance_20',)" in proofs[0]
+    assert "feature='cheapness'" in proofs[-1]
 
 
 def test_it_runs_on_the_results_of_an_experiment_file(home: Home, tmp_path: Path) -> None:

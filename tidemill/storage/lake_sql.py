@@ -36,6 +36,8 @@ def _prepare(connection: Any, views: Mapping[str, Sequence[Path]]) -> None:
     for table, files in views.items():
         connection.sql(_VIEW, params={"files": [str(file) for file in files]}).create_view(table)
     paths = [str(file) for files in views.values() for file in files]
+    # Times are UTC here, whatever the machine's own zone: frames of a query and of the lake must join.
+    connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET allowed_paths = $paths", {"paths": paths})
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

@@ -1,0 +1,73 @@
+"""Notebooks executed on the results of an experiment, by papermill in a process of its own.
+
+A process of its own, because a notebook is a person's code, and because Jupyter's kernel leaves threads behind.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess  # nosec B404  # a list of arguments, no shell
+import sys
+from pathlib import Path
+
+from tidemill.domain.errors import StopError, UnknownNameError
+from tidemill.domain.provenance import fingerprint
+from tidemill.research.experiments import to_text
+from tidemill.research.study import StepReport, Study
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+_PATIENCE = 900.0
+
+
+def notebooks() -> tuple[str, ...]:
+    """Names of the notebooks that ship, without their ending; none in an installation without the repository."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.ipynb")))
+
+
+def executed_path(study: Study, name: str) -> Path:
+    return study.workspace.settings.home / "notebooks" / study.key / f"{name}.ipynb"
+
+
+def execute_notebook(study: Study, name: str) -> StepReport:
+    """Run a notebook on the experiment of `study`; not again while notebook and results are what they were.
+
+    UnknownNameError for another name, StopError with the last line of the failure when a cell fails.
+    """
+    source = FOLDER / f"{name}.ipynb"
+    if name not in notebooks():
+        raise UnknownNameError("notebook", name, notebooks())
+    metrics = {part: held.data_version for part, held in study.lake.manifests("metrics", study.key).items()}
+    print_ = fingerprint(source.read_text(encoding="utf-8"), metrics, study.bars_version, study.experiment)
+    target = executed_path(study, name)
+    stamp = target.with_suffix(".made-from")
+    worked = not target.is_file() or not stamp.is_file() or stamp.read_text(encoding="utf-8") != print_
+    if worked:
+        _run(study, source, target)
+        stamp.write_text(print_, encoding="utf-8")
+    return StepReport(
+        worked=worked,
+        bytes=target.stat().st_size,
+        data_version=print_,
+        code_version=fingerprint(source.read_text(encoding="utf-8")),
+        facts={"path": str(target)},
+    )
+
+
+def _run(study: Study, source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    experiment = target.parent / "experiment.yaml"
+    experiment.write_text(to_text(study.experiment), encoding="utf-8")
+    partial = target.with_suffix(".partial.ipynb")
+    command = [sys.executable, "-m", "papermill", str(source), str(partial), "--cwd", str(target.parent)]
+    command += ["--no-progress-bar", "-p", "experiment", str(experiment)]
+    variables = {**os.environ, "TIDEMILL_HOME": str(study.workspace.settings.home)}
+    try:
+        done = subprocess.run(  # nosec B603
+            command, env=variables, capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise StopError(f"The notebook {source.stem} did not end within {_PATIENCE:.0f} s. Look at {partial}.") from exc
+    if done.returncode != 0:
+        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
+        raise StopError(f"The notebook {source.stem} failed: {last}. Its cells so far are in {partial}.")
+    partial.replace(target)

@@ -18,7 +18,7 @@ from tidemill.features.arrays import Columns, Floats, Integers
 from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.kernels.execute import execute
-from tidemill.features.kernels.windows import SCRATCH
+from tidemill.features.kernels.scratch import SCRATCH
 from tidemill.features.opcodes import BLOCK
 from tidemill.features.prices import average_price
 from tidemill.features.program import Program

@@ -31,7 +31,7 @@ class Blocks:
         self.position = np.zeros(blocks, dtype=np.int64)
         self.clean = np.zeros((blocks, len(program.depth)), dtype=np.int64)
         self.slots = np.zeros((blocks, program.slots * self.width))
-        self.lists = np.full((blocks, program.listed * self.width), np.inf)
+        self.lists = np.full((blocks, program.listed * self.width + program.deepest), np.inf)  # and a work area
         self._load(state)
 
     def _load(self, state: State) -> None:
@@ -40,8 +40,8 @@ class Blocks:
         for block in range(len(self.position)):
             own = slice(block * self.width, min((block + 1) * self.width, self.count))
             lanes = own.stop - own.start
-            self._rows_of(self.slots, block)[:, :lanes] = state.slots[own, : program.slots].T
-            self._rows_of(self.lists, block)[:, :lanes] = listed[own].T
+            self._rows_of(self.slots[block])[:, :lanes] = state.slots[own, : program.slots].T
+            self._rows_of(self.lists[block, : program.listed * self.width])[:, :lanes] = listed[own].T
             for node, depth, values in self._histories(state.history[own]):
                 ring = self._ring(block, node)
                 ring[self._rows(block, depth), :lanes] = values.T
@@ -59,12 +59,11 @@ class Blocks:
 
     def carried(self) -> Floats:
         """Carried state as a state keeps it: symbols × `Program.slots`."""
-        rows = [self._rows_of(self.slots, block).T for block in range(len(self.position))]
+        rows = [self._rows_of(self.slots[block]).T for block in range(len(self.position))]
         return np.concatenate(rows)[: self.count]
 
-    def _rows_of(self, array: Floats, block: int) -> Floats:
-        own: Floats = array[block].reshape(-1, self.width)
-        return own
+    def _rows_of(self, array: Floats) -> Floats:
+        return array.reshape(-1, self.width)
 
     def _histories(self, history: Floats) -> list[tuple[int, int, Floats]]:
         """(node, depth, values of that node, oldest first) for each ring node; views of `history`."""

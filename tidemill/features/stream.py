@@ -15,7 +15,7 @@ from tidemill.features.blocks import Blocks
 from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.kernels.execute import execute
-from tidemill.features.kernels.windows import SCRATCH
+from tidemill.features.kernels.scratch import SCRATCH
 from tidemill.features.state import State
 
 Row: TypeAlias = ArrayLike

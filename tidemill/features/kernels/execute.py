@@ -65,8 +65,8 @@ def window_group(op: int, code: Integers, numbers: Floats, memory: Floats, at: I
         ranks(rows, memory, at, start, back, lanes, full, scratch)
     elif op == DEVIATIONS:
         deviations(rows, memory, at, start, back, lanes, full, scratch)
-    elif len(clean) == 0:
-        slide(rows, numbers[1:, 0], memory, at, start, lanes, lists)
+    elif back == 1:  # bars, or the only symbol of a stream
+        slide(rows, numbers[1:, 0], memory, at, start, lanes, lists, scratch)
     else:
         quantiles(rows, numbers[1:, 0], memory, at, start, back, lanes, lists, offset, present, partial, full, scratch)
 
@@ -118,6 +118,10 @@ def settle(node: int, memory: Floats, at: Integers, lanes: int, mirror: Integers
 @kernel
 def give(memory: Floats, place: int, result: Floats, feature: int, begin: int, lanes: int) -> None:
     """Copy a feature out; every NaN becomes the same NaN, whatever operation made it."""
+    if lanes == 1:
+        only = memory[place]
+        result[feature, begin] = only if only == only else np.nan
+        return
     for i in range(lanes):
         value = memory[place + i]
         result[feature, begin + i] = value if value == value else np.nan
@@ -311,9 +315,9 @@ def execute(streaming: bool, code: Integers, numbers: Floats, outputs: Integers,
     """Run a program (its tables: program.py) over columns of bars; `result` (features × rows of the columns) is filled.
 
     at, mirror: layout of `memory`, whose constants are in place. scratch: a work area. lists: sorted windows, a row a symbol in
-    a scan and a block in a step. bounds: of the symbols in a scan, the layout of blocks in a step. history: read by a scan alone;
-    clean and position, the row of the rings: by a step alone. state: symbols × places in a scan, blocks × (places × width) in
-    a step.
+    a scan and a block in a step, and a work area. bounds: of the symbols in a scan, the layout of blocks in a step. history:
+    read by a scan alone; clean and position, the row of the rings: by a step alone. state: symbols × places in a scan, blocks ×
+    (places × width) in a step.
     """
     table, figures, area, places = borrowed(code), borrowed(numbers), borrowed(memory), borrowed(at)
     room, given, flags, twins = borrowed(scratch), borrowed(outputs), borrowed(present), borrowed(mirror)

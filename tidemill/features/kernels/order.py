@@ -4,25 +4,31 @@ import numpy as np
 
 from tidemill.features.arrays import Floats, Integers
 from tidemill.features.kernel_cache import kernel
-from tidemill.features.kernels.windows import COUNT, S1, S2, SHIFT, add_counts, bars, clear, enough
+from tidemill.features.kernels.narrow import find_one, rank_one
+from tidemill.features.kernels.scratch import COUNT, S1, S2, SHIFT
+from tidemill.features.kernels.windows import add_counts, bars, clear, enough
 from tidemill.features.opcodes import ARG_OLDEST, EMIT_PLACE, GREATEST, LEAST, OPCODE, OUT, WINDOW
+
+
+@kernel
+def greater(best: float, value: float) -> float:
+    return value if value > best else best
 
 
 @kernel
 def scan_greatest(sign: float, memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
     """S1 := the greatest of S1 and the values k … end - 1 bars back, times sign. A comparison with NaN leaves it."""
-    while k + 2 <= end:
-        x, y = bars(memory, start, k, back, lanes), bars(memory, start, k + 1, back, lanes)
+    while k + 4 <= end:
+        a, b = bars(memory, start, k, back, lanes), bars(memory, start, k + 1, back, lanes)
+        c, e = bars(memory, start, k + 2, back, lanes), bars(memory, start, k + 3, back, lanes)
         for i in range(lanes):
-            best, near, far = scratch[S1 + i], sign * x[i], sign * y[i]
-            best = near if near > best else best
-            scratch[S1 + i] = far if far > best else best
-        k += 2
+            best = greater(greater(scratch[S1 + i], sign * a[i]), sign * b[i])
+            scratch[S1 + i] = greater(greater(best, sign * c[i]), sign * e[i])
+        k += 4
     while k < end:
         x = bars(memory, start, k, back, lanes)
         for i in range(lanes):
-            best, near = scratch[S1 + i], sign * x[i]
-            scratch[S1 + i] = near if near > best else best
+            scratch[S1 + i] = greater(scratch[S1 + i], sign * x[i])
         k += 1
 
 
@@ -37,7 +43,10 @@ def extremes(group: int, rows: Integers, memory: Floats, at: Integers, start: in
     k = 0
     for row in range(len(rows)):
         end, place, least = rows[row, WINDOW], at[rows[row, OUT]], float(rows[row, LEAST])
-        scan_greatest(sign, memory, start, k, end, back, lanes, scratch)
+        if lanes == 1:
+            find_one(sign, False, memory, start, k, end, back, scratch)
+        else:
+            scan_greatest(sign, memory, start, k, end, back, lanes, scratch)
         add_counts(full, memory, start, k, end, back, lanes, scratch)
         k = end
         out = memory[place : place + lanes]
@@ -91,7 +100,9 @@ def places(group: int, rows: Integers, sign: float, memory: Floats, at: Integers
     k = 0
     for row in range(len(rows)):
         end = rows[row, WINDOW]
-        if group == ARG_OLDEST:
+        if lanes == 1:
+            find_one(sign, group == ARG_OLDEST, memory, start, k, end, back, scratch)
+        elif group == ARG_OLDEST:
             scan_oldest(sign, memory, start, k, end, back, lanes, scratch)
         else:
             scan_newest(sign, memory, start, k, end, back, lanes, scratch)
@@ -137,7 +148,10 @@ def ranks(rows: Integers, memory: Floats, at: Integers, start: int, back: int, l
     k = 0
     for row in range(len(rows)):
         end = rows[row, WINDOW]
-        scan_rank(memory, start, k, end, back, lanes, scratch)
+        if lanes == 1:
+            rank_one(memory, start, k, end, back, scratch)
+        else:
+            scan_rank(memory, start, k, end, back, lanes, scratch)
         add_counts(full, memory, start, k, end, back, lanes, scratch)
         k = end
         place, least = at[rows[row, OUT]], float(rows[row, LEAST])

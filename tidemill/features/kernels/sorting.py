@@ -10,10 +10,12 @@ import numpy as np
 from tidemill.features.arrays import Flags, Floats, Integers
 from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.elementwise import finite
-from tidemill.features.kernels.windows import COUNT, S1, S2, SK, add_counts, bars, clear
-from tidemill.features.opcodes import LEAST, OUT, SLOT, WINDOW
+from tidemill.features.kernels.scratch import COUNT, S1, S2, SK
+from tidemill.features.kernels.windows import add_counts, bars, clear
+from tidemill.features.opcodes import BLOCK, LEAST, OUT, SLOT, WINDOW
 
 LEAVING, COMING, SHIFTED = S1, S2, SK
+LOWER, UPPER, PART = S1, S2, SK
 
 
 @kernel
@@ -79,14 +81,28 @@ def full_quantiles(out: Floats, lists: Floats, first: int, width: int, window: i
 
 
 @kernel
-def slide(rows: Integers, shares: Floats, memory: Floats, at: Integers, start: int, lanes: int, lists: Floats) -> None:
+def find_places(shares: Floats, first: int, end: int, window: int, scratch: Floats) -> None:
+    """For EMIT rows first … end - 1 of one window: where the two values of a full list stand, and the part between them."""
+    for same in range(first, end):
+        position = shares[same] * (float(window) - 1.0)
+        whole = int(position)
+        scratch[LOWER + same - first] = float(1 + whole)
+        scratch[UPPER + same - first] = float(1 + min(whole + 1, window - 1))
+        scratch[PART + same - first] = position - float(whole)
+
+
+@kernel
+def slide(rows: Integers, shares: Floats, memory: Floats, at: Integers, start: int, lanes: int, lists: Floats,
+          scratch: Floats) -> None:  # fmt: skip
     """Quantiles of bars that follow each other, one window after the other; the end of `lists` is a work area."""
     row = 0
     while row < len(rows):
         window, end, held = rows[row, WINDOW], row, 0
         while end < len(rows) and rows[end, WINDOW] == window:
             end += 1
-        own, spare = lists[rows[row, SLOT] : rows[row, SLOT] + window + 2], lists[len(lists) - window :]
+        first = rows[row, SLOT]
+        own, spare = lists[first : first + window + 2], lists[len(lists) - window :]
+        find_places(shares, row, min(end, row + BLOCK), window, scratch)
         for k in range(1, window + 1):
             held += memory[start - k] == memory[start - k]
         for i in range(lanes):
@@ -94,7 +110,13 @@ def slide(rows: Integers, shares: Floats, memory: Floats, at: Integers, start: i
             exchange(own, spare, window, listed(old), listed(new))
             held += int(new == new) - int(old == old)
             for same in range(row, end):
-                memory[at[rows[same, OUT]] + i] = quantile_of(own, 1, 1, float(held), shares[same], float(rows[same, LEAST]))
+                place, least = at[rows[same, OUT]] + i, float(rows[same, LEAST])
+                if held == window and same - row < BLOCK:
+                    low = own[int(scratch[LOWER + same - row])]
+                    high = own[int(scratch[UPPER + same - row])]
+                    memory[place] = finite(low + (high - low) * scratch[PART + same - row])
+                else:
+                    memory[place] = quantile_of(own, 1, 1, float(held), shares[same], least)
         row = end
 
 

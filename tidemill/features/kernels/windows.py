@@ -13,6 +13,8 @@ import numpy as np
 from tidemill.features.arrays import Floats, Integers
 from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.elementwise import finite
+from tidemill.features.kernels.narrow import add_one_moment
+from tidemill.features.kernels.scratch import COUNT, S1, S2, SHIFT, SK, SKK, SKX
 from tidemill.features.opcodes import (
     BLOCK,
     DEGENERATE,
@@ -29,10 +31,6 @@ from tidemill.features.opcodes import (
     SUMS,
     WINDOW,
 )
-
-# Places in the scratch array, one block each. Constant distances in one array let the compiler vectorise without alias checks.
-SHIFT, COUNT, S1, S2, SK, SKK, SKX = 0, BLOCK, 2 * BLOCK, 3 * BLOCK, 4 * BLOCK, 5 * BLOCK, 6 * BLOCK
-SCRATCH = 8 * BLOCK
 
 
 @kernel
@@ -128,14 +126,15 @@ def add_full_means(memory: Floats, start: int, k: int, end: int, back: int, lane
 
 @kernel
 def add_full_spreads(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
-    while k + 2 <= end:
+    while k + 4 <= end:
         a, b = bars(memory, start, k, back, lanes), bars(memory, start, k + 1, back, lanes)
+        c, e = bars(memory, start, k + 2, back, lanes), bars(memory, start, k + 3, back, lanes)
         for i in range(lanes):
             shift, s1, s2 = scratch[SHIFT + i], scratch[S1 + i], scratch[S2 + i]
-            d, e = a[i] - shift, b[i] - shift
-            scratch[S1 + i] = (s1 + d) + e
-            scratch[S2 + i] = (s2 + d * d) + e * e
-        k += 2
+            p, q, r, t = a[i] - shift, b[i] - shift, c[i] - shift, e[i] - shift
+            scratch[S1 + i] = (((s1 + p) + q) + r) + t
+            scratch[S2 + i] = (((s2 + p * p) + q * q) + r * r) + t * t
+        k += 4
     while k < end:
         a = bars(memory, start, k, back, lanes)
         for i in range(lanes):
@@ -147,16 +146,17 @@ def add_full_spreads(memory: Floats, start: int, k: int, end: int, back: int, la
 
 @kernel
 def add_full_lines(memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
-    while k + 2 <= end:
+    while k + 4 <= end:
         a, b = bars(memory, start, k, back, lanes), bars(memory, start, k + 1, back, lanes)
-        near, far = float(k), float(k + 1)
+        c, e = bars(memory, start, k + 2, back, lanes), bars(memory, start, k + 3, back, lanes)
+        first, second, third, fourth = float(k), float(k + 1), float(k + 2), float(k + 3)
         for i in range(lanes):
             shift, s1, s2, skx = scratch[SHIFT + i], scratch[S1 + i], scratch[S2 + i], scratch[SKX + i]
-            d, e = a[i] - shift, b[i] - shift
-            scratch[S1 + i] = (s1 + d) + e
-            scratch[S2 + i] = (s2 + d * d) + e * e
-            scratch[SKX + i] = (skx + near * d) + far * e
-        k += 2
+            p, q, r, t = a[i] - shift, b[i] - shift, c[i] - shift, e[i] - shift
+            scratch[S1 + i] = (((s1 + p) + q) + r) + t
+            scratch[S2 + i] = (((s2 + p * p) + q * q) + r * r) + t * t
+            scratch[SKX + i] = (((skx + first * p) + second * q) + third * r) + fourth * t
+        k += 4
     while k < end:
         a, near = bars(memory, start, k, back, lanes), float(k)
         for i in range(lanes):
@@ -169,7 +169,9 @@ def add_full_lines(memory: Floats, start: int, k: int, end: int, back: int, lane
 
 @kernel
 def add_full(group: int, memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
-    if group < SPREADS:
+    if lanes == 1:
+        add_one_moment(group, memory, start, k, end, back, scratch)
+    elif group < SPREADS:
         add_full_means(memory, start, k, end, back, lanes, scratch)
     elif group == SPREADS:
         add_full_spreads(memory, start, k, end, back, lanes, scratch)

@@ -6,6 +6,7 @@
     signals = lab.features(frame, "rsi_14", "ROC20")
     result = lab.backtest(frame, weights)               # your own weights: symbol, open_time, weight
     lab.metrics(result.returns["return"])
+    lab.load("mine.py")                                 # features, labels, engines and strategies of your own
     lab.predictions("sample"), lab.sql("SELECT count(*) FROM bars")
 
 Servers are joined, or started, at the first call that needs them, and let go when Python ends.
@@ -24,27 +25,31 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from tidemill.config import Settings
-    from tidemill.domain.experiment import Experiment
+    from tidemill.domain.experiment import Experiment, NeutraliseSpec
     from tidemill.engine.result import BacktestResult
     from tidemill.research.cross_validating import CrossValidation, Splitter
     from tidemill.research.ledger import Comparison
+    from tidemill.research.modules.loading import Module
     from tidemill.research.results import Result
     from tidemill.research.study import Study
     from tidemill.research.workspace import Workspace
     from tidemill.validation.causality import Proof
 
 __all__ = [
+    "attribution",
     "backtest",
     "bars",
     "close",
     "compare_trials",
     "cross_validate",
     "features",
+    "load",
     "metrics",
     "predictions",
     "prove",
     "result",
     "sql",
+    "sweep",
     "trials",
 ]
 
@@ -126,6 +131,17 @@ def bars(
     return study.adjusted if adjusted else study.bars
 
 
+def load(path: str | Path) -> Module:
+    """Load a file of one's own features, labels, engines and strategies, and answer what it declares, by name.
+
+    Its features can then be given to `features`, its strategies over bars to `backtest`, and all of it to an experiment.
+    Loading a changed file replaces what it declared. InputError, with the line, for a file that cannot be run.
+    """
+    from tidemill.research.modules.loading import load_module
+
+    return load_module(path)
+
+
 def features(bars: pl.DataFrame, *names: str) -> pl.DataFrame:
     """Features of adjusted bars: symbol, open_time and one column for each; `names` are sets or single features."""
     from tidemill.features.api import compute, feature_set
@@ -185,13 +201,17 @@ def backtest(
     slippage_bps: float = 5.0,
     capital: float = 1_000_000.0,
     can_short: bool | None = None,
+    neutralise: NeutraliseSpec | None = None,
 ) -> BacktestResult:
     """Trade `weights[symbol, open_time, weight]`, or a strategy that works on bars, over `bars`; fills at the next open.
 
     Bars are traded at the prices given: use adjusted ones unless no split and no dividend lies in the range.
     fee_bps, slippage_bps: basis points, one way. capital: in the quote currency. can_short: None asks the calendar:
-    what follows New York's is a stock, which can be sold short, everything else is long only.
+    what follows New York's is a stock, which can be sold short, everything else is long only. neutralise: take the bet on
+    sectors, or on the market's beta, out of the weights first.
 
+    The result holds `trades`, `positions`, `equity`, `fills` and `contributions` (profit by symbol) as frames;
+    `attribution` takes it apart.
     Counted as a trial (`trials()` lists them): `trial` of the result is its id there.
     """
     from tidemill.research.backtesting import backtest_frame
@@ -205,8 +225,48 @@ def backtest(
         slippage_bps=slippage_bps,
         capital=capital,
         can_short=can_short,
+        neutralise=neutralise,
         ledger=lambda: nullcontext(_workspace()),
     )
+
+
+def sweep(
+    bars: pl.DataFrame,
+    strategy: str,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    fee_bps: float = 5.0,
+    slippage_bps: float = 5.0,
+    capital: float = 1_000_000.0,
+    can_short: bool | None = None,
+) -> pl.DataFrame:
+    """Backtests of a strategy over bars for every combination of `grid`, such as {"fast": range(5, 50, 5), "slow": [50, 100]}.
+
+    One row each: the parameters, `trial`, `sharpe` and totals, as a single `backtest` of them has to the bit. Each is one trial
+    in the ledger, so that the best of them can be deflated by how many were tried (`compare_trials`).
+    """
+    from tidemill.research.sweeping import sweep_frame
+
+    return sweep_frame(
+        bars,
+        strategy,
+        grid,
+        fee_bps=fee_bps,
+        slippage_bps=slippage_bps,
+        capital=capital,
+        can_short=can_short,
+        ledger=lambda: nullcontext(_workspace()),
+    ).runs
+
+
+def attribution(result: BacktestResult, market: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Profit of a backtest by cost, market and symbol: part, name, profit (cash), return (of the capital); every part adds up.
+
+    market: time, return; by default the equal-weight mean of the symbols traded.
+    """
+    from tidemill.research.attributing import attribution_of
+
+    return attribution_of(result, market)[0]
 
 
 def cross_validate(

@@ -1,13 +1,16 @@
 """`tidemill backtest`: a strategy, or one's own weights, over bars."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tidemill.cli.arguments import writable_folder
 from tidemill.cli.output import json_option, number, write_json, write_table
 from tidemill.cli.progress import progress
+
+if TYPE_CHECKING:
+    from tidemill.domain.experiment import NeutraliseSpec
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -48,6 +51,59 @@ class _ManyValues(click.Command):
         return super().parse_args(ctx, spread)
 
 
+_TOP = 10  # runs of a sweep that a person is shown
+
+
+def _swept(
+    source: Path, name: str, texts: tuple[str, ...], fee_bps: float, slippage_bps: float, output: Path | None, as_json: bool
+) -> None:
+    """Run the sweep and show the best of it."""
+    from tidemill.cli.session import workspace
+    from tidemill.research.sweeping import grid_of, run_sweep
+
+    grid = grid_of(texts)
+    with progress(f"Sweeping {name} over {source.name}"):
+        result = run_sweep(
+            source, strategy=name, grid=grid, fee_bps=fee_bps, slippage_bps=slippage_bps, output=output, ledger=workspace
+        )
+    if as_json:
+        write_json(result)
+        return
+    runs = result["runs"]
+    columns = (*grid, "sharpe", "total_return", "max_drawdown", "trades", "fees", "trial")
+    shown = [tuple(_cell(column, run[column]) for column in columns) for run in runs[:_TOP]]
+    write_table("", tuple(column.replace("_", " ") for column in columns), shown)
+    click.echo(f"{len(runs):,} combinations over {result['bars']:,} bars, {result['trials']:,} trials in the ledger.")
+    click.echo("The best of many is no estimate: `tidemill trials compare` deflates it by how many were tried.")
+    for note in result["notes"]:
+        click.echo(note)
+    if output is not None:
+        click.echo(f"All of them are in {output / 'sweep.parquet'}.")
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float) and name in ("total_return", "max_drawdown"):
+        return f"{value:.2%}"
+    return value if isinstance(value, str) else number(value)
+
+
+def _neutralise(by: str | None, sectors: Path | None) -> "NeutraliseSpec | None":
+    if (by == "sector") != (sectors is not None):
+        raise click.UsageError("--sectors FILE and --neutralise sector belong together.")
+    if by is None:
+        return None
+    from tidemill.domain.experiment import NeutraliseSpec
+
+    if sectors is None:
+        return NeutraliseSpec(by="beta")
+    from tidemill.research.columns import read_sectors
+    from tidemill.strategies.neutral import with_sectors
+
+    return with_sectors(NeutraliseSpec(by="sector"), read_sectors(sectors))
+
+
 BASIS_POINTS = click.FloatRange(min=0, max=10_000, max_open=True)
 
 
@@ -58,6 +114,9 @@ BASIS_POINTS = click.FloatRange(min=0, max=10_000, max_open=True)
 @click.option("--param", "parameters", multiple=True, metavar="K=V …", help="Parameters of the strategy.")
 @click.option("--fee-bps", type=BASIS_POINTS, default=0.0, show_default=True, help="Fee, basis points of the notional.")
 @click.option("--slippage-bps", type=BASIS_POINTS, default=0.0, show_default=True, help="Slippage, basis points of the price.")
+@click.option("--sweep", "grid", multiple=True, metavar="K=FROM:TO:STEP,…", help="Every combination of these, each a trial.")
+@click.option("--neutralise", type=click.Choice(["sector", "beta"]), help="Take this bet out of the weights.")
+@click.option("--sectors", type=click.Path(path_type=Path), help="CSV or Parquet of symbol, sector.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for trades, equity and positions as Parquet.")
 @json_option
 def backtest(
@@ -67,6 +126,9 @@ def backtest(
     parameters: tuple[str, ...],
     fee_bps: float,
     slippage_bps: float,
+    grid: tuple[str, ...],
+    neutralise: str | None,
+    sectors: Path | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -79,6 +141,12 @@ def backtest(
         raise click.UsageError("A cost is not a number. Give basis points, such as --fee-bps 5.")
     if output is not None:
         writable_folder(output)
+    if grid:
+        if name is None or parameters or neutralise is not None:
+            raise click.UsageError("--sweep goes with --strategy alone; give a fixed parameter as --sweep name=value.")
+        _swept(source, name, grid, fee_bps, slippage_bps, output, as_json)
+        return
+    neutral = _neutralise(neutralise, sectors)
     from tidemill.cli.session import workspace
     from tidemill.research.backtesting import run_backtest
 
@@ -91,6 +159,7 @@ def backtest(
             fee_bps=fee_bps,
             slippage_bps=slippage_bps,
             output=output,
+            neutralise=neutral,
             ledger=workspace,
         )
     if as_json:

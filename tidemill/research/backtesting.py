@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
 
 from tidemill.domain.errors import InputError
-from tidemill.domain.experiment import CostSpec
+from tidemill.domain.experiment import CostSpec, NeutraliseSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument, slug
 from tidemill.engine.backtest import BacktestResult, backtest
+from tidemill.engine.panel import require_columns
 from tidemill.engine.result import summary
+from tidemill.engine.strategies import backtest_strategy
 from tidemill.market.calendars import infer_calendar
 from tidemill.market.files import STOCK_BORROW_BPS
 from tidemill.market.tables import stem
+from tidemill.research.attributing import attribution_of
 from tidemill.research.columns import read_weights
 from tidemill.research.counted_backtests import Evaluated, counted
 from tidemill.research.frames import interval_of, read_bars
+from tidemill.strategies.neutral import neutralised
 from tidemill.strategies.registry import strategy as strategy_named
-from tidemill.strategies.registry import target_weights
 
 if TYPE_CHECKING:
     from tidemill.research.workspace import Workspace
@@ -31,15 +36,23 @@ if TYPE_CHECKING:
 
 
 def weights_from(frame: pl.DataFrame, origin: str) -> pl.DataFrame:
-    """symbol, open_time, weight as the kernel takes them. InputError for a missing column or a time that is none."""
-    if "open_time" not in frame.columns:
-        frame = frame.rename({name: "open_time" for name in ("date", "ts", "time") if name in frame.columns})
+    """symbol, open_time, weight as the kernel takes them. InputError for what is no frame, a missing column, a time that is
+    none or a weight that is no number.
+    """
+    _require_frame(frame, origin)
+    other = next((name for name in ("date", "ts", "time") if name in frame.columns), None)
+    if "open_time" not in frame.columns and other is not None:
+        frame = frame.rename({other: "open_time"})
     missing = [name for name in ("symbol", "open_time", "weight") if name not in frame.columns]
     if missing:
         raise InputError(f"{origin} lacks the column {', '.join(missing)}; it has {', '.join(frame.columns)}.")
     kind = frame.schema["open_time"]
-    if kind == pl.String or not kind.is_temporal():
+    if kind != pl.Date and not isinstance(kind, pl.Datetime):
         raise InputError(f"The times of {origin} cannot be read. Write them as 2024-01-31 or 2024-01-31T09:30.")
+    if not (frame.schema["weight"].is_numeric() or frame.schema["weight"] == pl.Null):
+        raise InputError(
+            f"The weights of {origin} are {frame.schema['weight']}, not numbers. Give shares of equity, such as 0.1."
+        )
     naive = pl.col("open_time").cast(pl.Datetime("us"))
     utc = (
         naive.dt.replace_time_zone("UTC")
@@ -53,7 +66,21 @@ def weights_from(frame: pl.DataFrame, origin: str) -> pl.DataFrame:
     ).sort("symbol", "open_time")
 
 
-def _instruments(bars: pl.DataFrame, interval: Interval, can_short: bool | None) -> dict[str, Instrument]:
+def _require_frame(frame: object, origin: str) -> None:
+    if not isinstance(frame, pl.DataFrame):
+        raise InputError(
+            f"{origin} must be a polars frame, not {type(frame).__name__}. `polars.from_pandas` makes one of pandas'."
+        )
+
+
+def bars_interval(bars: pl.DataFrame, interval: Interval | None) -> Interval:
+    """`interval`, or that of the bars. InputError for what is no frame of bars."""
+    _require_frame(bars, "the bars")
+    require_columns(bars, ("symbol", "open_time", "open", "close", "volume"), "bars")
+    return interval or interval_of(bars.select("symbol", "open_time").sort("symbol", "open_time"))
+
+
+def instruments_for(bars: pl.DataFrame, interval: Interval, can_short: bool | None) -> dict[str, Instrument]:
     """What the symbols of a file may do: stocks, told by New York's calendar, can be sold short; spot cannot."""
     calendar = infer_calendar(bars, interval)
     short = calendar is Calendar.XNYS if can_short is None else can_short
@@ -76,6 +103,7 @@ def backtest_frame(
     capital: float = 1_000_000.0,
     can_short: bool | None = None,
     interval: Interval | None = None,
+    neutralise: NeutraliseSpec | None = None,
     source: str | None = None,
     ledger: Ledger | None = None,
 ) -> BacktestResult:
@@ -85,18 +113,22 @@ def backtest_frame(
     """
     if (strategy is None) == (weights is None):
         raise InputError("Give either weights or the name of a strategy.")
-    length = interval or interval_of(bars.select("symbol", "open_time").sort("symbol", "open_time"))
-    instruments = _instruments(bars, length, can_short)
+    length = bars_interval(bars, interval)
+    instruments = instruments_for(bars, length, can_short)
     costs = CostSpec(fee_bps=fee_bps, slippage_bps=slippage_bps, capital=capital)
     given = weights_from(weights, "the weights") if weights is not None else None
     if given is not None:
-        result = backtest(bars, given, interval=length, instruments=instruments, costs=costs)
+        told: tuple[str, ...] = ()
+        asked = given
+        if neutralise is not None:
+            asked, told = neutralised(given, neutralise, instruments, bars)
+        result = backtest(bars, asked, interval=length, instruments=instruments, costs=costs)
+        result = dataclasses.replace(result, notes=(*told, *result.notes)) if told else result
     else:
-        chosen = strategy_named(str(strategy))
-        if chosen.needs != "bars":
-            raise InputError(f"The strategy {strategy} works on predictions. Use it in an experiment, or give weights.")
-        targets = target_weights(chosen.name, bars, params, instruments)
-        result = backtest(bars, targets, interval=length, instruments=instruments, costs=costs, resize=chosen.resize)
+        over_bars(str(strategy))
+        result = backtest_strategy(
+            str(strategy), params, bars, interval=length, instruments=instruments, costs=costs, neutralise=neutralise
+        )
     if ledger is None:
         return result
     shorts = any(instrument.can_short for instrument in instruments.values())
@@ -108,9 +140,15 @@ def backtest_frame(
         params=params,
         weights=given,
         source=source,
-        choices={"can_short": shorts},
+        choices={"can_short": shorts} | ({"neutralise": msgspec.to_builtins(neutralise)} if neutralise is not None else {}),
     )
     return counted(ledger, result, of)
+
+
+def over_bars(name: str) -> None:
+    """InputError unless the strategy of that name works on bars alone."""
+    if strategy_named(name).needs != "bars":
+        raise InputError(f"The strategy {name} works on predictions. Use it in an experiment, or give weights.")
 
 
 def run_backtest(
@@ -122,11 +160,13 @@ def run_backtest(
     fee_bps: float,
     slippage_bps: float,
     output: Path | None,
+    neutralise: NeutraliseSpec | None = None,
     ledger: Ledger | None = None,
 ) -> dict[str, Any]:
     """What `tidemill backtest` answers: final_equity, trades, fees, max_drawdown, equity and what it was run on.
 
-    trial: its id in the ledger; None where it was not counted, which a note then says.
+    trial: its id in the ledger; None where it was not counted, which a note then says. attribution: part, name, profit, return
+    (`metrics.attribution`), and beta to the mean of all symbols.
     """
     bars, interval, refused = read_bars(source)
     given = read_weights(weights) if weights is not None else None
@@ -138,11 +178,13 @@ def run_backtest(
         fee_bps=fee_bps,
         slippage_bps=slippage_bps,
         interval=interval,
+        neutralise=neutralise,
         source=slug(stem(source)),
         ledger=ledger,
     )
     if output is not None:
         write_result(result, output)
+    parts, beta = attribution_of(result)
     return {
         **summary(result),
         "slippage": result.slippage,
@@ -152,6 +194,8 @@ def run_backtest(
         "refused_rows": refused,
         "interval": str(interval),
         "trial": result.trial,
+        "beta": beta,
+        "attribution": parts.to_dicts(),
         "notes": list(result.notes),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from tidemill.domain.errors import UnavailableError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.provenance import fingerprint
 from tidemill.market.calendars import infer_calendar
-from tidemill.metrics.returns import periods_per_year
+from tidemill.metrics.returns import Floats, periods_per_year
 from tidemill.research.ledger import record_trials
 from tidemill.storage.content import content_version
 from tidemill.storage.trials import TrialBatch
@@ -24,6 +24,7 @@ from tidemill.strategies.registry import strategy as strategy_named
 if TYPE_CHECKING:
     from tidemill.domain.experiment import CostSpec
     from tidemill.engine.result import BacktestResult
+    from tidemill.engine.sweep import Sweep
     from tidemill.research.workspace import Workspace
 
 EXPERIMENT = "backtest"
@@ -67,21 +68,31 @@ def backtest_trial(result: BacktestResult, of: Evaluated) -> TrialBatch:
     Backtests of files of one name and interval compete with each other and with the runs on that file; those of frames with all
     of the same symbols and interval.
     """
+    returns = np.asarray(result.returns["return"].to_numpy(), dtype=np.float64)[:, None]
+    return _batch(of, "backtest", [of.params], result.returns["time"], returns)
+
+
+def sweep_trials(sweep: Sweep, of: Evaluated) -> TrialBatch:
+    """Every run of a sweep as a trial: the same one that a single backtest of those parameters would be."""
+    return _batch(of, "sweep", sweep.configs, sweep.times[1:], sweep.returns)
+
+
+def _batch(of: Evaluated, kind: str, params: Sequence[Mapping[str, Any]], times: pl.Series, returns: Floats) -> TrialBatch:
     symbols = fingerprint(of.bars["symbol"].unique().sort().to_list())[:8]
     source = of.source or f"frame-{symbols}"
     family = f"{source}.{of.interval}"
     kept = [name for name in _PRICES if name in of.bars.columns]
     return TrialBatch(
         experiment=EXPERIMENT,
-        kind="backtest",
+        kind=kind,
         family=family,
         universe=f"{family}.u{symbols}",
         data_version=content_version(of.bars.select(kept).sort("symbol", "open_time"))[:16],
         label=NO_LABEL,
-        engines=[of.strategy or "weights"],
-        configs=[_configuration(of)],
-        times=result.returns["time"].cast(pl.Datetime("us", "UTC")),
-        returns=np.asarray(result.returns["return"].to_numpy(), dtype=np.float64)[:, None],
+        engines=[of.strategy or "weights"] * len(params),
+        configs=[_configuration(msgspec.structs.replace(of, params=own)) for own in params],
+        times=times.cast(pl.Datetime("us", "UTC")),
+        returns=returns,
         periods_per_year=periods_per_year(of.interval, infer_calendar(of.bars, of.interval)),
     )
 

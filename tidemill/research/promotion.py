@@ -157,7 +157,7 @@ def _champion_returns(study: Study, champion: Champion, fold: Fold) -> _Book:
 
 def _load(study: Study, model_id: str) -> Artifact:
     folder = artifact_folder(models_home(study.workspace), model_id)
-    return load(folder, feature_fingerprint=study.features.fingerprint)
+    return load(folder, feature_fingerprint=study.available.fingerprint)
 
 
 def _book_returns(study: Study, artifacts: Mapping[str, Artifact], fold: Fold) -> _Book:

@@ -8,6 +8,7 @@ resampled statistic. Sums over a block come from cumulative sums, so a resample 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +78,7 @@ def resampled_indices(length: int, block: float, resamples: int, seed: int) -> N
     return np.array(rows, dtype=np.int64)
 
 
+@lru_cache(maxsize=4)  # series of one length, such as those of many trials, are resampled alike
 def _blocks(length: int, block: float, resamples: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Starts and lengths [resamples, blocks] of blocks whose lengths add up to `length`; unused ones have length 0."""
     if not (block >= 1.0 and resamples >= 1):
@@ -87,19 +89,23 @@ def _blocks(length: int, block: float, resamples: int, seed: int) -> tuple[NDArr
     lengths = random.geometric(1.0 / block, (resamples, count))
     lengths[:, -1] = length  # so unlikely to be reached that it decides nothing
     before = np.cumsum(lengths, axis=1) - lengths
-    return random.integers(0, length, (resamples, count)), np.clip(length - before, 0, lengths)
+    starts, lengths = random.integers(0, length, (resamples, count)), np.clip(length - before, 0, lengths)
+    used = int(np.count_nonzero(lengths.any(axis=0)))
+    starts, lengths = np.ascontiguousarray(starts[:, :used]), np.ascontiguousarray(lengths[:, :used])
+    for shared in (starts, lengths):
+        shared.flags.writeable = False
+    return starts, lengths
 
 
 def _resampled_sums(values: Floats, block: float, resamples: int, seed: int) -> tuple[Floats, Floats]:
     """Sum and sum of squares of the centred values of each resample."""
     starts, lengths = _blocks(values.size, block, resamples, seed)
     centred = values - values.mean()
-    ends = starts + lengths
-    totals = []
-    for series in (centred, centred * centred):
-        around = np.concatenate(([0.0], np.cumsum(np.concatenate((series, series)))))
-        totals.append((around[ends] - around[starts]).sum(axis=1))
-    return totals[0], totals[1]
+    # The sum in the real part and that of squares in the imaginary one: one look-up for both.
+    around = np.zeros(2 * values.size + 1, dtype=np.complex128)
+    np.cumsum(np.tile(centred + 1j * centred * centred, 2), out=around[1:])
+    totals = (around[starts + lengths] - around[starts]).sum(axis=1)
+    return totals.real, totals.imag
 
 
 def _percentiles(found: Floats, level: float, block: float) -> ConfidenceInterval:

@@ -19,6 +19,7 @@ from tidemill.metrics.returns import Floats, periods_per_year
 from tidemill.research.ledger import record_trials
 from tidemill.storage.content import content_version
 from tidemill.storage.trials import TrialBatch
+from tidemill.strategies.registry import source_of
 from tidemill.strategies.registry import strategy as strategy_named
 
 if TYPE_CHECKING:
@@ -102,5 +103,6 @@ def _configuration(of: Evaluated) -> dict[str, Any]:
         chosen: dict[str, Any] = {"weights": content_version(of.weights)[:16]}
     else:
         params = strategy_named(str(of.strategy)).parse(of.params)
-        chosen = {"strategy": {"name": of.strategy, **msgspec.to_builtins(params)}}
+        own = {"code": source_of(str(of.strategy))} if source_of(str(of.strategy)) else {}
+        chosen = {"strategy": {"name": of.strategy, **msgspec.to_builtins(params)}, **own}
     return {**chosen, "costs": msgspec.to_builtins(of.costs), **of.choices}

@@ -1,16 +1,27 @@
-"""Bars a second of the moving-average cross: the public backtest beside vectorised peers, in one run.
+"""Bars a second of the moving-average cross: the public backtest beside vectorbt, polars and pandas, in one run; and a sweep.
 
-    python benchmarks/backtest.py [--symbols 505] [--slots 1259] [--rounds 7]
+    python -m benchmarks.backtest [--symbols 505] [--slots 1259] [--rounds 7] [--vectorbt PYTHON] [--no-sweep]
 
-The peers work out signals and an account without lots, volume caps or shared funds: polars over long frames, pandas over
-wide ones.
-Best of the rounds; rounds are interleaved, so that a noisy machine is noisy for all.
+Ours is the public call from a bars frame, with fees and whole lots, to account, fills and trades. vectorbt does the same from
+wide frames that are ready (means, signals, orders at the next open in whole lots, equity), each symbol an account of its own;
+it gets an environment from peers-vectorbt.txt (some minutes), or --vectorbt names the python of one that is there. polars and
+pandas work out signals and an account without lots, volume caps or shared funds. Best of the rounds; rounds are interleaved, so
+that a noisy machine is noisy for all. First, one symbol in any fraction: both must come to the same equity.
+
+The sweep: 1,000 pairs of 500 symbols × 1,259 days in a process of its own, each pair counted in a trial ledger.
 """
 
 import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,14 +29,16 @@ import polars as pl
 
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
+from tidemill.domain.market import Calendar, Instrument
 from tidemill.engine.backtest import Inputs, Options, backtest_panel
 from tidemill.engine.panel import bars_panel
 from tidemill.engine.strategies import backtest_strategy
 from tidemill.strategies.registry import target_weights
 
+_HERE = Path(__file__).resolve().parent
 DAY = Interval.parse("1d")
-FAST, SLOW, FEE = 10, 30, 0.001
-COSTS = CostSpec(fee_bps=FEE * 1e4, slippage_bps=0.0)
+FAST, SLOW, FEE, CASH = 10, 30, 0.001, 1_000_000.0
+COSTS = CostSpec(fee_bps=FEE * 1e4, slippage_bps=0.0, capital=CASH)
 PARAMS = {"fast": FAST, "slow": SLOW}
 
 
@@ -68,43 +81,150 @@ def pandas_peer(opens: pd.DataFrame, closes: pd.DataFrame) -> float:
     return float(factor.cumprod().iloc[-1].mean())
 
 
-def best_of(rounds: int, work: dict[str, Callable[[], object]]) -> dict[str, float]:
+class Vectorbt:
+    """A process of the peer's own environment that runs once whenever it is asked."""
+
+    def __init__(self, python: Path, bars: pl.DataFrame, folder: Path, *, lots: float) -> None:
+        panel = bars_panel(bars, DAY)
+        source = folder / f"panel-{len(panel.axes.symbols)}.npz"
+        with source.open("wb") as file:
+            np.savez(file, allow_pickle=False, open=panel.open, close=panel.close)
+        given = [str(value) for value in (source, FAST, SLOW, FEE, CASH, lots)]
+        command = [str(python), str(_HERE / "peers" / "vectorbt_cross.py"), *given]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self) -> dict[str, float]:
+        """Seconds, and the equity that it came to."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("vectorbt has no pipes")
+        print("go", file=self._process.stdin, flush=True)
+        answer: dict[str, float] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+
+
+def vectorbt_python(folder: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "vectorbt")], check=True)
+    python = folder / "vectorbt" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", str(_HERE / "peers-vectorbt.txt")], check=True)
+    return python
+
+
+def instruments(bars: pl.DataFrame, lot: float) -> dict[str, Instrument]:
+    symbols = bars["symbol"].unique()
+    return {name: Instrument(venue="bench", symbol=name, calendar=Calendar.XNYS, lot=lot) for name in symbols}
+
+
+def agreement(python: Path, folder: Path) -> str:
+    """One symbol, any fraction, all in: the same rules, so the same equity."""
+    bars = synthetic(1, 2_000)
+    result = backtest_strategy("sma_cross", PARAMS, bars, interval=DAY, instruments=instruments(bars, 0.0), costs=COSTS)
+    peer = Vectorbt(python, bars, folder, lots=0.0)
+    theirs = peer.run()["equity"]
+    peer.close()
+    return f"one symbol: {result.final_equity:,.6f} here, {theirs:,.6f} in vectorbt"
+
+
+def best_of(rounds: int, work: dict[str, Callable[[], float]]) -> dict[str, float]:
     found = dict.fromkeys(work, float("inf"))
     for _ in range(rounds):
         for name, call in work.items():
-            begun = time.perf_counter()
-            call()
-            found[name] = min(found[name], time.perf_counter() - begun)
+            found[name] = min(found[name], call())
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("symbols", 505), ("slots", 1_259), ("rounds", 7)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
-    bars = synthetic(given.symbols, given.slots)
-    wide = bars.to_pandas().pivot(index="open_time", columns="symbol", values=["open", "close"])
+def timed(call: Callable[[], object]) -> Callable[[], float]:
+    def run() -> float:
+        begun = time.perf_counter()
+        call()
+        return time.perf_counter() - begun
+
+    return run
+
+
+def compared(bars: pl.DataFrame, rounds: int, python: Path, folder: Path) -> dict[str, float]:
+    table = bars.to_pandas()
+    opens, closes = (table.pivot(index="open_time", columns="symbol", values=name) for name in ("open", "close"))
+    lots = instruments(bars, 1.0)
     panel = bars_panel(bars, DAY)
     targets = panel.spread(target_weights("sma_cross", bars, PARAMS, {}).get_column("weight"))
-    inputs = Inputs(panel, targets, DAY, {})
-    work: dict[str, Callable[[], object]] = {
-        "tidemill, public call from a bars frame": lambda: backtest_strategy(
-            "sma_cross", PARAMS, bars, interval=DAY, instruments={}, costs=COSTS
-        ),
-        "tidemill, scan alone (weights to account)": lambda: backtest_panel(inputs, COSTS, Options(resize=False)),
-        "polars, long frames": lambda: polars_peer(bars),
-        "pandas, wide frames, pivot not counted": lambda: pandas_peer(wide["open"], wide["close"]),
+    inputs = Inputs(panel, targets, DAY, lots)
+    peer = Vectorbt(python, bars, folder, lots=1.0)
+    work: dict[str, Callable[[], float]] = {
+        "tidemill": timed(lambda: backtest_strategy("sma_cross", PARAMS, bars, interval=DAY, instruments=lots, costs=COSTS)),
+        "tidemill, scan alone": timed(lambda: backtest_panel(inputs, COSTS, Options(resize=False))),
+        "vectorbt, wide frames ready": lambda: peer.run()["seconds"],
+        "polars, long frames": timed(lambda: polars_peer(bars)),
+        "pandas, wide frames ready": timed(lambda: pandas_peer(opens, closes)),
     }
     for call in work.values():
         call()  # compile and warm
-    found = best_of(given.rounds, work)
+    found = best_of(rounds, work)
+    peer.close()
+    return found
+
+
+def sweep_child() -> None:
+    """The sweep and its entry into a ledger of its own, in this process; prints figures as JSON."""
+    from tidemill.config import Settings
+    from tidemill.research.sweeping import sweep_frame
+    from tidemill.research.workspace import open_workspace
+
+    bars = synthetic(500, 1_259)
+    grid = {"fast": list(range(2, 22)), "slow": list(range(30, 230, 4))}
+    warm = {"fast": [2], "slow": [30]}
+    with tempfile.TemporaryDirectory() as home, open_workspace(Settings(home=Path(home))) as workspace:
+        for given in (warm, grid):
+            begun = time.perf_counter()
+            ledger = lambda: nullcontext(workspace)  # noqa: E731 - what a caller gives
+            made = sweep_frame(bars, "sma_cross", given, fee_bps=FEE * 1e4, slippage_bps=0.0, ledger=ledger)
+            seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"seconds": seconds, "runs": made.runs.height, "trials": made.runs["trial"].n_unique(), "peak": peak}))
+
+
+def sweep() -> None:
+    command = [sys.executable, "-m", "benchmarks.backtest", "--child"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout.splitlines()[-1])
+    rate = answer["runs"] * 500 * 1_259 / answer["seconds"] / 1e6
+    print(
+        f"sweep: {answer['runs']:,} pairs × 500 × 1,259, {answer['trials']:,} trials counted, {answer['seconds']:.1f} s "
+        f"({rate:,.0f} M bars/s), peak {answer['peak']:.2f} GiB"
+    )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("symbols", 505), ("slots", 1_259), ("rounds", 7)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--vectorbt", type=Path, help="python of an environment that has vectorbt  [default: made anew]")
+    parser.add_argument("--no-sweep", action="store_true")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    if given.child:
+        sweep_child()
+        return
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        python = given.vectorbt or vectorbt_python(folder)
+        print(agreement(python, folder))
+        found = compared(synthetic(given.symbols, given.slots), given.rounds, python, folder)
     cells = given.symbols * given.slots
     print(f"cross of {FAST}/{SLOW}, {given.symbols} symbols × {given.slots} bars, fees {FEE:.2%}, best of {given.rounds}")
     for name, seconds in found.items():
-        print(f"  {name:<44} {seconds * 1e3:8.1f} ms {cells / seconds / 1e6:8.1f} M bars/s")
-    ours = found["tidemill, public call from a bars frame"]
-    print(f"  ratio to polars {found['polars, long frames'] / ours:.1f} ×, to pandas {list(found.values())[3] / ours:.1f} ×")
+        ratio = f"{seconds / found['tidemill']:8.1f} ×" if not name.startswith("tidemill") else ""
+        print(f"  {name:<30} {seconds * 1e3:8.1f} ms {cells / seconds / 1e6:8.1f} M bars/s {ratio}")
+    if not given.no_sweep:
+        sweep()
 
 
 if __name__ == "__main__":

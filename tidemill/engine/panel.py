@@ -142,6 +142,11 @@ def _regular(names: list[str], lengths: Indices, times: Indices) -> Axes | None:
     return Axes(first.copy(), tuple(names))
 
 
+def column(bars: pl.DataFrame, name: str) -> Floats:
+    """A column as contiguous float64, NaN where it is null."""
+    return np.ascontiguousarray(_numbers(bars.get_column(name)))
+
+
 def bars_panel(bars: pl.DataFrame, interval: Interval) -> Panel:
     """The panel of a bars frame in any row order. InputError when it is empty, lacks a column or holds a bar twice."""
     require_columns(bars, ("symbol", "open_time", "open", "close", "volume"), "bars")

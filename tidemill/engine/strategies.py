@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec, NeutraliseSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.engine.backtest import Inputs, Options, backtest_panel
-from tidemill.engine.panel import Panel, bars_panel, weights_panel
+from tidemill.engine.panel import Indices, Panel, bars_panel, column, weights_panel
 from tidemill.engine.result import BacktestResult
 from tidemill.matching.rules import Floats
 from tidemill.strategies.base import Strategy, Weighed, closes
@@ -78,8 +79,16 @@ def targets_over_bars(
     if chosen.signals is None:
         made = chosen.weigh(seen, params, instruments)
         return panel, panel.spread((made.weights if isinstance(made, Weighed) else made).get_column("weight"))
-    close, ends = closes(seen)
+    close, ends = closes_on(panel, bars, seen)
     return panel, panel.spread(chosen.signals(close, ends, params, 1.0 / len(ends)))
+
+
+def closes_on(panel: Panel, bars: pl.DataFrame, seen: pl.DataFrame) -> tuple[Floats, Indices]:
+    """`closes(seen)`; where the traded bars themselves are looked at and are regular, without looking for the symbols again."""
+    if seen is not bars or not panel.regular:
+        return closes(seen)
+    slots, symbols = panel.axes.shape
+    return column(bars, "close"), np.arange(1, symbols + 1, dtype=np.int64) * slots
 
 
 def _from_first(bars: pl.DataFrame, weights: pl.DataFrame) -> pl.DataFrame:

@@ -1,15 +1,16 @@
-"""Where the time of a walk-forward goes: every engine trained and scored on every fold, on made-up panels of real sizes.
+"""How long engines take: inference, bar by bar and in batches, and a walk-forward of every engine on panels of real sizes.
 
-    python benchmarks/models.py [sample] [sp500] [binance] [--engines ridge,lightgbm]
+    python -m benchmarks.models [inference] [sample] [sp500] [binance] [--engines ridge,lightgbm]
 
-The features are noise with one planted signal of information coefficient 0.05, so the printed coefficient tells whether the
-engines still learn. Wall time suffers from whatever else the machine does; processor time does less.
+Inference prints medians beside what was promised, and LightGBM's own `predict` beside the stream. In a walk-forward the
+features are noise with one planted signal of information coefficient 0.05, so the printed coefficient tells whether the engines
+still learn. Wall time suffers from whatever else the machine does; processor time does less.
 """
 
 import argparse
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,9 @@ import numpy as np
 import polars as pl
 
 from tidemill.domain.intervals import Interval
+from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine
+from tidemill.models.inference import predict_batch, stream
 from tidemill.models.registry import engine
 from tidemill.validation.splits import Fold, describe, scoring_rows, suggest_splits, training_rows, walk_forward
 
@@ -78,7 +81,8 @@ def scored(one: Engine, frame: pl.DataFrame, folds: list[Fold], spent: Spent) ->
 def information_coefficient(predictions: pl.DataFrame, frame: pl.DataFrame) -> float:
     joined = predictions.join(frame.select("symbol", "open_time", "label"), on=("symbol", "open_time"))
     by_time = joined.group_by("open_time").agg(pl.corr("prediction", "label").alias("value"))
-    return float(by_time["value"].fill_nan(None).mean() or 0.0)
+    mean = by_time["value"].fill_nan(None).mean()
+    return mean if isinstance(mean, float) else 0.0
 
 
 def measure(name: str, engines: tuple[str, ...]) -> None:
@@ -96,13 +100,80 @@ def measure(name: str, engines: tuple[str, ...]) -> None:
     print(f"  whole                  {time.perf_counter() - began:7.2f} s, peak memory {peak:.2f} GiB")
 
 
+@dataclass(frozen=True)
+class Promise:
+    """A call, and how long it may take, in milliseconds; None where nothing was promised."""
+
+    name: str
+    call: Callable[[], object]
+    limit: float | None = None
+
+
+def median(call: Callable[[], object], seconds: float = 1.5) -> tuple[float, float]:
+    """(median, shortest) milliseconds of repeated calls, after a few that do not count."""
+    for _ in range(3):
+        call()
+    taken: list[float] = []
+    while sum(taken) < seconds and len(taken) < 3_000:
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return float(np.median(taken)) * 1e3, min(taken) * 1e3
+
+
+def streamed(artifact: Artifact, symbols: int, values: np.ndarray, bars: int) -> Callable[[], object]:
+    """A step of a stream of `symbols` that has seen `bars` bars."""
+    opened = stream(artifact, [f"S{number:04d}" for number in range(symbols)])
+    for _ in range(bars):
+        opened.step(values)
+    return lambda: opened.step(values)
+
+
+def promises() -> list[Promise]:
+    day = Interval.parse("1d")
+    training, crowd = panel(50, 400, day), panel(1_000, 1, day, seed=2)
+    trees = engine("lightgbm").fit(training, features=FEATURES, params={"trees": 300, "num_leaves": 63}, seed=7)
+    quick = {"minimum_steps": 2, "maximum_steps": 3}
+    causal = engine("transformer").fit(training, features=FEATURES, params=quick, seed=7)
+    wide = crowd.select(FEATURES).to_numpy()
+    one = wide[:1].copy()
+    return [
+        Promise("transformer, cached step, 1 symbol", streamed(causal, 1, one, 70), 0.3),
+        Promise("transformer, cached step, 1,000 symbols", streamed(causal, 1_000, wide, 70), 10.0),
+        Promise("transformer, predict_batch, 1,000 symbols", lambda: predict_batch(causal, crowd), 100.0),
+        Promise("LightGBM 300 × 63, stream, 1 row", streamed(trees, 1, one, 0), 0.015),
+        Promise("LightGBM 300 × 63, Booster.predict, 1 row", booster_predict(trees, one)),
+        Promise("LightGBM 300 × 63, stream, 1,000 rows", streamed(trees, 1_000, wide, 0), 10.0),
+        Promise("LightGBM 300 × 63, predict_batch, 1,000 rows", lambda: predict_batch(trees, crowd)),
+    ]
+
+
+def booster_predict(artifact: Artifact, row: np.ndarray) -> Callable[[], object]:
+    """LightGBM's own way from Python, for comparison."""
+    from tidemill.models.gradient_boosting import booster_of
+
+    booster, single = booster_of(artifact), row.astype(np.float32)
+    return lambda: booster.predict(single, num_threads=1)
+
+
+def inference() -> None:
+    print(f"inference: {len(FEATURES)} features, milliseconds")
+    for one in promises():
+        middle, shortest = median(one.call)
+        limit = "" if one.limit is None else f", promised {one.limit:g}: {'kept' if middle <= one.limit else 'MISSED'}"
+        print(f"  {one.name:46} median {middle:9.4f}, shortest {shortest:9.4f}{limit}")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time of a walk-forward of every engine")
-    parser.add_argument("panels", nargs="*", default=["sample"], choices=PANELS)
+    parser = argparse.ArgumentParser(description="Time of inference, and of a walk-forward of every engine")
+    parser.add_argument("panels", nargs="*", default="inference", choices=["inference", *PANELS])
     parser.add_argument("--engines", default=",".join(ENGINES))
     arguments = parser.parse_args()
-    for name in arguments.panels:
-        measure(name, tuple(arguments.engines.split(",")))
+    for name in [arguments.panels] if isinstance(arguments.panels, str) else arguments.panels:
+        if name == "inference":
+            inference()
+        else:
+            measure(name, tuple(arguments.engines.split(",")))
 
 
 if __name__ == "__main__":

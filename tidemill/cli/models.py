@@ -4,11 +4,13 @@ import click
 
 from tidemill.cli.champions import list_champions, promote, undo
 from tidemill.cli.output import json_option, write_json, write_table
+from tidemill.cli.rebuilding import rebuild, train
+from tidemill.cli.search import search
 
 
 @click.group()
 def models() -> None:
-    """List, show and promote trained models."""
+    """Train, search, list, show and promote models."""
 
 
 @models.command("list")
@@ -43,16 +45,26 @@ def show(model_id: str, as_json: bool) -> None:
     """What one model was made of, down to the versions of its data."""
     from tidemill.cli.session import workspace
     from tidemill.research.model_store import model_manifest
+    from tidemill.research.rebuilding import lineage, weights_shown
 
     with workspace() as opened:
         found = model_manifest(opened, model_id)
+        made_of, weights = lineage(opened, model_id), weights_shown(found)
     if as_json:
-        write_json(found)
+        shown = {"weights": weights} if weights else {}
+        write_json(
+            {**found, **shown, "lineage": [{"depth": depth, "name": what, "version": held} for depth, what, held in made_of]}
+        )
         return
+    if weights:
+        write_table("Weights", ("engine", "weight"), list(weights.items()))
     for key, value in found.items():
         long = isinstance(value, dict | list | tuple) and len(str(value)) > 200
         click.echo(f"{key:20} {f'{len(value)} entries (--json shows them)' if long else value}")
+    click.echo("\nMade of, down to the versions of its data:")
+    for depth, what, held in made_of:
+        click.echo(f"{'  ' * depth}{what:{40 - 2 * depth}} {held}")
 
 
-for added in (promote, undo, list_champions):
+for added in (train, rebuild, search, promote, undo, list_champions):
     models.add_command(added)

@@ -63,7 +63,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     origin: dict[str, str] = {}
 
 
-class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of `manifest.json`: the manifest, and what it says of the weights beside it."""
+
     manifest: Manifest
     hash: str
     weights_bytes: int
@@ -128,7 +130,7 @@ class Artifact:
         try:
             weights = self._weight_bytes()
             _write(made / self.manifest.weights_file, weights)
-            stored = _Stored(
+            stored = Stated(
                 manifest=self.manifest,
                 hash=self.hash,
                 weights_bytes=len(weights),
@@ -175,7 +177,7 @@ def load(folder: Path, *, feature_fingerprint: str | None = None) -> Artifact:
     """
     if not folder.is_dir():
         raise InputError(f"There is no model in {folder}. Train it first.")
-    stored = _read_manifest(folder)
+    stored = read_manifest(folder)
     manifest = stored.manifest
     _require_files(folder, {MANIFEST_FILE, manifest.weights_file})
     weights = _read(folder / manifest.weights_file, MAXIMUM_WEIGHT_BYTES)
@@ -218,10 +220,11 @@ def _tensors(folder: Path, data: bytes, expected: Mapping[str, TensorSpec]) -> d
     return tensors
 
 
-def _read_manifest(folder: Path) -> _Stored:
+def read_manifest(folder: Path) -> Stated:
+    """What the manifest of a stored model says, its weights unread and unchecked. IntegrityError when it is not one."""
     path = folder / MANIFEST_FILE
     try:
-        return msgspec.json.decode(_read(path, MAXIMUM_MANIFEST_BYTES), type=_Stored, strict=True)
+        return msgspec.json.decode(_read(path, MAXIMUM_MANIFEST_BYTES), type=Stated, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise _refused(folder, f"{MANIFEST_FILE} is not a manifest of this format ({exc})") from exc
 

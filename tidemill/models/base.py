@@ -33,12 +33,23 @@ MINIMUM_CROSS_SECTION = 3
 _SCALING = ("input.lower", "input.upper", "input.mean", "input.deviation")
 
 
+class Dimension(msgspec.Struct, frozen=True):
+    """A number that a search may vary between `low` and `high`, both possible. log: on a logarithmic scale; whole: integers."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a person and the graph need to know of an engine.
 
     kind: `rule`, `linear`, `trees`, `sequence` or `ensemble`.
     history: rows of the same symbol before a row that its prediction depends on.
     needs: alternatives of feature columns; one of them must be there in full. Empty: any features will do.
+    space: what a search of hyper-parameters varies; empty: nothing is worth it.
     params: what `fit` decodes its parameters into; with it an experiment is refused before any work. None: only `fit` knows.
     """
 
@@ -48,6 +59,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     history: int = 0
     needs: tuple[tuple[str, ...], ...] = ()
     params: type[msgspec.Struct] | None = None
+    space: tuple[Dimension, ...] = ()
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):

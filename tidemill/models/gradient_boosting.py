@@ -18,6 +18,7 @@ from tidemill.domain.errors import InputError, IntegrityError
 from tidemill.models.artifact import Artifact, make
 from tidemill.models.base import (
     NO_LINEAGE,
+    Dimension,
     EngineInfo,
     Floats,
     Lineage,
@@ -68,6 +69,13 @@ class GradientBoosting:
         kind="trees",
         about="gradient-boosted regression trees (LightGBM, deterministic)",
         params=GradientBoostingParams,
+        space=(
+            Dimension("trees", 30, 400, log=True, whole=True),
+            Dimension("num_leaves", 4, 63, log=True, whole=True),
+            Dimension("learning_rate", 0.01, 0.2, log=True),
+            Dimension("feature_fraction", 0.2, 1.0),
+            Dimension("lambda_l2", 0.1, 1_000.0, log=True),
+        ),
     )
 
     def fit(

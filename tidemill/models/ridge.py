@@ -18,6 +18,7 @@ import polars as pl
 from tidemill.models.artifact import Artifact, make
 from tidemill.models.base import (
     NO_LINEAGE,
+    Dimension,
     EngineInfo,
     Floats,
     Lineage,
@@ -50,6 +51,7 @@ class Ridge:
         kind="linear",
         about="ridge regression on standardised features, in closed form",
         params=RidgeParams,
+        space=(Dimension("penalty", 1e-3, 1e3, log=True),),
     )
 
     def fit(

@@ -23,6 +23,7 @@ from tidemill.models.artifact import Artifact, Tensor, make
 from tidemill.models.base import (
     NO_LINEAGE,
     SCALED_LIMIT,
+    Dimension,
     EngineInfo,
     Floats,
     Lineage,
@@ -40,11 +41,14 @@ from tidemill.models.sequence.threads import one_thread
 from tidemill.validation.splits import rows_with_history
 
 Matrix = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 _LAYERS = 2
 _WORKERS = 2
 # Symbols from which on a second thread saves more than it costs to wake it.
 _WORTH_TWO = 64
+# Rows that one call to the compiled step scores at most, unless a symbol alone has more.
+_BATCH = 4_096
 _ENDS = ("embed.weight", "embed.bias", "final_norm.gain", "final_norm.bias", "head.weight", "head.bias")
 
 
@@ -68,6 +72,12 @@ class Transformer:
         about="causal transformer, 2 layers, width 64, over the last 64 bars of a symbol",
         history=Shape(1, layers=_LAYERS).history,
         params=TransformerParams,
+        space=(
+            Dimension("passes", 1.0, 10.0, log=True),
+            Dimension("learning_rate", 3e-4, 1e-2, log=True),
+            Dimension("weight_decay", 1e-3, 1.0, log=True),
+            Dimension("dropout", 0.0, 0.5),
+        ),
     )
 
     def fit(
@@ -101,9 +111,9 @@ class Transformer:
         network = _restored(artifact)
         rows = frame if start is None else rows_with_history(frame, start, self.info.history)
         inputs = rows.select(features)
-        parts = (inputs[first:stop] for first, stop in symbol_runs(rows))
+        scan = partial(_scan, network, inputs)
         with ThreadPoolExecutor(_WORKERS) as pool:
-            scored = list(pool.map(network.scan, parts))
+            scored = list(pool.map(scan, _batches(symbol_runs(rows))))
         return predictions(rows, np.concatenate(scored) if scored else np.zeros(0), features, start)
 
     def predict_on(
@@ -191,12 +201,29 @@ class _Network:
         weights = (self._scaling, self._layers, self._ends)
         self._kernel.step(rows[own], present[own], *weights, part.keys, part.values, part.seen, out[own])
 
-    def scan(self, frame: pl.DataFrame) -> Floats:
-        """Predictions of the rows `frame[features…]` of one symbol, the first of which has nothing before it."""
-        rows = np.ascontiguousarray(frame.cast(pl.Float64).to_numpy(), dtype=np.float64)
+    def scan(self, rows: Floats, firsts: Rows, stops: Rows) -> Floats:
+        """Predictions of `rows` [rows, features] of some symbols, the first row of each of which has nothing before it."""
         made = np.empty(len(rows))
-        self._kernel.scan(rows, self._scaling, self._layers, self._ends, made)
+        self._kernel.scan(rows, firsts, stops, self._scaling, self._layers, self._ends, made)
         return made
+
+
+def _scan(network: _Network, inputs: pl.DataFrame, runs: list[tuple[int, int]]) -> Floats:
+    """Predictions of the symbols `runs`, which stand one after the other in `inputs`."""
+    first, stop = runs[0][0], runs[-1][1]
+    rows = np.ascontiguousarray(inputs[first:stop].cast(pl.Float64).to_numpy(), dtype=np.float64)
+    ends = np.array(runs, dtype=np.int64) - first
+    return network.scan(rows, np.ascontiguousarray(ends[:, 0]), np.ascontiguousarray(ends[:, 1]))
+
+
+def _batches(runs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """The symbols in parts of some thousand rows: enough to be worth a call, few enough to lie in the cache."""
+    parts: list[list[tuple[int, int]]] = []
+    for run in runs:
+        if not parts or run[1] - parts[-1][0][0] > _BATCH:
+            parts.append([])
+        parts[-1].append(run)
+    return parts
 
 
 def _restored(artifact: Artifact) -> _Network:

@@ -19,6 +19,6 @@ def warm() -> None:
     state = (1, shape.layers, shape.heads, shape.head_width, CONTEXT)
     keys, values = np.zeros(state, np.float32), np.zeros((*state[:3], CONTEXT, shape.head_width), np.float32)
     rows, made = np.zeros((1, 1)), np.zeros(1)
-    kernel.scan(rows, scaling, kernel.Layers(*zeros), ends, made)
-    present, seen = np.ones(1, np.bool_), np.zeros(1, np.int64)
+    present, seen, stop = np.ones(1, np.bool_), np.zeros(1, np.int64), np.ones(1, np.int64)
+    kernel.scan(rows, seen, stop, scaling, kernel.Layers(*zeros), ends, made)
     kernel.step(rows, present, scaling, kernel.Layers(*zeros), ends, keys, values, seen, made)

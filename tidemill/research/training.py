@@ -15,6 +15,7 @@ from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
+from tidemill.research.market_data import sync_bars
 from tidemill.research.model_store import (
     Index,
     TrainedFold,
@@ -28,7 +29,7 @@ from tidemill.research.model_store import (
     touched,
 )
 from tidemill.research.study import StepReport, Study
-from tidemill.research.technical import LABELS, TABLE
+from tidemill.research.technical import LABELS, TABLE, build_training_set, compute_features
 from tidemill.storage.content import content_version
 from tidemill.validation.splits import Fold, describe, embargo_length, training_rows
 
@@ -56,6 +57,19 @@ def train(study: Study, name: str) -> StepReport:
     made = Index(engine=name, dataset=study.dataset.key, inputs=inputs, folds=tuple(entries))
     store_index(study, key, made)
     return _training_report(study, made, trained=trained, code=code[0])
+
+
+def train_alone(study: Study, name: str) -> StepReport:
+    """Train one engine, one of the experiment's or any other with its defaults; bars, features and labels are brought up to
+    date first. Raises UnknownNameError for the engine.
+    """
+    engine_named(name)
+    if all(spec.name != name for spec in study.experiment.engines):
+        engines = (*study.experiment.engines, EngineSpec(name=name))
+        study = Study(study.workspace, msgspec.structs.replace(study.experiment, engines=engines), study.dataset.venue)
+    for step in (sync_bars, compute_features, build_training_set):
+        step(study)
+    return train(study, name)
 
 
 def _trained(study: Study, spec: EngineSpec, fold: Fold, entry: TrainedFold | None, code: tuple[str, ...]) -> TrainedFold:

@@ -292,9 +292,15 @@ def step(
 
 
 @entry
-def scan(rows: Floats, scaling: Scaling, layers: Layers, ends: Ends, out: Floats) -> None:
-    """Predictions `out` [T] of the bars `rows` [T, F] of one symbol, from its first: the same step, bar after bar."""
-    depth, at = len(layers.mix), np.arange(len(rows))
+def scan(rows: Floats, firsts: Counts, stops: Counts, scaling: Scaling, layers: Layers, ends: Ends, out: Floats) -> None:
+    """Predictions `out` [T] of the bars `rows` [T, F] of some symbols, each from its first: the same step, bar after bar.
+
+    firsts, stops: first and past-the-last row of each symbol.
+    """
+    depth = len(layers.mix)
     keys = np.zeros((1, depth, HEADS, DEPTH, CONTEXT), dtype=np.float32)
     values = np.zeros((1, depth, HEADS, CONTEXT, DEPTH), dtype=np.float32)
-    _scored(rows, at, np.zeros_like(at), at, scaling, layers, ends, keys, values, out)
+    for symbol in range(len(firsts)):  # what the ring holds of the symbol before is not read
+        at = np.arange(stops[symbol] - firsts[symbol])
+        part = slice(firsts[symbol], stops[symbol])
+        _scored(rows[part], at, np.zeros_like(at), at, scaling, layers, ends, keys, values, out[part])

@@ -1,0 +1,109 @@
+"""Hyper-parameter search: nothing of the held-out folds, every trial counted, the same after an interruption."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.research.panels import small_experiment
+from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.models.registry import engine as engine_named
+from tidemill.research import search as searching
+from tidemill.research.experiments import load_experiment
+from tidemill.research.ledger import list_trials
+from tidemill.research.results import study_of
+from tidemill.research.search import experiment_text, search
+from tidemill.research.study import Study
+from tidemill.research.workspace import Workspace
+
+
+@pytest.fixture
+def study(workspace: Workspace, folder: Path) -> Study:
+    return study_of(workspace, small_experiment(folder))
+
+
+def test_the_best_of_the_trials_is_chosen_and_scored_once_on_the_held_out_folds(study: Study) -> None:
+    found = search(study, "ridge", trials=4)
+    assert [row["number"] for row in found.trials] == [0, 1, 2, 3]
+    assert found.value == max(row["value"] for row in found.trials)
+    assert 1e-3 <= found.params["penalty"] <= 1e3
+    assert found.folds + found.held_out_folds == len(study.folds)
+    assert found.held_out.rank_ic is not None
+    [spec] = [one for one in found.experiment.engines if one.name == "ridge"]
+    assert spec.params == found.params
+
+
+def test_every_trial_is_in_the_ledger_with_its_parameters_and_a_rerun_counts_once(study: Study) -> None:
+    found = search(study, "ridge", trials=3)
+    counted = list_trials(study.workspace)
+    assert counted.height == 4  # three, and the best one on the tail
+    assert set(counted["kind"]) == {"search"}
+    assert found.held_out.trial in set(counted["trial"])
+    search(study, "ridge", trials=3)
+    assert list_trials(study.workspace).height == 4
+
+
+def test_a_search_that_was_stopped_goes_on_and_finds_what_an_uninterrupted_one_finds(study: Study) -> None:
+    told: list[int] = []
+    search(study, "ridge", trials=2, told=lambda number, value: told.append(number))
+    whole = search(study, "ridge", trials=5, told=lambda number, value: told.append(number))
+    assert told == [0, 1, 2, 3, 4]
+    searching.journal_path(study, "ridge").unlink()
+    assert search(study, "ridge", trials=5) == whole
+
+
+def test_the_journal_holds_lines_of_json_and_no_pickle(study: Study) -> None:
+    import json
+
+    search(study, "ridge", trials=1)
+    lines = searching.journal_path(study, "ridge").read_text().splitlines()
+    assert all(isinstance(json.loads(line), dict) for line in lines)
+
+
+def test_what_happens_in_the_held_out_folds_changes_no_trial(
+    study: Study, folder: Path, panel: pl.DataFrame, workspace: Workspace
+) -> None:
+    first = search(study, "ridge", trials=2, held_out=2)
+    cut = study.folds[-2].train_end
+    later = pl.col("date") > pl.lit(cut.date())
+    prices = [
+        pl.when(later).then(pl.col(name) * 3.0).otherwise(pl.col(name)).alias(name) for name in ("open", "high", "low", "close")
+    ]
+    folder.joinpath("base.parquet").unlink()
+    panel.filter(pl.col("date") <= study.times[-1].date()).with_columns(prices).write_parquet(folder / "other.parquet")
+    other = search(study_of(workspace, small_experiment(folder)), "ridge", trials=2, held_out=2)
+    assert [row["value"] for row in other.trials] == [row["value"] for row in first.trials]
+    assert other.held_out != first.held_out
+
+
+def test_the_sharpe_ratio_after_costs_can_be_the_metric(study: Study) -> None:
+    found = search(study, "ridge", trials=2, metric="sharpe")
+    assert found.metric == "sharpe"
+    assert found.value == max(row["value"] for row in found.trials)
+
+
+def test_the_result_can_be_written_as_an_experiment_and_read_again(study: Study, tmp_path: Path) -> None:
+    found = search(study, "ridge", trials=1)
+    file = tmp_path / "best.yaml"
+    file.write_text(experiment_text(found.experiment), encoding="utf-8")
+    assert load_experiment(file) == found.experiment
+
+
+def test_what_cannot_be_searched_is_refused(study: Study) -> None:
+    with pytest.raises(InputError, match="declares no parameters"):
+        search(study, "momentum", trials=1)
+    with pytest.raises(UnknownNameError, match="ridge"):
+        search(study, "oracle", trials=1)
+    with pytest.raises(InputError, match="held out"):
+        search(study, "ridge", trials=1, held_out=99)
+
+
+@pytest.mark.parametrize("name", ["ridge", "lightgbm", "transformer"])
+def test_both_ends_of_every_declared_space_are_parameters_of_the_engine(name: str) -> None:
+    from tidemill.models.base import decoded
+
+    info = engine_named(name).info
+    assert info.params is not None
+    for end in ("low", "high"):
+        values = {one.name: round(getattr(one, end)) if one.whole else getattr(one, end) for one in info.space}
+        decoded(info.params, values, name)

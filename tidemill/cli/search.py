@@ -1,0 +1,71 @@
+"""`tidemill models search`: hyper-parameters of one engine on the folds before a held-out tail."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tidemill.cli.output import json_option, write_json, write_table
+
+if TYPE_CHECKING:
+    from tidemill.research.search import Searched
+
+
+@click.command()
+@click.argument("engine")
+@click.option("--experiment", "file", type=click.Path(path_type=Path), help="YAML file; see docs/experiment.schema.json.")
+@click.option("--source", help="sample (default), file:PATH, binance, coinbase or kraken.")
+@click.option("--trials", type=click.IntRange(1, 100_000), default=20, show_default=True, help="In all, earlier ones included.")
+@click.option("--metric", type=click.Choice(["rank_ic", "sharpe"]), default="rank_ic", show_default=True, help="To maximise.")
+@click.option("--held-out", type=click.IntRange(1), help="Folds at the end that take no part; a quarter when left out.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the experiment with the best ones here.")
+@json_option
+def search(
+    engine: str,
+    file: Path | None,
+    source: str | None,
+    trials: int,
+    metric: str,
+    held_out: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Search the parameters of ENGINE; a search that was stopped goes on. Every trial is counted in the ledger."""
+    if file is not None and source is not None:
+        raise click.UsageError("--experiment states the source itself; leave --source out.")
+    import msgspec
+
+    from tidemill.cli.progress import progress
+    from tidemill.cli.session import workspace
+    from tidemill.domain.experiment import DatasetSpec
+    from tidemill.research import search as searching
+    from tidemill.research.experiments import experiment_for, load_experiment
+    from tidemill.research.results import study_of
+
+    experiment = load_experiment(file) if file else experiment_for(DatasetSpec(source=source or "sample"))
+    with workspace() as opened, progress(f"Searching {trials} trials of {engine}"):
+        wanted: searching.Metric = "sharpe" if metric == "sharpe" else "rank_ic"
+        found = searching.search(study_of(opened, experiment), engine, trials=trials, metric=wanted, held_out=held_out)
+    if output is not None:
+        output.write_text(searching.experiment_text(found.experiment), encoding="utf-8")
+    if as_json:
+        write_json(msgspec.to_builtins(found))
+    else:
+        _show(found)
+
+
+def _show(found: "Searched") -> None:
+    names = list(found.params)
+    best = sorted((row for row in found.trials if row["value"] is not None), key=lambda row: -row["value"])[:10]
+    rows = [(row["number"], row["value"], *(row["params"][name] for name in names)) for row in best]
+    title = f"{found.engine}: best of {len(found.trials)} trials on {found.folds} folds"
+    write_table(title, ("trial", found.metric, *names), rows)
+    held = found.held_out
+    click.echo(
+        f"On the {found.held_out_folds} held-out folds, which took no part: rank IC {_number(held.rank_ic)}, "
+        f"Sharpe ratio after costs {_number(held.sharpe)}."
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"

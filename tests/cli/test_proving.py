@@ -1,0 +1,84 @@
+"""`features prove`: the exit code, the JSON that others rely on, and a file that leaks in every way."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.cli.conftest import Tidemill
+from tests.features.conftest import random_panel
+
+MODULE = """
+import polars as pl
+
+feature("distance", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")
+feature("tomorrow", ref(close, -1) / close - 1, unit="ratio", about="the next return")
+
+
+def scaled(bars: pl.DataFrame) -> pl.DataFrame:
+    close = pl.col("close")
+    return bars.select(
+        "symbol", "open_time",
+        whole=close / close.mean().over("symbol"),
+        own=close / close.shift(1).over("symbol") - 1,
+    )
+
+
+features(scaled, lookback=2)
+"""
+
+
+@pytest.fixture
+def panel_of_bars(work: Path) -> Path:
+    path = work / "bars.parquet"
+    random_panel(17, symbols=3, slots=110).write_parquet(path)
+    return path
+
+
+def test_shipped_features_are_proven_and_the_exit_code_is_zero(tidemill: Tidemill, panel_of_bars: Path) -> None:
+    answer = tidemill("features", "prove", "--input", panel_of_bars, "--set", "KMID,rsi_14,cs_rank_roc_5", "--json")
+    assert answer.code == 0, answer
+    assert answer.json == {"proven": ["KMID", "rsi_14", "cs_rank_roc_5"], "refuted": []}
+
+
+def test_a_file_of_ones_own_is_judged_feature_by_feature(tidemill: Tidemill, work: Path, panel_of_bars: Path) -> None:
+    module = work / "mine.py"
+    module.write_text(MODULE)
+    answer = tidemill("features", "prove", "--input", panel_of_bars, "--module", module, "--json")
+    assert answer.code == 1
+    assert answer.json["proven"] == ["distance", "own"]
+    assert [set(one) for one in answer.json["refuted"]] == [{"feature", "symbol", "time", "why"}] * 2
+    assert [one["feature"] for one in answer.json["refuted"]] == ["tomorrow", "whole"]
+    symbols = pl.read_parquet(panel_of_bars)["symbol"].unique()
+    assert all(one["symbol"] in symbols for one in answer.json["refuted"])
+    assert answer.err == "Error: 2 features cannot be shipped: tomorrow, whole.\n"
+
+
+def test_a_person_reads_what_changed(tidemill: Tidemill, work: Path, panel_of_bars: Path) -> None:
+    module = work / "mine.py"
+    module.write_text('feature("close_after", ref(close, -1))\n')
+    answer = tidemill("features", "prove", "--input", panel_of_bars, "--module", module)
+    assert answer.code == 1
+    assert "0 features proven, 1 refuted." in answer.out
+    assert "close_after" in answer.out
+    assert "its value changes with" in " ".join(answer.out.split())
+
+
+def test_a_function_that_fails_is_not_proven_and_the_rest_is(tidemill: Tidemill, work: Path, panel_of_bars: Path) -> None:
+    module = work / "mine.py"
+    module.write_text(
+        'feature("distance", close / mean(close, 20) - 1)\n\n\n'
+        'def broken(bars):\n    raise ValueError("no idea")\n\n\nfeatures(broken, columns=["x"])\n'
+    )
+    answer = tidemill("features", "prove", "--input", panel_of_bars, "--module", module, "--json")
+    assert answer.code == 1
+    assert answer.json["proven"] == ["distance"]
+    (refuted,) = answer.json["refuted"]
+    assert "no idea" in refuted["why"]
+
+
+def test_what_cannot_be_read_or_named_is_one_sentence(tidemill: Tidemill, work: Path, panel_of_bars: Path) -> None:
+    assert "does not exist" in tidemill("features", "prove", "--input", work / "none.csv").error
+    assert "no_such" in tidemill("features", "prove", "--input", panel_of_bars, "--set", "no_such").error
+    both = tidemill("features", "prove", "--input", panel_of_bars, "--set", "classic", "--module", work / "mine.py")
+    assert both.code == 2

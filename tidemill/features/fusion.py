@@ -46,7 +46,7 @@ def _operator(node: Expression) -> str | None:
     if node.operator == "mean":
         return _direction(inner.arguments, "rose", "fell") if inner.operator == "greater" else None
     if inner.operator == "absolute" and inner.arguments[0].operator == "subtract":
-        return "moves" if _direction(inner.arguments[0].arguments, "rises", "falls") == "rises" else None
+        return _direction(inner.arguments[0].arguments, "moves", "moves")
     if inner.operator == "maximum" and inner.arguments[0].operator == "subtract" and _is_zero(inner.arguments[1]):
         return _direction(inner.arguments[0].arguments, "rises", "falls")
     return None

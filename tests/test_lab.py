@@ -172,3 +172,16 @@ def test_the_sample_is_there_without_servers_beforehand_and_none_is_held_afterwa
         cwd=tmp_path,
     )
     assert (done.returncode, done.stdout) == (0, "5 True\n"), done.stderr
+
+
+def test_functions_and_features_are_proven_without_a_home() -> None:
+    frame = daily_bars(120, ("AAA", "BBB")).with_columns(
+        pl.col("date").cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("open_time")
+    )
+
+    def tomorrow(bars: pl.DataFrame) -> pl.DataFrame:
+        return bars.select("symbol", "open_time", tomorrow=pl.col("close").shift(-1).over("symbol"))
+
+    proof = lab.prove(frame.drop("date"), "KMID", "roc_10", tomorrow, lookback=1)
+    assert proof.proven == ("KMID", "roc_10")
+    assert [found.feature for found in proof.refuted] == ["tomorrow"]

@@ -24,6 +24,7 @@ from assets.performance.report import engines as engine_performance
 from assets.performance.report import portfolio, report
 from assets.predictions.checks import prediction_causality, prediction_checks
 from assets.predictions.engines import engines, ensemble
+from assets.predictions.validity import prediction_validity
 from assets.trading.backtest import backtest, signals
 from assets.trading.checks import signal_causality
 from resources.environments import resources
@@ -42,7 +43,9 @@ features = dg.Definitions(
 )
 training = dg.Definitions(assets=[*engine_assets, ensemble_model, champion, risk], resources=resources)
 prediction = dg.Definitions(
-    assets=[engines, ensemble, risk_forecasts], asset_checks=[prediction_checks, prediction_causality], resources=resources
+    assets=[engines, ensemble, risk_forecasts],
+    asset_checks=[prediction_checks, prediction_causality, prediction_validity],
+    resources=resources,
 )
 trading = dg.Definitions(assets=[signals, backtest], asset_checks=[signal_causality], resources=resources)
 monitoring = dg.Definitions(assets=[engine_performance, portfolio, drift, report, *notebook_assets], resources=resources)

@@ -40,6 +40,7 @@ from tidemill.storage.lake import Manifest
 from tidemill.validation.splits import Fold
 
 REFUSALS, BOUNDS = "refusals", "feature_bounds"
+MANY = 0.05  # of the predictions: more refused ones than this is worth a warning
 _SAMPLE = 20_000  # rows of a training window that its bounds are estimated from
 _KEYS = ("symbol", "open_time")
 

@@ -18,7 +18,8 @@ from tidemill.models.base import Floats
 from tidemill.models.gradient_boosting import LARGEST, booster_of
 
 _NORMAL, _FLOAT32, _ROW_MAJOR = 0, 0, 1  # C_API_PREDICT_NORMAL, C_API_DTYPE_FLOAT32
-_PARAMETERS = b"num_threads=1 predict_disable_shape_check=false"
+# Two threads share the rows of a matrix; a row's own sum is always one thread's, so its bits stay.
+_PARAMETERS = b"num_threads=2 predict_disable_shape_check=false"
 
 
 class TreesStream:

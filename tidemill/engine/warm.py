@@ -9,6 +9,7 @@ def warm() -> None:
 
     from tidemill.domain.intervals import EPOCH, Interval
     from tidemill.engine.strategies import backtest_strategy
+    from tidemill.engine.sweep import sweep_strategy
 
     day = Interval.parse("1d")
     bars = pl.DataFrame(
@@ -20,4 +21,6 @@ def warm() -> None:
             "volume": [1e9] * 4,
         }
     )
-    backtest_strategy("sma_cross", {"fast": 1, "slow": 2}, bars, interval=day, instruments={})
+    made = backtest_strategy("sma_cross", {"fast": 1, "slow": 2}, bars, interval=day, instruments={})
+    _ = made.positions, made.contributions  # worked out, and so compiled, when they are asked for
+    sweep_strategy("sma_cross", {"fast": [1], "slow": [2]}, bars, interval=day, instruments={}, threads=1)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tidemill.research.ledger import Comparison
     from tidemill.research.modules.loading import Module
     from tidemill.research.results import Result
+    from tidemill.research.search import Metric, Searched
     from tidemill.research.study import Study
     from tidemill.research.workspace import Workspace
     from tidemill.validation.causality import Proof
@@ -48,6 +49,8 @@ __all__ = [
     "predictions",
     "prove",
     "result",
+    "risk",
+    "search",
     "sql",
     "sweep",
     "trials",
@@ -309,6 +312,29 @@ def compare_trials(*trial_ids: str, experiment: str | None = None) -> Comparison
     from tidemill.research.ledger import compare
 
     return compare(_workspace(), trial_ids, experiment=experiment)
+
+
+def risk(of: str | Path | Experiment) -> pl.DataFrame:
+    """Forecasts of an experiment's risk engine: symbol, open_time, volatility, horizon_volatility, drawdown, …, engine, fold.
+
+    Volatilities are standard deviations, in fractions. InputError when the experiment forecasts no risk or was not run yet.
+    """
+    from tidemill.research.risk_forecast import risk_of
+
+    return risk_of(_study(of))
+
+
+def search(
+    of: str | Path | Experiment, engine: str, *, trials: int = 20, metric: Metric = "rank_ic", held_out: int | None = None
+) -> Searched:
+    """Search the parameters of an engine on the folds before a held-out tail; see `research.search`.
+
+    trials: in all, those of an earlier call included. metric: `rank_ic` or `sharpe`. Every trial is counted in the ledger; the
+    answer holds the trials, the best parameters, their score on the held-out folds, and the experiment with them in it.
+    """
+    from tidemill.research.search import search as searched
+
+    return searched(_study(of), engine, trials=trials, metric=metric, held_out=held_out)
 
 
 def metrics(returns: ArrayLike, periods_per_year: float = 252.0) -> dict[str, float | None]:

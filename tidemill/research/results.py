@@ -24,12 +24,12 @@ _COLUMNS = (
     "rank IC",
     "ICIR",
     "t",
-    "Sharpe before costs",
+    "Sharpe before",
     "Sharpe after",
     "95 % interval",
     "deflated",
     "return a year",
-    "largest drawdown",
+    "drawdown",
     "costs",
 )
 

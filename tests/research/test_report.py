@@ -272,6 +272,6 @@ def test_a_result_with_suspected_actions_left_in_stands_beside() -> None:
 def test_numbers_are_written_for_people() -> None:
     assert (number(None), number(float("nan")), number(-1.234), number(0.0123)) == ("–", "–", "−1.23", "0.012")
     assert interval(-1.9, 0.0999) == "−1.90\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.10"
-    assert interval(-0.0031, 0.012) == "−0.003\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.012"
+    assert interval(-0.0031, 0.012, 3) == "−0.003\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.012"
     assert (interval(None, 1.0), interval(0.0, float("nan"))) == ("–", "–")
     assert percent(-0.1234) == "−12.3\N{NO-BREAK SPACE}%"

@@ -145,7 +145,7 @@ def ic_by_month(frame: pl.DataFrame | None) -> str:
         axes.bar(places, values, color=np.where(values >= 0.0, _UP, _DOWN), width=0.85)
         axes.axhline(0.0, color=_INK, linewidth=0.6)
         months = frame.get_column("month").to_list()
-        step = max(len(months) // 5, 1)
+        step = -(-len(months) // 6)  # six labels at most: more run into each other
         axes.set_xticks(places[::step], months[::step])
         return _svg(figure, "ic", "Mean rank information coefficient of each month")
 

@@ -33,17 +33,17 @@ def _one(label: str, name: str, shown: Callable[[Any], str], about: str) -> Colu
     return Column(label, (name,), lambda row: shown(row[name]), about)
 
 
-def _span(label: str, name: str, about: str) -> Column:
+def _span(label: str, name: str, about: str, places: int = 2) -> Column:
     low, high = f"{name}_low", f"{name}_high"
-    return Column(label, (low, high), lambda row: interval(row[low], row[high]), about)
+    return Column(label, (low, high), lambda row: interval(row[low], row[high], places), about)
 
 
 _BOOTSTRAP = "95 % interval by the stationary bootstrap, which keeps the dependence of neighbouring bars"
 SKILL = (
     _one("IC", "ic", number, "mean correlation of prediction and outcome across symbols"),
-    _span("IC, 95 %", "ic", _BOOTSTRAP),
+    _span("IC, 95 %", "ic", _BOOTSTRAP, 3),
     _one("Rank IC", "rank_ic", number, "the same on ranks"),
-    _span("Rank IC, 95 %", "rank_ic", _BOOTSTRAP),
+    _span("Rank IC, 95 %", "rank_ic", _BOOTSTRAP, 3),
     _one(
         "t",
         "t_stat",

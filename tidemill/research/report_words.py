@@ -48,11 +48,10 @@ def percent(value: Any) -> str:
     return f"{100 * value:,.1f}\N{NO-BREAK SPACE}%".replace("-", "−") if _known(value) else "–"
 
 
-def interval(low: Any, high: Any) -> str:
-    """Two numbers as `−0.12 to 0.34`, with as many decimals as the larger one needs, in one piece."""
+def interval(low: Any, high: Any, places: int = 2) -> str:
+    """Two numbers as `−0.12 to 0.34`, in one piece."""
     if not (_known(low) and _known(high)):
         return "–"
-    places = 3 if max(abs(low), abs(high)) < _SMALL else 2
     return f"{low:,.{places}f} to {high:,.{places}f}".replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
 
 

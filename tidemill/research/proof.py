@@ -27,7 +27,7 @@ CHECK = "causal"
 FEATURES, PREDICTIONS, SIGNALS = "features/technical", "predictions/engines", "trading/signals"
 ASSETS = (FEATURES, PREDICTIONS, SIGNALS)
 _CODE = {
-    FEATURES: ("tidemill.validation.feature_proof", "tidemill.market.adjustments"),
+    FEATURES: ("tidemill.validation.feature_proof", "tidemill.market.adjustments", "tidemill.market.fear_greed"),
     PREDICTIONS: ("tidemill.validation.fold_proof", "tidemill.research.proof_samples", "tidemill.validation.labels"),
     SIGNALS: ("tidemill.validation.fold_proof", "tidemill.strategies.registry", "tidemill.research.weighing"),
 }
@@ -137,9 +137,9 @@ def _dataset(study: Study, asset: str) -> str:
 
 
 def _engine_code(study: Study) -> list[str]:
-    from tidemill.models.registry import engine
+    from tidemill.models.registry import code_version, engine
 
-    return [source_version(type(engine(spec.name)).__module__) for spec in study.experiment.engines]
+    return [code_version(engine(spec.name)) for spec in study.experiment.engines]
 
 
 def _strategy_source(study: Study) -> str:
@@ -149,14 +149,13 @@ def _strategy_source(study: Study) -> str:
 
 
 def _prove_features(study: Study) -> Proof:
-    from tidemill.research.proof_samples import feature_sample, prove_adjusting
+    from tidemill.research.proof_samples import feature_sample, prove_adjusting, prove_index
     from tidemill.validation.feature_proof import prove_features
 
     bars = feature_sample(study)
     effort = Effort(cuts=6, reach=4, span=64, warm=32, thorough=False)
     proof = prove_features(study.available, bars, interval=study.dataset.interval, effort=effort)
-    adjusting = prove_adjusting(study)
-    return merged([proof, adjusting], (*study.available.names, *adjusting.proven, *(one.feature for one in adjusting.refuted)))
+    return _together([proof, prove_adjusting(study), prove_index(study)])
 
 
 def _prove_predictions(study: Study) -> Proof:
@@ -168,8 +167,12 @@ def _prove_predictions(study: Study) -> Proof:
 def _prove_signals(study: Study) -> Proof:
     from tidemill.research.proof_samples import prove_signals, prove_weighing
 
-    proofs = [prove_weighing(study), prove_signals(study)]
-    return merged(proofs, tuple(name for proof in proofs for name in (*proof.proven, *(one.feature for one in proof.refuted))))
+    return _together([prove_weighing(study), prove_signals(study)])
+
+
+def _together(proofs: Sequence[Proof]) -> Proof:
+    names = (name for proof in proofs for name in (*proof.proven, *(one.feature for one in proof.refuted)))
+    return merged(proofs, tuple(dict.fromkeys(names)))
 
 
 _PROOFS: dict[str, Callable[[Study], Proof]] = {

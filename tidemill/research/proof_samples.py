@@ -9,12 +9,17 @@ import polars as pl
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.features.api import compute
+from tidemill.features.expression import FEAR_GREED
 from tidemill.market.adjustments import adjust
+from tidemill.market.fear_greed import join_known
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine, Lineage
 from tidemill.models.registry import engine as engine_named
+from tidemill.research.context import with_context
+from tidemill.research.fear_greed import known_index, reads_index
 from tidemill.research.proof import SAMPLE, sample_months
 from tidemill.research.study import Study
+from tidemill.research.technical import inputs_of
 from tidemill.validation.causality import Effort, Proof, merged, prove
 from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.feature_proof import some_symbols
@@ -31,7 +36,7 @@ _PRICES = ("open", "high", "low", "close", "volume")
 
 def feature_sample(study: Study) -> pl.DataFrame:
     """Adjusted bars of few symbols, the last of the sample, with as many before them as the longest look-back."""
-    bars = study.adjusted_of(sample_months(study))
+    bars = inputs_of(study, sample_months(study), study.available)
     return _last_bars(some_symbols(bars, _FEATURE_SYMBOLS), _FEATURE_BARS + min(study.features.lookback, SAMPLE))
 
 
@@ -54,6 +59,20 @@ def prove_adjusting(study: Study) -> Proof:
     return prove(adjusted, panel, beside={"actions": told}, interval=study.dataset.interval, effort=_CUTS)
 
 
+def prove_index(study: Study) -> Proof:
+    """The Fear & Greed Index beside bars, where a feature reads it: no value before it was known."""
+    if not reads_index(study.available):
+        return Proof(proven=(), refuted=())
+    bars = _last_bars(some_symbols(study.adjusted_of(sample_months(study)), 2), _FEATURE_BARS)
+    interval = study.dataset.interval
+
+    def joined(bars: pl.DataFrame, index: pl.DataFrame) -> pl.DataFrame:
+        made = join_known(bars, index, interval)
+        return made.select("symbol", "open_time", *(pl.col(name).alias(f"joined {name}") for name in FEAR_GREED))
+
+    return prove(joined, bars, beside={"index": known_index(study)}, interval=interval)
+
+
 def prove_engines(study: Study) -> Proof:
     """Each engine on a fold of the sample: its model fitted again on what was known, its predictions inferred from it."""
     proofs = [_prove_engine(study, spec) for spec in study.experiment.engines]
@@ -64,12 +83,14 @@ def _prove_engine(study: Study, spec: EngineSpec) -> Proof:
     engine, fit = engine_named(spec.name), fitting(study, spec)
     symbols = _SEQUENCE_SYMBOLS if engine.info.kind == "sequence" else _ENGINE_SYMBOLS
     months = sample_months(study)
-    panel = _last_bars(_complete(study.adjusted_of(months), symbols), _ENGINE_BARS + min(study.features.lookback, SAMPLE))
+    panel = _last_bars(
+        _complete(inputs_of(study, months, study.available), symbols), _ENGINE_BARS + min(study.features.lookback, SAMPLE)
+    )
     fold = _sample_fold(study, panel)
     try:
         model = fit(panel, fold)
     except InputError:  # too few bars for this engine: then on the study's own first fold
-        panel, fold = study.adjusted, study.folds[0]
+        panel, fold = with_context(study, study.adjusted, study.available), study.folds[0]
         model = fit(panel, fold)
     interval = study.dataset.interval
     stored = {fold.number: model.hash}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from tidemill.research.model_store import index_of
+from tidemill.models.registry import engine
+from tidemill.research.context import with_context
+from tidemill.research.model_store import index_of, spec_of
 from tidemill.research.proof_samples import fitting, inferring
 from tidemill.research.study import Study
 from tidemill.research.training import lineage_of
@@ -26,9 +28,6 @@ def prove_predictions(study: Study) -> Proof:
 
 
 def _prove_engine(study: Study, name: str) -> list[Proof]:
-    from tidemill.models.registry import engine
-    from tidemill.research.model_store import spec_of
-
     spec, interval = spec_of(study, name), study.dataset.interval
     fit = fitting(study, spec, lambda fold: lineage_of(study, fold))
     stored = {entry.fold: entry.model_id for entry in index_of(study, spec).folds}
@@ -36,11 +35,12 @@ def _prove_engine(study: Study, name: str) -> list[Proof]:
     def model_id(bars: pl.DataFrame, fold: Fold) -> str:
         return fit(bars, fold).model_id
 
-    proofs = [prove_folds(name, model_id, study.adjusted, study.folds, interval=interval, stored=stored)]
+    bars = with_context(study, study.adjusted, study.available)
+    proofs = [prove_folds(name, model_id, bars, study.folds, interval=interval, stored=stored)]
     if not proofs[0].holds:
         return proofs
     effort = Effort(cuts=_CUTS, every_bar=False)
     for fold in study.folds:
-        infer, inside = inferring(study, engine(name), fit(study.adjusted, fold)), pl.col("open_time") < fold.test_end
-        proofs.append(prove(infer, study.adjusted.filter(inside), interval=interval, effort=effort, seed=fold.number))
+        infer, inside = inferring(study, engine(name), fit(bars, fold)), pl.col("open_time") < fold.test_end
+        proofs.append(prove(infer, bars.filter(inside), interval=interval, effort=effort, seed=fold.number))
     return proofs

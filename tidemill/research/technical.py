@@ -7,17 +7,16 @@ costs one month of computing however long the history is.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from tidemill.domain.errors import IntegrityError
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.features.api import FeatureSet, State, compute
 from tidemill.research.context import context_prints, with_context
+from tidemill.research.states import resume, save_state
 from tidemill.research.study import LEFT_OUT, StepReport, Study
 from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.labels import forward_return
@@ -26,7 +25,6 @@ TABLE = "features"
 LABELS = "labels"
 # In a month's manifest: the share of its values that are numbers, so that a picture of all months reads none of them.
 KNOWN = "known"
-_STATES_KEPT = 2
 
 
 def month_of(column: str = "open_time") -> pl.Expr:
@@ -75,7 +73,7 @@ def compute_features(study: Study) -> StepReport:
 
 def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], stale: int, wanted: dict[str, str]) -> None:
     left_out: dict[str, str] = {}
-    first, state = (0, None) if features.whole_history else _resume(study, months, stale, wanted)
+    first, state = (0, None) if features.whole_history else resume(_state_folder(study), months, stale, wanted)
     # The newest month is computed apart, so that the state before it can be kept: it is the one that will grow.
     stretches = (months,) if features.whole_history else (months[first:-1], months[-1:])
     made: list[_Stretch] = []
@@ -89,7 +87,7 @@ def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], sta
     for part in made:
         _write_months(study, part, wanted, left_out)
         if not left_out and not features.whole_history:
-            _save_state(study, part.months[-1], wanted[part.months[-1]], part.state)
+            save_state(_state_folder(study), part.months[-1], wanted[part.months[-1]], part.state)
 
 
 class _Stretch(NamedTuple):
@@ -121,36 +119,6 @@ def _known_share(frame: pl.DataFrame, names: Sequence[str]) -> float | None:
 
 def _state_folder(study: Study) -> Path:
     return study.workspace.settings.home / "state" / study.features_key
-
-
-def _resume(study: Study, months: Sequence[str], stale: int, wanted: dict[str, str]) -> tuple[int, State | None]:
-    """The nearest month at or before the stale one before which a state is kept: its index and that state."""
-    for index in range(stale, 0, -1):
-        month = months[index - 1]
-        path = _state_folder(study) / f"{month}-{wanted[month]}.state"
-        if not path.is_file():
-            continue
-        try:
-            return index, State.from_bytes(path.read_bytes())
-        except IntegrityError:
-            # A damaged or outdated state costs time, never correctness.
-            path.unlink(missing_ok=True)
-    return 0, None
-
-
-def _save_state(study: Study, month: str, print_: str, state: State) -> None:
-    folder = _state_folder(study)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{month}-{print_}.state"
-    temporary = target.with_suffix(f".{os.getpid()}.partial")
-    temporary.write_bytes(state.to_bytes())
-    os.replace(temporary, target)
-    for old in sorted(folder.glob("*.state"))[:-_STATES_KEPT]:
-        old.unlink(missing_ok=True)
-    # A month that was computed again leaves its earlier state behind under another fingerprint.
-    for twin in folder.glob(f"{month}-*.state"):
-        if twin != target:
-            twin.unlink(missing_ok=True)
 
 
 def _report(study: Study, *, worked: bool, computed: Sequence[str]) -> StepReport:

@@ -1,7 +1,7 @@
 """A study's features, predictions and signals are judged once for each definition, and what leaks is refused."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,25 @@ import polars as pl
 import pytest
 
 from tests.features.conftest import random_panel
-from tests.research.panels import daily_bars, day_of, small_experiment
+from tests.research.panels import START, daily_bars, day_of, small_experiment
 from tests.research.test_graph_of_steps import STEPS, run
 from tidemill.domain.errors import UnavailableError
-from tidemill.domain.experiment import Experiment, StrategySpec
+from tidemill.domain.experiment import Experiment, FeatureSpec, StrategySpec
+from tidemill.domain.intervals import Interval
 from tidemill.features.api import FeatureSet, feature_set
+from tidemill.market.fear_greed import DELAY
 from tidemill.models import ridge
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
 from tidemill.research import proof_samples, stream_proof
+from tidemill.research.fear_greed import sync_fear_greed
+from tidemill.research.market_data import sync_bars
 from tidemill.research.proof import ASSETS, FEATURES, PREDICTIONS, SIGNALS, definition, is_proven, judge_causality
 from tidemill.research.proving import prove_all, prove_on_bars
 from tidemill.research.refitting import prove_predictions
 from tidemill.research.results import study_of
 from tidemill.research.study import Study
+from tidemill.research.technical import compute_features
 from tidemill.research.workspace import Workspace
 
 
@@ -103,6 +108,31 @@ def test_an_engine_that_scores_with_the_next_row_is_refused(study: Study, monkey
 
     monkeypatch.setattr(type(ridge.ENGINE), "predict", peeking)
     assert [one.feature for one in judge_causality(study, PREDICTIONS).proof.refuted] == ["ridge"]
+
+
+@pytest.fixture
+def moody(workspace: Workspace, folder: Path, tmp_path: Path) -> Study:
+    """A study of features beside the Fear & Greed Index, as far as they are computed."""
+    path = tmp_path / "index.csv"
+    lines = [f"{(START + timedelta(days=day)):%Y-%m-%d},{(day * 7) % 101}" for day in range(-10, 330)]
+    path.write_text("date,value\n" + "\n".join(lines) + "\n")
+    spec = FeatureSpec(sets=(), names=("ROC5",), fear_greed=f"file:{path}")
+    made = study_of(workspace, small_experiment(folder, features=spec))
+    for step in (sync_bars, sync_fear_greed, compute_features):
+        step(made)
+    return made
+
+
+def test_the_index_beside_bars_is_proven_and_a_join_on_its_stamp_is_not(moody: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = {"joined fear_greed", "joined fear_greed_change_7"}
+    assert joined <= set(judge_causality(moody, FEATURES).proof.proven)
+    honest = proof_samples.join_known
+
+    def on_stamp(bars: pl.DataFrame, index: pl.DataFrame, interval: Interval) -> pl.DataFrame:
+        return honest(bars, index.with_columns(pl.col("known_at") - DELAY), interval)
+
+    monkeypatch.setattr(proof_samples, "join_known", on_stamp)
+    assert {one.feature for one in proof_samples.prove_index(moody).refuted} == joined
 
 
 def test_every_fold_refitted_on_what_was_known_is_the_stored_model(study: Study) -> None:

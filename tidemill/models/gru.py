@@ -23,6 +23,7 @@ from tidemill.domain.errors import InputError, IntegrityError
 from tidemill.models.artifact import Artifact, make
 from tidemill.models.base import (
     NO_LINEAGE,
+    Dimension,
     EngineInfo,
     Floats,
     Lineage,
@@ -72,6 +73,12 @@ class Gru:
         about="gated recurrent network, width 64, over the last 64 to 128 bars of a symbol",
         history=2 * _SPAN - 1,
         params=GruParams,
+        space=(
+            Dimension("passes", 1.0, 10.0, log=True),
+            Dimension("learning_rate", 3e-4, 1e-2, log=True),
+            Dimension("weight_decay", 1e-3, 1.0, log=True),
+            Dimension("dropout", 0.0, 0.5),
+        ),
     )
 
     def fit(

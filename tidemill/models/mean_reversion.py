@@ -22,6 +22,7 @@ import polars as pl
 from tidemill.models.artifact import Artifact, make
 from tidemill.models.base import (
     NO_LINEAGE,
+    Dimension,
     EngineInfo,
     Floats,
     Lineage,
@@ -77,6 +78,7 @@ class MeanReversion:
         about="short-term reversal: the last bars' return against its own volatility, the sign turned",
         needs=tuple(rule.columns for rule in rules(MeanReversionParams())),
         params=MeanReversionParams,
+        space=(Dimension("threshold", 0.0, 2.0),),
     )
 
     def fit(

@@ -19,6 +19,7 @@ from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, Stra
 from tidemill.embedded import Servers
 from tidemill.research.checking import judge
 from tidemill.research.drift import last_drift, measure_drift
+from tidemill.research.ledger import list_trials
 from tidemill.research.promotion import challenge_fold, compare, consider
 from tidemill.research.proof import ASSETS, Standing, judge_causality
 from tidemill.research.results import study_of
@@ -124,6 +125,8 @@ def test_a_challenger_that_beats_cash_becomes_the_first_champion_and_can_be_take
     assert champion.trained_until <= challenge_fold(study).test_start
     assert report.worked
     assert not consider(study).worked
+    kinds = list_trials(workspace)["kind"].to_list()
+    assert kinds.count("promotion") == 1, "a challenge is a trial, counted once"
     undone, back = workspace.call(champions.undo, workspace.database, study.dataset.key, "a test")
     assert (undone.id, back) == (champion.id, None)
 

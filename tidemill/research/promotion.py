@@ -29,13 +29,16 @@ from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
 from tidemill.models.registry import engine as engine_named
 from tidemill.research.evaluation import bars_a_year
+from tidemill.research.ledger import label_text, record_trials
 from tidemill.research.market_data import instruments_of
 from tidemill.research.model_store import ENSEMBLE, artifact_folder, models_home, spec_of
+from tidemill.research.selection import configuration, data_version
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import compute_features
 from tidemill.research.training import fit_fold
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
+from tidemill.storage.trials import TrialBatch
 from tidemill.strategies.registry import strategy, weigh
 from tidemill.validation.splits import Fold, embargo_length, scoring_rows
 
@@ -111,6 +114,7 @@ def compare(study: Study, champion: Champion | None) -> Comparison:
     fold = challenge_fold(study)
     artifacts = {name: fit_fold(study, spec_of(study, name), fold) for name in members(study.experiment)}
     mine = _book_returns(study, artifacts, fold)
+    _count(study, fold, mine)
     theirs = None if champion is None else _champion_returns(study, champion, fold)
     difference = mine.returns if theirs is None else mine.returns - theirs.returns
     confidence = study.experiment.promotion.confidence
@@ -130,8 +134,28 @@ def compare(study: Study, champion: Champion | None) -> Comparison:
     )
 
 
+def _count(study: Study, fold: Fold, book: _Book) -> None:
+    """A challenge evaluates a configuration on data: it is a trial like any other."""
+    window = {"train": study.splits.train, "held_out": study.experiment.promotion.bars, "train_end": fold.train_end.isoformat()}
+    batch = TrialBatch(
+        experiment=study.experiment.name,
+        kind="promotion",
+        family=study.dataset.bars_key,
+        universe=study.dataset.key,
+        data_version=data_version(study),
+        label=label_text(study.experiment.label),
+        engines=[study.experiment.promotion.book],
+        configs=[{**configuration(study, study.experiment.promotion.book), "splits": window}],
+        times=book.times.cast(pl.Datetime("us", "UTC")),
+        returns=np.asarray(book.returns, dtype=np.float64)[:, None],
+        periods_per_year=bars_a_year(study),
+    )
+    record_trials(study.workspace, batch)
+
+
 class _Book(msgspec.Struct, frozen=True):
-    returns: Any  # float64, one for each bar time after the first
+    times: Any  # bar times after the first
+    returns: Any  # float64, one for each of them
     facts: dict[str, Any]
 
 
@@ -164,7 +188,8 @@ def _book_returns(study: Study, artifacts: Mapping[str, Artifact], fold: Fold) -
     """Net returns of the book on the bars of the comparison, and what a person wants to know of it."""
     predictions = _predictions(study, artifacts, fold)
     result = _traded(study, predictions, fold)
-    net = result.returns.sort("time")["return"].to_numpy()[1:]
+    slots = result.returns.sort("time")[1:]
+    net = slots["return"].to_numpy()
     labels = study.lake.scan("labels", study.labels_key).collect()
     skill = prediction_metrics(scored(predictions, labels), study.experiment.label.horizon)
     measured = performance_metrics(net, bars_a_year(study))
@@ -178,7 +203,7 @@ def _book_returns(study: Study, artifacts: Mapping[str, Artifact], fold: Fold) -
         "costs": result.costs,
         "trades": result.trades.height,
     }
-    return _Book(net, facts)
+    return _Book(slots["time"], net, facts)
 
 
 def _predictions(study: Study, artifacts: Mapping[str, Artifact], fold: Fold) -> pl.DataFrame:

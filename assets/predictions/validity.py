@@ -15,7 +15,12 @@ from tidemill.research.validating import MANY, refusal_counts, validate_predicti
 )
 def prediction_validity(context: dg.AssetCheckExecutionContext, experiment: ExperimentResource) -> dg.AssetCheckResult:
     judged = validate_predictions(experiment.study)
-    metadata: dict[str, Any] = {"refused": judged.refused, "judged": judged.judged, "folds judged in this run": judged.worked}
+    metadata: dict[str, Any] = {
+        "judged in this run": judged.worked > 0,
+        "folds judged": judged.worked,
+        "refused": judged.refused,
+        "predictions": judged.judged,
+    }
     rows = refusal_counts(experiment.study).to_dicts()
     if rows:
         metadata["why"] = dg.MetadataValue.table([dg.TableRecord(row) for row in rows])

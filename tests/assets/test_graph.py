@@ -21,7 +21,7 @@ SNAPSHOT = Path(__file__).with_name("graph.json")
 RENEW = "TIDEMILL_RENEW_GRAPH"
 SERVICES = ("data", "features", "training", "prediction", "trading", "monitoring")
 # Icons that Dagster's web UI has; any other kind is shown as bare text.
-ICONS = {"polars", "numpy", "postgres", "redis", "parquet", "lightgbm", "pytorch", "matplotlib", "plotly", "report"}
+ICONS = {"polars", "numpy", "postgres", "redis", "parquet", "lightgbm", "pytorch", "matplotlib", "plotly", "report", "jupyter"}
 OWNERS = {"team:data", "team:research", "team:trading"}
 THIN_LINES = 25
 

@@ -118,7 +118,7 @@ def test_partitioned_assets_have_an_event_for_every_month_and_details_on_the_new
 
 
 def test_every_expectation_is_a_check_with_its_verdict_and_data_docs(first: RunOutcome, opened: DagsterInstance) -> None:
-    judged = [item for item in evaluations(opened, first) if item.check_name != CHECK]
+    judged = [item for item in evaluations(opened, first) if item.check_name not in (CHECK, "valid")]
     found = {(item.asset_key.to_user_string(), item.check_name): item for item in judged}
     expected = {
         (asset, name.partition(".")[2]): (severity, title)
@@ -135,6 +135,14 @@ def test_every_expectation_is_a_check_with_its_verdict_and_data_docs(first: RunO
         docs = Path(value(item, "data docs"))
         assert docs.is_file()
         assert "<html" in docs.read_text(encoding="utf-8")[:500].lower()
+
+
+def test_what_predictions_are_refused_is_told_without_blocking(first: RunOutcome, opened: DagsterInstance) -> None:
+    (found,) = [item for item in evaluations(opened, first) if item.check_name == "valid"]
+    assert found.asset_key == AssetKey(["predictions", "ensemble"])
+    assert not found.blocking
+    assert 0 <= value(found, "refused") < value(found, "predictions")
+    assert "not traded" in str(found.description)
 
 
 def test_features_predictions_and_signals_are_proven_causal_once(

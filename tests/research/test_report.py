@@ -160,6 +160,25 @@ def test_without_a_ledger_nothing_is_said_of_it() -> None:
     assert "Deflated" not in page
 
 
+def test_profit_is_taken_apart_and_refused_predictions_are_counted() -> None:
+    parts = {
+        "part": ["total", "costs", "market", "market", "symbols", "symbols", "engines"],
+        "name": ["net", "fees", "market", "selection", "AAA", "BBB", "ridge"],
+        "profit": [-400.0, -100.0, 700.0, -1000.0, 600.0, -1000.0, -400.0],
+        "return": [-0.004, -0.001, 0.007, -0.01, 0.006, -0.01, -0.004],
+    }
+    refused = {"book": ["ridge"], "why": ["its <features> are far from those of its training"], "predictions": [31]}
+    made = inputs(attribution=pl.DataFrame(parts), refusals=pl.DataFrame(refused))
+    page = Page(render_report(made)).text
+    assert page.index("Where the profit came from") < page.index("By market") < page.index("By engine") < page.index("By symbol")
+    assert "selection −1,000" in page
+    assert "its <features> are far from those of its training" in page
+    assert "31" in page
+    bare = Page(render_report(inputs())).text
+    assert "Where the profit came from" not in bare
+    assert "did not count" not in bare
+
+
 def test_short_bars_are_told_of_the_bounce_between_bid_and_ask() -> None:
     assert any("bid and ask" in text for text in biases(inputs(interval="1h")))
     assert not any("bid and ask" in text for text in biases(inputs(interval="1d")))

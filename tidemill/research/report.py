@@ -32,7 +32,7 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     quantile_returns: quantile,
     mean_return. folds: any columns. data: what → how many, as a person would say it; `symbols` is the number of
     symbols. survivorship: whether the universe holds only what survived, None if nobody knows. biases, notes:
-    sentences. provenance: what → value.
+    sentences. provenance: what → value. attribution: part, name, profit, return; refusals: book, why, predictions.
     """
 
     title: str
@@ -51,6 +51,8 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     benchmark_metrics: dict[str, float | None] = {}
     ic_by_month: pl.DataFrame | None = None
     quantile_returns: pl.DataFrame | None = None
+    attribution: pl.DataFrame | None = None
+    refusals: pl.DataFrame | None = None
     folds: pl.DataFrame | None = None
     embargo: int | None = None
     data: dict[str, Any] = {}
@@ -98,6 +100,8 @@ def render_report(inputs: ReportInputs) -> str:
         metrics=_metric_rows(inputs),
         engines=engine_tables(inputs.engines),
         costs=_cost_rows(inputs),
+        attribution=_attribution_rows(inputs.attribution),
+        refusals=_table(inputs.refusals),
         folds=_table(inputs.folds),
         data=[(name, _plain(value)) for name, value in inputs.data.items()],
         biases=biases(inputs),
@@ -136,6 +140,25 @@ def _cost_rows(inputs: ReportInputs) -> list[tuple[str, str, str]]:
     total = [("All costs", sum(cash for _, cash in known))] if known else []
     paid = [("Dividends received", facts["dividends"])] if facts.get("dividends") else []
     return [(label, whole(cash), percent(cash / capital) if capital else "–") for label, cash in known + total + paid]
+
+
+_PARTS = {
+    "market": "By market: beta times the benchmark, what selection added, and costs",
+    "engines": "By engine: whose ranks wanted the position",
+    "symbols": "By symbol, after its own costs",
+}
+
+
+def _attribution_rows(frame: pl.DataFrame | None) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Heading of a part, and its rows: name, cash, share of the starting capital. Each part adds up to the total profit."""
+    if frame is None or frame.is_empty():
+        return []
+    parts = frame.partition_by("part", as_dict=True, maintain_order=True)
+    return [
+        (heading, [(row["name"], whole(row["profit"]), percent(row["return"])) for row in parts[(part,)].iter_rows(named=True)])
+        for part, heading in _PARTS.items()
+        if (part,) in parts
+    ]
 
 
 def _table(frame: pl.DataFrame | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

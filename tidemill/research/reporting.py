@@ -12,6 +12,7 @@ import polars as pl
 
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
+from tidemill.research.attributing import attribution_table
 from tidemill.research.evaluation import engine_metrics, portfolio_metrics, scored_rows
 from tidemill.research.market_data import flags_of, import_facts
 from tidemill.research.model_store import ENSEMBLE, index_of, silent_notes
@@ -21,6 +22,7 @@ from tidemill.research.report_words import verdict
 from tidemill.research.selection import METRICS
 from tidemill.research.study import StepReport, Study
 from tidemill.research.trading import BENCHMARK, EQUITY
+from tidemill.research.validating import refusal_counts
 from tidemill.validation.splits import embargo_length
 
 # What is known of a source that its bars do not show.
@@ -99,6 +101,8 @@ def report_inputs(study: Study) -> ReportInputs:
         benchmark_metrics=_metrics(portfolio, BENCHMARK),
         ic_by_month=ic_by_month(scored),
         quantile_returns=quantile_returns(scored),
+        attribution=attribution_table(study),
+        refusals=refusal_counts(study),
         folds=_folds(study),
         embargo=embargo_length(study.splits, horizon=experiment.label.horizon, lookback=study.features.lookback),
         data=_data_facts(study),

@@ -21,9 +21,9 @@ def changed(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
 
     Prices of one row move by one factor, so that a bar stays a bar; sizes stay above zero; an unknown cell becomes a number.
     """
-    random = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     first = _first_of_symbol(frame)
-    made = [_prices(frame, first, random), _others(frame, first, random)]
+    made = [_prices(frame, first, generator), _others(frame, first, generator)]
     return frame.with_columns(column for columns in made for column in columns)
 
 
@@ -42,13 +42,13 @@ def _first_of_symbol(frame: pl.DataFrame) -> NDArray[np.bool_]:
     return flags
 
 
-def _prices(frame: pl.DataFrame, first: NDArray[np.bool_], random: np.random.Generator) -> list[pl.Series]:
+def _prices(frame: pl.DataFrame, first: NDArray[np.bool_], generator: np.random.Generator) -> list[pl.Series]:
     names = [name for name in PRICES if name in frame.columns]
     if not names:
         return []
     known = frame.select(pl.coalesce(_finite(name) for name in ("close", *names) if name in names))
     reference = known.to_series().fill_null(1.0).to_numpy()
-    factor = _away(reference, first, random) / reference
+    factor = _away(reference, first, generator) / reference
     factor[~np.isfinite(factor) | (factor == 1.0)] = 2.0
     filled = {name: frame.select(_finite(name)).to_series() for name in names}
     return [(column.fill_null(pl.Series(reference)) * pl.Series(factor)).alias(name) for name, column in filled.items()]
@@ -59,7 +59,7 @@ def _finite(name: str) -> pl.Expr:
     return pl.when(value.is_finite() & (value > 0)).then(value)
 
 
-def _others(frame: pl.DataFrame, first: NDArray[np.bool_], random: np.random.Generator) -> list[pl.Series]:
+def _others(frame: pl.DataFrame, first: NDArray[np.bool_], generator: np.random.Generator) -> list[pl.Series]:
     columns = []
     for name, kind in frame.schema.items():
         if name in (*_KEYS, *PRICES):
@@ -67,38 +67,38 @@ def _others(frame: pl.DataFrame, first: NDArray[np.bool_], random: np.random.Gen
         if kind == pl.Boolean:
             columns.append(~frame[name])
         elif kind.is_integer():
-            columns.append(frame[name] + pl.Series(random.integers(1, 3, frame.height), dtype=kind))
+            columns.append(frame[name] + pl.Series(generator.integers(1, 3, frame.height), dtype=kind))
         elif kind.is_float():
             values = frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-            new = _sizes(values, first, random) if name in SIZES else _opposed(values, first, random)
+            new = _sizes(values, first, generator) if name in SIZES else _opposed(values, first, generator)
             columns.append(pl.Series(name, new, dtype=kind))
     return columns
 
 
-def _away(values: Floats, first: NDArray[np.bool_], random: np.random.Generator) -> Floats:
+def _away(values: Floats, first: NDArray[np.bool_], generator: np.random.Generator) -> Floats:
     """Positive values on the other side of the value before; the first of a symbol goes either way."""
     before = np.where(first, values, np.roll(values, 1))
     side = np.sign(values - before)
-    side = np.where(side == 0.0, random.choice([-1.0, 1.0], len(values)), side)
-    moved: Floats = before * np.exp(-side * random.uniform(_LEAST, _MOST, len(values)))
+    side = np.where(side == 0.0, generator.choice([-1.0, 1.0], len(values)), side)
+    moved: Floats = before * np.exp(-side * generator.uniform(_LEAST, _MOST, len(values)))
     return moved
 
 
-def _sizes(values: Floats, first: NDArray[np.bool_], random: np.random.Generator) -> Floats:
+def _sizes(values: Floats, first: NDArray[np.bool_], generator: np.random.Generator) -> Floats:
     usable = np.isfinite(values) & (values > 0.0)
     typical = float(np.median(values[usable])) if usable.any() else 1.0
-    return _away(np.where(usable, values, typical), first, random)
+    return _away(np.where(usable, values, typical), first, generator)
 
 
-def _opposed(values: Floats, first: NDArray[np.bool_], random: np.random.Generator) -> Floats:
+def _opposed(values: Floats, first: NDArray[np.bool_], generator: np.random.Generator) -> Floats:
     """Numbers of any sign: further than any real one, against the direction of the last change."""
     usable = np.isfinite(values)
     typical = float(np.median(np.abs(values[usable]))) if usable.any() else 1.0
     scale = float(np.std(values[usable])) if usable.any() else 0.0
     scale = scale if scale > 0.0 else typical or 1.0
-    filled = np.where(usable, values, random.normal(0.0, scale, len(values)))
+    filled = np.where(usable, values, generator.normal(0.0, scale, len(values)))
     before = np.where(first, filled, np.roll(filled, 1))
     side = np.sign(filled - before)
-    side = np.where(side == 0.0, random.choice([-1.0, 1.0], len(values)), side)
-    opposed: Floats = before - side * scale * random.uniform(_LEAST, _MOST, len(values))
+    side = np.where(side == 0.0, generator.choice([-1.0, 1.0], len(values)), side)
+    opposed: Floats = before - side * scale * generator.uniform(_LEAST, _MOST, len(values))
     return opposed

@@ -88,8 +88,8 @@ def with_context(bars: pl.DataFrame, features: FeatureSet, seed: int = 7) -> pl.
     nodes = {node.key for feature in features.features for node in walk(feature.expression)}
     missing = [name for name in CONTEXT if name not in bars.columns and f"column({float(INPUTS.index(name))!r})" in nodes]
     times = bars.select(pl.col("open_time").unique().sort())
-    random = np.random.default_rng(seed)
-    made = times.with_columns(pl.Series(name, random.uniform(0.0, 100.0, times.height)) for name in missing)
+    generator = np.random.default_rng(seed)
+    made = times.with_columns(pl.Series(name, generator.uniform(0.0, 100.0, times.height)) for name in missing)
     return bars.join(made, on="open_time", how="left", maintain_order="left") if missing else bars
 
 

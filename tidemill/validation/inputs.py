@@ -66,11 +66,11 @@ class Inputs:
 
     def altered_after(self, cut: int) -> Inputs:
         """What is known after `cut` changed, and a quarter of it gone."""
-        random = np.random.default_rng(self.seed)
+        generator = np.random.default_rng(self.seed)
 
         def alter(table: Table, other: Table) -> Table:
             later = table.known > cut
-            return table.replaced(other.frame, later).where(~later | (random.random(len(later)) > 0.25))
+            return table.replaced(other.frame, later).where(~later | (generator.random(len(later)) > 0.25))
 
         return self._paired(alter)
 

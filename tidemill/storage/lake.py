@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -251,16 +252,24 @@ def _describe(
 
 
 def _read_manifest(folder: Path) -> Manifest | None:
+    path = f"{folder}/{_MANIFEST}"
     try:
-        text = (folder / _MANIFEST).read_bytes()
+        state = os.stat(path)
     except FileNotFoundError:
         return None
+    # A manifest is replaced by another file, never written to: the same file says what it said.
+    return _parsed(path, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=20_000)
+def _parsed(path: str, inode: int, modified: int, size: int) -> Manifest | None:
+    """The manifest of one state of a file: steps look at every partition many times, and to read it costs ten times a look."""
     try:
-        return msgspec.json.decode(text, type=Manifest)
+        return msgspec.json.decode(Path(path).read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        return None  # dropped between two looks
     except msgspec.DecodeError as exc:
-        raise IntegrityError(
-            f"{folder / _MANIFEST} is damaged. Remove that folder and run again: the lake is rebuilt."
-        ) from exc
+        raise IntegrityError(f"{path} is damaged. Remove that folder and run again: the lake is rebuilt.") from exc
 
 
 def _write_parquet(folder: Path, name: str, rows: pl.DataFrame) -> None:

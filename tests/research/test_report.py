@@ -170,7 +170,9 @@ def test_profit_is_taken_apart_and_refused_predictions_are_counted() -> None:
     refused = {"book": ["ridge"], "why": ["its <features> are far from those of its training"], "predictions": [31]}
     made = inputs(attribution=pl.DataFrame(parts), refusals=pl.DataFrame(refused))
     page = Page(render_report(made)).text
-    assert page.index("Where the profit came from") < page.index("By market") < page.index("By engine") < page.index("By symbol")
+    assert (
+        page.index("Where the profit came from") < page.index("By market") < page.index("By engine") < page.index("By symbol")
+    )
     assert "selection −1,000" in page
     assert "its <features> are far from those of its training" in page
     assert "31" in page

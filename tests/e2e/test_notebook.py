@@ -74,7 +74,7 @@ def test_they_import_the_lab_alone_and_define_nothing(stored: Notebook) -> None:
     ("name", "drawn", "words"),
     [
         ("explore_data", 2, ("AAA", "without_trade", "first_factor", "change")),
-        ("compare_engines", 2, ("deflated_sharpe", "ridge", "momentum", "trial_id")),
+        ("compare_engines", 2, ("deflated_sharpe", "ridge", "momentum", "counted_at")),
     ],
 )
 def test_each_runs_on_the_results_of_an_experiment_file(

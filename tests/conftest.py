@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,15 @@ def skip_or_fail(what: str, reason: str) -> None:
     if what in REQUIRED:
         pytest.fail(f"TIDEMILL_REQUIRE={what}, but {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def forget_modules() -> Iterator[None]:
+    """Declarations of a file that a test loaded in this process do not outlive it."""
+    yield
+    loading = sys.modules.get("tidemill.research.modules.loading")
+    for made in loading.loaded_modules() if loading else ():
+        loading.unload_module(made.file)
 
 
 @pytest.fixture(scope="session")

@@ -36,10 +36,11 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Last(msgspec.Struct, frozen=True):
-    """What a suite judged last: the version of its verdicts in Postgres, and part → data version."""
+    """What a suite judged last: the version of its verdicts in Postgres, part → data version, and the code that judged."""
 
     version: str
     parts: dict[str, str]
+    code: str = ""
 
 
 def _parts(study: Study, suite: SuiteName) -> tuple[str, dict[str, str]]:
@@ -91,7 +92,7 @@ def judge(study: Study, suite: SuiteName, asset: str) -> Judged:
         if not all(result.passed for result in known) or not known:
             known, scope = run_suite(suite, _frame(study, suite, list(parts)), docs_folder=docs), "everything"
         study.workspace.call(verdicts.write, [_verdict(asset, dataset, version, result) for result in known])
-        _remember(last, _Last(version, parts))
+        _remember(last, _Last(version, parts, _code()))
     return Judged(data_version=version, results=tuple(known), worked=worked, docs=docs_index(docs, suite), scope=scope)
 
 
@@ -114,7 +115,11 @@ def standing(study: Study, suite: SuiteName) -> str:
 
 
 def _version(study: Study, parts: dict[str, str]) -> str:
-    return fingerprint(parts, source_version("tidemill.quality.suites"), study.dataset)
+    return fingerprint(parts, _code(), study.dataset)
+
+
+def _code() -> str:
+    return source_version("tidemill.quality.suites")
 
 
 def _known(study: Study, verdicts: Verdicts, asset: str, dataset: str, version: str) -> list[ExpectationResult]:
@@ -130,6 +135,8 @@ def _changed(study: Study, suite: SuiteName, asset: str, last: Path, parts: dict
         before = msgspec.json.decode(last.read_bytes(), type=_Last)
     except msgspec.DecodeError:
         return []  # a damaged note costs time, never a check
+    if before.code != _code():
+        return []  # what an older suite let pass says nothing of this one
     held = _known(study, Verdicts(study.workspace.database), asset, _parts(study, suite)[0], before.version)
     names = {expectation for expectation, _, _ in suite_expectations(suite)}
     if {result.id for result in held if result.passed} != names:

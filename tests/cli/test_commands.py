@@ -1,5 +1,6 @@
 """Commands that look at what there is, and those that reach the orchestrator."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.research.test_graph_of_steps import run as run_steps
 from tidemill.cli import dagster
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome
-from tidemill.research.experiments import to_text
+from tidemill.research.experiments import load_experiment, to_text
 from tidemill.research.workspace import open_workspace
 
 
@@ -100,13 +101,33 @@ def test_a_failed_run_is_one_sentence(experiment_file: Path, orchestrator: StepB
     assert tidemill("run", "--experiment", experiment_file, "--json").error == orchestrator.failure
 
 
-def test_an_experiment_and_its_own_options_do_not_mix(
+def test_what_the_command_line_says_of_the_dataset_replaces_what_the_experiment_says(
+    experiment_file: Path, home: Path, orchestrator: StepByStep, tidemill: Tidemill
+) -> None:
+    other = home / "other"
+    other.mkdir()
+    daily_bars(328).filter(pl.col("symbol") != "AAA").write_parquet(other / "base.parquet")
+    asked = tidemill("run", "--experiment", experiment_file, "--source", f"file:{other}", "--start", "2021-02-01", "--json")
+    assert asked.code == 0
+    written = json.loads((Path(asked.json["report"]).parent / "experiment.json").read_text())
+    mine = load_experiment(experiment_file)
+    assert written["dataset"]["source"] == f"file:{other}"
+    assert written["dataset"]["start"] == "2021-02-01T00:00:00+00:00"
+    assert [engine["name"] for engine in written["engines"]] == [engine.name for engine in mine.engines]
+
+
+def test_an_experiment_that_ships_is_found_by_its_name(orchestrator: StepByStep, home: Path, tidemill: Tidemill) -> None:
+    orchestrator.failure = "stop before any work"
+    for name in ("sample", "all_engines"):
+        assert tidemill("run", "--experiment", name).error == orchestrator.failure
+    assert "one of all_engines, sample" in tidemill("run", "--experiment", "no_engines").error
+
+
+def test_dates_that_do_not_follow_each_other_are_refused_beside_an_experiment_too(
     experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill
 ) -> None:
-    for option, value in (("--source", "sample"), ("--interval", "1d"), ("--symbols", "AAA"), ("--start", "2021-01-01")):
-        answer = tidemill("run", "--experiment", experiment_file, option, value)
-        assert answer.code == 2
-        assert "leave the other options out" in answer.err
+    answer = tidemill("run", "--experiment", experiment_file, "--start", "2021-03-01", "--end", "2021-02-01")
+    assert answer.code != 0
     assert orchestrator.calls == []
 
 

@@ -3,7 +3,7 @@
 import gc
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,31 +19,33 @@ if TYPE_CHECKING:
     from tidemill.research.results import Result
 
 
-def _experiment(
-    file: Path | None,
-    source: str,
-    symbols: tuple[str, ...],
-    interval: Interval,
-    start: datetime | None,
-    end: datetime | None,
-    modules: tuple[Path, ...],
-) -> "Experiment":
-    from tidemill.domain.experiment import DatasetSpec
-    from tidemill.research.experiments import experiment_for, load_experiment
+def _told(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the dataset that the command line names; what it leaves out is not there."""
+    ordered(options["start"], options["end"])
+    named = [name for name in options if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    return {name: _plain(options[name]) for name in named}
 
-    if file is not None:
-        return load_experiment(file, modules)
-    ordered(start, end)
-    return experiment_for(
-        DatasetSpec(
-            source=source,
-            interval=str(interval),
-            symbols=symbols,
-            start=start.isoformat() if start else None,
-            end=end.isoformat() if end else None,
-        ),
-        modules,
-    )
+
+def _plain(value: Any) -> Any:
+    """The value as an experiment file holds it."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, Interval) else value
+
+
+def _experiment(file: Path | None, dataset: dict[str, Any], modules: tuple[Path, ...]) -> "Experiment":
+    """The file's experiment on the dataset that the command line names instead of its own, or the default one on that."""
+    import msgspec
+
+    from tidemill.domain.experiment import DatasetSpec
+    from tidemill.research.experiments import checked, experiment_for, load_experiment
+
+    if file is None:
+        return experiment_for(msgspec.structs.replace(DatasetSpec(), **dataset), modules)
+    experiment = load_experiment(file, modules)
+    if not dataset:
+        return experiment
+    return checked(msgspec.structs.replace(experiment, dataset=msgspec.structs.replace(experiment.dataset, **dataset)))
 
 
 def _require_file(source: str) -> None:
@@ -53,7 +55,13 @@ def _require_file(source: str) -> None:
 
 
 @click.command()
-@click.option("--experiment", "file", type=click.Path(path_type=Path), help="YAML file; see docs/experiment.schema.json.")
+@click.option(
+    "--experiment",
+    "file",
+    type=click.Path(path_type=Path),
+    help="YAML file (docs/experiment.schema.json), or one that ships: sample, all_engines. The options that follow "
+    "replace what it says of its dataset.",
+)
 @click.option("--source", help="sample (default), file:PATH, binance, coinbase or kraken.")
 @click.option("--symbols", type=SYMBOLS, default="", help="Separated by commas; all when left out.")
 @click.option("--interval", type=INTERVAL, default="1d", show_default=True, help="Length of the bars.")
@@ -71,21 +79,13 @@ def _require_file(source: str) -> None:
 @click.pass_context
 def run(
     ctx: click.Context,
+    /,
     file: Path | None,
-    source: str | None,
-    symbols: tuple[str, ...],
-    interval: Interval,
-    start: datetime | None,
-    end: datetime | None,
     modules: tuple[Path, ...],
     as_json: bool,
+    **dataset: Any,
 ) -> None:
     """Take market data through features, models and predictions to a report; what has not changed is not done again."""
-    if file is not None and any(
-        ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        for name in ("source", "symbols", "interval", "start", "end")
-    ):
-        raise click.UsageError("--experiment states source, symbols, interval and dates itself; leave the other options out.")
     # Imports and Dagster's definitions make a million objects that stay: to search them for garbage again and again took
     # 0.5 of 4.7 s of a run with nothing to do.
     gc.set_threshold(100_000, 50, 100)
@@ -95,7 +95,7 @@ def run(
     from tidemill.research.modules.notices import left_out
     from tidemill.research.results import result_of
 
-    experiment = _experiment(file, source or "sample", symbols, interval, start, end, modules)
+    experiment = _experiment(file, _told(ctx, dataset), modules)
     _require_file(experiment.dataset.source)
     settings = load_settings()
     with workspace() as opened:

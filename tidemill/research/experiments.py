@@ -18,7 +18,8 @@ from tidemill.strategies.benchmark import EQUAL_WEIGHT
 if TYPE_CHECKING:
     from tidemill.features.api import FeatureSet
 
-SAMPLE = Path(__file__).with_name("experiments") / "sample.yaml"
+SHIPPED = Path(__file__).with_name("experiments")
+SAMPLE = SHIPPED / "sample.yaml"
 DEFAULT_ENGINES = ("momentum", "mean_reversion", "ridge", "lightgbm", "transformer")
 
 
@@ -35,12 +36,19 @@ def experiment_from_text(text: str, origin: str) -> Experiment:
 def load_experiment(path: Path, modules: Sequence[Path] = ()) -> Experiment:
     """Read and check an experiment file. InputError names the file and the field that is wrong.
 
+    path: a file, or the name of an experiment that ships, such as `all_engines`.
     modules: further files of one's own, whose names the experiment may use.
     """
+    shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
+    if not path.exists():
+        path = shipped.get(str(path), path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
-        raise InputError(f"The experiment file {path} cannot be read: {exc.strerror}.") from exc
+        names = ", ".join(shipped)
+        raise InputError(
+            f"The experiment file {path} cannot be read: {exc.strerror}. Give a YAML file, or one of {names}."
+        ) from exc
     except UnicodeDecodeError as exc:
         raise InputError(f"The experiment file {path} is not UTF-8 text.") from exc
     experiment = beside(experiment_from_text(text, str(path)), path.absolute().parent)

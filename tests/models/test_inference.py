@@ -101,36 +101,32 @@ def test_an_unknown_device_and_a_gpu_that_is_not_there_are_refused(frame: pl.Dat
             predict_batch(trained["transformer"], frame, device="cuda")
 
 
-def test_without_a_gpu_the_automatic_choice_is_the_cpu(frame: pl.DataFrame, trained: dict[str, Artifact]) -> None:
+def test_the_automatic_choice_is_the_gpu_where_there_is_one_and_else_the_cpu(
+    frame: pl.DataFrame, trained: dict[str, Artifact]
+) -> None:
     import torch
 
-    if torch.cuda.is_available():
-        pytest.skip("a GPU is there, so the automatic choice is another one")
-    for name in ("ridge", "transformer"):
-        assert predict_batch(trained[name], frame, device="auto").equals(predict_batch(trained[name], frame, device="cpu"))
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    assert predict_batch(trained["ridge"], frame, device="auto").equals(predict_batch(trained["ridge"], frame, device="cpu"))
+    chosen = predict_batch(trained["transformer"], frame, device="auto")
+    assert chosen.equals(predict_batch(trained["transformer"], frame, device=best))
 
 
-def test_the_parallel_pass_of_a_device_agrees_with_the_step_over_windows_of_a_long_history(
+def test_the_parallel_pass_of_every_device_at_hand_agrees_with_the_step_over_windows_of_a_long_history(
     trained: dict[str, Artifact],
 ) -> None:
+    import torch
+
     from tidemill.models.sequence.device import score
 
     rows = panel(3, 1_100, seed=9)
     artifact = trained["transformer"]
     matrix = Standardizer.restore(artifact.tensors).matrix(rows, FEATURES)
-    passed = score(artifact.tensors, Shape(len(FEATURES)), matrix, symbol_runs(rows), "cpu")
     stepped = predict_batch(artifact, rows)["prediction"].to_numpy()
-    assert np.abs(passed * artifact.tensors["output.scale"][0] - stepped).max() < 1e-4 * np.abs(stepped).max()
-
-
-def test_a_gpu_agrees_to_the_rounding_of_bfloat16(frame: pl.DataFrame, trained: dict[str, Artifact]) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("there is no GPU here")
-    made = predict_batch(trained["transformer"], frame, device="cuda")["prediction"].to_numpy()
-    stepped = predict_batch(trained["transformer"], frame)["prediction"].to_numpy()
-    assert np.corrcoef(made, stepped)[0, 1] > 0.99
+    rounding = {"cpu": 1e-4, "cuda": 5e-2}  # of float32 and of bfloat16, of the largest prediction
+    for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
+        passed = score(artifact.tensors, Shape(len(FEATURES)), matrix, symbol_runs(rows), device)
+        assert np.abs(passed * artifact.tensors["output.scale"][0] - stepped).max() < rounding[device] * np.abs(stepped).max()
 
 
 def test_scoring_on_the_cpu_does_not_import_torch(

@@ -31,6 +31,8 @@ from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.technical import compute_features
 from tidemill.research.workspace import Workspace
+from tidemill.strategies.custom import custom_strategy
+from tidemill.strategies.registry import register
 
 
 @pytest.fixture
@@ -108,6 +110,21 @@ def test_an_engine_that_scores_with_the_next_row_is_refused(study: Study, monkey
 
     monkeypatch.setattr(type(ridge.ENGINE), "predict", peeking)
     assert [one.feature for one in judge_causality(study, PREDICTIONS).proof.refuted] == ["ridge"]
+
+
+def test_a_strategy_that_counts_symbols_that_are_not_listed_yet_is_refused(
+    workspace: Workspace, experiment: Experiment, study: Study
+) -> None:
+    """Every symbol of this panel is there from the start; the sample of the proof holds one that is listed later."""
+
+    def shared_out(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.select("symbol", "open_time", weight=pl.lit(1.0) / frame["symbol"].n_unique())
+
+    register(custom_strategy("shared_out", shared_out, needs="bars"))
+    register(custom_strategy("shared_scores", shared_out))
+    for name in ("shared_out", "shared_scores"):
+        other = study_of(workspace, msgspec.structs.replace(experiment, strategy=StrategySpec(name=name)))
+        assert [one.feature for one in judge_causality(other, SIGNALS).proof.refuted] == [name]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
 from tidemill.matching.rules import Floats
+from tidemill.strategies.base import equal_shares
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,6 +49,16 @@ class Panel(NamedTuple):
         """A panel of one value for each row of the bars frame, in its order."""
         numbers = values if isinstance(values, np.ndarray) else _numbers(values)
         return _turned(numbers, self.axes.shape) if self.flat is None else _scatter(self.flat, numbers, self.axes.shape)
+
+    def shares(self, ends: Indices) -> Floats:
+        """`equal_shares` in each slot. ends: where each symbol's rows stop in a frame that is sorted by symbol and time."""
+        slots, symbols = self.axes.shape
+        first = np.zeros(symbols, np.int64) if self.flat is None else self.flat[np.append(0, ends[:-1])] // symbols
+        return equal_shares(first, np.arange(slots))
+
+    def of_bars(self, values: Floats) -> Floats:
+        """One of `values` [slots] for each row of the bars frame; `values` themselves where `regular`, to be repeated."""
+        return values if self.flat is None else values[self.flat // len(self.axes.symbols)]
 
 
 def microseconds(series: pl.Series, what: str) -> Indices:

@@ -80,7 +80,7 @@ def targets_over_bars(
         made = chosen.weigh(seen, params, instruments)
         return panel, panel.spread((made.weights if isinstance(made, Weighed) else made).get_column("weight"))
     close, ends = closes_on(panel, bars, seen)
-    return panel, panel.spread(chosen.signals(close, ends, params, 1.0 / len(ends)))
+    return panel, panel.spread(chosen.signals(close, ends, params, panel.of_bars(panel.shares(ends))))
 
 
 def closes_on(panel: Panel, bars: pl.DataFrame, seen: pl.DataFrame) -> tuple[Floats, Indices]:

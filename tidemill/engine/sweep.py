@@ -131,7 +131,7 @@ def _targets(
 ) -> Iterable[Floats]:
     if chosen.grid is not None:
         close, ends = closes(seen)
-        yield from chosen.grid(close, ends, parsed, 1.0 / len(ends), panel.spread)
+        yield from chosen.grid(close, ends, parsed, panel.shares(ends), panel.spread)
         return
     for params in parsed:
         made = chosen.weigh(seen, params, instruments)

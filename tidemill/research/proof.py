@@ -29,7 +29,7 @@ ASSETS = (FEATURES, PREDICTIONS, SIGNALS)
 _CODE = {
     FEATURES: ("tidemill.validation.feature_proof", "tidemill.market.adjustments", "tidemill.market.fear_greed"),
     PREDICTIONS: ("tidemill.validation.fold_proof", "tidemill.research.proof_samples", "tidemill.validation.labels"),
-    SIGNALS: ("tidemill.validation.fold_proof", "tidemill.strategies.registry", "tidemill.research.weighing"),
+    SIGNALS: ("tidemill.research.proof_samples", "tidemill.strategies.registry", "tidemill.research.weighing"),
 }
 # Bar times of the sample, and of them those on which features are proven bar by bar.
 SAMPLE = 400

@@ -31,13 +31,22 @@ _CUTS = Effort(cuts=4, every_bar=False)
 _FEATURE_SYMBOLS, _FEATURE_BARS = 4, 160
 _ENGINE_SYMBOLS, _SEQUENCE_SYMBOLS, _ENGINE_BARS = 5, 2, 300
 _WEIGHTS, _WEIGHED_FOLDS = "ensemble weights", 4
+_LATE = 6
 _PRICES = ("open", "high", "low", "close", "volume")
 
 
 def feature_sample(study: Study) -> pl.DataFrame:
     """Adjusted bars of few symbols, the last of the sample, with as many before them as the longest look-back."""
     bars = inputs_of(study, sample_months(study), study.available)
-    return _last_bars(some_symbols(bars, _FEATURE_SYMBOLS), _FEATURE_BARS + min(study.features.lookback, SAMPLE))
+    return late_listed(_last_bars(some_symbols(bars, _FEATURE_SYMBOLS), _FEATURE_BARS + min(study.features.lookback, SAMPLE)))
+
+
+def late_listed(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with its last symbol listed after a sixth of the times: what counts symbols that are not there yet then shows."""
+    symbols, times = frame["symbol"].unique().sort(), frame["open_time"].unique().sort()
+    if len(symbols) < 2:
+        return frame
+    return frame.filter((pl.col("symbol") != symbols[-1]) | (pl.col("open_time") >= times[len(times) // _LATE]))
 
 
 def _last_bars(bars: pl.DataFrame, count: int) -> pl.DataFrame:
@@ -83,9 +92,8 @@ def _prove_engine(study: Study, spec: EngineSpec) -> Proof:
     engine, fit = engine_named(spec.name), fitting(study, spec)
     symbols = _SEQUENCE_SYMBOLS if engine.info.kind == "sequence" else _ENGINE_SYMBOLS
     months = sample_months(study)
-    panel = _last_bars(
-        _complete(inputs_of(study, months, study.available), symbols), _ENGINE_BARS + min(study.features.lookback, SAMPLE)
-    )
+    complete = _complete(inputs_of(study, months, study.available), symbols)
+    panel = late_listed(_last_bars(complete, _ENGINE_BARS + min(study.features.lookback, SAMPLE)))
     fold = _sample_fold(study, panel)
     try:
         model = fit(panel, fold)
@@ -143,7 +151,7 @@ def _sample_fold(study: Study, bars: pl.DataFrame) -> Fold:
 
 
 def prove_signals(study: Study) -> Proof:
-    """The strategy's weights, on predictions and bars of symbols that are there from the start: the universe is given."""
+    """The strategy's weights, on predictions and bars of few symbols, one of them listed later."""
     from tidemill.research.market_data import instruments_of
     from tidemill.research.trading import books, resolved, sees_bars
     from tidemill.strategies.registry import strategy, weigh
@@ -151,11 +159,11 @@ def prove_signals(study: Study) -> Proof:
     spec = resolved(study.experiment.strategy)
     instruments = instruments_of(study.workspace, study.dataset.venue)
     needs = strategy(spec.name).needs
-    bars = _complete(study.adjusted_of(sample_months(study)), _ENGINE_SYMBOLS)
+    bars = late_listed(_complete(study.adjusted_of(sample_months(study)), _ENGINE_SYMBOLS))
 
     def weights(inputs: pl.DataFrame, bars: pl.DataFrame | None = None) -> pl.DataFrame:
         made = weigh(spec.name, inputs, spec.params, instruments, bars=bars, neutralise=spec.neutralise).weights
-        return _listed(made, inputs).rename({"weight": spec.name})
+        return made.rename({"weight": spec.name})
 
     if needs == "bars":
         return prove(weights, bars, interval=study.dataset.interval, effort=Effort(cuts=6))
@@ -199,17 +207,11 @@ def _outcomes(study: Study, engines: Sequence[str], folds: Sequence[Fold]) -> pl
         own = scan.select("symbol", "open_time", pl.col("prediction").alias(spec.name)).collect()
         frame = frame.join(own, on=("symbol", "open_time"), how="left")
     tested = frame.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in engines))
-    return _complete(tested, 2 * _ENGINE_SYMBOLS).with_columns(pl.col("label_end_at").alias("known_at"))
-
-
-def _listed(weights: pl.DataFrame, inputs: pl.DataFrame) -> pl.DataFrame:
-    """Without the rows of symbols that are not listed yet: to want none of what is not there asks for nothing."""
-    first = inputs.group_by("symbol").agg(pl.col("open_time").min().alias("__first"))
-    return weights.join(first, on="symbol", how="left").filter(pl.col("open_time") >= pl.col("__first")).drop("__first")
+    return late_listed(_complete(tested, 2 * _ENGINE_SYMBOLS)).with_columns(pl.col("label_end_at").alias("known_at"))
 
 
 def _predictions(study: Study, key: str) -> pl.DataFrame:
-    """The first predictions of a book, of symbols that are predicted at its first time."""
+    """The first predictions of a book, of symbols that are predicted at its first time, one of them from later on."""
     from tidemill.research.predicting import PREDICTIONS
 
     columns = ("symbol", "open_time", "prediction")
@@ -217,7 +219,7 @@ def _predictions(study: Study, key: str) -> pl.DataFrame:
     times = frame["open_time"].unique().sort().head(120)
     early = frame.filter(pl.col("open_time") <= times[-1])
     there = early.filter(pl.col("open_time") == times[0])["symbol"]
-    return _complete(early.filter(pl.col("symbol").is_in(there.implode())), 2 * _ENGINE_SYMBOLS)
+    return late_listed(_complete(early.filter(pl.col("symbol").is_in(there.implode())), 2 * _ENGINE_SYMBOLS))
 
 
 def _known(study: Study, scores: pl.DataFrame) -> pl.DataFrame:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Indices = NDArray[np.int64]
     Weigh = Callable[..., "pl.DataFrame | Weighed"]
-    Signals = Callable[[Floats, Indices, Any, float], Floats]
-    Grid = Callable[[Floats, Indices, Sequence[Any], float, Callable[[Floats], Floats]], Iterable[Floats]]
+    Signals = Callable[[Floats, Indices, Any, Floats], Floats]
+    Grid = Callable[[Floats, Indices, Sequence[Any], Floats, Callable[[Floats], Floats]], Iterable[Floats]]
 
 
 class Weighed(NamedTuple):
@@ -41,8 +41,9 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
 
     signals, grid: the fast doors of a strategy over closes, both optional. signals(close, ends, params, share) gives the
     weights of `weigh` as an array (NaN for null) for closes that lie symbol after symbol, each ending at `ends`; share is
-    1 / symbols. grid(close, ends, list of params, share, spread) gives spread(signals(…)) for each of many parameters, in
-    order and to the bit; what they share is worked out once. spread turns an array over the bars into a panel.
+    that of `equal_shares`, one for each bar, or for each time where every symbol has a bar at every time. grid(close, ends,
+    list of params, share, spread) gives spread(signals(…)) for each of many parameters, in order and to the bit; what they
+    share is worked out once. spread turns an array over the bars into a panel; share there is one for each row of it.
     """
 
     name: str
@@ -83,3 +84,13 @@ def closes(bars: pl.DataFrame) -> tuple[Floats, Indices]:
         raise InputError("Bars must be sorted by symbol and open_time.")
     close = bars.get_column("close").cast(pl.Float64).to_numpy()
     return np.ascontiguousarray(close), np.cumsum(runs.get_column("len").to_numpy(), dtype=np.int64)
+
+
+def equal_shares(first: Indices, at: Indices) -> Floats:
+    """1 / symbols that have had a bar by then, for each time of `at`; first: time of the first bar of each symbol.
+
+    Who is listed later is not known yet, so the panel as a whole decides nothing. One that is gone keeps its share in cash.
+    """
+    import numpy as np
+
+    return 1.0 / np.searchsorted(np.sort(first), at, side="right")

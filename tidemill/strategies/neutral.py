@@ -3,7 +3,7 @@
 Only sizes change: a side is scaled down until both are equal, so nothing is bought or shorted that the strategy did not choose,
 and neither a cap nor what the venue allows can be broken.
 
-- By sector, where something can be short: in each sector long equals short; a sector with one side alone is closed. Where
+- By sector, while something can be short: in each sector long equals short; a sector with one side alone is closed. While
   nothing can be short: each sector gets the share of the book that it has of the symbols, and no position grows beyond the
   largest one of its time.
 - By beta: the betas of the long and of the short side, times their weights, are equal; with one side alone the book is closed.
@@ -56,10 +56,10 @@ def neutralised(
     bars: adjusted; needed for beta alone. Raises InputError where a neutral book cannot exist.
     """
     checked(spec)
-    can_short = any(instruments[symbol].can_short for symbol in weights["symbol"].unique() if symbol in instruments)
+    shortable = [symbol for symbol, instrument in instruments.items() if instrument.can_short]
     if spec.by == "sector":
-        return _by_sector(weights, spec.sectors, can_short=can_short)
-    if not can_short:
+        return _by_sector(weights, spec.sectors, shortable)
+    if not weights["symbol"].is_in(shortable).any():
         raise InputError(
             "Neutralising by beta needs something that can be sold short; this venue allows none of these symbols."
         )
@@ -68,17 +68,29 @@ def neutralised(
     return _by_beta(weights, spec, bars)
 
 
-def _by_sector(weights: pl.DataFrame, sectors: Mapping[str, str], *, can_short: bool) -> Weighed:
+def _by_sector(weights: pl.DataFrame, sectors: Mapping[str, str], shortable: list[str]) -> Weighed:
+    """Time by time, since what can be short may be listed later."""
     import polars as pl
 
-    named = weights.with_columns(pl.col("symbol").replace_strict(dict(sectors), default=NO_SECTOR).alias("group"))
-    if can_short:
-        return _matched(weights, named, pl.col("weight"), ["open_time", "group"])
+    both = pl.col("symbol").is_in(shortable).any().over("open_time")
+    named = weights.with_columns(
+        pl.col("symbol").replace_strict(dict(sectors), default=NO_SECTOR).alias("group"), both.alias("both")
+    )
+    matched = _matched(named.filter("both"), pl.col("weight"), ["open_time", "group"])
+    made = pl.concat([matched.weights, _shared(named.filter(~pl.col("both")))])
+    keys = ("symbol", "open_time")
+    return Weighed(weights.select(keys).join(made, on=keys, how="left", maintain_order="left"), matched.notes)
+
+
+def _shared(rows: pl.DataFrame) -> pl.DataFrame:
+    """Each group gets the share of the book that it has of the symbols; no position grows beyond the largest of its time."""
+    import polars as pl
+
     weight, group, at = pl.col("weight"), ["open_time", "group"], "open_time"
     share = weight.count().over(group) / weight.count().over(at)
     scale = share * weight.sum().over(at) / weight.sum().over(group)
     made = pl.min_horizontal(weight * scale, weight.max().over(at))
-    return Weighed(named.select("symbol", "open_time", pl.when(weight > 0.0).then(made).otherwise(weight).alias("weight")))
+    return rows.select("symbol", "open_time", pl.when(weight > 0.0).then(made).otherwise(weight).alias("weight"))
 
 
 def _by_beta(weights: pl.DataFrame, spec: NeutraliseSpec, bars: pl.DataFrame) -> Weighed:
@@ -99,10 +111,10 @@ def _by_beta(weights: pl.DataFrame, spec: NeutraliseSpec, bars: pl.DataFrame) ->
     found = weights.join(table.with_columns(pl.col("open_time").cast(time_type)), on=["symbol", "open_time"], how="left",
                          maintain_order="left")  # fmt: skip
     beta = pl.col("beta").fill_nan(None).fill_null(1.0)
-    return _matched(weights, found, pl.col("weight") * beta, ["open_time"])
+    return _matched(found, pl.col("weight") * beta, ["open_time"])
 
 
-def _matched(weights: pl.DataFrame, rows: pl.DataFrame, exposure: pl.Expr, group: list[str]) -> Weighed:
+def _matched(rows: pl.DataFrame, exposure: pl.Expr, group: list[str]) -> Weighed:
     """Scale the larger side of each group down to the smaller; close the group where a side has no exposure."""
     import polars as pl
 

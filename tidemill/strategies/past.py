@@ -45,7 +45,9 @@ def past_returns(bars: pl.DataFrame) -> PastReturns:
     rows = rows.filter(pl.col("close").is_finite() & (pl.col("close") > 0.0)).sort("symbol", "at")
     change = (pl.col("close") / pl.col("close").shift(1).over("symbol") - 1.0).fill_null(float("nan"))
     times, symbols = rows["at"].unique().sort(), rows["symbol"].unique().sort()
-    panel = np.full((len(times), len(symbols)), np.nan)
+    # Column by column: a sum over time then has the same bits whichever other symbols are there, and one over symbols is not
+    # regrouped by a column that is empty so far.
+    panel = np.full((len(times), len(symbols)), np.nan, order="F")
     codes = rows["symbol"].cast(pl.Enum(symbols)).to_physical().to_numpy()
     panel[np.searchsorted(times.to_numpy(), rows["at"].to_numpy()), codes] = rows.select(change).to_series().to_numpy()
     return PastReturns(times.to_numpy(), tuple(symbols), panel)

@@ -1,9 +1,9 @@
 """Strategies that rank symbols by their prediction at each rebalancing time.
 
 A rebalancing time is every `every`-th time at which there are predictions, counted from the first, so later data
-moves none of them. At such a time every symbol of the predictions gets a weight: what is not chosen, or has no
-prediction now, gets 0. Equal predictions rank by symbol; where all are equal nothing is held, since there is no
-opinion.
+moves none of them. At such a time every symbol that predictions have named by then gets a weight: what is not chosen,
+or has no prediction now, gets 0; what is listed later is not there yet. Equal predictions rank by symbol; where all are
+equal nothing is held, since there is no opinion.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _require_common(every: int, gross: float, max_weight: float) -> None:
 
 
 def _ranked(predictions: pl.DataFrame, every: int) -> pl.DataFrame:
-    """All symbols at the rebalancing times: prediction (null without one), `count` of predictions, `best` and `worst`
-    rank from 1; both are null where there is no opinion.
+    """The symbols named so far at the rebalancing times: prediction (null without one), `count` of predictions, `best` and
+    `worst` rank from 1; both are null where there is no opinion.
     """
     import polars as pl
 
@@ -66,7 +66,8 @@ def _ranked(predictions: pl.DataFrame, every: int) -> pl.DataFrame:
         pl.col("prediction").is_finite()
     )
     times = usable.select(pl.col("open_time").unique().sort()).gather_every(every)
-    grid = times.join(predictions.select(pl.col("symbol").unique().sort()), how="cross")
+    listed = predictions.group_by("symbol").agg(pl.col("open_time").min().alias("listed"))
+    grid = times.join(listed, how="cross").filter(pl.col("listed") <= pl.col("open_time")).drop("listed")
     joined = grid.join(usable, on=["symbol", "open_time"], how="left").sort("open_time", "symbol")
     at, value = "open_time", pl.col("prediction")
     opinion = value.is_not_null() & ((value.max().over(at) > value.min().over(at)) | (value.count().over(at) == 1))
@@ -82,7 +83,7 @@ def _frame(ranked: pl.DataFrame, weight: pl.Expr) -> pl.DataFrame:
 
 
 def sides(predictions: pl.DataFrame, every: int, quantile: float, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
-    """`_ranked` with `side` (1 long, −1 short, 0), and `both`: whether there is a short side at all.
+    """`_ranked` with `side` (1 long, −1 short, 0), and `both`: whether anything that is predicted now can be short.
 
     The highest `quantile` is long and, where the venue lets one short, the lowest short. A symbol alone in its universe
     cannot be ranked: it is long while its prediction is above 0, and short, where allowed, below.
@@ -91,20 +92,20 @@ def sides(predictions: pl.DataFrame, every: int, quantile: float, instruments: M
 
     ranked = _ranked(predictions, every)
     shortable = [symbol for symbol, instrument in instruments.items() if instrument.can_short]
-    both = bool(set(shortable) & set(ranked.get_column("symbol").unique()))
     number = pl.max_horizontal((pl.col("count") * quantile + 1e-9).floor(), pl.lit(1.0))
     can_short = pl.col("symbol").is_in(shortable)
+    both = (can_short & pl.col("prediction").is_not_null()).any().over("open_time")
     is_long = pl.col("best") <= number
-    is_short = (pl.col("worst") <= number) & can_short & pl.lit(both)
+    is_short = (pl.col("worst") <= number) & can_short
     value = pl.col("prediction")
     alone = pl.when(value > 0).then(1).when((value < 0) & can_short).then(-1).otherwise(0)
     many = pl.when(is_long).then(1).when(is_short).then(-1).otherwise(0)
     side = pl.when(pl.col("count") == 1).then(alone).otherwise(many)
-    return ranked.with_columns(side.alias("side"), number.alias("number"), pl.lit(both).alias("both"))
+    return ranked.with_columns(side.alias("side"), number.alias("number"), both.alias("both"))
 
 
 def _quantile(predictions: pl.DataFrame, params: QuantileParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
-    """Each chosen symbol has the same weight; where the venue lets one short nothing, all of `gross` is long."""
+    """Each chosen symbol has the same weight; where nothing can be short now, all of `gross` is long."""
     import polars as pl
 
     chosen = sides(predictions, params.every, params.quantile, instruments)

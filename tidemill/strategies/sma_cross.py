@@ -2,8 +2,8 @@
 
 Long from the bar at whose close the mean of the last `fast` closes lies above the mean of the last `slow`, flat from
 the bar at which it does not; equal means flat. Windows count the symbol's own bars; before there are `slow` of them
-nothing is asked. With n symbols each works with 1/n of equity, taken when it enters; in between the position is left
-alone.
+nothing is asked. Each symbol works with 1/n of equity, taken when it enters, n being the symbols that have had a bar by then;
+in between the position is left alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Strategy, closes, require
+from tidemill.strategies.base import Strategy, closes, equal_shares, require
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,21 +33,24 @@ class SmaCrossParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 def _weigh(bars: pl.DataFrame, params: SmaCrossParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
+    import numpy as np
     import polars as pl
 
     close, ends = closes(bars)
-    weight = pl.Series("weight", _signals(close, ends, params, 1.0 / max(len(ends), 1)))
+    times = bars.get_column("open_time").to_physical().to_numpy()
+    share = equal_shares(times[np.append(0, ends[:-1])] if len(times) else times, times)
+    weight = pl.Series("weight", _signals(close, ends, params, share))
     return bars.select("symbol", "open_time").with_columns(weight.fill_nan(None))
 
 
-def _signals(close: Floats, ends: Indices, params: SmaCrossParams, share: float) -> Floats:
+def _signals(close: Floats, ends: Indices, params: SmaCrossParams, share: Floats) -> Floats:
     from tidemill.strategies.sma_kernel import cross_signals
 
     return cross_signals(close, ends, params.fast, params.slow, share)
 
 
 def _grid(
-    close: Floats, ends: Indices, grid: Sequence[SmaCrossParams], share: float, spread: Callable[[Floats], Floats]
+    close: Floats, ends: Indices, grid: Sequence[SmaCrossParams], share: Floats, spread: Callable[[Floats], Floats]
 ) -> Iterator[Floats]:
     from tidemill.strategies.sma_kernel import cross_grid
 

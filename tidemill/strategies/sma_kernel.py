@@ -57,11 +57,12 @@ def _signal(fast_mean: float, slow_mean: float, share: float) -> float:
 
 
 @entry
-def cross_signals(close: Floats, ends: Indices, fast: int, slow: int, share: float) -> Floats:
+def cross_signals(close: Floats, ends: Indices, fast: int, slow: int, share: Floats) -> Floats:
     """`share` where the fast mean lies above the slow one, 0 where it does not, NaN before `slow` bars or with a NaN in the
     window.
 
-    close: all symbols one after the other, each in time order; `ends` holds where each stops.
+    close: all symbols one after the other, each in time order; `ends` holds where each stops. share: one for each bar, or for
+    each bar of any symbol where all have equally many.
     """
     signals = np.full(close.size, np.nan)
     room = np.zeros((2, _longest(ends)))
@@ -69,6 +70,7 @@ def cross_signals(close: Floats, ends: Indices, fast: int, slow: int, share: flo
     for end in ends:
         if end - start >= slow:
             prices = close[start:end]
+            own = share[start:end] if share.size == close.size else share
             newest, out = prices[first:], signals[start + first : end]
             total, quick = room[0, : newest.size], room[1, : newest.size]
             total[:] = 0.0
@@ -76,7 +78,7 @@ def cross_signals(close: Floats, ends: Indices, fast: int, slow: int, share: flo
             quick[:] = total
             _reach_back(total, newest, prices, first, fast, slow)
             for t in range(out.size):
-                out[t] = _signal(quick[t] / fast, total[t] / slow, share)
+                out[t] = _signal(quick[t] / fast, total[t] / slow, own[first + t])
         start = end
     return signals
 
@@ -110,18 +112,18 @@ def window_means(close: Floats, ends: Indices, lengths: Indices) -> Floats:
 
 
 @entry
-def crossed(fast_means: Floats, slow_means: Floats, share: float) -> Floats:
-    """`cross_signals` of two panels of window means, in their shape."""
+def crossed(fast_means: Floats, slow_means: Floats, share: Floats) -> Floats:
+    """`cross_signals` of two panels of window means, in their shape; share: one for each row."""
     rows, columns = fast_means.shape
     signals = np.empty((rows, columns))
     for row in range(rows):
         for column in range(columns):
-            signals[row, column] = _signal(fast_means[row, column], slow_means[row, column], share)
+            signals[row, column] = _signal(fast_means[row, column], slow_means[row, column], share[row])
     return signals
 
 
 def cross_grid(
-    close: Floats, ends: Indices, grid: Sequence["SmaCrossParams"], share: float, spread: Callable[[Floats], Floats]
+    close: Floats, ends: Indices, grid: Sequence["SmaCrossParams"], share: Floats, spread: Callable[[Floats], Floats]
 ) -> Iterator[Floats]:
     """The panel of targets of each of `grid`, in order; equal to `spread(cross_signals(…))` to the bit.
 

@@ -157,8 +157,7 @@ def _scan_all(program: Program, panel: _Panel, state: State, result: Floats) -> 
         memory = np.full(size, np.nan)
         for node, value in zip(program.constants, program.values, strict=True):
             memory[at[node] : at[node] + BLOCK] = value
-        lists = np.empty((last - first, program.listed + program.deepest))  # the end of a row is a work area
-        lists[:, : program.listed] = program.sorted_windows(state.history[first:last])
+        lists = program.sorted_windows(state.history[first:last])
         execute(
             False, program.code, program.numbers, program.outputs, program.depth, program.raw, at, mirror, clean, columns,
             memory, np.empty(SCRATCH), lists, np.ones(BLOCK, dtype=np.bool_), state.slots[first:last],

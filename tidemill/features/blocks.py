@@ -31,7 +31,7 @@ class Blocks:
         self.position = np.zeros(blocks, dtype=np.int64)
         self.clean = np.zeros((blocks, len(program.depth)), dtype=np.int64)
         self.slots = np.zeros((blocks, program.slots * self.width))
-        self.lists = np.full((blocks, program.listed * self.width + program.deepest), np.inf)  # and a work area
+        self.lists = np.full((blocks, program.listed * self.width), np.inf)
         self._load(state)
 
     def _load(self, state: State) -> None:
@@ -41,7 +41,7 @@ class Blocks:
             own = slice(block * self.width, min((block + 1) * self.width, self.count))
             lanes = own.stop - own.start
             self._rows_of(self.slots[block])[:, :lanes] = state.slots[own, : program.slots].T
-            self._rows_of(self.lists[block, : program.listed * self.width])[:, :lanes] = listed[own].T
+            self._rows_of(self.lists[block])[:, :lanes] = listed[own].T
             for node, depth, values in self._histories(state.history[own]):
                 ring = self._ring(block, node)
                 ring[self._rows(block, depth), :lanes] = values.T

@@ -52,9 +52,9 @@ class Program:
 
     raw: node of each column of INPUTS, -1 where unused. constants, values: nodes that never change. slots: places of carried
     state a symbol.
-    outputs: (row of the code after which it is known, node, feature), in that order. deepest: longest window. (code, numbers):
-    see opcodes.py. lists: (node, window, first row) of each sorted window. places: nodes that share one place have one number,
-    -1 where a node keeps a place of its own. stages: what follows the kernels.
+    outputs: (row of the code after which it is known, node, feature), in that order. (code, numbers): see opcodes.py. lists:
+    (node, window, first row) of each sorted window. places: nodes that share one place have one number, -1 where a node keeps a
+    place of its own. stages: what follows the kernels.
     """
 
     code: Integers
@@ -65,7 +65,6 @@ class Program:
     values: Floats
     slots: int
     outputs: Integers
-    deepest: int
     lists: Integers
     places: Integers
     stages: Stages
@@ -155,7 +154,6 @@ class _Builder:
 
     def build(self) -> Program:
         wanted = [self._visit(expression) for expression in self.expressions]
-        windows = [row[oc.WINDOW] for row in self.rows]
         code = np.array(self.rows, dtype=np.int64).reshape(-1, oc.FIELDS)
         made = _made(code)
         outputs = sorted((made.get(node, -1), node, feature) for feature, node in enumerate(wanted))
@@ -168,7 +166,6 @@ class _Builder:
             values=np.array(list(self.constants.values()), dtype=np.float64),
             slots=self.slots,
             outputs=np.array(outputs, dtype=np.int64).reshape(-1, 3),
-            deepest=max(windows, default=1) or 1,
             lists=np.array(self.lists, dtype=np.int64).reshape(-1, 3),
             places=_shared_places(code, made, self.depth),
             stages=self.stages,

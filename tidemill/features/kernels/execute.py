@@ -10,10 +10,11 @@ from tidemill.features.kernel_cache import entry, kernel
 from tidemill.features.kernels.borrow import borrowed
 from tidemill.features.kernels.changes import changes, deviations, pairs
 from tidemill.features.kernels.elementwise import elementwise, finite, single
+from tidemill.features.kernels.nontemporal import copy_numbers, copy_past_cache, settle_stores
 from tidemill.features.kernels.order import extremes, places, ranks
 from tidemill.features.kernels.recursive import adaptive, age, cumulative, sar, smooth
 from tidemill.features.kernels.sorting import quantiles, slide
-from tidemill.features.kernels.windows import is_full, moments
+from tidemill.features.kernels.windows import bars, is_full, moments
 from tidemill.features.opcodes import (
     ADAPTIVE,
     ARG_NEWEST,
@@ -116,15 +117,22 @@ def settle(node: int, memory: Floats, at: Integers, lanes: int, mirror: Integers
 
 
 @kernel
-def give(memory: Floats, place: int, result: Floats, feature: int, begin: int, lanes: int) -> None:
+def copy(out: Floats, values: Floats) -> None:
+    """From the first to the last, so that values may move towards the front of one array."""
+    for i in range(len(out)):
+        out[i] = values[i]
+
+
+@kernel
+def give(memory: Floats, place: int, result: Floats, feature: int, begin: int, lanes: int, back: int) -> None:
     """Copy a feature out; every NaN becomes the same NaN, whatever operation made it."""
     if lanes == 1:
         only = memory[place]
         result[feature, begin] = only if only == only else np.nan
-        return
-    for i in range(lanes):
-        value = memory[place + i]
-        result[feature, begin + i] = value if value == value else np.nan
+    elif back == 1:
+        copy_past_cache(result[feature, begin : begin + lanes], memory[place : place + lanes])
+    else:
+        copy_numbers(result[feature, begin : begin + lanes], memory[place : place + lanes], 0, lanes)
 
 
 @kernel
@@ -134,7 +142,7 @@ def run_block(code: Integers, numbers: Floats, outputs: Integers, memory: Floats
     """Every row of the program on one block of lanes; a feature is given away at once, since its place may be used again."""
     pc = given = 0
     while given < len(outputs) and outputs[given, 0] < 0:
-        give(memory, at[outputs[given, 1]], result, outputs[given, 2], begin, lanes)
+        give(memory, at[outputs[given, 1]], result, outputs[given, 2], begin, lanes, back)
         given += 1
     while pc < len(code):
         op, out, emits = code[pc, OPCODE], code[pc, OUT], code[pc, EMITS]
@@ -147,9 +155,7 @@ def run_block(code: Integers, numbers: Floats, outputs: Integers, memory: Floats
                     op, memory[place : place + lanes], memory[a : a + lanes], memory[b : b + lanes], memory[c : c + lanes]
                 )
         elif op == REF:
-            earlier = a - code[pc, WINDOW] * back
-            for i in range(lanes):
-                memory[place + i] = memory[earlier + i]
+            copy(memory[place : place + lanes], bars(memory, a, code[pc, WINDOW], back, lanes))
         elif emits > 0:
             window_group(op, code[pc : pc + 1 + emits], numbers[pc : pc + 1 + emits], memory, at, back, lanes, scratch, lists,
                          offset, clean, present, partial)  # fmt: skip
@@ -162,7 +168,7 @@ def run_block(code: Integers, numbers: Floats, outputs: Integers, memory: Floats
         if emits == 0:
             settle(out, memory, at, lanes, mirror, clean, present, partial)
         while given < len(outputs) and outputs[given, 0] == pc:
-            give(memory, at[outputs[given, 1]], result, outputs[given, 2], begin, lanes)
+            give(memory, at[outputs[given, 1]], result, outputs[given, 2], begin, lanes, back)
             given += 1
         pc += 1 + emits
 
@@ -192,8 +198,7 @@ def advance(memory: Floats, at: Integers, depth: Integers, lanes: int) -> None:
     """Move each node's newest values before its block."""
     for node in range(len(depth)):
         place = at[node] - depth[node]
-        for k in range(depth[node]):
-            memory[place + k] = memory[place + k + lanes]
+        copy(memory[place : at[node]], memory[place + lanes : at[node] + lanes])
 
 
 @kernel
@@ -202,14 +207,16 @@ def take_all(memory: Floats, at: Integers, raw: Integers, columns: Columns, begi
     for j in range(len(raw)):
         if raw[j] < 0:
             continue
-        place, column = at[raw[j]], columns[j]
+        place, column, end = at[raw[j]], columns[j], begin + lanes
+        out = memory[place : place + lanes]
         if len(column) > 0:
+            values = column[begin:end]
             for i in range(lanes):
-                memory[place + i] = finite(column[begin + i])
+                out[i] = finite(values[i])
         else:
-            high, low, close = columns[1], columns[2], columns[3]
+            high, low, close = columns[1][begin:end], columns[2][begin:end], columns[3][begin:end]
             for i in range(lanes):
-                memory[place + i] = finite((high[begin + i] + low[begin + i] + close[begin + i]) / 3.0)
+                out[i] = finite((high[i] + low[i] + close[i]) / 3.0)
 
 
 @kernel
@@ -231,6 +238,7 @@ def scan(code: Integers, numbers: Floats, outputs: Integers, at: Integers, depth
                       scratch, sorted_, offset, result, begin)  # fmt: skip
             advance(memory, at, depth, lanes)
         remember(memory, at, depth, history[symbol])
+    settle_stores()
 
 
 @kernel
@@ -315,9 +323,9 @@ def execute(streaming: bool, code: Integers, numbers: Floats, outputs: Integers,
     """Run a program (its tables: program.py) over columns of bars; `result` (features × rows of the columns) is filled.
 
     at, mirror: layout of `memory`, whose constants are in place. scratch: a work area. lists: sorted windows, a row a symbol in
-    a scan and a block in a step, and a work area. bounds: of the symbols in a scan, the layout of blocks in a step. history:
-    read by a scan alone; clean and position, the row of the rings: by a step alone. state: symbols × places in a scan, blocks ×
-    (places × width) in a step.
+    a scan and a block in a step. bounds: of the symbols in a scan, the layout of blocks in a step. history: read by a scan
+    alone; clean and position, the row of the rings: by a step alone. state: symbols × places in a scan, blocks × (places ×
+    width) in a step.
     """
     table, figures, area, places = borrowed(code), borrowed(numbers), borrowed(memory), borrowed(at)
     room, given, flags, twins = borrowed(scratch), borrowed(outputs), borrowed(present), borrowed(mirror)

@@ -25,25 +25,33 @@ def listed(value: float) -> float:
 
 
 @kernel
-def exchange(own: Floats, spare: Floats, window: int, leaving: float, coming: float) -> None:
+def exchange(own: Floats, window: int, leaving: float, coming: float) -> None:
     """Take one value out of one list and put another in. `own` has the window's w + 2 rows.
 
-    Without the leaving value, row j holds the old row j or j + 1; with the coming one, the median of that one, of the row below
-    and of the coming value.
+    What stands between the two moves by one row, over the place of the leaving value: from the row above when the coming value
+    is greater, from the row below else. Rows are visited so that each is read before it is written.
     """
-    for j in range(window):
-        below, here, above = own[j], own[j + 1], own[j + 2]
-        left = below if below < leaving else here
-        right = here if here < leaving else above
-        low = right if right < coming else coming
-        spare[j] = left if left > low else low
-    for j in range(window):
-        own[j + 1] = spare[j]
+    if coming >= leaving:
+        for j in range(1, window + 1):
+            here, above = own[j], own[j + 1]
+            low = above if above < coming else coming
+            low = here if here > low else low
+            own[j] = here if here < leaving else low
+    else:
+        for j in range(window, 0, -1):
+            here, below = own[j], own[j - 1]
+            high = below if below > coming else coming
+            high = here if here < high else high
+            own[j] = here if here > leaving else high
 
 
 @kernel
 def exchange_rows(lists: Floats, first: int, window: int, width: int, lanes: int, scratch: Floats) -> None:
-    """The same for `lanes` lists side by side, a row of which is `width` wide; LEAVING and COMING in scratch."""
+    """The same for `lanes` lists side by side, a row of which is `width` wide; LEAVING and COMING in scratch.
+
+    Without the leaving value, row j holds the old row j or j + 1 (SHIFTED: that of the row below); with the coming one, the
+    median of that one, of the row below and of the coming value.
+    """
     for i in range(lanes):
         scratch[SHIFTED + i] = -np.inf
     for j in range(1, window + 1):
@@ -94,21 +102,20 @@ def find_places(shares: Floats, first: int, end: int, window: int, scratch: Floa
 @kernel
 def slide(rows: Integers, shares: Floats, memory: Floats, at: Integers, start: int, lanes: int, lists: Floats,
           scratch: Floats) -> None:  # fmt: skip
-    """Quantiles of bars that follow each other, one window after the other; the end of `lists` is a work area."""
+    """Quantiles of bars that follow each other, one window after the other."""
     row = 0
     while row < len(rows):
         window, end, held = rows[row, WINDOW], row, 0
         while end < len(rows) and rows[end, WINDOW] == window:
             end += 1
-        first = rows[row, SLOT]
-        own, spare = lists[first : first + window + 2], lists[len(lists) - window :]
+        own = lists[rows[row, SLOT] : rows[row, SLOT] + window + 2]
         find_places(shares, row, min(end, row + BLOCK), window, scratch)
+        old, new = memory[start - window : start - window + lanes], memory[start : start + lanes]
         for k in range(1, window + 1):
             held += memory[start - k] == memory[start - k]
         for i in range(lanes):
-            old, new = memory[start + i - window], memory[start + i]
-            exchange(own, spare, window, listed(old), listed(new))
-            held += int(new == new) - int(old == old)
+            exchange(own, window, listed(old[i]), listed(new[i]))
+            held += int(new[i] == new[i]) - int(old[i] == old[i])
             for same in range(row, end):
                 place, least = at[rows[same, OUT]] + i, float(rows[same, LEAST])
                 if held == window and same - row < BLOCK:

@@ -61,12 +61,15 @@ def _replace(target: Path, text: str) -> None:
     Path(temporary).replace(target)
 
 
-def environment(settings: Settings, servers: Servers) -> dict[str, str]:
-    """Variables of every process that works with this home: Dagster's own, and ours with the addresses of the servers."""
+def environment(settings: Settings, servers: Servers, *, flushed: bool = True) -> dict[str, str]:
+    """Variables of every process that works with this home: Dagster's own, and ours with the addresses of the servers.
+
+    flushed: see `dagster_dsn`; of Dagster's tables alone.
+    """
     home = dagster_home(settings)
     return {
         "DAGSTER_HOME": str(home),
-        "TIDEMILL_DAGSTER_DSN": dagster_dsn(servers.postgres_dsn).reveal(),
+        "TIDEMILL_DAGSTER_DSN": dagster_dsn(servers.postgres_dsn, flushed=flushed).reveal(),
         "TIDEMILL_DAGSTER_OUTPUT": str(home / "output"),
         # `telemetry: {enabled: false}` stops the recording; only this stops the thread that sends whatever lies in
         # DAGSTER_HOME/logs. Nothing of ours is written there either.
@@ -95,13 +98,14 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def instance(settings: Settings, servers: Servers) -> Iterator[DagsterInstance]:
+def instance(settings: Settings, servers: Servers, *, flushed: bool = True) -> Iterator[DagsterInstance]:
     """The instance of this home, opened in this process, which has its environment inside the block.
 
-    Raises UnavailableError when Postgres does not answer.
+    flushed: False for a run that ends with this process: 400 waits for the disk protect a log that nobody continues. Raises
+    UnavailableError when Postgres does not answer.
     """
     folder = prepare_home(settings)
-    with variables(environment(settings, servers)):
+    with variables(environment(settings, servers, flushed=flushed)):
         opened = _open(folder)
         try:
             yield opened

@@ -50,7 +50,7 @@ class DagsterOrchestrator:
         when Postgres does not answer, KeyboardInterrupt after an interrupted run was recorded as canceled.
         """
         settings = msgspec.structs.replace(self._settings, home=home)
-        with servers(settings) as found, instance(settings, found) as opened, _quiet(settings):
+        with servers(settings) as found, instance(settings, found, flushed=False) as opened, _quiet(settings):
             free_places_of_the_dead(opened)
             job = self._main_job()
             run = self._create_run(opened, job, experiment, settings)

@@ -6,12 +6,15 @@ per partition (docs/decisions/0014-pooled-dagster-storage.md).
 """
 
 import os
+import select
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
 from weakref import WeakSet
 
 import sqlalchemy
+from dagster import EventLogEntry
+from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import pg_url_from_config
@@ -27,10 +30,11 @@ KEPT_CONNECTIONS, MOST_CONNECTIONS = 2, 10
 _CREATION_LOCK = 7_411_030
 
 
-def dagster_dsn(dsn: Secret, schema: str = SCHEMA) -> Secret:
+def dagster_dsn(dsn: Secret, schema: str = SCHEMA, *, flushed: bool = True) -> Secret:
     """`dsn` with `schema` as its search path, so that Dagster's tables and ours share one database without meeting.
 
-    Raises ConfigError when `dsn` is not a Postgres address.
+    flushed: False does not wait for the disk at each commit: a crash of the server takes the last 0.6 s of the log with it,
+    never something in between. Raises ConfigError when `dsn` is not a Postgres address.
     """
     try:
         url = make_url(dsn.reveal())
@@ -38,7 +42,8 @@ def dagster_dsn(dsn: Secret, schema: str = SCHEMA) -> Secret:
         raise ConfigError(
             "TIDEMILL_POSTGRES_DSN is not an address. It has the form postgresql://user:password@host:port/database."
         ) from exc
-    options = " ".join(filter(None, (_option(url), f"-csearch_path={schema}")))
+    wait = "" if flushed else "-csynchronous_commit=off"
+    options = " ".join(filter(None, (_option(url), f"-csearch_path={schema}", wait)))
     url = url.set(drivername="postgresql").update_query_dict({"options": options})
     return Secret(url.render_as_string(hide_password=False))
 
@@ -49,7 +54,11 @@ def _option(url: URL) -> str:
 
 
 class Pool:
-    """One engine for the three storages of a process. Connections are checked before use, so a restarted server is no error."""
+    """One engine for the three storages of a process. Connections are checked before use, so a restarted server is no error.
+
+    The check asks the socket, not the server: one that was closed at the other end has something to read, and a statement to
+    find that out would be every second one.
+    """
 
     def __init__(self, url: str) -> None:
         self.engine = sqlalchemy.create_engine(
@@ -57,9 +66,9 @@ class Pool:
             isolation_level="AUTOCOMMIT",
             pool_size=KEPT_CONNECTIONS,
             max_overflow=MOST_CONNECTIONS - KEPT_CONNECTIONS,
-            pool_pre_ping=True,
             pool_use_lifo=True,
         )
+        sqlalchemy.event.listen(self.engine, "checkout", _check)
         self._statement_timeout: int | None = None
         _POOLS.add(self)
 
@@ -80,6 +89,17 @@ class Pool:
     def forget(self) -> None:
         """Drop connections without closing them: they belong to the parent of this forked process."""
         self.engine.dispose(close=False)
+
+
+def _check(connection: Any, _record: object, _proxy: object) -> None:
+    """An idle connection has nothing to read, unless its server ended it: then the pool opens another.
+
+    What a server says unasked (a notice, a changed setting) looks the same, is rare, and costs a new connection.
+    """
+    watch = select.poll()  # unlike `select`, it takes any number of open files
+    watch.register(connection.fileno(), select.POLLIN)
+    if watch.poll(0):
+        raise sqlalchemy.exc.DisconnectionError
 
 
 _POOLS: WeakSet[Pool] = WeakSet()
@@ -120,10 +140,24 @@ class PooledScheduleStorage(_OnPool, PostgresScheduleStorage):
 
 
 class PooledEventLogStorage(_OnPool, PostgresEventLogStorage):
-    """Event log on a shared pool."""
+    """Event log on a shared pool. What is asked at every event of a schema that does not change while open is asked once."""
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """As every SQL storage does: Postgres' own also notifies watchers of old versions, a commit more for each event."""
+        SqlEventLogStorage.store_event(self, event)
+
+    def has_table(self, table_name: str) -> bool:
+        if table_name not in self._known_tables:
+            if not super().has_table(table_name):
+                return False  # a migration may make it
+            self._known_tables.add(table_name)
+        return True
+
+    @cached_property
+    def _known_tables(self) -> set[str]:
+        return set()
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        """Asked at every event, of a schema that does not change while it is open: looked up once, not 70 times a run."""
         if column_name not in self._known_columns:
             self._known_columns[column_name] = super()._has_asset_key_col_on_connection(conn, column_name)
         return self._known_columns[column_name]

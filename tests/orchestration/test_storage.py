@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy
 from dagster import DagsterInstance, DagsterRun
 
-from orchestration.storage import Pool, PooledPostgresStorage, dagster_dsn
+from orchestration.storage import Pool, PooledEventLogStorage, PooledPostgresStorage, dagster_dsn
 from tidemill.config import Secret
 from tidemill.domain.errors import ConfigError
 
@@ -58,6 +58,34 @@ def test_a_cut_connection_is_replaced_before_it_is_used(own_dsn: Secret, opened:
     opened.add_run(DagsterRun(job_name="j"))
     assert ask(own_dsn, f"SELECT pg_terminate_backend(pid) {OTHERS}"), "the pool held no connection"
     assert opened.get_runs_count() == 1
+
+
+def test_a_connection_that_was_checked_is_the_one_that_was_kept(own_dsn: Secret) -> None:
+    pool, query, pids = Pool(dagster_dsn(own_dsn).reveal()), sqlalchemy.text("SELECT pg_backend_pid()"), set()
+    for _ in range(5):
+        with pool.engine.connect() as connection:
+            pids.add(connection.execute(query).scalar_one())
+    pool.close()
+    assert len(pids) == 1
+
+
+def test_a_table_that_a_migration_makes_is_noticed_and_then_not_asked_for_again(opened: DagsterInstance) -> None:
+    storage = opened.event_log_storage
+    assert isinstance(storage, PooledEventLogStorage)
+    assert not storage.has_table("made_later")
+    with storage._engine.connect() as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE made_later (id int)"))
+        assert storage.has_table("made_later")
+        connection.execute(sqlalchemy.text("DROP TABLE made_later"))
+    assert storage.has_table("made_later")
+
+
+@pytest.mark.parametrize(("flushed", "waits"), [(True, "on"), (False, "off")])
+def test_only_a_log_that_may_lose_its_end_does_not_wait_for_the_disk(own_dsn: Secret, flushed: bool, waits: str) -> None:
+    pool = Pool(dagster_dsn(own_dsn, flushed=flushed).reveal())
+    with pool.engine.connect() as connection:
+        assert connection.execute(sqlalchemy.text("SHOW synchronous_commit")).scalar_one() == waits
+    pool.close()
 
 
 def test_a_closed_instance_holds_no_connection(own_dsn: Secret, opened: DagsterInstance) -> None:

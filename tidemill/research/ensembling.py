@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 import polars as pl
 
@@ -37,7 +39,8 @@ def train_ensemble(study: Study) -> StepReport:
     members = {spec.name: index_of(study, spec) for spec in study.experiment.engines}
     index = read_index(home, key)
     known = {entry.fold: entry for entry in index.folds} if index else {}
-    entries = [_entry(study, fold, members, code, known.get(fold.number)) for fold in study.folds]
+    versions = _versions(study)
+    entries = [_entry(study, fold, members, code, known.get(fold.number), versions) for fold in study.folds]
     inputs = fingerprint([entry.fingerprint for entry in entries])
     worked = index is None or index.inputs != inputs
     if worked:
@@ -46,37 +49,49 @@ def train_ensemble(study: Study) -> StepReport:
     return _report(study, entries, worked=worked, code=code)
 
 
-def _entry(study: Study, fold: Fold, members: dict[str, Index], code: str, known: TrainedFold | None) -> TrainedFold:
+class _Versions(NamedTuple):
+    """Data versions of what weights come from, looked up once for all folds: fold → engine/fold, and month of labels."""
+
+    predictions: dict[str, dict[str, str]]
+    labels: dict[str, str]
+
+
+def _versions(study: Study) -> _Versions:
+    predictions: dict[str, dict[str, str]] = {}
+    for spec in study.experiment.engines:
+        for part, manifest in study.lake.manifests(PREDICTIONS, study.engine_key(spec)).items():
+            predictions.setdefault(part, {})[f"{spec.name}/{part}"] = manifest.data_version
+    months = study.lake.manifests(LABELS, study.labels_key)
+    return _Versions(predictions, {month: manifest.data_version for month, manifest in months.items()})
+
+
+def _entry(
+    study: Study, fold: Fold, members: dict[str, Index], code: str, known: TrainedFold | None, versions: _Versions
+) -> TrainedFold:
     """The ensemble of one fold: the known one when nothing that decides its weights has changed."""
     own = {name: index.folds[fold.number].model_id for name, index in members.items()}
-    seen = fingerprint(code, study.experiment.ensemble, own, _evidence(study, fold))
+    evidence = _evidence(study, fold, versions)
+    seen = fingerprint(code, study.experiment.ensemble, own, evidence)
     home = models_home(study.workspace)
     if known is not None and known.fingerprint == seen and artifact_folder(home, known.model_id).is_dir():
         return msgspec.structs.replace(known, test_start=fold.test_start, test_end=fold.test_end)
     return TrainedFold(
-        fold=fold.number, fingerprint=seen, model_id=_fit(study, fold, own), rows=0, start="", end="",
+        fold=fold.number, fingerprint=seen, model_id=_fit(study, fold, own, evidence), rows=0, start="", end="",
         test_start=fold.test_start, test_end=fold.test_end,
     )  # fmt: skip
 
 
-def _evidence(study: Study, fold: Fold) -> dict[str, str]:
+def _evidence(study: Study, fold: Fold, versions: _Versions) -> dict[str, str]:
     """Versions of the predictions and labels from which the weights of `fold` come; none where they are equal."""
     if study.experiment.ensemble == EQUAL or fold.number == 0:
         return {}
-    earlier = {partition_of(before) for before in study.folds[: fold.number]}
-    versions = {
-        f"{spec.name}/{part}": manifest.data_version
-        for spec in study.experiment.engines
-        for part, manifest in study.lake.manifests(PREDICTIONS, study.engine_key(spec)).items()
-        if part in earlier
-    }
-    months = study.lake.manifests(LABELS, study.labels_key)
-    tested = f"{study.folds[0].test_start:%Y-%m}"
-    cut = f"{fold.train_end:%Y-%m}"
-    return versions | {month: manifest.data_version for month, manifest in months.items() if tested <= month <= cut}
+    earlier = [versions.predictions.get(partition_of(before), {}) for before in study.folds[: fold.number]]
+    tested, cut = f"{study.folds[0].test_start:%Y-%m}", f"{fold.train_end:%Y-%m}"
+    seen = {month: version for month, version in versions.labels.items() if tested <= month <= cut}
+    return {name: version for found in earlier for name, version in found.items()} | seen
 
 
-def _fit(study: Study, fold: Fold, members: dict[str, str]) -> str:
+def _fit(study: Study, fold: Fold, members: dict[str, str], evidence: dict[str, str]) -> str:
     names = tuple(members)
     params = (
         {}
@@ -85,7 +100,7 @@ def _fit(study: Study, fold: Fold, members: dict[str, str]) -> str:
     )
     lineage = Lineage(
         feature_fingerprint=fingerprint(members),
-        data_versions=members | _evidence(study, fold),
+        data_versions=members | evidence,
         horizon=study.experiment.label.horizon,
         split={"weighed_until": fold.train_end.isoformat(), "test_start": fold.test_start.isoformat()},
     )

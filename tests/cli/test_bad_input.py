@@ -252,6 +252,7 @@ def test_metrics_of_nothing_of_a_constant_and_of_one_return_are_numbers_or_null(
         ("costs: {capital: .inf}", "capital is inf"),
         ("label: {horizon: 0}", "horizon is 0"),
         ("splits: {train: 100, test: 0}", "test is 0"),
+        ("splits: {train: 100, test: 4}", "horizon is 5; it must be at most splits.test (4 bar times)"),
         ("features: {sets: [nonsense]}", "classic"),
         ("features: {names: [../../etc]}", "../../etc"),
         ("strategy: {name: nonsense}", "quantile"),

@@ -10,7 +10,10 @@ import pytest
 from tests.research.panels import START, daily_bars, small_experiment
 from tests.research.test_graph_of_steps import run
 from tidemill.domain.errors import InputError
-from tidemill.domain.experiment import LabelSpec, SplitSpec
+from tidemill.domain.experiment import LabelSpec, PromotionSpec, SplitSpec
+from tidemill.research.cross_validating import Plan, cross_validate
+from tidemill.research.promotion import challenge_fold
+from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.trading import predictions_of
 from tidemill.research.workspace import Workspace
@@ -86,3 +89,22 @@ def test_a_horizon_longer_than_the_training_window_is_refused_with_what_would_fi
     with pytest.raises(InputError, match=rf"keeps no row after .* a label of {horizon} bars. Use at least") as refused:
         study_on(workspace, tmp_path / "long", lambda bars: bars, **wanted)
     assert "\n" not in str(refused.value)
+
+
+def test_a_horizon_longer_than_a_fold_is_refused_by_every_splitter_and_before_a_challenge(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    wanted = {"label": LabelSpec(horizon=40), "splits": SplitSpec(train=120, test=30)}
+    with pytest.raises(InputError, match="A label of 40 bars is longer than a test window of 30 bar times"):
+        study_on(workspace, tmp_path / "long", lambda bars: bars, **wanted)
+    study = study_of(workspace, small_experiment(tmp_path / "long", **wanted))
+    for splitter, said in (
+        ("walk_forward", "longer than a test window"),
+        ("purged_k_fold", "Take fewer folds"),
+        ("combinatorial", "Take fewer folds"),
+    ):
+        with pytest.raises(InputError, match=said):
+            cross_validate(study, "ridge", Plan(splitter=splitter, folds=8))  # type: ignore[arg-type]  # one of the three
+    short = small_experiment(tmp_path / "long", label=LabelSpec(horizon=40), promotion=PromotionSpec(bars=39))
+    with pytest.raises(InputError, match=r"longer than the 39 bar times held out"):
+        challenge_fold(study_of(workspace, short))

@@ -115,3 +115,11 @@ def test_what_makes_no_split_says_why(folds: int, tested: int, horizon: int, emb
         combinatorial_purged(times, folds, tested, horizon=horizon, embargo=embargo)
     with pytest.raises(InputError):
         purged_k_fold(times, 1, horizon=1)
+
+
+@pytest.mark.parametrize("horizon", [19, 20, 30, 200])
+def test_a_label_longer_than_a_fold_is_refused_with_what_to_change(horizon: int) -> None:
+    times = [START + timedelta(days=day) for day in range(100)]
+    for split in (lambda: purged_k_fold(times, 5, horizon=horizon), lambda: combinatorial_purged(times, 5, 2, horizon=horizon)):
+        with pytest.raises(InputError, match=rf"20 each, which a label of {horizon} bars .* use up. Take fewer folds"):
+            split()

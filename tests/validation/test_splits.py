@@ -43,7 +43,7 @@ def cases(draw: st.DrawFn) -> tuple[list[int], SplitSpec, int, int]:
     """(days with a bar, spec, horizon, look-back), always with enough of them."""
     horizon, lookback = draw(st.integers(1, 4)), draw(st.integers(0, 6))
     train = max(horizon, lookback) + horizon + 2 + draw(st.integers(0, 8))
-    test, folds = draw(st.integers(1, 6)), draw(st.integers(1, 4))
+    test, folds = draw(st.integers(horizon, 6)), draw(st.integers(1, 4))
     count = train + (folds - 1) * test + draw(st.integers(1, test))
     gaps = draw(st.lists(st.integers(1, 3), min_size=count, max_size=count))
     offsets = [sum(gaps[:number]) for number in range(count)]
@@ -164,6 +164,19 @@ def test_no_bars_at_all_are_refused() -> None:
 def test_an_embargo_that_leaves_no_training_row_is_refused() -> None:
     with pytest.raises(InputError, match="keeps no row after an embargo of 60"):
         walk_forward(days(900), SplitSpec(train=63, test=21), horizon=5, lookback=60)
+
+
+def test_a_label_longer_than_a_test_window_is_refused_and_none_is_suggested() -> None:
+    spec = SplitSpec(train=200, test=10)
+    assert len(walk_forward(days(400), spec, horizon=10)) == 20
+    with pytest.raises(InputError, match=r"A label of 11 bars is longer than a test window of 10 bar times, .* at least 11"):
+        walk_forward(days(400), spec, horizon=11)
+    for horizon in (1, 6, 40, 126):
+        assert suggest_splits(2_000, embargo=horizon, horizon=horizon).test >= horizon
+    with pytest.raises(InputError, match="at least"):
+        suggest_splits(300, embargo=60, horizon=60)
+    with pytest.raises(InputError, match="longer than any test window"):
+        suggest_splits(10**6, horizon=20_000)
 
 
 @pytest.mark.parametrize(

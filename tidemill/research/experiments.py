@@ -205,6 +205,8 @@ def _check_numbers(experiment: Experiment) -> None:
     if splits is not None:
         for name in ("train", "test", "min_folds"):
             _require(getattr(splits, name) >= 1, f"splits.{name}", getattr(splits, name), "at least 1")
+        rule = f"at most splits.test ({splits.test} bar times): a longer label has no outcome inside its fold"
+        _require(label.horizon <= splits.test, "label.horizon", label.horizon, rule)
         _require(splits.embargo is None or splits.embargo >= 0, "splits.embargo", splits.embargo, "0 or more")
 
 

@@ -94,11 +94,15 @@ def members(experiment: Experiment) -> tuple[str, ...]:
 def challenge_fold(study: Study) -> Fold:
     """The newest training window that leaves `promotion.bars` bar times, embargoed, for the comparison.
 
-    InputError when the history is too short for both.
+    InputError when the history is too short for both, or a label is longer than what is held out.
     """
-    held, times = study.experiment.promotion.bars, study.times
+    held, horizon, times = study.experiment.promotion.bars, study.experiment.label.horizon, study.times
+    if horizon > held:
+        raise InputError(
+            f"A label of {horizon} bars is longer than the {held} bar times held out for the comparison. Raise promotion.bars."
+        )
     test = len(times) - held
-    embargo = embargo_length(study.splits, horizon=study.experiment.label.horizon, lookback=study.features.lookback)
+    embargo = embargo_length(study.splits, horizon=horizon, lookback=study.features.lookback)
     first = test - study.splits.train
     if held < 2 or first < 0:
         raise InputError(

@@ -201,8 +201,9 @@ class Study:
     def splits(self) -> SplitSpec:
         from tidemill.validation.splits import suggest_splits
 
-        embargo = max(self.experiment.label.horizon, self.features.lookback)
-        return self.experiment.splits or suggest_splits(len(self.times), embargo=embargo)
+        horizon = self.experiment.label.horizon
+        embargo = max(horizon, self.features.lookback)
+        return self.experiment.splits or suggest_splits(len(self.times), embargo=embargo, horizon=horizon)
 
     @cached_property
     def folds(self) -> "list[Fold]":

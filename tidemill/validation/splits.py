@@ -56,7 +56,8 @@ def walk_forward(times: pl.Series | Iterable[datetime], spec: SplitSpec, *, hori
     horizon: bars that a label is held. lookback: longest finite look-back of the features, in bars.
 
     The last test window may be shorter than `spec.test`; all others are full. Raises InputError, saying what would fit, when
-    there are fewer than `spec.min_folds` folds or when the embargo leaves nothing of the training window.
+    there are fewer than `spec.min_folds` folds, when the embargo leaves nothing of the training window, or when a label
+    outlasts a test window.
     """
     if spec.train < 1 or spec.test < 1 or spec.min_folds < 1:
         raise InputError("The splits need a train and a test window and a fold count of at least 1.")
@@ -66,6 +67,11 @@ def walk_forward(times: pl.Series | Iterable[datetime], spec: SplitSpec, *, hori
             f"A training window of {spec.train} bar times keeps no row after an embargo of {embargo} and a label of {horizon} "
             f"bars. Use at least {2 * (embargo + horizon + 1)}, features that look back less, or a smaller embargo."
         )
+    if horizon > spec.test:
+        raise InputError(
+            f"A label of {horizon} bars is longer than a test window of {spec.test} bar times, so no prediction of a fold has an "
+            f"outcome inside it. Use a test window of at least {horizon}, or a shorter label."
+        )
     grid = unique_times(times)
     folds = -(-(len(grid) - spec.train) // spec.test)
     if folds < spec.min_folds:
@@ -74,17 +80,21 @@ def walk_forward(times: pl.Series | Iterable[datetime], spec: SplitSpec, *, hori
     return [_fold(number, grid, spec, embargo, step) for number in range(folds)]
 
 
-def suggest_splits(n_times: int, *, embargo: int = 0, min_folds: int = MINIMUM_FOLDS) -> SplitSpec:
+def suggest_splits(n_times: int, *, embargo: int = 0, horizon: int = 1, min_folds: int = MINIMUM_FOLDS) -> SplitSpec:
     """Train and test windows for `n_times` bar times: the longest test window of a ladder that gives ≥ `min_folds` full folds.
 
-    train = 3 × test, or more tests where the embargo would take more than half of it. The answer only moves when `n_times`
-    passes a rung. Raises InputError when even the shortest window does not fit.
+    train = 3 × test, or more tests where the embargo would take more than half of it. A test window is as long as the label's
+    horizon at least. The answer only moves when `n_times` passes a rung. Raises InputError when even the shortest window does
+    not fit.
     """
-    for test in reversed(TEST_LADDER):
+    ladder = [test for test in TEST_LADDER if test >= horizon]
+    if not ladder:
+        raise InputError(f"A label of {horizon} bars is longer than any test window ({TEST_LADDER[-1]}). Use a shorter label.")
+    for test in reversed(ladder):
         multiple = _train_multiple(test, embargo)
         if (multiple + min_folds) * test <= n_times:
             return SplitSpec(train=multiple * test, test=test, min_folds=min_folds)
-    needed = min((_train_multiple(test, embargo) + min_folds) * test for test in TEST_LADDER)
+    needed = min((_train_multiple(test, embargo) + min_folds) * test for test in ladder)
     raise InputError(
         f"{n_times} bar times are too few for {min_folds} folds with an embargo of {embargo}: at least {needed} are needed. "
         "Take a longer history, a shorter interval, or features that look back less."

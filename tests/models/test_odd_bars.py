@@ -1,4 +1,4 @@
-"""Every engine and the shipped label on bars that are odd, from the bars on: constant, NaN, inf, gapped, alone, dying, one class."""
+"""Every engine and the shipped label on odd bars, from the bars on: constant, NaN, inf, gapped, alone, dying, one class."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,6 +24,7 @@ ENGINES = ("momentum", "mean_reversion", "ridge", "lightgbm", "transformer", "gr
 PRICES = ("open", "high", "low", "close")
 SPLIT = START + timedelta(days=200)
 Change = Callable[[pl.DataFrame], pl.DataFrame]
+LAST = {"AAA": 260, "BBB": 210, "CCC": 150, "DDD": 90}
 AT = pl.int_range(pl.len()).over("symbol")
 
 
@@ -53,7 +54,7 @@ ODD: dict[str, Change] = {
     "zero": holes(0.0),
     "gapped": lambda bars: bars.filter((AT % 3 != 1) | (pl.col("symbol") == "AAA")),
     "one symbol": lambda bars: bars.filter(pl.col("symbol") == "AAA"),
-    "dying": lambda bars: bars.filter(AT < pl.col("symbol").replace_strict({"AAA": 260, "BBB": 210, "CCC": 150, "DDD": 90})),
+    "dying": lambda bars: bars.filter(pl.col("symbol").replace_strict(LAST) > AT),
 }
 
 
@@ -106,8 +107,7 @@ def test_prices_that_never_move_are_refused_or_predicted_to_stay(name: str) -> N
     assert set(frame["label"].drop_nulls()) == {0.0}
     try:
         known = scored(name, frame)["prediction"].drop_nulls()
-    except InputError as error:
-        assert "\n" not in str(error)
+    except InputError:
         return
     assert not len(known) or known.is_finite().all()
 

@@ -69,8 +69,8 @@ def walk_forward(times: pl.Series | Iterable[datetime], spec: SplitSpec, *, hori
         )
     if horizon > spec.test:
         raise InputError(
-            f"A label of {horizon} bars is longer than a test window of {spec.test} bar times, so no prediction of a fold has an "
-            f"outcome inside it. Use a test window of at least {horizon}, or a shorter label."
+            f"A label of {horizon} bars is longer than a test window of {spec.test} bar times, so no prediction of a fold has "
+            f"an outcome inside it. Use a test window of at least {horizon}, or a shorter label."
         )
     grid = unique_times(times)
     folds = -(-(len(grid) - spec.train) // spec.test)

@@ -58,7 +58,7 @@ def prove_streaming(
     stream = observed(pl.concat(rows).sort("symbol", "open_time"), 0, None)
     every = np.arange(ordered.height)
     found = differing(batch, stream, (every, every), features.names)
-    refuted = tuple(_refutation(name, *batch.row(int(at[0]))) for name, at in found.items())
+    refuted = tuple(_refutation(name, *batch.row(at)) for name, at in found.items())
     return Proof(proven=tuple(name for name in features.names if name not in found), refuted=refuted, runs=len(rows) + 1)
 
 

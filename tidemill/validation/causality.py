@@ -254,7 +254,7 @@ class _Judge:
         if pairing.lone is not None:
             self._refute_all(*pairing.lone, f"the row itself comes or goes with {what}")
         for name, found in differing(base, answer, (pairing.mine, pairing.theirs), tuple(self._open)).items():
-            self._refute(name, *base.row(int(pairing.mine[found[0]])), f"its value changes with {what}")
+            self._refute(name, *base.row(int(pairing.mine[found])), f"its value changes with {what}")
 
     def _comb(self, part: Inputs, base: Observation, lookback: int) -> set[str]:
         """Alter every bar once. Returns features that changed where no cut changes them: they read further back than stated."""
@@ -323,12 +323,12 @@ def _own_positions(part: Inputs, base: Observation) -> Integers:
 def _suspects(base: Observation, answer: Observation, rows: Integers, names: list[str]) -> dict[str, int]:
     """Feature → first of `rows` of the base at which the answer differs."""
     if base.keys.equals(answer.keys):
-        return {name: int(rows[found[0]]) for name, found in differing(base, answer, (rows, rows), names).items()}
+        return {name: int(rows[found]) for name, found in differing(base, answer, (rows, rows), names).items()}
     chosen = Observation(base.frame[rows], base.known[rows])
     pairing = paired(chosen, answer, _FOREVER)
     lost = np.setdiff1d(np.arange(len(rows)), pairing.mine)
     found = differing(chosen, answer, (pairing.mine, pairing.theirs), names)
-    suspects = {name: int(rows[pairing.mine[at[0]]]) for name, at in found.items()}
+    suspects = {name: int(rows[pairing.mine[at]]) for name, at in found.items()}
     return suspects if not len(lost) else dict.fromkeys(names, int(rows[lost[0]])) | suspects
 
 

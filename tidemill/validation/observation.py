@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
+from tidemill.validation.comparison import bits_of, first_difference
 
 Integers = NDArray[np.int64]
 KEYS = ("symbol", "open_time")
@@ -34,6 +35,15 @@ class Observation:
     @cached_property
     def keys(self) -> pl.DataFrame:
         return self.frame.select(KEYS)
+
+    @cached_property
+    def columns(self) -> dict[str, pl.Series]:
+        return {column.name: column for column in self.frame.get_columns()}
+
+    @cached_property
+    def bits(self) -> dict[str, Integers]:
+        """The columns of floats as the integers of their bits, read-only; what is null is NaN."""
+        return {name: bits_of(column.to_numpy()) for name, column in self.columns.items() if column.dtype == pl.Float64}
 
     def row(self, index: int) -> tuple[str, object]:
         """Symbol and open_time of a row."""
@@ -107,39 +117,26 @@ def _joined(left: pl.DataFrame, right: pl.DataFrame, kept: Integers, other: Inte
 
 def differing(
     mine: Observation, theirs: Observation, rows: tuple[Integers, Integers], features: Iterable[str]
-) -> dict[str, Integers]:
-    """Feature → positions in `rows` at which the two answers differ; features that are equal everywhere are left out."""
+) -> dict[str, int]:
+    """Feature → first position in `rows` at which the two answers differ; features that are equal everywhere are left out."""
     found = {}
-    for name in features:
-        if name not in theirs.frame.columns:
-            found[name] = np.arange(len(rows[0]))
-            continue
-        unequal = _unequal(mine.frame[name], theirs.frame[name], rows)
-        if unequal.any():
-            found[name] = np.flatnonzero(unequal)
+    for name in features if len(rows[0]) else ():
+        one, other = mine.bits.get(name), theirs.bits.get(name)
+        if one is not None and other is not None:
+            at = first_difference(one, other, *rows)
+        elif name in theirs.columns:
+            at = _first_unequal(mine.columns[name], theirs.columns[name], rows)
+        else:
+            at = 0
+        if at >= 0:
+            found[name] = at
     return found
 
 
-def _unequal(mine: pl.Series, theirs: pl.Series, rows: tuple[Integers, Integers]) -> NDArray[np.bool_]:
-    if mine.dtype == pl.Float64 and theirs.dtype == pl.Float64:
-        return _unequal_floats(_taken(mine, rows[0]), _taken(theirs, rows[1]))
-    if mine.dtype.is_float() or theirs.dtype.is_float():  # an int column that once holds a null, say, may come as floats
-        return _unequal(mine.cast(pl.Float64, strict=False), theirs.cast(pl.Float64, strict=False), rows)
-    unequal: NDArray[np.bool_] = mine[rows[0]].cast(pl.String).ne_missing(theirs[rows[1]].cast(pl.String)).to_numpy()
-    return unequal
-
-
-def _taken(column: pl.Series, rows: Integers) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = column.to_numpy()  # a null comes as NaN
-    return values if len(rows) == len(values) and _is_range(rows) else values[rows]
-
-
-def _is_range(rows: Integers) -> bool:
-    return len(rows) == 0 or bool(rows[0] == 0 and rows[-1] == len(rows) - 1)
-
-
-def _unequal_floats(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    unequal: NDArray[np.bool_] = np.ascontiguousarray(mine).view(np.int64) != np.ascontiguousarray(theirs).view(np.int64)
-    if unequal.any():
-        unequal &= ~(np.isnan(mine) & np.isnan(theirs))
-    return unequal
+def _first_unequal(mine: pl.Series, theirs: pl.Series, rows: tuple[Integers, Integers]) -> int:
+    """The position of the first difference, -1 for none. An int column that once holds a null, say, may come as floats."""
+    if mine.dtype.is_float() or theirs.dtype.is_float():
+        one, other = (bits_of(column.cast(pl.Float64, strict=False).to_numpy()) for column in (mine, theirs))
+        return first_difference(one, other, *rows)
+    unequal = np.flatnonzero(mine[rows[0]].cast(pl.String).ne_missing(theirs[rows[1]].cast(pl.String)).to_numpy())
+    return int(unequal[0]) if len(unequal) else -1

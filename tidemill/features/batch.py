@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from tidemill.domain.errors import InputError
 from tidemill.features.api import FeatureSet
-from tidemill.features.arrays import Columns, Floats, Integers
+from tidemill.features.arrays import Floats, Integers
+from tidemill.features.binding import Bound
 from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.kernels.execute import execute
-from tidemill.features.kernels.scratch import SCRATCH
 from tidemill.features.opcodes import BLOCK
 from tidemill.features.prices import average_price
 from tidemill.features.program import Program
@@ -115,21 +115,16 @@ def _require_one_dataset(bars: pl.DataFrame) -> None:
 
 def _column(panel: _Panel, name: str) -> Floats:
     try:
-        values = panel.frame[name].cast(pl.Float64).to_numpy()
+        values = np.ascontiguousarray(panel.frame[name].cast(pl.Float64).to_numpy())
     except pl.exceptions.PolarsError as exc:
         raise InputError(f"The column {name!r} does not hold numbers. Convert it first.") from exc
     return values
 
 
-def _columns(program: Program, panel: _Panel) -> Columns:
-    """The columns that the program reads; an empty array for the others. Read-only, so that one compiled form serves all."""
-    columns = []
-    for name, node in zip(INPUTS, program.raw, strict=True):
-        column = _input(panel, name) if node >= 0 else np.empty(0)
-        column = column.view()
-        column.flags.writeable = False
-        columns.append(column)
-    return tuple(columns)
+def _columns(program: Program, panel: _Panel) -> list[Floats]:
+    """The columns that the program reads; an empty array for the others."""
+    wanted = zip(INPUTS, program.raw, strict=True)
+    return [_input(panel, name) if node >= 0 else np.empty(0) for name, node in wanted]
 
 
 def _input(panel: _Panel, name: str) -> Floats:
@@ -139,7 +134,7 @@ def _input(panel: _Panel, name: str) -> Floats:
         return calendar_column(name, panel.times)
     if name not in panel.frame.columns:  # those of COLUMNS were looked for before
         raise InputError(f"The bars have no column {name!r}. Join it first, as of the time at which each value was known.")
-    return np.ascontiguousarray(_column(panel, name))
+    return _column(panel, name)
 
 
 def _average_price(panel: _Panel) -> Floats:
@@ -158,11 +153,12 @@ def _scan_all(program: Program, panel: _Panel, state: State, result: Floats) -> 
         for node, value in zip(program.constants, program.values, strict=True):
             memory[at[node] : at[node] + BLOCK] = value
         lists = program.sorted_windows(state.history[first:last])
-        execute(
-            False, program.code, program.numbers, program.outputs, program.depth, program.raw, at, mirror, clean, columns,
-            memory, np.empty(SCRATCH), lists, np.ones(BLOCK, dtype=np.bool_), state.slots[first:last],
-            state.history[first:last], panel.bounds[first : last + 1], position, result,
+        bound = Bound(
+            program, columns, result, at=at, mirror=mirror, bounds=panel.bounds[first : last + 1], clean=clean,
+            position=position, present=np.ones(BLOCK, dtype=np.bool_), memory=memory, lists=lists,
+            state=state.slots[first:last], history=state.history[first:last],
         )  # fmt: skip
+        execute(False, bound.table)
         program.stages.carry(result, panel.bounds[first : last + 1], panel.times, state.slots[first:last], program.slots)
 
     rows, symbols = len(panel.times), len(panel.symbols)

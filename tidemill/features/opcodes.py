@@ -9,6 +9,8 @@ of growing length once; each of its EMIT rows (opcode = what to emit) takes a va
 
 OPCODE, OUT, A, B, C, WINDOW, LEAST, SLOT, EMITS = range(9)
 FIELDS = 9
+# numbers that belong to a row
+FIGURES = 4
 
 # element-wise
 ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM, GREATER, GREATER_EQUAL, NOT_EQUAL, WHERE, ABSOLUTE, LOG, SQUARE_ROOT = range(

@@ -38,7 +38,6 @@ _RECURSIVE = {
     "cumulative": (oc.CUMULATIVE, 1),
     "sar": (oc.SAR, oc.SLOTS_OF_SAR),
 }
-_NUMBERS = 4
 # Scans of one input that a longer scan of the same input includes: sums of squares hold the mean, the line holds both.
 _MOMENTS = (oc.MEANS, oc.SPREADS, oc.LINES)
 # Groups that also read the bar before their window: the value that leaves, or that the oldest one changed from.
@@ -159,7 +158,7 @@ class _Builder:
         outputs = sorted((made.get(node, -1), node, feature) for feature, node in enumerate(wanted))
         return Program(
             code=code,
-            numbers=np.array(self.numbers, dtype=np.float64).reshape(-1, _NUMBERS),
+            numbers=np.array(self.numbers, dtype=np.float64).reshape(-1, oc.FIGURES),
             depth=np.array(self.depth, dtype=np.int64),
             raw=np.array(self.raw, dtype=np.int64),
             constants=np.array(list(self.constants), dtype=np.int64),
@@ -186,7 +185,7 @@ class _Builder:
         a, b, c = (*arguments, 0, 0, 0)[:3]
         named = {"window": 0, "least": 0, "slot": 0, "emits": 0} | fields
         self.rows.append([opcode, out, a, b, c, named["window"], named["least"], named["slot"], named["emits"]])
-        self.numbers.append([*numbers, 0.0, 0.0, 0.0, 0.0][:_NUMBERS])
+        self.numbers.append([*numbers, 0.0, 0.0, 0.0, 0.0][: oc.FIGURES])
 
     def _add(self, node: Expression) -> None:
         arguments = [self.node_of[argument.key] for argument in node.arguments]

@@ -11,11 +11,11 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import EPOCH
 from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Flags, Floats
+from tidemill.features.binding import Bound
 from tidemill.features.blocks import Blocks
 from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.kernels.execute import execute
-from tidemill.features.kernels.scratch import SCRATCH
 from tidemill.features.state import State
 
 Row: TypeAlias = ArrayLike
@@ -38,6 +38,7 @@ class Stream:
         if state is not None:
             state.require(features.fingerprint, program.carried, program.history)
         self.features, self.symbols, self._program = features, tuple(symbols), program
+        self._whole = True  # whether the flags of the last step say that all are present
         start = state or State.empty(features.fingerprint, (), program.carried, program.history)
         self._load(start.select(self.symbols))
 
@@ -69,7 +70,9 @@ class Stream:
             row[0], row[1], row[2], row[3], row[4] = open, high, low, close, volume
             if vwap is not None:
                 row[_VWAP] = vwap
-            flags[:] = True if present is None else present
+            if present is not None or not self._whole:
+                flags[:] = True if present is None else present
+                self._whole = present is None
         except (ValueError, TypeError) as exc:
             raise InputError(f"Each array of a step must hold {len(self.symbols)} numbers, one a symbol.") from exc
         if open_time is not None:
@@ -77,12 +80,7 @@ class Stream:
         program = self._program
         if self._beyond:
             self._take_beyond(open_time, context or {})
-        blocks = self._blocks
-        execute(
-            True, program.code, program.numbers, program.outputs, program.depth, program.raw, blocks.offsets, blocks.mirror,
-            blocks.clean, self._typical if vwap is None else self._columns, blocks.memory, self._scratch, blocks.lists, flags,
-            blocks.slots, _NO_HISTORY, blocks.layout, blocks.position, self._result,
-        )  # fmt: skip
+        execute(True, self._typical.table if vwap is None else self._given.table)
         if program.stages.models or program.stages.across:
             self._second_stage(open_time)
         return self._result.T
@@ -122,12 +120,19 @@ class Stream:
         self._row = np.full((len(INPUTS), count), np.nan)
         wanted = zip(INPUTS, range(len(INPUTS)), program.raw, strict=True)
         self._beyond = tuple((name, index) for name, index, node in wanted if node >= 0 and index >= len(COLUMNS))
-        self._columns = tuple(_read_only(column) for column in self._row)
-        # Without an average price its column is empty, and the kernels take (high + low + close) / 3.
-        self._typical = tuple(_read_only(np.empty(0)) if at == _VWAP else column for at, column in enumerate(self._columns))
         self._present: Flags = np.ones(count, dtype=np.bool_)
-        self._result = np.full((len(self.features.names), count), np.nan)
-        self._scratch = np.empty(SCRATCH)
+        self._result: Floats = np.full((len(self.features.names), count), np.nan)
+        self._given: Bound = self._bound([*self._row])
+        # Without an average price its column is empty, and the kernels take (high + low + close) / 3.
+        self._typical: Bound = self._bound([*self._row[:_VWAP], np.empty(0), *self._row[_VWAP + 1 :]])
+
+    def _bound(self, columns: Sequence[Floats]) -> Bound:
+        blocks = self._blocks
+        return Bound(
+            self._program, columns, self._result, at=blocks.offsets, mirror=blocks.mirror, bounds=blocks.layout,
+            clean=blocks.clean, position=blocks.position, present=self._present, memory=blocks.memory, lists=blocks.lists,
+            state=blocks.slots, history=_NO_HISTORY,
+        )  # fmt: skip
 
     def _mark(self, open_time: datetime) -> None:
         moment = _micros(open_time)
@@ -137,13 +142,6 @@ class Stream:
                 f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead."
             )
         self._times[self._present] = moment
-
-
-def _read_only(column: Floats) -> Floats:
-    """A view that cannot be written to, so that one compiled form of the kernels serves batch and stream."""
-    view = column.view()
-    view.flags.writeable = False
-    return view
 
 
 def _micros(moment: datetime) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tidemill.features.arrays import Floats, Integers
 from tidemill.features.kernel_cache import kernel
-from tidemill.features.kernels.narrow import add_one_move, add_one_pair
+from tidemill.features.kernels.formulas import correlation_of, enough
 from tidemill.features.kernels.scratch import (
     COUNT,
     FALLS,
@@ -35,8 +35,6 @@ from tidemill.features.kernels.windows import (
     bars,
     clear,
     count_full,
-    enough,
-    is_degenerate,
     newest_number,
 )
 from tidemill.features.opcodes import (
@@ -118,9 +116,6 @@ def add_four_pairs(memory: Floats, start: int, start_y: int, k: int, back: int, 
 def add_pairs(full: bool, memory: Floats, start: int, start_y: int, k: int, end: int, back: int, lanes: int,
               scratch: Floats) -> None:  # fmt: skip
     """Add bars k … end - 1 back."""
-    if full and lanes == 1:
-        add_one_pair(memory, start, start_y, k, end, back, scratch)
-        k = end
     while full and k + 4 <= end:
         add_four_pairs(memory, start, start_y, k, back, lanes, scratch)
         k += 4
@@ -149,12 +144,12 @@ def pairs(rows: Integers, memory: Floats, at: Integers, start: int, start_y: int
         place, least = at[rows[row, OUT]], float(rows[row, LEAST])
         out = memory[place : place + lanes]
         for i in range(lanes):
-            n, sx, sy = scratch[COUNT + i], scratch[SX + i], scratch[SY + i]
-            wide, high = n * scratch[SXX + i] - sx * sx, n * scratch[SYY + i] - sy * sy
-            flat = is_degenerate(wide, n, n * scratch[SHIFT + i] + sx) or is_degenerate(high, n, n * scratch[SHIFT_Y + i] + sy)
-            value = (n * scratch[SXY + i] - sx * sy) / (math.sqrt(wide) * math.sqrt(high))
-            value = min(max(value, -1.0), 1.0) if value == value else value
-            out[i] = enough(np.nan if flat else value, n, least)
+            n = scratch[COUNT + i]
+            value = correlation_of(
+                n, scratch[SHIFT + i], scratch[SHIFT_Y + i], scratch[SX + i], scratch[SY + i], scratch[SXX + i],
+                scratch[SYY + i], scratch[SXY + i],
+            )  # fmt: skip
+            out[i] = enough(value, n, least)
 
 
 @kernel
@@ -259,10 +254,6 @@ def changes(rows: Integers, memory: Floats, at: Integers, start: int, age: int, 
     k = 0
     for row in range(len(rows)):
         end = rows[row, WINDOW]
-        if full and lanes == 1:
-            add_one_move(memory, start, k, end, back, scratch)
-            scratch[COUNT] = float(end)
-            k = end
         if moving and end > k:
             add_moves(full, memory, start, k, end, back, lanes, scratch)
         if directed and end > k:

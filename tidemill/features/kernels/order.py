@@ -4,9 +4,9 @@ import numpy as np
 
 from tidemill.features.arrays import Floats, Integers
 from tidemill.features.kernel_cache import kernel
-from tidemill.features.kernels.narrow import find_one, rank_one
+from tidemill.features.kernels.formulas import enough
 from tidemill.features.kernels.scratch import COUNT, S1, S2, SHIFT
-from tidemill.features.kernels.windows import add_counts, bars, clear, enough
+from tidemill.features.kernels.windows import add_counts, bars, clear
 from tidemill.features.opcodes import ARG_OLDEST, EMIT_PLACE, GREATEST, LEAST, OPCODE, OUT, WINDOW
 
 
@@ -43,10 +43,7 @@ def extremes(group: int, rows: Integers, memory: Floats, at: Integers, start: in
     k = 0
     for row in range(len(rows)):
         end, place, least = rows[row, WINDOW], at[rows[row, OUT]], float(rows[row, LEAST])
-        if lanes == 1:
-            find_one(sign, False, memory, start, k, end, back, scratch)
-        else:
-            scan_greatest(sign, memory, start, k, end, back, lanes, scratch)
+        scan_greatest(sign, memory, start, k, end, back, lanes, scratch)
         add_counts(full, memory, start, k, end, back, lanes, scratch)
         k = end
         out = memory[place : place + lanes]
@@ -100,9 +97,7 @@ def places(group: int, rows: Integers, sign: float, memory: Floats, at: Integers
     k = 0
     for row in range(len(rows)):
         end = rows[row, WINDOW]
-        if lanes == 1:
-            find_one(sign, group == ARG_OLDEST, memory, start, k, end, back, scratch)
-        elif group == ARG_OLDEST:
+        if group == ARG_OLDEST:
             scan_oldest(sign, memory, start, k, end, back, lanes, scratch)
         else:
             scan_newest(sign, memory, start, k, end, back, lanes, scratch)
@@ -148,10 +143,7 @@ def ranks(rows: Integers, memory: Floats, at: Integers, start: int, back: int, l
     k = 0
     for row in range(len(rows)):
         end = rows[row, WINDOW]
-        if lanes == 1:
-            rank_one(memory, start, k, end, back, scratch)
-        else:
-            scan_rank(memory, start, k, end, back, lanes, scratch)
+        scan_rank(memory, start, k, end, back, lanes, scratch)
         add_counts(full, memory, start, k, end, back, lanes, scratch)
         k = end
         place, least = at[rows[row, OUT]], float(rows[row, LEAST])

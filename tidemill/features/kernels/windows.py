@@ -6,18 +6,12 @@ order, newest value to oldest, on values less the newest number in the window; h
 only share one scan. Where no lane misses a value (`full`), it needs no masks and no counts, and its sums are the same.
 """
 
-import math
-
-import numpy as np
-
 from tidemill.features.arrays import Floats, Integers
 from tidemill.features.kernel_cache import kernel
-from tidemill.features.kernels.elementwise import finite
-from tidemill.features.kernels.narrow import add_one_moment
+from tidemill.features.kernels.formulas import enough, fit_of, mean_of, residual_of, slope_of, std_of, weighted_of
 from tidemill.features.kernels.scratch import COUNT, S1, S2, SHIFT, SK, SKK, SKX
 from tidemill.features.opcodes import (
     BLOCK,
-    DEGENERATE,
     EMIT_MEAN,
     EMIT_RESID,
     EMIT_RSQUARE,
@@ -169,9 +163,7 @@ def add_full_lines(memory: Floats, start: int, k: int, end: int, back: int, lane
 
 @kernel
 def add_full(group: int, memory: Floats, start: int, k: int, end: int, back: int, lanes: int, scratch: Floats) -> None:
-    if lanes == 1:
-        add_one_moment(group, memory, start, k, end, back, scratch)
-    elif group < SPREADS:
+    if group < SPREADS:
         add_full_means(memory, start, k, end, back, lanes, scratch)
     elif group == SPREADS:
         add_full_spreads(memory, start, k, end, back, lanes, scratch)
@@ -229,12 +221,6 @@ def add_some(group: int, memory: Floats, start: int, k: int, end: int, back: int
 
 
 @kernel
-def enough(value: float, count: float, least: float) -> float:
-    """value, or NaN where the window holds fewer than `least` numbers or the value is infinite."""
-    return finite(value) if count >= least else np.nan
-
-
-@kernel
 def emit_moment(kind: int, out: Floats, window: float, least: float, ddof: float, scratch: Floats) -> None:
     if kind == EMIT_SUM:
         for i in range(len(out)):
@@ -242,46 +228,28 @@ def emit_moment(kind: int, out: Floats, window: float, least: float, ddof: float
     elif kind == EMIT_MEAN:
         for i in range(len(out)):
             n = scratch[COUNT + i]
-            out[i] = enough(scratch[SHIFT + i] + scratch[S1 + i] / n, n, least)
+            out[i] = enough(mean_of(n, scratch[SHIFT + i], scratch[S1 + i]), n, least)
     elif kind == EMIT_STD:
         for i in range(len(out)):
-            n, s1 = scratch[COUNT + i], scratch[S1 + i]
-            variance = (scratch[S2 + i] - s1 * s1 / n) / (n - ddof)
-            variance = variance if variance >= 0.0 or variance != variance else 0.0
-            out[i] = enough(math.sqrt(variance), n, least)
+            n = scratch[COUNT + i]
+            out[i] = enough(std_of(n, scratch[S1 + i], scratch[S2 + i], ddof), n, least)
     else:
-        weights = window * (window + 1.0) / 2.0
         for i in range(len(out)):
-            weighted = window * scratch[S1 + i] - scratch[SKX + i]
-            out[i] = enough(scratch[SHIFT + i] + weighted / weights, scratch[COUNT + i], least)
+            value = weighted_of(window, scratch[SHIFT + i], scratch[S1 + i], scratch[SKX + i])
+            out[i] = enough(value, scratch[COUNT + i], least)
 
 
 @kernel
 def emit_line(kind: int, out: Floats, newest: Floats, least: float, scratch: Floats) -> None:
-    """The line through the window with time t = -k, so that its value at the newest bar is its intercept."""
+    """The line through the window, see `slope_of`."""
     for i in range(len(out)):
-        n, s1, sk = scratch[COUNT + i], scratch[S1 + i], scratch[SK + i]
-        covariance = sk * s1 - n * scratch[SKX + i]
-        spread = n * scratch[SKK + i] - sk * sk
-        slope = covariance / spread
-        value = slope
+        n, shift, s1, sk, skx = scratch[COUNT + i], scratch[SHIFT + i], scratch[S1 + i], scratch[SK + i], scratch[SKX + i]
+        slope = value = slope_of(n, s1, sk, scratch[SKK + i], skx)
         if kind == EMIT_RESID:
-            value = (newest[i] - scratch[SHIFT + i]) - (s1 + slope * sk) / n
+            value = residual_of(n, newest[i] - shift, s1, sk, slope)
         elif kind == EMIT_RSQUARE:
-            deviation = n * scratch[S2 + i] - s1 * s1
-            flat = is_degenerate(deviation, n, n * scratch[SHIFT + i] + s1)
-            value = np.nan if flat else slope * (covariance / deviation)
+            value = fit_of(n, shift, s1, scratch[S2 + i], sk, skx, slope)
         out[i] = enough(value, n, least)
-
-
-@kernel
-def is_degenerate(deviation: float, n: float, total: float) -> bool:
-    """Whether the sample std is at most 1e-9 · |mean|, squared to spare a division. Also true for fewer than two numbers.
-
-    deviation: n · Σx² - (Σx)². total: Σx.
-    """
-    least = DEGENERATE * total
-    return not deviation * n > (n - 1.0) * (least * least)
 
 
 @kernel

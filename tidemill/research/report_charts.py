@@ -77,7 +77,7 @@ def _log_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=8, labelcolor=_INK, loc="best")
+    axes.legend(framealpha=0.8, edgecolor="none", fontsize=8, labelcolor=_INK, loc="best")  # readable where no place is free
 
 
 def _lines(equity: pl.DataFrame, benchmark: pl.DataFrame | None, ours: str, theirs: str) -> list[tuple[str, str, pl.DataFrame]]:

@@ -7,7 +7,7 @@ from tests.models.panels import FEATURES, panel
 from tidemill.domain.errors import IntegrityError
 from tidemill.models.artifact import Artifact
 from tidemill.models.registry import engine
-from tidemill.models.trees_text import require_trees
+from tidemill.models.trees_text import trees
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def changed(text: str, key: str, value: str) -> str:
 
 
 def test_the_trees_that_this_project_writes_are_accepted(model: Artifact) -> None:
-    require_trees(model.text, features=len(FEATURES))
+    trees(model.text, features=len(FEATURES))
 
 
 def test_a_model_that_found_nothing_to_split_is_accepted() -> None:
     rows = panel(5, 80).with_columns(pl.lit(0.01).alias("label"))
-    require_trees(engine("lightgbm").fit(rows, features=FEATURES, params={}, seed=7).text, features=len(FEATURES))
+    trees(engine("lightgbm").fit(rows, features=FEATURES, params={}, seed=7).text, features=len(FEATURES))
 
 
 def test_trees_that_split_unknown_from_known_values_are_accepted() -> None:
@@ -47,7 +47,7 @@ def test_trees_that_split_unknown_from_known_values_are_accepted() -> None:
 
 def test_trees_over_another_number_of_features_are_refused(model: Artifact) -> None:
     with pytest.raises(IntegrityError):
-        require_trees(model.text, features=len(FEATURES) - 1)
+        trees(model.text, features=len(FEATURES) - 1)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,7 @@ def test_trees_over_another_number_of_features_are_refused(model: Artifact) -> N
         ("split_feature", "0 1"),
         ("threshold", "0.1 0.2 nan"),
         ("decision_type", "1 2 2"),
+        ("decision_type", "6 2 2"),
         ("left_child", "0 -1 -2"),
         ("left_child", "1 -1 -99"),
         ("left_child", "2147483647 -1 -2"),
@@ -78,26 +79,26 @@ def test_trees_over_another_number_of_features_are_refused(model: Artifact) -> N
 )
 def test_a_line_that_would_lead_the_parser_astray_is_refused(model: Artifact, key: str, value: str) -> None:
     with pytest.raises(IntegrityError, match="refused"):
-        require_trees(changed(model.text, key, value), features=len(FEATURES))
+        trees(changed(model.text, key, value), features=len(FEATURES))
 
 
 @pytest.mark.parametrize("text", ["", "tree\n", "tree\n\nTree=0\n", "\x80\x04."])
 def test_what_is_no_model_is_refused(text: str) -> None:
     with pytest.raises(IntegrityError):
-        require_trees(text, features=1)
+        trees(text, features=1)
 
 
 def test_anything_after_the_trees_is_refused(model: Artifact) -> None:
     for more in ("import os\n", "Tree=9\n", "[data: /etc/passwd]x\n"):
         text = model.text.replace("parameters:\n", f"parameters:\n{more}", 1)
         with pytest.raises(IntegrityError, match="after the trees"):
-            require_trees(text, features=len(FEATURES))
+            trees(text, features=len(FEATURES))
 
 
 def test_a_text_cut_anywhere_is_refused(model: Artifact) -> None:
     for cut in range(0, len(model.text) - 1, 97):
         with pytest.raises(IntegrityError):
-            require_trees(model.text[:cut], features=len(FEATURES))
+            trees(model.text[:cut], features=len(FEATURES))
 
 
 def test_altered_trees_are_refused_when_they_are_used(model: Artifact) -> None:

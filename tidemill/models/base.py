@@ -179,8 +179,9 @@ def _target(labelled: pl.DataFrame) -> tuple[Floats, bool]:
 
 def known(features: Iterable[str]) -> pl.Expr:
     """Whether at least half of `features` are known in a row. Below that a prediction would be made of fill-ins."""
-    flags = [pl.col(name).is_finite().fill_null(value=False).cast(pl.Int32) for name in features]
-    return pl.sum_horizontal(flags) * 2 >= len(flags)
+    names = list(features)
+    flags = pl.col(names).is_finite().fill_null(value=False).cast(pl.Int32)
+    return pl.sum_horizontal(flags) * 2 >= len(names)
 
 
 def feature_column(frame: pl.DataFrame, name: str) -> Floats:
@@ -317,6 +318,7 @@ def from_start(frame: pl.DataFrame, start: datetime | None) -> pl.DataFrame:
 
 
 def _require_numbers(frame: pl.DataFrame, columns: Iterable[str]) -> None:
-    wrong = [name for name in columns if not (frame.schema[name].is_numeric() or frame.schema[name] == pl.Null)]
+    schema = frame.schema
+    wrong = [name for name in columns if not (schema[name].is_numeric() or schema[name] == pl.Null)]
     if wrong:
         raise InputError(f"The column(s) {', '.join(wrong[:8])} do not hold numbers. Features and labels must be numeric.")

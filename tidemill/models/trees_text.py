@@ -1,4 +1,4 @@
-"""What LightGBM's text format must look like before its parser, which trusts offsets and indices, may read it.
+"""LightGBM's text format, read with mistrust: its own parser, which trusts offsets and indices, never sees a stored model.
 
 The file is `key=value` lines: a header whose `tree_sizes` are the byte lengths of the trees, the trees, and a trailer that
 does not take part in a prediction. Only plain regression trees on numbers, as this project writes them, are accepted.
@@ -6,24 +6,38 @@ does not take part in a prediction. Only plain regression trees on numbers, as t
 
 import math
 import re
+from typing import NamedTuple
 
 from tidemill.domain.errors import IntegrityError
 
 _TRAILER = re.compile(r"(end of trees|feature_importances:|f\d+=\d+|parameters:|\[[a-z0-9_]+: [^\]\n]*\]|end of parameters|)\n")
 _LAST_LINE = "pandas_categorical:null\n"
 _HEADER = {"version": "v4", "num_class": "1", "num_tree_per_iteration": "1", "label_index": "0", "objective": "regression"}
-_CATEGORICAL_SPLIT = 1
+# Bits of a split's kind; the third kind of missing value, zero, is not written by this project.
+_CATEGORICAL_SPLIT, MISSING_LEFT, MISSING_IS_ZERO, MISSING_IS_NAN = 1, 2, 4, 8
+MISSING_KIND = MISSING_IS_ZERO | MISSING_IS_NAN
 
 
-def require_trees(text: str, *, features: int) -> None:
-    """IntegrityError unless `text` is a model of plain regression trees over `features` columns."""
+class Tree(NamedTuple):
+    """Of each split: feature, threshold, kind, left and right child, where a leaf is -1 - its number. leaf: values."""
+
+    feature: list[int]
+    threshold: list[float]
+    kind: list[int]
+    left: list[int]
+    right: list[int]
+    leaf: list[float]
+
+
+def trees(text: str, *, features: int) -> list[Tree]:
+    """The trees of a model. IntegrityError unless `text` is a model of plain regression trees over `features` columns."""
     try:
-        _check(text, features)
+        return _trees(text, features)
     except (ValueError, KeyError, IndexError) as exc:
         raise IntegrityError(f"The model text is refused: it does not hold LightGBM trees ({exc}). Train it again.") from exc
 
 
-def _check(text: str, features: int) -> None:
+def _trees(text: str, features: int) -> list[Tree]:
     start = text.find("\nTree=0\n") + 1
     if not text.startswith("tree\n") or start == 0:
         raise ValueError("no header or no tree")
@@ -32,32 +46,40 @@ def _check(text: str, features: int) -> None:
         raise ValueError("a header of another kind")
     if len(header["feature_names"].split(" ")) != features or len(header["feature_infos"].split(" ")) != features:
         raise ValueError("another number of features")
+    made = []
     for number, size in enumerate(header["tree_sizes"].split(" ")):
         end = start + _count(size)
         block = text[start:end]
         if len(block) != int(size) or not block.startswith(f"Tree={number}\n") or not block.endswith("\n"):
             raise ValueError(f"tree {number} does not have the stated size")
-        _check_tree(_fields(block), features)
+        made.append(_tree(_fields(block), features))
         start = end
     _check_trailer(text[start:])
+    return made
 
 
-def _check_tree(tree: dict[str, str], features: int) -> None:
+def _tree(tree: dict[str, str], features: int) -> Tree:
     leaves = _count(tree["num_leaves"])
     if leaves < 1 or tree["num_cat"] != "0" or tree["is_linear"] != "0":
         raise ValueError("a tree of another kind")
     for key in ("split_gain", "internal_value", "internal_weight", "internal_count"):
         _numbers(tree[key], leaves - 1)
-    _numbers(tree["threshold"], leaves - 1, infinite=True)  # a split of unknown from known values has an infinite threshold
-    _numbers(tree["leaf_value"], leaves)
     _numbers(tree["leaf_weight"], leaves if leaves > 1 else 0)
     _numbers(tree["leaf_count"], leaves)
     _numbers(tree["shrinkage"], 1)
-    if not all(0 <= feature < features for feature in _integers(tree["split_feature"], leaves - 1)):
+    feature, kind, left, right = (
+        _integers(tree[key], leaves - 1) for key in ("split_feature", "decision_type", "left_child", "right_child")
+    )
+    # A split of unknown from known values has an infinite threshold.
+    made = Tree(
+        feature, _numbers(tree["threshold"], leaves - 1, infinite=True), kind, left, right, _numbers(tree["leaf_value"], leaves)
+    )
+    if not all(0 <= place < features for place in feature):
         raise ValueError("a split on a feature that is not there")
-    if any(kind & _CATEGORICAL_SPLIT or not 0 <= kind < 16 for kind in _integers(tree["decision_type"], leaves - 1)):
+    if any(one & (_CATEGORICAL_SPLIT | MISSING_IS_ZERO) or not 0 <= one < 16 for one in kind):
         raise ValueError("a split of another kind")
-    _check_shape(_integers(tree["left_child"], leaves - 1), _integers(tree["right_child"], leaves - 1), leaves)
+    _check_shape(left, right, leaves)
+    return made
 
 
 def _check_shape(left: list[int], right: list[int], leaves: int) -> None:
@@ -93,10 +115,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _numbers(text: str, expected: int, *, infinite: bool = False) -> None:
+def _numbers(text: str, expected: int, *, infinite: bool = False) -> list[float]:
     values = [float(part) for part in text.split(" ")] if text else []
     if len(values) != expected or any(math.isnan(value) or (math.isinf(value) and not infinite) for value in values):
         raise ValueError("a list of another length, or with a value that is not finite")
+    return values
 
 
 def _integers(text: str, expected: int) -> list[int]:

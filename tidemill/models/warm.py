@@ -7,6 +7,7 @@ def warm() -> None:
     """Compile the kernels that score into the cache (half a minute; a second when they are there)."""
     import numpy as np
 
+    from tidemill.models import trees_kernel
     from tidemill.models.sequence import kernel
     from tidemill.models.sequence.shape import CONTEXT, Shape, layer_layout
 
@@ -22,3 +23,5 @@ def warm() -> None:
     present, seen, stop = np.ones(1, np.bool_), np.zeros(1, np.int64), np.ones(1, np.int64)
     kernel.scan(rows, seen, stop, scaling, kernel.Layers(*zeros), ends, made)
     kernel.step(rows, present, scaling, kernel.Layers(*zeros), ends, keys, values, seen, made)
+    none = np.zeros(1, np.int64)
+    trees_kernel.score(np.zeros((1, 1), np.float32), none, none, none.astype(np.uint64), np.zeros(1, np.float32), one, made)

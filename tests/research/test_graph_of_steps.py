@@ -1,19 +1,20 @@
 """The steps of the graph in order: what is done, what is not done again, and that nothing in sample is ever scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from tests.research.panels import day_of, small_experiment
+from tests.research.panels import before_day, day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import Experiment, StrategySpec
 from tidemill.features.api import compute
+from tidemill.metrics.predictions import information_coefficients, scored
 from tidemill.research import technical
 from tidemill.research.ensembling import predict_ensemble, train_ensemble
-from tidemill.research.evaluation import engine_metrics, evaluate_engines, evaluate_portfolio
+from tidemill.research.evaluation import coefficients_of, engine_metrics, evaluate_engines, evaluate_portfolio, scored_rows
 from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
 from tidemill.research.model_store import model_manifest, models_home, read_index, spec_of, stored_models
 from tidemill.research.predicting import predict
@@ -82,6 +83,18 @@ def test_every_prediction_is_out_of_sample(workspace: Workspace, experiment: Exp
         assert entry.end < fold.train_end.isoformat()
 
 
+def test_books_share_the_search_for_labels_and_are_scored_as_each_would_be_alone(
+    workspace: Workspace, experiment: Experiment
+) -> None:
+    study, _ = run(workspace, experiment)
+    fresh = study_of(workspace, experiment)
+    labels = study.lake.scan("labels", study.labels_key).collect()
+    for book in ("ridge", "ensemble", "momentum"):
+        alone = scored(predictions_of(study, book), labels)
+        assert scored_rows(fresh, book).equals(alone, null_equal=True)
+        assert coefficients_of(fresh, book).equals(information_coefficients(alone), null_equal=True)
+
+
 def test_a_new_day_costs_one_month_of_features_one_fold_and_no_training(
     workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
 ) -> None:
@@ -93,6 +106,24 @@ def test_a_new_day_costs_one_month_of_features_one_fold_and_no_training(
     assert not {"momentum", "ridge", "ensemble"} & worked(reports)
     assert reports["predictions"].facts["folds scored"] == 2  # the last fold of each of the two engines
     assert reports["bars"].facts["rows"] == 6  # only the new file was read
+
+
+def test_every_further_day_of_a_month_resumes_from_the_state_before_it(
+    workspace: Workspace, tmp_path: Path, panel: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, read = tmp_path / "days", list[Sequence[str]]()
+    folder.mkdir()
+    before_day(panel, 325).write_parquet(folder / "base.parquet")
+    inputs_of = technical.inputs_of
+    monkeypatch.setattr(
+        technical, "inputs_of", lambda study, months, chosen: read.append(months) or inputs_of(study, months, chosen)
+    )
+    for day in range(325, 330):
+        study = study_of(workspace, small_experiment(folder))
+        sync_bars(study)
+        compute_features(study)
+        day_of(panel, day).write_parquet(folder / f"day{day}.parquet")
+    assert [list(months) for months in read[2:]] == [["2021-11"]] * 4
 
 
 def test_features_that_grew_day_by_day_equal_those_computed_at_once(

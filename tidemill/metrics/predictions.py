@@ -134,12 +134,15 @@ def newey_west_lags(count: int, horizon: int) -> int:
     return max(3 * (horizon - 1), math.ceil(rate))
 
 
-def ic_by_month(frame: pl.DataFrame) -> pl.DataFrame:
-    """month (text, YYYY-MM), ic, rank_ic (means of the month's groups), count (groups with a coefficient)."""
+def ic_by_month(frame: pl.DataFrame, groups: pl.DataFrame | None = None) -> pl.DataFrame:
+    """month (text, YYYY-MM), ic, rank_ic (means of the month's groups), count (groups with a coefficient).
+
+    groups: `information_coefficients` of the frame, where they are known already.
+    """
     import polars as pl
 
     return (
-        information_coefficients(frame)
+        (information_coefficients(frame) if groups is None else groups)
         .group_by(pl.col("time").dt.strftime("%Y-%m").alias("month"))
         .agg(pl.col("ic").mean(), pl.col("rank_ic").mean(), pl.col("rank_ic").count().cast(pl.Int64).alias("count"))
         .sort("month")
@@ -215,12 +218,12 @@ def _mean_and_ratio(frame: pl.DataFrame, column: str) -> tuple[float, float]:
     return mean, mean / deviation if deviation > 1e-12 else NAN
 
 
-def prediction_metrics(frame: pl.DataFrame, horizon: int = 1) -> PredictionMetrics:
+def prediction_metrics(frame: pl.DataFrame, horizon: int = 1, groups: pl.DataFrame | None = None) -> PredictionMetrics:
     """All of it for one engine; `horizon` is the label's, in bars: labels of neighbouring bars overlap in `horizon −
-    1` of them.
+    1` of them. groups: `information_coefficients` of the frame, where they are known already.
     """
     kind = mode(frame)
-    groups = information_coefficients(frame)
+    groups = information_coefficients(frame) if groups is None else groups
     (ic, icir), (rank_ic, rank_icir) = _mean_and_ratio(groups, "ic"), _mean_and_ratio(groups, "rank_ic")
     ranks = groups.get_column("rank_ic").drop_nulls().to_numpy()
     across = kind == "cross_section"

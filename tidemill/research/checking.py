@@ -19,6 +19,7 @@ from tidemill.research.predicting import PREDICTIONS
 from tidemill.research.study import Study
 from tidemill.research.technical import TABLE
 from tidemill.research.trading import books
+from tidemill.storage.ordered import by_symbol
 from tidemill.storage.verdicts import Verdict, Verdicts
 
 
@@ -68,7 +69,7 @@ def _frame(study: Study, suite: SuiteName, parts: Sequence[str]) -> pl.DataFrame
         study.lake.scan(PREDICTIONS, key, partitions=[fold for owner, fold in names if owner == key])
         for key in dict.fromkeys(key for key, _ in names)
     ]
-    return pl.concat([scan.sort("symbol", "open_time").collect() for scan in scans])
+    return pl.concat([by_symbol(scan.collect()) for scan in scans])
 
 
 def judge(study: Study, suite: SuiteName, asset: str) -> Judged:

@@ -10,8 +10,8 @@ import polars as pl
 from tidemill.domain.experiment import PromotionSpec
 from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.drift import MOVED, mean_shift, population_stability_index
-from tidemill.metrics.predictions import information_coefficients, mode
-from tidemill.research.evaluation import scored_rows
+from tidemill.metrics.predictions import mode
+from tidemill.research.evaluation import coefficients_of, scored_rows
 from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.study import StepReport, Study
 from tidemill.storage import champions
@@ -135,7 +135,7 @@ def _summary(study: Study, indices: pl.DataFrame, champion: Champion | None) -> 
 def _skill_t(study: Study) -> float | None:
     """The ensemble's newest rank ICs (of `promotion.bars` bar times) against those before."""
     scored = scored_rows(study, ENSEMBLE)
-    found = information_coefficients(scored).drop_nulls("rank_ic")
+    found = coefficients_of(study, ENSEMBLE).drop_nulls("rank_ic")
     newest = study.times[-min(study.experiment.promotion.bars, len(study.times))]
     if mode(scored) == "cross_section":
         found = found.gather_every(study.experiment.label.horizon)  # no two share a bar of their labels

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import polars as pl
 
 from tidemill.domain.market import Calendar
 from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.bootstrap import sharpe_interval
-from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics, scored
+from tidemill.metrics.predictions import PredictionMetrics, information_coefficients, prediction_metrics, scored
 from tidemill.metrics.returns import performance_metrics, periods_per_year
 from tidemill.research.attributing import attribution_facts
 from tidemill.research.market_data import instruments_of
@@ -41,10 +41,43 @@ def bars_a_year(study: Study) -> float:
     return periods_per_year(study.dataset.interval, calendar)
 
 
+class _Outcomes(NamedTuple):
+    """Which rows of a book's predictions have a label, in order of time and symbol, and those labels. keys: symbol, open_time
+    of all its predictions, sorted.
+    """
+
+    keys: pl.DataFrame
+    rows: pl.Series
+    labelled: pl.DataFrame
+
+    @classmethod
+    def of(cls, predicted: pl.DataFrame, labels: pl.DataFrame) -> Self:
+        keys = predicted.select("symbol", "open_time")
+        wanted = labels.select("symbol", "open_time", "label")
+        both = keys.with_row_index("row").join(wanted, on=("symbol", "open_time"), maintain_order="left")
+        both = both.sort("open_time", maintain_order=True)  # within a time the symbols stand in order already
+        return cls(keys, both["row"], both.drop("row"))
+
+
 def scored_rows(study: Study, book: str) -> pl.DataFrame:
-    """Out-of-sample predictions of a book beside the labels that came true."""
+    """Out-of-sample predictions of a book beside the labels that came true, as `metrics.predictions.scored` gives them."""
+    return study.once(("scored", book), lambda: _scored(study, predictions_of(study, book)))
+
+
+def _scored(study: Study, predicted: pl.DataFrame) -> pl.DataFrame:
+    """All books of a study predict the same rows as a rule: labels are then looked for once, not once for each book."""
     labels = study.once("labels", lambda: study.lake.scan(LABELS, study.labels_key).collect())
-    return study.once(("scored", book), lambda: scored(predictions_of(study, book), labels))
+    outcomes = study.once("outcomes", lambda: _Outcomes.of(predicted, labels))
+    if not outcomes.keys.equals(predicted.select("symbol", "open_time")):
+        return scored(predicted, labels)
+    prediction = predicted["prediction"].gather(outcomes.rows)
+    found = outcomes.labelled.select("symbol", "open_time", prediction, "label")
+    return found.filter((pl.col("prediction").is_finite() & pl.col("label").is_finite()).fill_null(value=False))
+
+
+def coefficients_of(study: Study, book: str) -> pl.DataFrame:
+    """`metrics.predictions.information_coefficients` of a book, once for all that ask."""
+    return study.once(("coefficients", book), lambda: information_coefficients(scored_rows(study, book)))
 
 
 def returns_of(study: Study, book: str) -> pl.DataFrame:
@@ -90,7 +123,8 @@ def _selection_facts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _engine_row(study: Study, book: str) -> dict[str, Any]:
-    found: PredictionMetrics = prediction_metrics(scored_rows(study, book), study.experiment.label.horizon)
+    rows, groups = scored_rows(study, book), coefficients_of(study, book)
+    found: PredictionMetrics = prediction_metrics(rows, study.experiment.label.horizon, groups)
     facts = study.lake.manifests(EQUITY, study.key)[book].metadata
     frame, year = returns_of(study, book), bars_a_year(study)
     net = performance_metrics(frame["return"].to_numpy(), year)

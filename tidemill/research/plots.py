@@ -73,11 +73,11 @@ def labels(study: Study) -> bytes:
 def predictions(study: Study) -> bytes:
     """Mean rank IC by month of each engine, cumulated."""
     from tidemill.metrics.predictions import ic_by_month
-    from tidemill.research.evaluation import scored_rows
+    from tidemill.research.evaluation import coefficients_of, scored_rows
 
     figure, axes = _figure("Rank IC out of sample, monthly means cumulated")
     for spec in study.experiment.engines:
-        months = ic_by_month(scored_rows(study, spec.name)).drop_nulls("rank_ic")
+        months = ic_by_month(scored_rows(study, spec.name), coefficients_of(study, spec.name)).drop_nulls("rank_ic")
         axes.plot(
             months["month"].str.to_date("%Y-%m").to_list(), months["rank_ic"].cum_sum().to_list(), linewidth=1, label=spec.name
         )

@@ -13,7 +13,7 @@ import polars as pl
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.research.attributing import attribution_table
-from tidemill.research.evaluation import engine_metrics, portfolio_metrics, scored_rows
+from tidemill.research.evaluation import coefficients_of, engine_metrics, portfolio_metrics, scored_rows
 from tidemill.research.market_data import flags_of, import_facts
 from tidemill.research.model_store import ENSEMBLE, index_of, silent_notes
 from tidemill.research.news import vintage_notes
@@ -99,7 +99,7 @@ def report_inputs(study: Study) -> ReportInputs:
         engines=engine_metrics(study),
         benchmark_equity=_equity(study, BENCHMARK),
         benchmark_metrics=_metrics(portfolio, BENCHMARK),
-        ic_by_month=ic_by_month(scored),
+        ic_by_month=ic_by_month(scored, coefficients_of(study, ENSEMBLE)),
         quantile_returns=quantile_returns(scored),
         attribution=attribution_table(study),
         refusals=refusal_counts(study),

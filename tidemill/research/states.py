@@ -53,9 +53,9 @@ def save_state(folder: Path, month: str, print_: str, state: Savable) -> None:
     temporary = target.with_suffix(f".{os.getpid()}.partial")
     temporary.write_bytes(state.to_bytes())
     os.replace(temporary, target)
-    for old in sorted(folder.glob("*.state"))[:-KEPT]:
-        old.unlink(missing_ok=True)
-    # A month that was computed again leaves its earlier state behind under another fingerprint.
+    # First what the month was before: it would count among those that are kept, and the state before the month would go.
     for twin in folder.glob(f"{month}-*.state"):
         if twin != target:
             twin.unlink(missing_ok=True)
+    for old in sorted(folder.glob("*.state"))[:-KEPT]:
+        old.unlink(missing_ok=True)

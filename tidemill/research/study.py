@@ -14,6 +14,7 @@ from tidemill.domain.market import Dataset
 from tidemill.domain.provenance import fingerprint
 from tidemill.research.modules.adoption import known
 from tidemill.research.workspace import Workspace
+from tidemill.storage.ordered import by_symbol
 
 if TYPE_CHECKING:
     import polars as pl
@@ -151,7 +152,7 @@ class Study:
     @cached_property
     def bars(self) -> "pl.DataFrame":
         """Raw bars of the dataset, sorted by symbol and time. InputError when there are none."""
-        frame = self._selected(self.lake.scan("bars", self.dataset.bars_key)).sort("symbol", "open_time").collect()
+        frame = by_symbol(self._selected(self.lake.scan("bars", self.dataset.bars_key)).collect())
         if frame.is_empty():
             raise InputError(
                 f"There are no bars in {self.dataset.bars_key} for this selection. Widen the dates or check the symbols."
@@ -214,12 +215,12 @@ class Study:
     @cached_property
     def feature_frame(self) -> "pl.DataFrame":
         """All feature rows, sorted by symbol and time; float64. Held for the life of the study, since every engine reads it."""
-        return self.lake.scan("features", self.features_key).sort("symbol", "open_time").collect()
+        return by_symbol(self.lake.scan("features", self.features_key).collect())
 
     @cached_property
     def training_frame(self) -> "pl.DataFrame":
         """The feature rows with `label` and `label_end_at` beside them."""
-        labels = self.lake.scan("labels", self.labels_key).sort("symbol", "open_time").collect()
+        labels = by_symbol(self.lake.scan("labels", self.labels_key).collect())
         return self.feature_frame.join(labels, on=("symbol", "open_time"), how="left", maintain_order="left")
 
     def features_of_month(self, month: str) -> "pl.DataFrame":
@@ -257,12 +258,12 @@ class Study:
         if first and short:
             earlier = self.lake.scan("features", self.features_key, partitions=months[:first])
             frame = pl.concat([earlier.filter(pl.col("symbol").is_in(short)).collect(), frame])
-        return frame.sort("symbol", "open_time")
+        return by_symbol(frame)
 
     def bars_of(self, months: "Sequence[str]") -> "pl.DataFrame":
         """Raw bars of these months, sorted by symbol and time."""
         scan = self.lake.scan("bars", self.dataset.bars_key, partitions=months)
-        return self._selected(scan).sort("symbol", "open_time").collect()
+        return by_symbol(self._selected(scan).collect())
 
     def features_of(self, months: "Sequence[str]") -> "pl.DataFrame":
         """The rows of `feature_frame` in these months."""
@@ -271,7 +272,7 @@ class Study:
 
     def _months_of(self, months: "Sequence[str]") -> "pl.DataFrame":
         scan = self.lake.scan("features", self.features_key, partitions=months)
-        return scan.sort("symbol", "open_time").collect()
+        return by_symbol(scan.collect())
 
     @property
     def features_version(self) -> str:

@@ -18,6 +18,7 @@ from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.predicting import PREDICTIONS
 from tidemill.research.study import StepReport, Study
 from tidemill.research.validating import tradable, validate_predictions
+from tidemill.storage.ordered import by_symbol
 from tidemill.storage.results import write_signals
 from tidemill.strategies.benchmark import benchmark_weights
 
@@ -40,9 +41,8 @@ def _prediction_version(study: Study, key: str) -> str:
 
 def predictions_of(study: Study, book: str) -> pl.DataFrame:
     """Out-of-sample predictions of a book, all folds, sorted by symbol and time."""
-    return study.once(
-        ("predictions", book), lambda: study.lake.scan(PREDICTIONS, books(study)[book]).sort("symbol", "open_time").collect()
-    )
+    key = books(study)[book]
+    return study.once(("predictions", book), lambda: by_symbol(study.lake.scan(PREDICTIONS, key).collect()))
 
 
 def make_signals(study: Study) -> StepReport:
@@ -158,27 +158,31 @@ def _tested(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _run_book(study: Study, book: str) -> BacktestResult:
-    from tidemill.engine.backtest import backtest  # numba: 0.3 s that a run with nothing to do saves
+    from tidemill.engine.backtest import Inputs, Options, backtest_panel  # numba: 0.3 s that a run with nothing to do saves
+    from tidemill.engine.panel import bars_panel, weights_panel
     from tidemill.strategies.registry import strategy
 
-    bars, spec = _traded_bars(study), study.experiment.strategy
+    bars, spec, interval = _traded_bars(study), study.experiment.strategy, study.dataset.interval
     weights = (
         benchmark_weights(bars, study.experiment.benchmark)
         if book == BENCHMARK
         else study.lake.scan(SIGNALS, study.key, partitions=[book]).select("symbol", "open_time", "weight").collect()
     )
+    panel = study.once("panel", lambda: bars_panel(bars, interval))  # of all books
+    targets, stray = weights_panel(weights, panel.axes)
     flags = flags_of(study)
     suspected = flags.filter((pl.col("flag") == "suspected_action") & (pl.col("open_time") >= study.folds[0].test_start))
-    return backtest(
-        bars,
-        weights,
-        interval=study.dataset.interval,
-        instruments=instruments_of(study.workspace, study.dataset.venue),
+    inputs = Inputs(
+        panel,
+        targets,
+        interval,
+        instruments=study.once("instruments", lambda: instruments_of(study.workspace, study.dataset.venue)),
         adjustments=study.adjustments.filter(pl.col("ex_time") >= study.folds[0].test_start),
-        costs=study.experiment.costs,
         suspected=suspected.select("symbol", "open_time") if suspected.height else None,
-        resize=book == BENCHMARK or spec.neutralise is not None or strategy(spec.name).resize,
+        stray_weights=stray,
     )
+    resize = book == BENCHMARK or spec.neutralise is not None or strategy(spec.name).resize
+    return backtest_panel(inputs, study.experiment.costs, Options(resize=resize))
 
 
 def _write_book(study: Study, book: str, result: BacktestResult, print_: str) -> None:

@@ -8,6 +8,7 @@ still learn. Wall time suffers from whatever else the machine does; processor ti
 """
 
 import argparse
+import itertools
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from tidemill.domain.intervals import Interval
+from tidemill.domain.intervals import EPOCH, Interval
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine
 from tidemill.models.inference import predict_batch, stream
@@ -122,11 +123,16 @@ def median(call: Callable[[], object], seconds: float = 1.5) -> tuple[float, flo
 
 
 def streamed(artifact: Artifact, symbols: int, values: np.ndarray, bars: int) -> Callable[[], object]:
-    """A step of a stream of `symbols` that has seen `bars` bars."""
+    """A step of a stream of `symbols` that has seen `bars` bars; each call takes the next one."""
     opened = stream(artifact, [f"S{number:04d}" for number in range(symbols)])
+    days = (EPOCH + timedelta(days=number) for number in itertools.count())
+
+    def step() -> object:
+        return opened.step(values, open_time=next(days))
+
     for _ in range(bars):
-        opened.step(values)
-    return lambda: opened.step(values)
+        step()
+    return step
 
 
 def promises() -> list[Promise]:
@@ -135,12 +141,16 @@ def promises() -> list[Promise]:
     trees = engine("lightgbm").fit(training, features=FEATURES, params={"trees": 300, "num_leaves": 63}, seed=7)
     quick = {"minimum_steps": 2, "maximum_steps": 3}
     causal = engine("transformer").fit(training, features=FEATURES, params=quick, seed=7)
+    recurrent = engine("gru").fit(training, features=FEATURES, params=quick, seed=7)
     wide = crowd.select(FEATURES).to_numpy()
     one = wide[:1].copy()
     return [
         Promise("transformer, cached step, 1 symbol", streamed(causal, 1, one, 70), 0.3),
         Promise("transformer, cached step, 1,000 symbols", streamed(causal, 1_000, wide, 70), 10.0),
         Promise("transformer, predict_batch, 1,000 symbols", lambda: predict_batch(causal, crowd), 100.0),
+        Promise("GRU, cached step, 1 symbol", streamed(recurrent, 1, one, 70)),
+        Promise("GRU, cached step, 1,000 symbols", streamed(recurrent, 1_000, wide, 70)),
+        Promise("GRU, predict_batch, 1,000 symbols", lambda: predict_batch(recurrent, crowd)),
         Promise("LightGBM 300 × 63, stream, 1 row", streamed(trees, 1, one, 0), 0.015),
         Promise("LightGBM 300 × 63, Booster.predict, 1 row", booster_predict(trees, one)),
         Promise("LightGBM 300 × 63, stream, 1,000 rows", streamed(trees, 1_000, wide, 0), 10.0),

@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     import_folder: watched by the `new_data` sensor; files put there are imported.
     modules: files of one's own features, labels, engines and strategies that every process knows, the web UI's graph too.
     module_seconds, module_memory: what one call of a module's function may take, by the clock and in MiB.
+    engine_seconds: what one call of a module's engine or strategy may take, by the clock.
     """
 
     home: Path = Path(".tidemill")
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     modules: tuple[Path, ...] = ()
     module_seconds: _Seconds = 60.0
     module_memory: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 4_096
+    engine_seconds: _Seconds = 3_600.0
     lake_path: Path | None = None
     webserver_port: _Port = 3000
     jupyter_port: _Port = 8888

@@ -73,7 +73,7 @@ def test_its_width_and_its_history_are_those_that_it_says() -> None:
 def test_streaming_bar_by_bar_gives_the_bits_of_scoring_the_range(trained: Artifact) -> None:
     frame = panel(70, 200, seed=11)
     stream = GruStream(trained, frame["symbol"].unique().sort().to_list())
-    stepped = np.stack([stream.step(day(number), bar) for number, bar in enumerate(values(frame, 200))])
+    stepped = np.stack([stream.step(bar, open_time=day(number)) for number, bar in enumerate(values(frame, 200))])
     scored = ENGINE.predict(trained, frame)["prediction"].to_numpy().reshape(70, 200).T
     assert np.array_equal(stepped, scored)
 
@@ -84,7 +84,7 @@ def test_a_stream_with_missing_bars_gives_the_bits_of_scoring_each_symbols_own_b
     there[60:230, 1] = False  # a halt longer than two windows
     stream = GruStream(trained, frame["symbol"].unique().sort().to_list())
     bars = zip(values(frame, 300), there, strict=True)
-    stepped = np.stack([stream.step(day(number), bar, present) for number, (bar, present) in enumerate(bars)])
+    stepped = np.stack([stream.step(bar, present, open_time=day(number)) for number, (bar, present) in enumerate(bars)])
     assert np.array_equal(np.isfinite(stepped), there)
     own = frame.filter(pl.Series(there.T.flatten()))
     assert np.array_equal(stepped.T[there.T], ENGINE.predict(trained, own)["prediction"].to_numpy())
@@ -183,7 +183,9 @@ def test_a_stream_refuses_symbols_and_features_of_another_shape(trained: Artifac
         with pytest.raises(InputError, match="only once"):
             GruStream(trained, symbols)
     with pytest.raises(InputError, match="shape"):
-        GruStream(trained, ["a"]).step(START, np.zeros((2, len(FEATURES))))
+        GruStream(trained, ["a"]).step(np.zeros((2, len(FEATURES))), open_time=START)
+    with pytest.raises(InputError, match="say with open_time"):
+        GruStream(trained, ["a"]).step(np.zeros((1, len(FEATURES))))
 
 
 def test_a_saved_and_loaded_model_scores_with_the_same_bits(

@@ -15,8 +15,9 @@ from tidemill.models.inference import predict_batch, stream
 from tidemill.models.registry import engine
 from tidemill.models.sequence.shape import Shape
 
-NAMES = ("momentum", "ridge", "lightgbm", "transformer")
-QUICK = {"lightgbm": {"trees": 12}, "transformer": {"minimum_steps": 2, "maximum_steps": 3}}
+NAMES = ("momentum", "ridge", "lightgbm", "transformer", "gru")
+STEPS = {"minimum_steps": 2, "maximum_steps": 3}
+QUICK = {"lightgbm": {"trees": 12}, "transformer": STEPS, "gru": STEPS}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,9 @@ def test_a_stream_gives_the_bits_of_the_batch(
 ) -> None:
     own = frame.filter(pl.col("symbol") < f"S{symbols:03d}")
     opened = stream(trained[name], own["symbol"].unique().sort().to_list())
-    stepped = np.stack([opened.step(values) for values in by_time(own, trained[name].inputs.features)])
+    stepped = np.stack(
+        [opened.step(bar, open_time=day(at)) for at, bar in enumerate(by_time(own, trained[name].inputs.features))]
+    )
     scored = predict_batch(trained[name], own)["prediction"].to_numpy().reshape(symbols, -1).T
     assert np.array_equal(stepped, scored)
 
@@ -65,11 +68,12 @@ def test_a_stream_of_symbols_in_any_order_marks_absent_and_unknown_ones(name: st
     values[1] = np.nan
     values[3, 0] = np.inf
     present = np.array([True, True, False, True])
-    made = stream(trained[name], ["b", "d", "a", "c"]).step(values, present)
+    made = stream(trained[name], ["b", "d", "a", "c"]).step(values, present, open_time=day(9))
     assert np.isnan(made[1:3]).all()
     assert np.isfinite(made[0])
-    again = stream(trained[name], ["a", "b", "c", "d"]).step(values[[2, 0, 3, 1]], present[[2, 0, 3, 1]])
-    assert np.array_equal(again, made[[2, 0, 3, 1]], equal_nan=True)
+    order = [2, 0, 3, 1]
+    again = stream(trained[name], ["a", "b", "c", "d"]).step(values[order], present[order], open_time=day(9))
+    assert np.array_equal(again, made[order], equal_nan=True)
 
 
 @pytest.mark.parametrize("name", NAMES)

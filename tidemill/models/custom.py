@@ -1,6 +1,6 @@
 """An engine made of two functions of a user's module: `fit` gives numbers and arrays, `predict` turns them into predictions.
 
-The functions run in this process, with the rights of the user: an engine may stand on any library and take its time.
+Whoever makes one decides where the functions run: those of a module run in a process of their own that can be stopped.
 """
 
 from collections.abc import Callable, Mapping

@@ -119,6 +119,10 @@ class Gru:
         values = scorer.range(scorer.scaling.matrix(rows, features), scorer.windows(rows["open_time"]), symbol_runs(rows))
         return predictions(rows, values, features, start)
 
+    def stream(self, artifact: Artifact, symbols: Sequence[str]) -> GruStream:
+        """Scoring of bar after bar; see GruStream."""
+        return GruStream(artifact, symbols)
+
 
 class GruStream:
     """Live scoring: `step` takes the newest bar of every symbol and continues from the bars before it."""
@@ -131,8 +135,8 @@ class GruStream:
         self._features = len(artifact.inputs.features)
         self._blocks = [self._scorer.block() for _ in range(-(-len(symbols) // self._scorer.lanes))]
 
-    def step(self, open_time: datetime, values: Floats, present: NDArray[np.bool_] | None = None) -> Floats:
-        """Predictions [symbols] for features [symbols, features] of the bar that opened at `open_time`.
+    def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
+        """Predictions [symbols] for features [symbols, features] of the bar that opened at `open_time`, which must be given.
 
         NaN where a symbol is absent or fewer than half of its features are known. present: bool [symbols]; a symbol without a
         bar at this time keeps its state. None: all are present.
@@ -140,6 +144,8 @@ class GruStream:
         count, lanes = len(self.symbols), self._scorer.lanes
         if values.shape != (count, self._features):
             raise InputError(f"The stream expects features of shape {(count, self._features)}, not {values.shape}.")
+        if open_time is None:
+            raise InputError("The engine gru forgets at fixed times: say with open_time when each bar opened.")
         there = np.ones(count, dtype=np.bool_) if present is None else present
         padded = np.zeros((len(self._blocks) * lanes, self._features), dtype=np.float32)
         padded[:count] = self._scorer.standardised(values)

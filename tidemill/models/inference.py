@@ -38,8 +38,11 @@ class Stream(Protocol):
     @property
     def symbols(self) -> tuple[str, ...]: ...
 
-    def step(self, values: Floats, present: NDArray[np.bool_] | None = None) -> Floats:
-        """Predictions [symbols] for features [symbols, features]; NaN where a symbol is absent or fewer than half are known."""
+    def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
+        """Predictions [symbols] for features [symbols, features]; NaN where a symbol is absent or fewer than half are known.
+
+        open_time: of the bar (UTC), for engines whose memory counts time; the others do not look at it.
+        """
         ...
 
 
@@ -108,7 +111,7 @@ class _RowStream:
         time = pl.lit(0).cast(pl.Datetime("us", "UTC")).alias("open_time")
         self._rows = pl.DataFrame({"symbol": sorted(self.symbols)}).with_columns(time)
 
-    def step(self, values: Floats, present: NDArray[np.bool_] | None = None) -> Floats:
+    def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
         features = self._artifact.inputs.features
         if values.shape != (len(self.symbols), len(features)):
             raise InputError(f"The stream expects features of shape {(len(self.symbols), len(features))}, not {values.shape}.")

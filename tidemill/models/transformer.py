@@ -146,7 +146,7 @@ class TransformerStream:
         self._parts = [self._network.part(*bounds) for bounds in _shares(len(symbols))]
         self._pool = ThreadPoolExecutor(_WORKERS) if len(self._parts) > 1 else None
 
-    def step(self, values: Floats, present: NDArray[np.bool_] | None = None) -> Floats:
+    def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
         """Predictions [symbols] for features [symbols, features]; NaN where a symbol is absent or fewer than half are known.
 
         present: bool [symbols]; a symbol without a bar at this time keeps its state. None: all are present.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class TreesStream:
         self._artifact = artifact
         self._rows: NDArray[np.float32] = np.empty((len(symbols), len(artifact.inputs.features)), dtype=np.float32)
 
-    def step(self, values: Floats, present: NDArray[np.bool_] | None = None) -> Floats:
+    def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
         """Predictions [symbols] for features [symbols, features]; NaN where a symbol is absent or fewer than half are known."""
         if values.shape != self._rows.shape:
             raise InputError(f"The stream expects features of shape {self._rows.shape}, not {values.shape}.")

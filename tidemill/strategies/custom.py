@@ -1,4 +1,4 @@
-"""A strategy made of a user's function. It runs in this process, with the rights of the user."""
+"""A strategy made of a user's function; one of a module runs in a process of its own that can be stopped."""
 
 from __future__ import annotations
 

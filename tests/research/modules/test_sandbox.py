@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from tests.features.conftest import random_panel
 from tidemill.domain.errors import InputError
+from tidemill.domain.market import Calendar, Instrument
 from tidemill.research.modules.sandbox import Sandbox
-from tidemill.research.modules.wire import Limits
+from tidemill.research.modules.wire import Limits, Request
 
 HEAD = "import polars as pl\nimport numpy as np\n"
 GOOD = HEAD + "def features(bars):\n    return bars.select('symbol', 'open_time', own=pl.col('close') * 2)\n"
@@ -152,3 +154,70 @@ def test_secrets_of_the_environment_are_not_passed_on(
     text = body("import os; return bars.with_columns(n=pl.lit('TIDEMILL_POSTGRES_DSN' in os.environ)).select('n')")
     assert call(fresh, text, bars)["n"].to_list() == [False] * bars.height
     fresh.close()
+
+
+ENGINE = HEAD + (
+    "def fit(training, *, features, rate=0.5):\n    {fit}\n"
+    "def predict(model, frame):\n    {predict}\n"
+    "engine('mine', fit, predict)\n"
+    "def weigh(frame, instruments, share=0.5):\n    {weigh}\n"
+    "strategy('mine', weigh)\n"
+)
+FINE = {
+    "fit": "return {'w': np.ones(len(features)) * rate, 'n': training.height}",
+    "predict": "return frame['close'] * model['w'][0]",
+    "weigh": "return frame.select('symbol', 'open_time', weight=share * len(instruments))",
+}
+
+
+def engine_request(second: bool = False, kind: str = "engine", **body: str) -> Request:
+    return Request(path="/nowhere/mine.py", text=ENGINE.format(**FINE | body), kind=kind, name="mine", second=second)
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Sandbox]:
+    made = Sandbox(Limits(seconds=1.0, memory=512, guarded=False))
+    yield made
+    made.close()
+
+
+def test_engines_and_strategies_get_what_they_would_get_in_the_program(impatient: Sandbox, bars: pl.DataFrame) -> None:
+    model = impatient.apply(engine_request(), (bars,), {"features": ("a", "b"), "rate": 0.25})
+    assert {name: array.tolist() for name, array in model.items()} == {"w": [0.25, 0.25], "n": [float(bars.height)]}
+    scored = impatient.apply(engine_request(second=True), (model, bars), {})
+    assert scored.tolist() == (bars["close"] * 0.25).fill_null(float("nan")).to_list() or np.array_equal(
+        scored, (bars["close"] * 0.25).to_numpy(), equal_nan=True
+    )
+    venue = {"A": Instrument(venue="x", symbol="A", calendar=Calendar.ALWAYS)}
+    weights = impatient.apply(engine_request(kind="strategy"), (bars,), {"instruments": venue, "share": 0.5})
+    assert weights.equals(bars.select("symbol", "open_time", weight=pl.lit(0.5)))
+
+
+@pytest.mark.parametrize("loop", ["while True: pass", "import threading; threading.Event().wait()"])
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [("fit", "fit of the engine mine"), ("predict", "predict of the engine mine"), ("weigh", "The strategy mine")],
+)
+def test_an_engine_or_a_strategy_that_does_not_end_is_stopped_and_the_next_call_goes_on(
+    impatient: Sandbox, bars: pl.DataFrame, part: str, said: str, loop: str
+) -> None:
+    kind = "strategy" if part == "weigh" else "engine"
+    asked = {"fit": (bars,), "predict": ({"w": np.ones(1)}, bars), "weigh": (bars,)}[part]
+    named = {"fit": {"features": ("a",)}, "predict": {}, "weigh": {"instruments": {}}}[part]
+    with pytest.raises(InputError, match=rf"{said} of mine.py was stopped: .* within 1 s.* raise the setting engine_seconds"):
+        impatient.apply(engine_request(part == "predict", kind, **{part: loop}), asked, named)  # type: ignore[arg-type]  # by kind
+    assert impatient.apply(engine_request(), (bars,), {"features": ("a",)})["w"].tolist() == [0.5]
+
+
+def test_an_engine_may_read_files_and_an_answer_that_is_none_is_a_bare_object(impatient: Sandbox, bars: pl.DataFrame) -> None:
+    reading = engine_request(fit="return {'n': len(open('/etc/passwd').read()) > 0}")
+    assert impatient.apply(reading, (bars,), {"features": ()})["n"].tolist() == [1.0]
+    for answer in ("return 'much'", "return {1: 2.0}", "return {'a': 'b'}", "return bars_of_nobody"):
+        request = engine_request(fit=answer)
+        if "nobody" in answer:
+            with pytest.raises(
+                InputError, match=r"fit of the engine mine of mine.py uses a name that does not exist on line 4"
+            ):
+                impatient.apply(request, (bars,), {"features": ()})
+        else:
+            assert type(impatient.apply(request, (bars,), {"features": ()})) is object

@@ -6,9 +6,10 @@ expressions, engines and strategies exist here. Functions of features and labels
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,7 +19,8 @@ from tidemill.features import declaration
 from tidemill.features.external import External, Function
 from tidemill.research.modules.calls import Declared
 from tidemill.research.modules.execution import Executed, execute, parsed, read_text
-from tidemill.research.modules.sandbox import sandbox
+from tidemill.research.modules.sandbox import engine_room, sandbox
+from tidemill.research.modules.wire import Request
 
 if TYPE_CHECKING:
     import polars as pl
@@ -244,11 +246,22 @@ def _register_engine(text: str, executed: Executed, made: Declared) -> None:
 
     if made.second is None:
         raise InputError(f"The engine {made.name} has no predict. Give engine(name, fit, predict).")
-    register(CustomEngine(made.name, made.function, made.second, source=_source(executed, made), **made.options))
+    fit, predict = _elsewhere(text, executed, made), _elsewhere(text, executed, made, second=True)
+    register(CustomEngine(made.name, fit, predict, source=_source(executed, made), **made.options))
 
 
 def _register_strategy(text: str, executed: Executed, made: Declared) -> None:
     from tidemill.strategies.custom import custom_strategy
     from tidemill.strategies.registry import register
 
-    register(custom_strategy(made.name, made.function, **made.options), _source(executed, made))
+    register(custom_strategy(made.name, _elsewhere(text, executed, made), **made.options), _source(executed, made))
+
+
+def _elsewhere(text: str, executed: Executed, made: Declared, *, second: bool = False) -> Callable[..., Any]:
+    """The function with the same signature, run where a call that does not end can be stopped."""
+    request = Request(path=str(executed.file), text=text, kind=made.kind, name=made.name, second=second)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return engine_room().apply(request, args, kwargs)
+
+    return functools.update_wrapper(call, made.second if second and made.second else made.function)

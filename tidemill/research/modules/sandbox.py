@@ -2,23 +2,25 @@
 
 One process serves many calls; it is started at the first, and again after one that had to be stopped. Frames go in and out as
 Arrow streams over pipes. What it refuses is said in `guard.py`: a guard against mistakes, not a wall against malice.
+
+Functions of engines and strategies run in another such process, which is bounded in time alone and has the rights of the user.
 """
 
 import atexit
-import io
 import os
 import subprocess  # nosec B404  # starts this interpreter with a list of arguments
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import msgspec
 
 from tidemill.config import load_settings
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.domain.provenance import ROOT
-from tidemill.research.modules.wire import READY, Answer, Limits, Request, receive, send
+from tidemill.research.modules.values import packed, unpacked
+from tidemill.research.modules.wire import READY, Answer, Limits, Request, described, receive, send
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,47 +31,59 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", 
 
 
 class Sandbox:
-    """Serves one call at a time. limits: None reads the settings `module_seconds` and `module_memory` at the start."""
+    """Serves one call at a time. limits: None reads the settings `module_seconds` and `module_memory` at the start, or
+    `engine_seconds` where the process is not guarded.
+    """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, guarded: bool = True) -> None:
         self._given = limits
         self._process: subprocess.Popen[bytes] | None = None
-        self._limits = limits or Limits(60.0, 4096)
+        self._limits = limits or Limits(60.0, 4096, guarded)
         self._lock = threading.Lock()
         self._frames = False  # whether the process has polars
 
     def declare(self, file: Path, text: str) -> None:
         """Run the file once. InputError when it fails, takes too long or wants more than it may."""
-        self._ask(Request(path=str(file), text=text), None, f"The module {file.name}")
+        self._ask(Request(path=str(file), text=text), b"", file)
 
     def call(self, file: Path, text: str, kind: str, name: str, bars: "pl.DataFrame") -> "pl.DataFrame":
         """What the function declared as `name` answers for `bars`: one row for each bar, in their order.
 
         InputError as for `declare`, and for an answer that is no such frame.
         """
-        import polars as pl
-
+        frame, data = packed(bars)
         request = Request(path=str(file), text=text, kind=kind, name=name)
-        noun = "function" if kind == "features" else kind
-        answer = self._ask(request, bars, f"The {noun} {name} of {file.name}")
-        return pl.read_ipc_stream(io.BytesIO(answer))
+        return cast("pl.DataFrame", unpacked(frame, self._ask(request, data, file)[1]))
+
+    def apply(self, request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a function of an engine or a strategy answers; a bare object for what is neither frame, arrays nor numbers.
+
+        request: all but the arguments. InputError when it fails or takes too long.
+        """
+        parts = [packed(value) for value in (*args, *kwargs.values())]
+        sizes = [(kind, len(data)) for kind, data in parts]
+        named = dict(zip(kwargs, sizes[len(args) :], strict=True))
+        whole = msgspec.structs.replace(request, args=tuple(sizes[: len(args)]), kwargs=named)
+        answer, data = self._ask(whole, b"".join(data for _, data in parts), Path(request.path))
+        return unpacked(answer.kind, data)
 
     def close(self) -> None:
         """End the process, if there is one."""
         with self._lock:
             self._end()
 
-    def _ask(self, request: Request, bars: "pl.DataFrame | None", what: str) -> bytes:
+    def _ask(self, request: Request, payload: bytes, file: Path) -> tuple[Answer, bytes]:
+        what = described(request, file)
         with self._lock:
             process = self._started()
-            if bars is not None and not self._frames:
+            if request.kind and not self._frames:
                 self._exchange(process, Request(path="", text=""), b"", what, _START_SECONDS)
                 self._frames = True
-            message, frame = self._exchange(process, request, _stream(bars), what, self._limits.seconds)
+            message, data = self._exchange(process, request, payload, what, self._limits.seconds)
         answer = msgspec.json.decode(message, type=Answer)
         if answer.error:
             raise InputError(answer.error)
-        return frame
+        return answer, data
 
     def _exchange(
         self, process: "subprocess.Popen[bytes]", request: Request, frame: bytes, what: str, seconds: float
@@ -94,22 +108,23 @@ class Sandbox:
         if expired:
             return (
                 f"{what} was stopped: it did not end within {self._limits.seconds:g} s. "
-                "Look for an endless loop, or raise the setting module_seconds."
+                f"Look for an endless loop, or raise the setting {'module' if self._limits.guarded else 'engine'}_seconds."
             )
         if (process.returncode or 0) >= 0:
             return f"{what} ended its process. A function must return; remove what ends the program."
-        return (
-            f"{what} ended its process by signal {-process.returncode}, most likely for want of memory. "
-            f"Let it take less than {self._limits.memory} MiB, or raise the setting module_memory."
-        )
+        died = f"{what} ended its process by signal {-process.returncode}, most likely for want of memory."
+        if not self._limits.guarded:
+            return f"{died} Let it take less."
+        return f"{died} Let it take less than {self._limits.memory} MiB, or raise the setting module_memory."
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._end()
         if self._given is None:
-            settings = load_settings()
-            self._limits = Limits(settings.module_seconds, settings.module_memory)
+            settings, guarded = load_settings(), self._limits.guarded
+            seconds = settings.module_seconds if guarded else settings.engine_seconds
+            self._limits = Limits(seconds, settings.module_memory, guarded)
         self._process = _spawn(self._limits)
         return self._process
 
@@ -137,15 +152,15 @@ def _close(pipe: object) -> None:
 
 
 def _spawn(limits: Limits) -> "subprocess.Popen[bytes]":
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    own = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} if limits.guarded else dict(os.environ)
+    environment = {**own, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])])}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "tidemill.research.modules.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if limits.guarded else None,  # what an engine prints is shown
         env=environment,
-        cwd="/",
+        cwd="/" if limits.guarded else None,
         start_new_session=True,  # ctrl-C is the program's to handle
     )
     timer = threading.Timer(_START_SECONDS, process.kill)
@@ -167,20 +182,18 @@ def _spawn(limits: Limits) -> "subprocess.Popen[bytes]":
     return process
 
 
-def _stream(bars: "pl.DataFrame | None") -> bytes:
-    if bars is None:
-        return b""
-    buffer = io.BytesIO()
-    bars.write_ipc_stream(buffer)
-    return buffer.getvalue()
-
-
-_shared = Sandbox()
+_shared, _unguarded = Sandbox(), Sandbox(guarded=False)
 
 
 def sandbox() -> Sandbox:
-    """The one of this process."""
+    """The one of this process for features and labels."""
     return _shared
 
 
+def engine_room() -> Sandbox:
+    """The one of this process for engines and strategies: a time limit, and the rights of the user."""
+    return _unguarded
+
+
 atexit.register(_shared.close)
+atexit.register(_unguarded.close)

@@ -1,6 +1,7 @@
 """What the program and the sandbox say to each other: lengths, a JSON message, a frame as an Arrow stream. Never a pickle."""
 
 import struct
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -10,27 +11,43 @@ READY = b"tidemill sandbox\n"
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """seconds: of one request, by the clock. memory: of the whole process, MiB."""
+    """seconds: of one request, by the clock. memory: of the whole process, MiB; it binds where the process is `guarded`."""
 
     seconds: float
     memory: int
+    guarded: bool = True
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Run the file `path` whose content is `text`; then, where a `kind` is given, call the function declared as `name` on the
-    frame that follows. An empty path asks for nothing but to be ready for frames.
+    """Run the file `path` whose content is `text`; then, where a `kind` is given, call the function declared as `name`, or the
+    `second` one of its declaration, on the arguments that follow. An empty path asks for nothing but to be ready for frames.
+
+    args, kwargs: what each argument is and its number of bytes (see `values`).
     """
 
     path: str
     text: str
     kind: str = ""
     name: str = ""
+    second: bool = False
+    args: tuple[tuple[str, int], ...] = ()
+    kwargs: dict[str, tuple[str, int]] = {}
+
+
+def described(request: Request, file: Path) -> str:
+    """The subject of a sentence about what was asked: "The function weekly of mine.py"."""
+    if not request.kind:
+        return f"The module {file.name}"
+    if request.kind == "engine":
+        return f"{'predict' if request.second else 'fit'} of the engine {request.name} of {file.name}"
+    return f"The {'function' if request.kind == 'features' else request.kind} {request.name} of {file.name}"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """`error` is empty when all went well; a frame follows a call that went well."""
+    """`error` is empty when all went well; a value of this kind follows a call that went well (see `values`)."""
 
     error: str = ""
+    kind: str = ""
 
 
 def send(pipe: BinaryIO, message: Request | Answer | Limits, frame: bytes = b"") -> None:

@@ -15,8 +15,10 @@ import msgspec
 from tidemill.domain.errors import InputError, TidemillError
 from tidemill.features import declaration
 from tidemill.research.modules import guard
+from tidemill.research.modules.calls import Declared
 from tidemill.research.modules.execution import execute, explained
-from tidemill.research.modules.wire import READY, Answer, Limits, Request, receive, send
+from tidemill.research.modules.values import packed_answer, taken_apart
+from tidemill.research.modules.wire import READY, Answer, Limits, Request, described, receive, send
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,7 +40,7 @@ class _Worker:
             self._prepare_frames()
             return Answer(), b""
         file = Path(request.path)
-        if not self._guarded:
+        if not self._guarded and self._limits.guarded:
             self._guarded = True
             guard.install(file)
         signal.setitimer(signal.ITIMER_REAL, self._limits.seconds + _GRACE)
@@ -49,18 +51,19 @@ class _Worker:
                 pass  # nothing of it stays declared here
             if not request.kind:
                 return Answer(), b""
+            if not self._limits.guarded:
+                return _applied(done.find(request.kind, request.name), request, payload, file)
             made = done.find(request.kind, request.name)
             bars = self._read(io.BytesIO(payload))
-            what = f"The {_NOUNS.get(request.kind, request.kind)} {request.name} of {file.name}"
+            what = described(request, file)
             with explained(file, what):
                 result = made.function(bars)
             return Answer(), self._bytes(result, bars, what, request.name)
         except TidemillError as exc:
             return Answer(error=str(exc)), b""
         except MemoryError:
-            return Answer(
-                error=f"The module {file.name} needs more memory than the {self._limits.memory} MiB it may take."
-            ), b""
+            most = f"the {self._limits.memory} MiB it may take" if self._limits.guarded else "there is"
+            return Answer(error=f"The module {file.name} needs more memory than {most}."), b""
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
 
@@ -70,7 +73,8 @@ class _Worker:
         # A first query makes polars' threads and loads what it needs, before anything is refused.
         pl.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}).lazy().with_columns(pl.col("a").mean().over("b")).collect()
         self._read, self._write = pl.read_ipc_stream, pl.DataFrame.write_ipc_stream
-        guard.close_polars()
+        if self._limits.guarded:
+            guard.close_polars()
 
     def _bytes(self, result: object, bars: "pl.DataFrame", what: str, name: str) -> bytes:
         frame = _frame_of(result, bars, what, name)
@@ -79,7 +83,17 @@ class _Worker:
         return buffer.getvalue()
 
 
-_NOUNS = {"features": "function"}
+def _applied(made: Declared, request: Request, payload: bytes, file: Path) -> tuple[Answer, bytes]:
+    """A function of an engine or a strategy, called with what came along."""
+    function = made.second if request.second else made.function
+    values = taken_apart((*request.args, *request.kwargs.values()), payload)
+    args, named = values[: len(request.args)], values[len(request.args) :]
+    if function is None:
+        raise InputError(f"The {request.kind} {request.name} of {file.name} lacks a function.")
+    with explained(file, described(request, file)):
+        result = function(*args, **dict(zip(request.kwargs, named, strict=True)))
+    kind, data = packed_answer(result)
+    return Answer(kind=kind), data
 
 
 def _frame_of(result: Any, bars: "pl.DataFrame", what: str, name: str) -> "pl.DataFrame":
@@ -122,8 +136,9 @@ def main() -> None:
     requests, answers = _pipes()
     limits = msgspec.json.decode(receive(requests)[0], type=Limits)
     sys.dont_write_bytecode = True
-    guard.limit_memory(limits.memory)
-    guard.forbid_writing()
+    if limits.guarded:
+        guard.limit_memory(limits.memory)
+        guard.forbid_writing()
     answers.write(READY)
     answers.flush()
     worker = _Worker(limits)
@@ -137,11 +152,10 @@ def main() -> None:
 
 
 def _pipes() -> tuple[BinaryIO, BinaryIO]:
-    """The two pipes, out of reach of what a user's code prints or reads: its own input is empty, its output goes nowhere."""
+    """The two pipes, out of reach of a user's code: its own input is empty, and what it prints goes where errors go."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nothing, number)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(2, 1)
     return requests, answers
 
 

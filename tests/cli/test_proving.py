@@ -1,5 +1,6 @@
 """`features prove`: the exit code, the JSON that others rely on, and a file that leaks in every way."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -7,6 +8,10 @@ import pytest
 
 from tests.cli.conftest import Tidemill
 from tests.features.conftest import random_panel
+from tidemill.domain.intervals import Interval
+from tidemill.features.api import feature_set
+from tidemill.market.fear_greed import DELAY
+from tidemill.research import proving
 
 MODULE = """
 import polars as pl
@@ -39,6 +44,37 @@ def test_shipped_features_are_proven_and_the_exit_code_is_zero(tidemill: Tidemil
     answer = tidemill("features", "prove", "--input", panel_of_bars, "--set", "KMID,rsi_14,cs_rank_roc_5", "--json")
     assert answer.code == 0, answer
     assert answer.json == {"proven": ["KMID", "rsi_14", "cs_rank_roc_5"], "refuted": []}
+
+
+def test_the_fear_and_greed_index_is_proven_on_made_up_values_and_through_its_join(
+    tidemill: Tidemill, work: Path, panel_of_bars: Path
+) -> None:
+    first = pl.read_parquet(panel_of_bars)["open_time"].min()
+    assert isinstance(first, datetime)
+    lines = [f"{first + timedelta(days=day - 20):%Y-%m-%d},{day * 7 % 101}" for day in range(150)]
+    (work / "index.csv").write_text("\n".join(["date,value", *lines]))
+    for given in ((), ("--fear-greed", f"file:{work / 'index.csv'}")):
+        answer = tidemill("features", "prove", "--input", panel_of_bars, "--set", "fear_greed", "--json", *given)
+        assert answer.code == 0, answer
+        assert answer.json == {"proven": ["fear_greed", "fear_greed_change_7"], "refuted": []}
+
+
+def test_an_index_that_is_joined_on_its_stamp_is_refuted(
+    panel_of_bars: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars, honest = pl.read_parquet(panel_of_bars), proving.join_known
+    start = bars["open_time"].min()
+    assert isinstance(start, datetime)
+    days = [f"{start + timedelta(days=day - 20):%Y-%m-%d},{day * 7 % 101}" for day in range(150)]
+    (work / "index.csv").write_text("\n".join(["date,value", *days]))
+
+    def on_stamp(bars: pl.DataFrame, index: pl.DataFrame, interval: Interval) -> pl.DataFrame:
+        return honest(bars, index.with_columns(pl.col("known_at") - DELAY), interval)
+
+    monkeypatch.setattr(proving, "join_known", on_stamp)
+    proof = proving.prove_on_bars(feature_set("fear_greed", "KMID"), bars, fear_greed=f"file:{work / 'index.csv'}")
+    assert proof.proven == ("KMID",)
+    assert [one.feature for one in proof.refuted] == ["fear_greed", "fear_greed_change_7"]
 
 
 def test_a_file_of_ones_own_is_judged_feature_by_feature(tidemill: Tidemill, work: Path, panel_of_bars: Path) -> None:

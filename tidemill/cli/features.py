@@ -9,7 +9,7 @@ import msgspec
 from tidemill.cli.arguments import writable
 from tidemill.cli.output import counted, fail, json_option, write_json, write_table
 from tidemill.cli.progress import progress
-from tidemill.cli.proving import prove
+from tidemill.cli.proving import fear_greed_option, prove
 from tidemill.domain.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from tidemill.features.api import Explanation, FeatureSet
 
 _IN_TERMINAL = "-"
-fear_greed_option = click.option(
-    "--fear-greed", help="Join the Fear & Greed Index to the bars, as it was known: alternative.me or file:PATH."
-)
 module_option = click.option("--module", type=click.Path(path_type=Path), help="Python file of features of your own, instead.")
 
 

@@ -7,14 +7,21 @@ import click
 from tidemill.cli.output import counted, fail, json_option, write_json, write_table
 from tidemill.cli.progress import progress
 
+fear_greed_option = click.option(
+    "--fear-greed", help="Join the Fear & Greed Index to the bars, as it was known: alternative.me or file:PATH."
+)
+
 
 @click.command()
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet of bars.")
 @click.option("--set", "name", help="Feature sets or single features, separated by commas.  [default: all sets]")
 @click.option("--module", type=click.Path(path_type=Path), help="Python file of features of your own, instead.")
+@fear_greed_option
 @json_option
 @click.pass_context
-def prove(ctx: click.Context, source: Path, name: str | None, module: Path | None, as_json: bool) -> None:
+def prove(
+    ctx: click.Context, source: Path, name: str | None, module: Path | None, fear_greed: str | None, as_json: bool
+) -> None:
     """Prove that no feature looks ahead: computed again with every later bar gone or altered, it must not change.
 
     The exit code is 1 when a feature is refuted; each is named with the value that changed.
@@ -28,7 +35,7 @@ def prove(ctx: click.Context, source: Path, name: str | None, module: Path | Non
     chosen, failed = chosen_features(name, module)
     with progress(f"Proving {counted(len(chosen.names), 'feature')} on {source.name}") as say:
         bars = read_panel(source)
-        proof = refused(prove_on_bars(chosen, bars, module=module, say=say), failed, bars)
+        proof = refused(prove_on_bars(chosen, bars, module=module, fear_greed=fear_greed, say=say), failed, bars)
     if as_json:
         write_json({"proven": proof.proven, "refuted": proof.refuted})
     else:

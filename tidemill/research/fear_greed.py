@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from tidemill.domain.errors import InputError
+from tidemill.domain.intervals import Interval
 from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.features.api import FeatureSet
 from tidemill.market.fear_greed import API, COLUMNS, DELAY, FearGreedSource, as_known, fear_greed_source, join_known, next_due
@@ -153,6 +154,16 @@ def index_prints(study: Study, months: Iterable[str], features: FeatureSet) -> M
 
 def join_source(bars: pl.DataFrame, spec: str) -> pl.DataFrame:
     """Bars of one's own with the index of a source beside them, as it was known at each close; nothing is stored."""
+    return join_known(bars, source_index(spec), panel_interval(bars))
+
+
+def panel_interval(bars: pl.DataFrame) -> Interval:
+    """The interval of bars of one's own."""
+    return interval_of(bars.select("symbol", "open_time").sort("symbol", "open_time"))
+
+
+def source_index(spec: str) -> pl.DataFrame:
+    """known_at, fear_greed, fear_greed_change_7 of a source; nothing is stored."""
 
     async def read() -> pl.DataFrame:
         source = fear_greed_source(spec)
@@ -161,6 +172,4 @@ def join_source(bars: pl.DataFrame, spec: str) -> pl.DataFrame:
         finally:
             await source.close()
 
-    versions = asyncio.run(read()).with_columns((pl.col("stamp") + DELAY).alias("known_at"))
-    times = bars.select("symbol", "open_time").sort("symbol", "open_time")
-    return join_known(bars, as_known(versions), interval_of(times))
+    return as_known(asyncio.run(read()).with_columns((pl.col("stamp") + DELAY).alias("known_at")))

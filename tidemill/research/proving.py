@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill.features.api import FeatureSet, feature_set
+from tidemill.features.api import FeatureSet, compute, feature_set
 from tidemill.features.declaration import sets
+from tidemill.features.expression import FEAR_GREED
+from tidemill.market.fear_greed import join_known
+from tidemill.research.fear_greed import panel_interval, source_index
 from tidemill.validation.causality import Proof, Refutation, Say, merged, prove
 from tidemill.validation.feature_proof import prove_features, some_symbols, with_context
 from tidemill.validation.inputs import Compute
@@ -34,12 +37,24 @@ def chosen_features(names: str | None, module: Path | None) -> tuple[FeatureSet,
     return feature_set(*(part.strip() for part in names.split(",") if part.strip())), {}
 
 
-def prove_on_bars(features: FeatureSet, bars: pl.DataFrame, *, module: Path | None = None, say: Say | None = None) -> Proof:
+def prove_on_bars(
+    features: FeatureSet,
+    bars: pl.DataFrame,
+    *,
+    module: Path | None = None,
+    fear_greed: str | None = None,
+    say: Say | None = None,
+) -> Proof:
     """No look-ahead in batch, and the same bits bar by bar with the state reloaded in a fresh process.
 
-    module: the file that declares those features that do not ship.
+    module: the file that declares those features that do not ship. fear_greed: source of the Fear & Greed Index; features that
+    read it are then proven through its join with the bars, else on made-up values of it.
     """
-    proof = prove_features(features, bars, say=say)
+    index = None if fear_greed is None else source_index(fear_greed)
+    panel = bars if index is None else join_known(bars, index, panel_interval(bars))
+    proof = prove_features(features, panel, say=say)
+    if index is not None:
+        proof = merged([proof, _prove_joined(features, bars, index)], features.names)
     looking = {one.feature for one in proof.refuted}
     live = features.compiled.without({one.name for one in features.features if one.expression.looks_ahead} | looking)
     if not live.names:
@@ -48,7 +63,20 @@ def prove_on_bars(features: FeatureSet, bars: pl.DataFrame, *, module: Path | No
 
     if say:
         say("bar by bar")
-    return merged([prove_streaming(live, _streamed(live, bars), module=module), proof], features.names)
+    return merged([prove_streaming(live, _streamed(live, panel), module=module), proof], features.names)
+
+
+def _prove_joined(features: FeatureSet, bars: pl.DataFrame, index: pl.DataFrame) -> Proof:
+    """The features that read the index, as functions of bars and of what was known of the index beside them."""
+    reading = FeatureSet(tuple(one for one in features.features if not one.expression.inputs.isdisjoint(FEAR_GREED)))
+    if not reading.names:
+        return Proof(proven=(), refuted=())
+    interval = panel_interval(bars)
+
+    def joined(bars: pl.DataFrame, index: pl.DataFrame) -> pl.DataFrame:
+        return compute(join_known(bars, index, interval), reading)[0]
+
+    return prove(joined, some_symbols(bars, _STREAMED_SYMBOLS), beside={"index": index}, interval=interval)
 
 
 def prove_all(

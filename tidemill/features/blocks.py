@@ -7,13 +7,14 @@ rows stays in the cache.
 import numpy as np
 
 from tidemill.features.arrays import Floats
-from tidemill.features.opcodes import BLOCK
 from tidemill.features.program import Program
 from tidemill.features.state import State
 
 # Rows of a block begin where a cache line does; a handful of symbols are not worth it, and few are quicker one by one.
 _LINE = 8
 _ONE_BY_ONE = 4
+# At most `opcodes.BLOCK`.
+_WIDEST = 256
 
 
 class Blocks:
@@ -21,7 +22,7 @@ class Blocks:
 
     def __init__(self, program: Program, state: State) -> None:
         self.program, self.count = program, len(state.symbols)
-        blocks = -(-self.count // (BLOCK if self.count > _ONE_BY_ONE else 1))
+        blocks = -(-self.count // (_WIDEST if self.count > _ONE_BY_ONE else 1))
         width = -(-self.count // blocks)
         self.width = width if width < _LINE else -(-width // _LINE) * _LINE
         self.offsets, size, rings, self.mirror = program.step_layout(self.width, blocks)

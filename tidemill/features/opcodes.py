@@ -32,9 +32,9 @@ EMIT_SUM, EMIT_MEAN, EMIT_STD, EMIT_SLOPE, EMIT_RSQUARE, EMIT_RESID, EMIT_WMA, E
 EMIT_RISES, EMIT_FALLS, EMIT_MOVES, EMIT_ROSE, EMIT_FELL = range(70, 75)
 
 SLOTS_OF_SAR = 7
-# Lanes (bars of a symbol in a scan, symbols in a step) handled at once: the work area of 200 nodes stays within the
-# second-level cache.
-BLOCK = 256
+# Lanes handled at once at most: bars of a symbol in a scan, symbols in a step (blocks.py takes fewer). The sums of a window
+# stay within the first-level cache, the work area of 200 nodes within the second; a year of daily bars is one block.
+BLOCK = 384
 # What reaches it counts as infinite: sums of squares over any window then stay within float64, and nothing overflows unseen.
 LIMIT = 1e150
 # A window whose spread is no more than this share of its mean has no correlation and no fit (NUMBERS).

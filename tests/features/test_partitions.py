@@ -71,3 +71,12 @@ def test_symbols_that_are_compared_cannot_be_taken_apart() -> None:
         list(by_symbol(bars, ranked))
     parts = pl.concat([frame for frame, _ in by_time(bars, ranked, every="1mo")]).sort("symbol", "open_time")
     assert same_bits(parts, compute(bars, ranked)[0])
+
+
+def test_a_bar_without_a_time_is_refused_and_not_left_out() -> None:
+    bars = random_panel(3, symbols=2, slots=20)
+    timeless = bars.with_columns(
+        pl.when(pl.int_range(pl.len()) == 5).then(None).otherwise(pl.col("open_time")).alias("open_time")
+    )
+    with pytest.raises(InputError, match="no symbol or no open_time"):
+        next(by_time(timeless, feature_set("sma_20")))

@@ -65,7 +65,8 @@ def compute_frame(
     return frame, (state or empty).updated(current)
 
 
-def _panel(bars: pl.DataFrame) -> _Panel:
+def require_bars(bars: pl.DataFrame) -> None:
+    """Raise InputError unless these have the columns of bars, and a symbol and a time in each row."""
     missing = [name for name in ("symbol", "open_time", *COLUMNS[:-1]) if name not in bars.columns]
     if missing:
         raise InputError(f"The bars have no column {missing[0]!r}. Give symbol, open_time, open, high, low, close and volume.")
@@ -73,6 +74,10 @@ def _panel(bars: pl.DataFrame) -> _Panel:
         raise InputError("The column 'open_time' must hold times with a date, as Datetime. Convert it first.")
     if bars["symbol"].null_count() or bars["open_time"].null_count():
         raise InputError("Some bars have no symbol or no open_time. Remove them first.")
+
+
+def _panel(bars: pl.DataFrame) -> _Panel:
+    require_bars(bars)
     panel = _runs(bars)
     if not _ordered(panel):
         panel = _runs(bars.sort("symbol", "open_time"))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tidemill.domain.errors import InputError
 from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Floats
-from tidemill.features.batch import compute_frame
+from tidemill.features.batch import compute_frame, require_bars
 from tidemill.features.state import State
 
 # What the features of one part may take.
@@ -43,13 +43,21 @@ def by_time(
     Raises what `compute` raises, and InputError for functions of a module.
     """
     _require_no_function(features)
+    require_bars(bars)
     room = _Room()
-    periods = bars.select(pl.col("open_time").dt.truncate(every).alias("period"))["period"]
-    for period in periods.unique().sort():
-        part = bars.filter(periods == period)
+    for first, last in _stretches(bars["open_time"], every):
+        part = bars.filter(pl.col("open_time").to_physical().is_between(first, last))
         out = room.of(len(features.names), part.height) if reuse else None
         frame, state = compute_frame(part, features, state, out)
         yield frame, state
+
+
+def _stretches(times: pl.Series, every: str) -> Iterator[tuple[int, int]]:
+    """First and last of the times in each stretch of `every`, in turn, as the integers that they are stored as."""
+    known = times.unique().sort().to_frame("time")  # each once: calendars are slow to reckon with
+    stretches = known.group_by(pl.col("time").dt.truncate(every).alias("stretch"), maintain_order=True)
+    number = pl.col("time").to_physical()
+    yield from stretches.agg(number.first().alias("first"), number.last().alias("last")).select("first", "last").rows()
 
 
 def separable(features: FeatureSet) -> bool:

@@ -79,6 +79,8 @@ class State:
     def updated(self, newer: "State") -> "State":
         """This state with the symbols of `newer` replaced or added, sorted by symbol."""
         fresh = set(newer.symbols)
+        if fresh.issuperset(self.symbols) and newer.symbols == tuple(sorted(newer.symbols)):
+            return State(newer.fingerprint, newer.symbols, newer.slots, newer.history, newer.times)
         kept = [index for index, symbol in enumerate(self.symbols) if symbol not in fresh]
         names = [*(self.symbols[index] for index in kept), *newer.symbols]
         order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.compiled import entry, kernel
-from tidemill.models.base import Floats
 
+Floats: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = NDArray[np.float32]
 Places: TypeAlias = NDArray[np.uint64]
 # Pairs of a row and a tree that go down together: 16 rows of 100 features stay within the first-level cache.

@@ -30,59 +30,59 @@ def finite(x: float) -> float:
 
 
 @kernel
-def arithmetic(op: int, out: Floats, x: Floats, y: Floats) -> None:
+def arithmetic(op: int, out: Floats, x: Floats, y: Floats, lanes: int) -> None:
     if op == ADD:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = finite(x[i] + y[i])
     elif op == SUBTRACT:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = finite(x[i] - y[i])
     elif op == MULTIPLY:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = finite(x[i] * y[i])
     elif op == DIVIDE:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = finite(x[i] / y[i])
 
 
 @kernel
-def comparison(op: int, out: Floats, x: Floats, y: Floats) -> None:
+def comparison(op: int, out: Floats, x: Floats, y: Floats, lanes: int) -> None:
     """Maximum and minimum are NaN if either side is; a comparison with NaN is 0."""
     if op == MAXIMUM:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = x[i] if x[i] >= y[i] or x[i] != x[i] else y[i]
     elif op == MINIMUM:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = x[i] if x[i] <= y[i] or x[i] != x[i] else y[i]
     elif op == GREATER:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = 1.0 if x[i] > y[i] else 0.0
     elif op == GREATER_EQUAL:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = 1.0 if x[i] >= y[i] else 0.0
     elif op == NOT_EQUAL:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = 1.0 if x[i] != y[i] else 0.0
 
 
 @kernel
-def elementwise(op: int, out: Floats, x: Floats, y: Floats, z: Floats) -> None:
-    """One operator on one block of lanes; `y` and `z` are ignored by operators of fewer arguments."""
+def elementwise(op: int, out: Floats, x: Floats, y: Floats, z: Floats, lanes: int) -> None:
+    """One operator on one block of lanes, by pointers; `y` and `z` are ignored by operators of fewer arguments."""
     if op <= DIVIDE:
-        arithmetic(op, out, x, y)
+        arithmetic(op, out, x, y, lanes)
     elif op <= NOT_EQUAL:
-        comparison(op, out, x, y)
+        comparison(op, out, x, y, lanes)
     elif op == ABSOLUTE:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = math.fabs(x[i])
     elif op == LOG:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = finite(math.log(x[i]))
     elif op == SQUARE_ROOT:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = math.sqrt(x[i])
     else:
-        for i in range(len(out)):
+        for i in range(lanes):
             out[i] = y[i] if x[i] != 0.0 and x[i] == x[i] else z[i]
 
 

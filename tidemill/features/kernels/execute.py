@@ -36,7 +36,8 @@ from tidemill.features.kernels.bound import (
 from tidemill.features.kernels.elementwise import elementwise, finite
 from tidemill.features.kernels.groups import carried, window_group
 from tidemill.features.kernels.narrow import run_lane
-from tidemill.features.kernels.nontemporal import copy_numbers, copy_past_cache, settle_stores
+from tidemill.features.kernels.nontemporal import copy_past_cache, settle_stores
+from tidemill.features.kernels.pointers import floats_of, further
 from tidemill.features.kernels.windows import bars
 from tidemill.features.opcodes import (
     BLOCK,
@@ -92,7 +93,9 @@ def give(memory: Floats, place: int, result: Floats, feature: int, begin: int, l
     if back == 1:
         copy_past_cache(result[feature, begin : begin + lanes], memory[place : place + lanes])
     else:
-        copy_numbers(result[feature, begin : begin + lanes], memory[place : place + lanes], 0, lanes)
+        out, values = floats_of(result[feature, begin:]), further(floats_of(memory), place)
+        for i in range(lanes):
+            out[i] = values[i] if values[i] == values[i] else np.nan
 
 
 @kernel
@@ -104,6 +107,7 @@ def run_block(code: Integers, numbers: Floats, outputs: Integers, memory: Floats
         run_lane(code, numbers, outputs, memory, at, back, mirror, clean, state, rows, stride, present, partial, scratch, lists,
                  offset, result, begin)  # fmt: skip
         return
+    base = floats_of(memory)
     pc = given = 0
     while given < len(outputs) and outputs[given, 0] < 0:
         give(memory, at[outputs[given, 1]], result, outputs[given, 2], begin, lanes, back)
@@ -112,7 +116,7 @@ def run_block(code: Integers, numbers: Floats, outputs: Integers, memory: Floats
         op, out, emits = code[pc, OPCODE], code[pc, OUT], code[pc, EMITS]
         place, a, b, c = at[out], at[code[pc, A]], at[code[pc, B]], at[code[pc, C]]
         if op <= LAST_ELEMENTWISE:
-            elementwise(op, memory[place : place + lanes], memory[a : a + lanes], memory[b : b + lanes], memory[c : c + lanes])
+            elementwise(op, further(base, place), further(base, a), further(base, b), further(base, c), lanes)
         elif op == REF:
             copy(memory[place : place + lanes], bars(memory, a, code[pc, WINDOW], back, lanes))
         elif emits > 0:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     def flags_from(address: int) -> Flags:
         """The bool that begin at an address; see floats_from."""
 
+    def further(pointer: Floats, count: int) -> Floats:
+        """A pointer to the number that stands `count` places after that of `pointer`."""
+
 else:
     from numba import types
     from numba.extending import intrinsic
@@ -35,6 +38,13 @@ else:
             return made(address), build
 
         return pointer
+
+    @intrinsic
+    def further(typing_context, pointer, count):
+        def build(context, builder, signature, arguments):
+            return builder.gep(arguments[0], [arguments[1]])
+
+        return pointer(pointer, count), build
 
     floats_from, integers_from, flags_from = _pointer(types.float64), _pointer(types.int64), _pointer(types.boolean)
 

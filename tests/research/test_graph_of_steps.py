@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import before_day, day_of, small_experiment
+from tests.research.panels import START, before_day, day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.experiment import Experiment, StrategySpec
+from tidemill.domain.experiment import DatasetSpec, Experiment, StrategySpec
 from tidemill.features.api import compute
 from tidemill.metrics.predictions import information_coefficients, scored
 from tidemill.research import technical
@@ -141,6 +141,60 @@ def test_features_that_grew_day_by_day_equal_those_computed_at_once(
     sync_bars(other)
     compute_features(other)
     assert grown.equals(other.feature_frame, null_equal=True)
+
+
+def _with_holes(panel: pl.DataFrame) -> pl.DataFrame:
+    """One symbol halts for months, one is listed late, one dies."""
+    days = (pl.col("date") - START.date()).dt.total_days()
+    lost = (
+        ((pl.col("symbol") == "BBB") & days.is_between(180, 310))
+        | ((pl.col("symbol") == "CCC") & (days < 318))
+        | ((pl.col("symbol") == "DDD") & (days > 295))
+    )
+    return panel.filter(~lost)
+
+
+@pytest.mark.parametrize("symbols", [(), ("AAA", "EEE")])
+def test_labels_that_grew_day_by_day_equal_those_computed_at_once(
+    workspace: Workspace, panel: pl.DataFrame, tmp_path: Path, symbols: tuple[str, ...]
+) -> None:
+    bars = _with_holes(panel)
+    folder, whole = tmp_path / "grown", tmp_path / "whole"
+    for path in (folder, whole):
+        path.mkdir()
+
+    def built(path: Path) -> tuple[Study, StepReport]:
+        study = study_of(
+            workspace, small_experiment(path, dataset=DatasetSpec(source=f"file:{path}", symbols=symbols, start="2021-02-10"))
+        )
+        sync_bars(study)
+        return study, build_training_set(study)
+
+    before_day(bars, 298).write_parquet(folder / "base.parquet")
+    built(folder)
+    correction = day_of(bars, 120).with_columns(pl.col("open", "high") * 1.01)
+    parts = {"correction": correction} | {f"day{day}": day_of(bars, day) for day in range(298, 330)}
+    for name, part in parts.items():
+        part.write_parquet(folder / f"{name}.parquet")
+        study, report = built(folder)
+        assert report.worked
+    assert not built(folder)[1].worked
+    pl.concat([bars.filter(pl.col("date") != correction["date"][0]), correction]).write_parquet(whole / "all.parquet")
+    other, _ = built(whole)
+    grown = study.lake.scan("labels", study.labels_key).sort("symbol", "open_time").collect()
+    assert grown.equals(other.lake.scan("labels", other.labels_key).sort("symbol", "open_time").collect(), null_equal=True)
+
+
+def test_a_new_day_leaves_the_labels_of_old_months_alone(
+    workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
+) -> None:
+    study, _ = run(workspace, experiment)
+    before = study.lake.manifests("labels", study.labels_key)
+    day_of(panel, 328).write_parquet(folder / "day328.parquet")
+    study, _ = run(workspace, experiment)
+    after = study.lake.manifests("labels", study.labels_key)
+    # The labels of October's last bars end in the month that changed.
+    assert {month for month in after if after[month] != before.get(month)} == {"2021-10", "2021-11"}
 
 
 def test_a_restated_bar_computes_its_month_and_every_later_one_again(

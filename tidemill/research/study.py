@@ -188,7 +188,9 @@ class Study:
             return self.bars_of(months)
         import polars as pl
 
-        return self.adjusted.filter(pl.col("open_time").dt.strftime("%Y-%m").is_in(list(months)))
+        first = datetime.fromisoformat(f"{min(months)}-01").replace(tzinfo=UTC)
+        late = self.adjusted.filter(pl.col("open_time") >= first)  # a comparison costs less than a text for each bar
+        return late.filter(pl.col("open_time").dt.strftime("%Y-%m").is_in(list(months)))
 
     @cached_property
     def times(self) -> "pl.Series":

@@ -117,6 +117,7 @@ class Stream:
         self._blocks = Blocks(program, state)
         self._carried = state.slots[:, program.slots :].copy()
         self._times = state.times.copy()
+        self._latest = int(self._times.max())
         self._row = np.full((len(INPUTS), count), np.nan)
         wanted = zip(INPUTS, range(len(INPUTS)), program.raw, strict=True)
         self._beyond = tuple((name, index) for name, index, node in wanted if node >= 0 and index >= len(COLUMNS))
@@ -136,12 +137,14 @@ class Stream:
 
     def _mark(self, open_time: datetime) -> None:
         moment = _micros(open_time)
-        late = np.flatnonzero(self._present & (self._times >= moment))
-        if len(late):
-            raise InputError(
-                f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead."
-            )
-        self._times[self._present] = moment
+        if moment <= self._latest:  # of some symbol, perhaps an absent one
+            late = np.flatnonzero(self._present & (self._times >= moment))
+            if len(late):
+                raise InputError(
+                    f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead."
+                )
+        self._times[... if self._whole else self._present] = moment
+        self._latest = max(self._latest, moment)
 
 
 def _micros(moment: datetime) -> int:

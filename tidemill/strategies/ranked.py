@@ -66,9 +66,10 @@ def _ranked(predictions: pl.DataFrame, every: int) -> pl.DataFrame:
         pl.col("prediction").is_finite()
     )
     times = usable.select(pl.col("open_time").unique().sort()).gather_every(every)
-    listed = predictions.group_by("symbol").agg(pl.col("open_time").min().alias("listed"))
-    grid = times.join(listed, how="cross").filter(pl.col("listed") <= pl.col("open_time")).drop("listed")
-    joined = grid.join(usable, on=["symbol", "open_time"], how="left").sort("open_time", "symbol")
+    listed = predictions.group_by("symbol").agg(pl.col("open_time").min().alias("listed")).sort("symbol")
+    # In order of time and symbol from the start: to sort the whole by both costs more than all else here.
+    grid = times.join(listed, how="cross", maintain_order="left_right").filter(pl.col("listed") <= pl.col("open_time"))
+    joined = grid.drop("listed").join(usable, on=["symbol", "open_time"], how="left", maintain_order="left")
     at, value = "open_time", pl.col("prediction")
     opinion = value.is_not_null() & ((value.max().over(at) > value.min().over(at)) | (value.count().over(at) == 1))
     return joined.with_columns(

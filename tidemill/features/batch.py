@@ -10,7 +10,6 @@ from itertools import pairwise
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from tidemill.domain.errors import InputError
 from tidemill.features.api import FeatureSet
@@ -60,8 +59,8 @@ def compute_frame(
         program.stages.compare(result, *rows_by_time(panel.times))
     if len(panel.symbols):
         current.times[:] = panel.times[panel.bounds[1:] - 1]
-    columns = pa.table([pa.array(row) for row in result], names=list(features.names))
-    frame = panel.frame.select("symbol", "open_time").hstack(pl.DataFrame(pl.from_arrow(columns)).get_columns())
+    columns = [pl.Series(name, row) for name, row in zip(features.names, result, strict=True)]  # the same memory, not a copy
+    frame = panel.frame.select("symbol", "open_time").hstack(columns)
     return frame, (state or empty).updated(current)
 
 

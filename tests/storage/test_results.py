@@ -1,4 +1,4 @@
-"""Results are upserts: the same again changes nothing, other values replace, batches are whole."""
+"""Results are upserts: the same again changes nothing, other values replace; a fold holds the predictions last written."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +18,7 @@ TIME = pl.Datetime("us", "UTC")
 def predictions(count: int = 3, value: float | None = 0.5) -> pl.DataFrame:
     times = pl.Series([START + timedelta(days=day) for day in range(count)], dtype=TIME)
     return pl.DataFrame({"open_time": times}).select(
+        book=pl.lit("v.1d.all.ridge-1"),
         dataset=pl.lit("v.1d.all"),
         engine=pl.lit("ridge"),
         symbol=pl.lit("A"),
@@ -29,10 +30,14 @@ def predictions(count: int = 3, value: float | None = 0.5) -> pl.DataFrame:
     )
 
 
+async def write(database: Database, frame: pl.DataFrame) -> Merged:
+    return await results.write_predictions(database, "v.1d.all.ridge-1", 1, frame)
+
+
 async def test_predictions_are_written_once_and_replaced_when_they_differ(database: Database) -> None:
-    assert await results.write_predictions(database, predictions()) == Merged(inserted=3)
-    assert await results.write_predictions(database, predictions()) == Merged(unchanged=3)
-    assert await results.write_predictions(database, predictions(4, None)) == Merged(inserted=1, updated=3)
+    assert await write(database, predictions()) == Merged(inserted=3)
+    assert await write(database, predictions()) == Merged(unchanged=3)
+    assert await write(database, predictions(4, None)) == Merged(inserted=1, updated=3)
     assert (await results.read_predictions(database, "v.1d.all")).equals(predictions(4, None))
     assert (await results.read_predictions(database, "v.1d.all", engines=["momentum"])).height == 0
     late = await results.read_predictions(database, "v.1d.all", start=START + timedelta(days=3))
@@ -41,14 +46,38 @@ async def test_predictions_are_written_once_and_replaced_when_they_differ(databa
 
 async def test_many_rows_go_in_several_batches(database: Database) -> None:
     many = predictions(60_000)
-    assert await results.write_predictions(database, many) == Merged(inserted=many.height)
-    assert await results.write_predictions(database, many) == Merged(unchanged=many.height)
+    assert await write(database, many) == Merged(inserted=many.height)
+    assert await write(database, many) == Merged(unchanged=many.height)
+    fewer = many.filter(pl.int_range(pl.len()) % 10_000 != 0)
+    assert await write(database, fewer) == Merged(unchanged=fewer.height, deleted=6)
+    assert (await results.read_predictions(database, "v.1d.all")).equals(fewer)
+
+
+async def test_a_fold_holds_exactly_what_was_written_last_and_others_are_left_alone(database: Database) -> None:
+    other_fold = predictions().with_columns(pl.col("open_time", "known_at") + timedelta(days=50), fold=pl.lit(2, pl.Int32))
+    other_book = predictions().with_columns(book=pl.lit("v.1d.all.ridge-2"))
+    await write(database, predictions(5))
+    await results.write_predictions(database, "v.1d.all.ridge-1", 2, other_fold)
+    await results.write_predictions(database, "v.1d.all.ridge-2", 1, other_book)
+    retrained = predictions(4, 0.7).with_columns(model_id=pl.lit("n"))[1:]
+    assert await write(database, retrained) == Merged(updated=3, deleted=2)
+    expected = pl.concat([retrained, other_fold, other_book])
+    assert (await results.read_predictions(database, "v.1d.all")).equals(expected)
+    assert await write(database, predictions(0)) == Merged(deleted=3)
+    assert (await results.read_predictions(database, "v.1d.all")).equals(pl.concat([other_fold, other_book]))
+
+
+async def test_a_fold_that_cannot_be_written_stays_as_it_was(database: Database) -> None:
+    await write(database, predictions(5))
+    with pytest.raises(IntegrityError):
+        await write(database, predictions(2).with_columns(known_at=pl.col("open_time")))
+    assert (await results.read_predictions(database, "v.1d.all")).equals(predictions(5))
 
 
 async def test_a_key_given_twice_with_different_values_is_refused(database: Database) -> None:
-    with pytest.raises(InputError, match="predictions have the same dataset"):
-        await results.write_predictions(database, pl.concat([predictions(), predictions(3, 0.6)]))
-    assert await results.write_predictions(database, pl.concat([predictions(), predictions()])) == Merged(inserted=3)
+    with pytest.raises(InputError, match="predictions have the same book"):
+        await write(database, pl.concat([predictions(), predictions(3, 0.6)]))
+    assert await write(database, pl.concat([predictions(), predictions()])) == Merged(inserted=3)
 
 
 async def test_signals_positions_and_equity_come_back_as_they_were(database: Database) -> None:

@@ -24,7 +24,15 @@ from tidemill.research.model_store import (
     spec_of,
     store_index,
 )
-from tidemill.research.predicting import PREDICTIONS, drop_old_folds, keep, partition_of, prediction_frame, prediction_report
+from tidemill.research.predicting import (
+    PREDICTIONS,
+    STORED,
+    drop_old_folds,
+    keep,
+    partition_of,
+    prediction_frame,
+    prediction_report,
+)
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import LABELS
 from tidemill.research.weighing import Skill, coefficients, rounded, skill_weights
@@ -176,7 +184,9 @@ def predict_ensemble(study: Study) -> StepReport:
     combined = 0
     for fold, entry in zip(study.folds, index.folds, strict=True):
         partition = partition_of(fold)
-        print_ = fingerprint(entry.model_id, {name: manifests[partition].data_version for name, manifests in versions.items()})
+        print_ = fingerprint(
+            STORED, entry.model_id, {name: manifests[partition].data_version for name, manifests in versions.items()}
+        )
         if partition in have and have[partition].fingerprint == print_:
             continue
         columns = ("symbol", "open_time", "engine", "prediction")

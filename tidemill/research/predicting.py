@@ -31,6 +31,9 @@ from tidemill.storage.results import write_predictions
 from tidemill.validation.splits import Fold, scoring_rows
 
 PREDICTIONS = "predictions"
+_FOLD = "fold-"
+# How predictions are stored in Postgres; another way writes all of them again.
+STORED = "by book"
 
 
 def predict(study: Study) -> StepReport:
@@ -45,11 +48,11 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     index = index_of(study, spec)
     have = study.lake.manifests(PREDICTIONS, key)
     stamp = models_home(study.workspace) / "index" / f"{key}.scored"
-    whole = fingerprint(code_version(engine), index, study.features_version)
+    whole = fingerprint(code_version(engine), index, study.features_version, STORED)
     if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
         return 0
     scored, months = 0, month_versions(study, TABLE)
-    code = code_version(engine)
+    code = fingerprint(code_version(engine), STORED)
     for entry, fold in zip(index.folds, study.folds, strict=True):
         partition = partition_of(fold)
         seen = fingerprint(entry.model_id, touched(months, None, fold.test_end), fold, code)
@@ -106,20 +109,38 @@ def keep(study: Study, key: str, partition: str, frame: pl.DataFrame, print_: st
 
     seen: fingerprint of the whole months from which they came; while it is equal nothing is read to see that they hold.
     """
-    rows = frame.filter(pl.col("prediction").is_not_null()).with_columns(pl.lit(study.dataset.key).alias("dataset"))
-    study.workspace.call(write_predictions, study.workspace.database, rows)
+    _store(study, key, partition, frame)
     study.lake.write(PREDICTIONS, key, partition, frame, fingerprint=print_, metadata={"seen": seen})
-    if frame.height:
-        forget_predictions(study.workspace, frame["symbol"].unique().to_list(), str(frame["engine"][0]))
+
+
+def _store(study: Study, key: str, partition: str, frame: pl.DataFrame) -> None:
+    """Postgres says of this fold what `frame` says and nothing else; nobody on this host is given what it said before."""
+    labels = {"dataset": study.dataset.key, "book": key}
+    known = frame.filter(pl.col("prediction").is_not_null())
+    rows = known.with_columns(pl.lit(text).alias(name) for name, text in labels.items())
+    study.workspace.call(write_predictions, study.workspace.database, key, fold_of(partition), rows)
+    told = frame.select("symbol", "engine")
+    if study.lake.manifest(PREDICTIONS, key, partition) is not None:
+        before = study.lake.scan(PREDICTIONS, key, partitions=[partition]).select("symbol", "engine")
+        told = pl.concat([told, before.collect()])
+    for (engine,), own in told.unique().group_by("engine"):
+        forget_predictions(study.workspace, own["symbol"].to_list(), str(engine))
 
 
 def partition_of(fold: Fold) -> str:
     """Where the predictions of a fold lie in the lake."""
-    return f"fold-{fold.number:03d}"
+    return f"{_FOLD}{fold.number:03d}"
+
+
+def fold_of(partition: str) -> int:
+    """The number of the fold that lies there."""
+    return int(partition.removeprefix(_FOLD))
 
 
 def drop_old_folds(study: Study, key: str, have: dict[str, Manifest], *, table: str = PREDICTIONS) -> None:
     for gone in have.keys() - {partition_of(fold) for fold in study.folds}:
+        if table == PREDICTIONS:
+            _store(study, key, gone, study.lake.scan(table, key, partitions=[gone]).collect().clear())
         study.lake.drop(table, key, gone)
 
 

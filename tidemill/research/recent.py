@@ -12,8 +12,10 @@ from tidemill.storage.merge import read_frame
 from tidemill.storage.results import PREDICTIONS
 
 NEWEST = 50
+# Books that share a model say the same twice.
+_SHOWN = {name: kind for name, kind in PREDICTIONS.kinds.items() if name != "book"}
 _NEWEST = f"""
-SELECT {", ".join(PREDICTIONS.kinds)} FROM predictions
+SELECT DISTINCT {", ".join(_SHOWN)} FROM predictions
 WHERE symbol = $1 AND engine = $2 ORDER BY open_time DESC, dataset, model_id LIMIT {NEWEST}
 """  # nosec B608 - column names of a constant table; the values are parameters
 
@@ -27,7 +29,7 @@ def recent_predictions(workspace: Workspace, symbol: str, engine: str = "ensembl
     valid_symbol(symbol)
 
     async def load() -> pl.DataFrame:
-        return await read_frame(workspace.database, PREDICTIONS.kinds, _NEWEST, symbol, engine)
+        return await read_frame(workspace.database, _SHOWN, _NEWEST, symbol, engine)
 
     return workspace.call(workspace.cache.frame, cache_key(symbol, engine), load)
 

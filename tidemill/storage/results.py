@@ -1,14 +1,15 @@
-"""What models, strategies and backtests came to, in Postgres. Every write is an upsert: the same again changes nothing.
+"""What models, strategies and backtests came to, in Postgres. Every write is an upsert: the same again changes nothing. The
+predictions of a fold are exactly those last written.
 
 Frames hold the columns of the tables below, in any order; `manifest` and `metrics` are JSON texts, times Datetime("us", "UTC").
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import polars as pl
 
-from tidemill.storage.merge import Merged, Table, copy_merge, read_frame
+from tidemill.storage.merge import MERGE_ROWS, Merged, Table, copy_merge, copy_slice, read_frame
 from tidemill.storage.postgres import Database
 
 MODELS = Table(
@@ -27,14 +28,14 @@ MODELS = Table(
 PREDICTIONS = Table(
     "predictions",
     {
-        **dict.fromkeys(("dataset", "engine", "symbol"), "text"),
+        **dict.fromkeys(("book", "dataset", "engine", "symbol"), "text"),
         "open_time": "timestamptz",
         "model_id": "text",
         "fold": "int4",
         "prediction": "float8",
         "known_at": "timestamptz",
     },
-    key=("dataset", "engine", "symbol", "open_time", "model_id"),
+    key=("book", "symbol", "open_time"),
 )
 SIGNALS = Table(
     "signals",
@@ -54,10 +55,13 @@ POSITIONS = Table(
 EQUITY = Table("equity", {"account": "text", "time": "timestamptz", "equity": "float8"}, key=("account", "time"))
 
 _READ_PREDICTIONS = """
-SELECT dataset, engine, symbol, open_time, model_id, fold, prediction, known_at FROM predictions
+SELECT book, dataset, engine, symbol, open_time, model_id, fold, prediction, known_at FROM predictions
 WHERE dataset = $1 AND ($2::text[] IS NULL OR engine = ANY ($2))
   AND ($3::timestamptz IS NULL OR open_time >= $3) AND ($4::timestamptz IS NULL OR open_time < $4)
-ORDER BY engine, symbol, open_time, model_id
+ORDER BY engine, book, symbol, open_time
+"""
+_STRETCH = """
+book = $1 AND fold = $2 AND ($3::timestamptz IS NULL OR open_time >= $3) AND ($4::timestamptz IS NULL OR open_time < $4)
 """
 _READ_SIGNALS = """
 SELECT dataset, strategy, engine, symbol, open_time, weight, known_at FROM signals
@@ -80,8 +84,30 @@ async def read_models(database: Database, dataset: str | None = None, engine: st
     return await read_frame(database, MODELS.kinds, _READ_MODELS, dataset, engine)
 
 
-async def write_predictions(database: Database, predictions: pl.DataFrame) -> Merged:
-    return await copy_merge(database, PREDICTIONS, predictions)
+async def write_predictions(database: Database, book: str, fold: int, predictions: pl.DataFrame) -> Merged:
+    """Make the fold of a book hold exactly these rows; rows that are the same are left alone.
+
+    predictions: the columns of the table, all of this book and fold. A large fold goes in parts of whole bar times, each of
+    which replaces its stretch of time in one transaction.
+    """
+    done = []
+    for part, start, end in _stretches(predictions.sort("open_time", "symbol")):
+        done.append(await copy_slice(database, PREDICTIONS, part, _STRETCH, book, fold, start, end))
+    counts = [[getattr(one, name) for one in done] for name in Merged.__struct_fields__]
+    return Merged(*map(sum, counts))
+
+
+def _stretches(rows: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, datetime | None, datetime | None]]:
+    """Parts of about MERGE_ROWS rows with the stretches of time that they stand for, which cover all of it."""
+    start: datetime | None = None
+    while rows.height > MERGE_ROWS:
+        end = rows["open_time"][MERGE_ROWS]
+        early = rows.filter(pl.col("open_time") < end)
+        if early.is_empty():
+            break  # one bar time alone is more than a part
+        yield early, start, end
+        rows, start = rows.filter(pl.col("open_time") >= end), end
+    yield rows, start, None
 
 
 async def read_predictions(

@@ -10,6 +10,7 @@ from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS, existing, ordered,
 from tidemill.cli.bars import write_bars_csv, write_bars_table
 from tidemill.cli.output import counted, json_option, write_json, write_table
 from tidemill.cli.progress import Counted, progress
+from tidemill.cli.repairing import repair
 from tidemill.domain.intervals import Interval
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """Import, fetch, show, resample and export bars; list gaps."""
+    """Import, fetch, show, resample and export bars; list gaps; repair the lake."""
+
+
+data.add_command(repair)
 
 
 def _report(report: "ImportReport", as_json: bool) -> None:

@@ -64,6 +64,14 @@ def tidemill(ctx: click.Context, debug: bool) -> None:
     ctx.obj = {"debug": debug}
 
 
+def _explained(exc: Exception) -> TidemillError:
+    """What nobody foresaw, as one sentence; a Parquet file that polars cannot read is one of the lake, for inputs are tried."""
+    text = " ".join(f"{type(exc).__name__}: {exc}".split())[:300].rstrip(".: ")
+    if type(exc).__module__.startswith("polars") and "parquet" in text.lower():
+        return TidemillError(f"A file of the lake is damaged ({text}). Mend it with `tidemill data repair`.")
+    return TidemillError(f"{text}. This is a defect of Tidemill; --debug shows where.")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit code 0, 1 (failed: one sentence on stderr) or 2 (usage)."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
@@ -99,8 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as exc:  # the outermost boundary: a defect of ours must not throw a traceback at a person
         if debug:
             raise
-        text = " ".join(f"{type(exc).__name__}: {exc}".split())[:300].rstrip(".: ")
-        code = fail(TidemillError(f"{text}. This is a defect of Tidemill; --debug shows where."))
+        code = fail(_explained(exc))
     sys.exit(code if isinstance(code, int) else 0)
 
 

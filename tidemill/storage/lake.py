@@ -158,11 +158,15 @@ class Lake:
         return pl.scan_parquet(self._files([manifest]), hive_partitioning=False, glob=False)
 
     def _files(self, manifests: Iterable[Manifest]) -> list[Path]:
-        return [
-            self._partition(manifest.table, manifest.dataset, manifest.partition) / file
-            for manifest in manifests
-            for file in manifest.files
-        ]
+        """Their files. IntegrityError where one is gone or cut off: it is said here, since a scan would fail much later."""
+        found = []
+        for manifest in manifests:
+            folder = self._partition(manifest.table, manifest.dataset, manifest.partition)
+            found += [folder / file for file in manifest.files]
+            size = sum(_size(folder / file) for file in manifest.files)
+            if size != manifest.bytes:
+                raise IntegrityError(f"The lake's {folder} is damaged. Mend it with `tidemill data repair`.")
+        return found
 
     def sql(self, query: str) -> pl.DataFrame:
         """The answer of duckdb to one SELECT; every table is a view with the columns `dataset` and `partition` added.
@@ -197,6 +201,14 @@ class Lake:
 
     def _partition(self, table: str, dataset: str, partition: str) -> Path:
         return self._dataset(table, dataset) / f"partition={_name(partition)}"
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _name(text: str) -> str:
@@ -269,7 +281,7 @@ def _parsed(path: str, inode: int, modified: int, size: int) -> Manifest | None:
     except FileNotFoundError:
         return None  # dropped between two looks
     except msgspec.DecodeError as exc:
-        raise IntegrityError(f"{path} is damaged. Remove that folder and run again: the lake is rebuilt.") from exc
+        raise IntegrityError(f"{path} is damaged. Mend it with `tidemill data repair`.") from exc
 
 
 def _write_parquet(folder: Path, name: str, rows: pl.DataFrame) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Strategy, require
+from tidemill.strategies.base import Strategy, require, require_ranking
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,8 +31,7 @@ class QuantileParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     max_weight: float = 0.10
 
     def __post_init__(self) -> None:
-        require(0.0 < self.quantile <= 0.5, "quantile must be above 0 and at most 0.5")
-        _require_common(self.every, self.gross, self.max_weight)
+        require_ranking(self.every, self.gross, self.max_weight, self.quantile)
 
 
 class TopKParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,13 +46,7 @@ class TopKParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def __post_init__(self) -> None:
         require(self.k >= 1, "k must be at least 1")
-        _require_common(self.every, self.gross, self.max_weight)
-
-
-def _require_common(every: int, gross: float, max_weight: float) -> None:
-    require(every >= 1, "every must be at least 1")
-    require(0.0 < gross < float("inf"), "gross must be above 0")
-    require(0.0 < max_weight < float("inf"), "max_weight must be above 0")
+        require_ranking(self.every, self.gross, self.max_weight)
 
 
 def _ranked(predictions: pl.DataFrame, every: int) -> pl.DataFrame:

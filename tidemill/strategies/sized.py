@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Strategy, Weighed, require
+from tidemill.strategies.base import Strategy, Weighed, require, require_ranking
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,10 +62,7 @@ class MeanVarianceParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 def _require_common(params: InverseVolatilityParams | MeanVarianceParams) -> None:
-    require(0.0 < params.quantile <= 0.5, "quantile must be above 0 and at most 0.5")
-    require(params.every >= 1, "every must be at least 1")
-    require(0.0 < params.gross < float("inf"), "gross must be above 0")
-    require(0.0 < params.max_weight < float("inf"), "max_weight must be above 0")
+    require_ranking(params.every, params.gross, params.max_weight, params.quantile)
     require(2 <= params.least <= params.window <= 10_000, "least must be at least 2 and at most window, window at most 10,000")
 
 

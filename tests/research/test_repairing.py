@@ -6,56 +6,60 @@ import polars as pl
 import pytest
 
 from tests.research.panels import small_experiment
-from tests.research.test_graph_of_steps import STEPS
 from tidemill.domain.errors import IntegrityError
 from tidemill.research.ingest import BARS
+from tidemill.research.market_data import sync_bars
 from tidemill.research.repairing import repair_lake
 from tidemill.research.results import study_of
 from tidemill.research.technical import TABLE
 from tidemill.research.workspace import Workspace
 from tidemill.storage.lake import Lake
+from tidemill.storage.trials import RETURNS
 
 
 def file_of(lake: Lake, table: str, key: str, partition: str) -> Path:
     return next((lake.root / table / f"dataset={key}" / f"partition={partition}").glob("*.parquet"))
 
 
-def test_bars_come_back_from_postgres_and_the_rest_from_the_next_run(workspace: Workspace, folder: Path) -> None:
-    experiment, lake = small_experiment(folder), workspace.lake
-    study = study_of(workspace, experiment)
-    steps = [STEPS[name] for name in ("bars", "instruments", "features")]
-    for step in steps:
-        step(study)
-    bars, features = study.dataset.bars_key, study.features_key
-    before = {
-        key: (lake.manifests(table, key), lake.scan(table, key).collect()) for table, key in ((BARS, bars), (TABLE, features))
-    }
+def test_bars_come_back_from_postgres_and_what_is_computed_is_left_for_the_next_run(workspace: Workspace, folder: Path) -> None:
+    study, lake = study_of(workspace, small_experiment(folder)), workspace.lake
+    sync_bars(study)
+    key = study.dataset.bars_key
+    manifests, frame = lake.manifests(BARS, key), lake.scan(BARS, key).collect()
+    lake.write(TABLE, "some.1d.all", "2021-06", frame.head(9))
 
-    cut = file_of(lake, BARS, bars, "2021-02")
+    cut = file_of(lake, BARS, key, "2021-02")
     cut.write_bytes(cut.read_bytes()[:200])
-    garbage = file_of(lake, BARS, bars, "2021-03")
+    garbage = file_of(lake, BARS, key, "2021-03")
     garbage.write_bytes(b"\0" * garbage.stat().st_size)
-    other = file_of(lake, BARS, bars, "2021-04")
+    other = file_of(lake, BARS, key, "2021-04")
     pl.read_parquet(other).with_columns(pl.col("close") + 1).write_parquet(other)
-    (lake.root / BARS / f"dataset={bars}" / "partition=2021-05" / "manifest.json").write_text("{")
-    file_of(lake, TABLE, features, "2021-06").unlink()
+    (lake.root / BARS / f"dataset={key}" / "partition=2021-05" / "manifest.json").write_text("{")
+    file_of(lake, TABLE, "some.1d.all", "2021-06").unlink()
+    lake.write(RETURNS, key, "a-trial", frame.head(3).select("open_time", "close"))
+    file_of(lake, RETURNS, key, "a-trial").write_bytes(b"")
 
     for month in ("2021-02", "2021-05"):
         with pytest.raises(IntegrityError, match=r"is damaged\. Mend it with `tidemill data repair`\.$"):
-            lake.scan(BARS, bars, partitions=[month])
+            lake.scan(BARS, key, partitions=[month])
     done = repair_lake(workspace)
     assert [one.partition for one in done.restored] == ["2021-02", "2021-03", "2021-04", "2021-05"]
     assert [(one.table, one.partition) for one in done.removed] == [(TABLE, "2021-06")]
-    assert not done.lost
-    manifests, frame = before[bars]
-    assert lake.scan(BARS, bars).collect().equals(frame)
-    assert {month: held.data_version for month, held in lake.manifests(BARS, bars).items()} == {
-        month: held.data_version for month, held in manifests.items()
-    }
-    again = study_of(workspace, experiment)
-    for step in steps:
-        step(again)
-    assert lake.scan(TABLE, features).collect().equals(before[features][1])
-    mended = repair_lake(workspace)
-    assert (mended.restored, mended.removed, mended.lost) == ((), (), ())
-    assert mended.checked == done.checked
+    assert [one.partition for one in done.lost] == ["a-trial"]
+    assert lake.scan(BARS, key).collect().equals(frame)
+    mended = lake.manifests(BARS, key)
+    assert {month: one.data_version for month, one in mended.items()} == {m: one.data_version for m, one in manifests.items()}
+    assert not lake.manifests(TABLE, "some.1d.all")
+    again = repair_lake(workspace)
+    assert (again.restored, again.removed, again.lost) == ((), (), done.lost)
+
+
+def test_bars_that_postgres_does_not_have_are_read_from_their_source_again(workspace: Workspace, folder: Path) -> None:
+    study, lake = study_of(workspace, small_experiment(folder)), workspace.lake
+    sync_bars(study)
+    key = study.dataset.bars_key
+    frame = lake.scan(BARS, key).collect()
+    lake.write(BARS, key, "1999-01", frame.head(5))
+    file_of(lake, BARS, key, "1999-01").unlink()
+    assert [one.partition for one in repair_lake(workspace).removed] == ["1999-01"]
+    assert sync_bars(study_of(workspace, small_experiment(folder))).rows == frame.height

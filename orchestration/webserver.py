@@ -19,9 +19,12 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 
+from orchestration import notebook_page
 from orchestration.code_server import code_server_answers
 from orchestration.gate import Gate
 from orchestration.passes import KEY_VARIABLE, LINKS_VARIABLE, Passes
+from tidemill.config import load_settings
+from tidemill.research.notebooks import executed_folder
 
 STATEMENT_SECONDS = 15
 
@@ -42,6 +45,7 @@ def serve(port: int, workspace: Path, code_server: Path) -> None:
         _wait_for_code(code_server)
         with WorkspaceProcessContext(instance, workspace_load_target=WorkspaceFileTarget([str(workspace)])) as context:
             app = create_app_from_workspace_process_context(context)
+            app.router.routes.insert(0, notebook_page.route(executed_folder(load_settings())))
             gate = Gate(app, passes, port, links)
             # h11 and asyncio would do; httptools and uvloop come with the project and are faster.
             uvicorn.run(gate, host="127.0.0.1", port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)

@@ -1,13 +1,14 @@
-"""The notebooks that ship, executed on the results of a run: open them beside their asset in the web UI."""
+"""The notebooks that ship, executed on the results of a run: they open from their asset in the web UI."""
 
 from typing import Any
 
 import dagster as dg
 
 from assets.reporting import details, metadata
+from orchestration.notebook_page import address
 from resources.experiment import ExperimentResource
 from tidemill.domain.provenance import source_version
-from tidemill.research.notebooks import execute_notebook, notebooks
+from tidemill.research.notebooks import execute_notebook, executed_folder, executed_path, notebooks
 
 
 def _notebook_asset(name: str) -> dg.AssetsDefinition:
@@ -18,11 +19,13 @@ def _notebook_asset(name: str) -> dg.AssetsDefinition:
         owners=["team:research"],
         deps=[["performance", "report"]],
         code_version=source_version("tidemill.research.notebooks"),
-        description=f"notebooks/{name}.ipynb, executed on the results of an experiment. `View notebook` shows it.",
+        description=f"notebooks/{name}.ipynb, executed on the results of an experiment. The link in its metadata opens it.",
     )
     def notebook(experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
         report = execute_notebook(experiment.study, name)
-        shown = {"notebook": dg.MetadataValue.notebook(report.facts["path"]), **details(report), **metadata(report)}
+        folder = executed_folder(experiment.study.workspace.settings)
+        page = dg.MetadataValue.url(address(folder, executed_path(experiment.study, name)))
+        shown = {"notebook": page, **details(report), **metadata(report)}
         return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(report.data_version))
 
     return notebook

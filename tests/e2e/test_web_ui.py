@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
 
 from orchestration import warden
+from orchestration.run_request import experiment_config
 from orchestration.up import free_port
 from tests.e2e.conftest import PROJECT, TIDEMILL, Home
 from tidemill.domain.ports import RunOutcome
@@ -152,6 +155,41 @@ def test_the_blocked_run_is_a_failure_that_made_only_the_bars(visit: Callable[[s
     page = visit("runs")
     expect(page.get_by_text("Success", exact=True).first).to_be_visible()
     expect(page.get_by_text("small").first).to_be_visible()
+
+
+@pytest.fixture
+def executed_notebook(home: Home, up: Up, tmp_path: Path) -> None:
+    """`explore_results`, made as its asset on the results of the experiment."""
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(experiment_config(home.experiment)))
+    asset = [
+        "asset",
+        "materialize",
+        "--select",
+        "key:notebooks/explore_results",
+        "--module-name",
+        "definitions",
+        "--attribute",
+        "defs",
+    ]
+    made = subprocess.run(
+        [str(TIDEMILL), "dagster", *asset, "--config", str(config)],
+        env=home.variables(),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert made.returncode == 0, made.stderr
+
+
+def test_an_executed_notebook_opens_from_its_asset(executed_notebook: None, visit: Callable[[str], Page]) -> None:
+    page = visit("assets/notebooks/explore_results")
+    with page.context.expect_page() as opened:
+        page.get_by_role("row").filter(has_text="notebook").get_by_text("/notebooks/").first.click()
+    expect(opened.value.get_by_text("After all costs the ensemble portfolio")).to_be_visible()
+    assert width(opened.value.locator("img").first) > 400
+    opened.value.close()
 
 
 def keep_as_stored(route: Route) -> None:

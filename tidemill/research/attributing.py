@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.attribution import ENGINES, SYMBOLS, Earned, attribution, by_engine, engine_shares
 from tidemill.models.ensemble import ranks
 from tidemill.research.ensembling import stored_weights
 from tidemill.research.model_store import ENSEMBLE, models_home, read_index
-from tidemill.research.predicting import PREDICTIONS
+from tidemill.research.predicting import PREDICTIONS, drop_old_folds, partition_of
 from tidemill.research.study import Study
+from tidemill.storage.content import content_version
 from tidemill.storage.lake import Manifest
 
 if TYPE_CHECKING:
     from tidemill.engine.result import BacktestResult
 
-ATTRIBUTION = "attribution"
+ATTRIBUTION, SHARES = "attribution", "engine_shares"
 SHOWN_SYMBOLS = 5
 _EQUITY, _SIGNALS, _BENCHMARK = "equity", "signals", "benchmark"
 
@@ -54,22 +56,47 @@ def write_attribution(study: Study, book: str, result: BacktestResult, print_: s
 
 def _engine_profits(study: Study, result: BacktestResult) -> pl.DataFrame:
     """The ensemble's profit by engine: by whose ranks, weighted as in their fold, each position was wanted."""
+    return by_engine(result.profits, _shares(study), tuple(spec.name for spec in study.experiment.engines))
+
+
+def _shares(study: Study) -> pl.DataFrame:
+    """Who wanted each position of the ensemble; worked out for the folds in which signals, predictions or weights changed."""
+    code = source_version(__name__, "tidemill.metrics.attribution", "tidemill.models.ensemble")
+    signals = study.lake.scan(_SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
+    weights, predictions = _weights(study), _prediction_versions(study)
+    have = study.lake.manifests(SHARES, study.key)
+    for fold in study.folds:
+        part = partition_of(fold)
+        inside = signals.filter(pl.col("open_time").is_between(fold.test_start, fold.test_end, closed="left"))
+        print_ = fingerprint(code, content_version(inside), predictions[part], weights[fold.number])
+        if part not in have or have[part].fingerprint != print_:
+            known = ranks(_predictions(study, part), tuple(weights[fold.number]))
+            study.lake.write(SHARES, study.key, part, engine_shares(inside, known, weights[fold.number]), fingerprint=print_)
+    drop_old_folds(study, study.key, have, table=SHARES)
+    return study.lake.scan(SHARES, study.key).collect()
+
+
+def _weights(study: Study) -> dict[int, dict[str, float]]:
+    """Fold → engine → weight in the ensemble; equal ones where there is no ensemble."""
     names = tuple(spec.name for spec in study.experiment.engines)
     index = read_index(models_home(study.workspace), study.ensemble_key)
-    weights = {entry.fold: stored_weights(study, entry.model_id) for entry in (index.folds if index else ())}
-    columns = ("symbol", "open_time", "engine", "prediction")
-    every = pl.concat(
-        [study.lake.scan(PREDICTIONS, study.engine_key(spec)).select(columns).collect() for spec in study.experiment.engines]
-    )
-    signals = study.lake.scan(_SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
-    known = ranks(every.join(signals.select("open_time").unique(), on="open_time", how="semi"), names)
+    stored = {entry.fold: stored_weights(study, entry.model_id) for entry in (index.folds if index else ())}
     equal = (1.0 / len(names),) * len(names)
-    shares = []
-    for fold in study.folds:
-        inside = signals.filter(pl.col("open_time").is_between(fold.test_start, fold.test_end, closed="left"))
-        of_fold = dict(zip(names, weights.get(fold.number, equal), strict=True))
-        shares.append(engine_shares(inside, known, of_fold))
-    return by_engine(result.profits, pl.concat(shares), names)
+    return {fold.number: dict(zip(names, stored.get(fold.number, equal), strict=True)) for fold in study.folds}
+
+
+def _prediction_versions(study: Study) -> dict[str, list[str]]:
+    """Fold → versions of every engine's predictions in it."""
+    manifests = [study.lake.manifests(PREDICTIONS, study.engine_key(spec)) for spec in study.experiment.engines]
+    parts = (partition_of(fold) for fold in study.folds)
+    return {part: [found[part].data_version for found in manifests] for part in parts}
+
+
+def _predictions(study: Study, part: str) -> pl.DataFrame:
+    """symbol, open_time, engine, prediction of every engine in one fold."""
+    columns = ("symbol", "open_time", "engine", "prediction")
+    keys = (study.engine_key(spec) for spec in study.experiment.engines)
+    return pl.concat([study.lake.scan(PREDICTIONS, key, partitions=[part]).select(columns).collect() for key in keys])
 
 
 def attribution_frame(study: Study, book: str = ENSEMBLE) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import subprocess  # nosec B404  # a list of arguments, no shell
 import sys
 from pathlib import Path
 
+from tidemill.config import Settings
 from tidemill.domain.errors import StopError, UnknownNameError
 from tidemill.domain.provenance import fingerprint
 from tidemill.research.experiments import to_text
@@ -24,8 +25,13 @@ def notebooks() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.ipynb")))
 
 
+def executed_folder(settings: Settings) -> Path:
+    """Where the executed notebooks of this home lie."""
+    return settings.home / "notebooks"
+
+
 def executed_path(study: Study, name: str) -> Path:
-    return study.workspace.settings.home / "notebooks" / study.key / f"{name}.ipynb"
+    return executed_folder(study.workspace.settings) / study.key / f"{name}.ipynb"
 
 
 def execute_notebook(study: Study, name: str) -> StepReport:
@@ -69,5 +75,5 @@ def _run(study: Study, source: Path, target: Path) -> None:
         raise StopError(f"The notebook {source.stem} did not end within {_PATIENCE:.0f} s. Look at {partial}.") from exc
     if done.returncode != 0:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-        raise StopError(f"The notebook {source.stem} failed: {last}. Its cells so far are in {partial}.")
+        raise StopError(f"The notebook {source.stem} failed: {last.rstrip('.')}. Its cells so far are in {partial}.")
     partial.replace(target)

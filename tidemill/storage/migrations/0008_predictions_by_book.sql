@@ -7,3 +7,4 @@ ALTER TABLE predictions
     ADD COLUMN book text COLLATE "C" NOT NULL,
     ADD PRIMARY KEY (book, symbol, open_time),
     ALTER COLUMN fold SET NOT NULL;
+CREATE INDEX predictions_by_fold ON predictions (book, fold);

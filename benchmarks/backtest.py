@@ -170,6 +170,7 @@ def compared(bars: pl.DataFrame, rounds: int, python: Path, folder: Path) -> dic
 
 def sweep_child() -> None:
     """The sweep and its entry into a ledger of its own, in this process; prints figures as JSON."""
+    from benchmarks.homes import new_homes
     from tidemill.config import Settings
     from tidemill.research.sweeping import sweep_frame
     from tidemill.research.workspace import open_workspace
@@ -177,7 +178,7 @@ def sweep_child() -> None:
     bars = synthetic(500, 1_259)
     grid = {"fast": list(range(2, 22)), "slow": list(range(30, 230, 4))}
     warm = {"fast": [2], "slow": [30]}
-    with tempfile.TemporaryDirectory() as home, open_workspace(Settings(home=Path(home))) as workspace:
+    with new_homes() as (home,), open_workspace(Settings(home=home)) as workspace:
         for given in (warm, grid):
             begun = time.perf_counter()
             ledger = lambda: nullcontext(workspace)  # noqa: E731 - what a caller gives

@@ -1,13 +1,12 @@
 """What an asset costs Dagster on the instance's Postgres: its own storage against our pooled one, in one run.
 
-`.venv/bin/python benchmarks/dagster_overhead.py [--assets N] [--rounds N]`. The assets do nothing: all is Dagster's.
+`python -m benchmarks.dagster_overhead [--assets N] [--rounds N]`. The assets do nothing: all is Dagster's.
 """
 
 import argparse
 import os
 import statistics
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,10 +17,11 @@ import dagster as dg
 import psycopg2
 from dagster._core.instance.ref import InstanceRef
 
+from benchmarks.homes import new_homes
 from orchestration.instance import EVENT_BATCH, variables
 from orchestration.storage import dagster_dsn
 from tidemill.config import Secret, Settings
-from tidemill.embedded import servers, stop
+from tidemill.embedded import servers
 
 TARGET_MILLISECONDS = 45.0
 CONFIGURATIONS = {
@@ -99,14 +99,13 @@ def main(arguments: Sequence[str]) -> int:
     warnings.simplefilter("ignore")
     whole = {"dagster/asset_partition_range_start": "2000-01", "dagster/asset_partition_range_end": "2013-02"}
     found: dict[tuple[str, str], tuple[float, float, float]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        settings = Settings(home=Path(name) / "home", keeper_linger=0.0)
+    with new_homes() as (home,):
+        settings = Settings(home=home, keeper_linger=0.0)
         with servers(settings) as started:
             for kind in CONFIGURATIONS:
-                with instance(kind, started.postgres_dsn, Path(name)) as opened:
+                with instance(kind, started.postgres_dsn, home.parent) as opened:
                     found[kind, "one"] = measure(opened, chain(given.assets, False), given.rounds, {})
                     found[kind, "158 months"] = measure(opened, chain(2, True), 1, whole)
-        stop(settings)
     print(
         f"{'':12} {'storage':8} {'ms/asset':>9} {'ms/run':>9} {'cpu/run':>9}   ({given.assets} assets, {os.cpu_count()} cores)"
     )

@@ -12,11 +12,12 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import polars as pl
+
+from benchmarks.homes import new_homes
 
 EXPERIMENT = """
 name: new-day
@@ -53,8 +54,7 @@ def show(title: str, seconds: float, answer: dict) -> None:
 
 
 def main_job(*arguments: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "home"
+    with new_homes() as (home,):
         first, answer = run(home, *arguments)
         show("first run", first, answer)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 / 1024
@@ -67,12 +67,12 @@ def new_day(path: Path) -> None:
     bars = pl.read_parquet(path)
     days = bars["date"].unique().sort()
     took = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, count in (("one year", 252), ("five years", 1_259)):
-            home, data = Path(folder) / f"home-{count}", Path(folder) / f"bars{count}"
+    with new_homes(2) as homes:
+        for home, (name, count) in zip(homes, (("one year", 252), ("five years", 1_259)), strict=True):
+            data = home.parent / f"bars{count}"
             data.mkdir()
             bars.filter(pl.col("date").is_between(days[-min(count, len(days))], days[-3])).write_parquet(data / "base.parquet")
-            experiment = Path(folder) / f"{count}.yaml"
+            experiment = home.parent / f"{count}.yaml"
             experiment.write_text(EXPERIMENT.format(folder=data))
             seconds, _ = run(home, "--experiment", str(experiment))
             print(f"{name}: first run {seconds:.1f} s")

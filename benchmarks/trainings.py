@@ -9,9 +9,10 @@ runs, without the two servers, so that what they share counts once; it is read f
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.homes import new_homes
 
 EXPERIMENT = """
 name: training-{seed}
@@ -58,9 +59,9 @@ def shares(pids: list[int]) -> list[int]:
 
 
 def main(count: int, engine: str, source: str) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        environment = {**os.environ, "TIDEMILL_HOME": str(folder / "home"), "TIDEMILL_KEEPER_LINGER": "60"}
+    with new_homes() as (home,):
+        folder = home.parent
+        environment = {**os.environ, "TIDEMILL_HOME": str(home), "TIDEMILL_KEEPER_LINGER": "60"}
         quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         subprocess.run(command(folder, 0, "momentum", source), check=True, **quiet)
         begin = time.perf_counter()

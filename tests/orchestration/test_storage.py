@@ -56,7 +56,7 @@ OTHERS = (
 
 def test_a_cut_connection_is_replaced_before_it_is_used(own_dsn: Secret, opened: DagsterInstance) -> None:
     opened.add_run(DagsterRun(job_name="j"))
-    assert ask(own_dsn, f"SELECT pg_terminate_backend(pid) {OTHERS}"), "the pool held no connection"
+    assert ask(own_dsn, f"SELECT pg_terminate_backend(pid, 10_000) {OTHERS}"), "the pool held no connection"
     assert opened.get_runs_count() == 1
 
 

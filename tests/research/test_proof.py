@@ -32,7 +32,7 @@ from tidemill.research.study import Study
 from tidemill.research.technical import compute_features
 from tidemill.research.workspace import Workspace
 from tidemill.strategies.custom import custom_strategy
-from tidemill.strategies.registry import register
+from tidemill.strategies.registry import register, unregister
 
 
 @pytest.fixture
@@ -120,11 +120,16 @@ def test_a_strategy_that_counts_symbols_that_are_not_listed_yet_is_refused(
     def shared_out(frame: pl.DataFrame) -> pl.DataFrame:
         return frame.select("symbol", "open_time", weight=pl.lit(1.0) / frame["symbol"].n_unique())
 
-    register(custom_strategy("shared_out", shared_out, needs="bars"))
-    register(custom_strategy("shared_scores", shared_out))
-    for name in ("shared_out", "shared_scores"):
-        other = study_of(workspace, msgspec.structs.replace(experiment, strategy=StrategySpec(name=name)))
-        assert [one.feature for one in judge_causality(other, SIGNALS).proof.refuted] == [name]
+    made = (custom_strategy("shared_out", shared_out, needs="bars"), custom_strategy("shared_scores", shared_out))
+    for one in made:
+        register(one)
+    try:
+        for one in made:
+            other = study_of(workspace, msgspec.structs.replace(experiment, strategy=StrategySpec(name=one.name)))
+            assert [found.feature for found in judge_causality(other, SIGNALS).proof.refuted] == [one.name]
+    finally:
+        for one in made:
+            unregister(one.name)
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = fail(exc)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # a reader that went away, on its way out or as click takes it: that is no failure
         code = 0
     except OSError as exc:
         if debug:

@@ -2,7 +2,7 @@
 
 Trained with `deterministic` and `force_row_wise` on a fixed number of threads, so the same rows give the same trees. The
 artifact is LightGBM's own text format, which the library never reads back: its parser trusts what it reads, and scoring rows is
-quicker here (`trees_kernel.py`), with the same bits.
+quicker here (`trees/kernel.py`), with the same bits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ from tidemill.models.base import (
 )
 
 if TYPE_CHECKING:
-    from tidemill.models.trees_stream import TreesStream
+    from tidemill.models.trees.stream import TreesStream
 
 # One: with two, LightGBM's threads wait for each other at every split, and on a busy machine a fit took five times as long.
 _THREADS = 1
@@ -109,13 +109,13 @@ class GradientBoosting:
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
         features = require_scoring(artifact, frame, self.info.name)
         rows = from_start(frame, start)
-        from tidemill.models.trees_stream import scored
+        from tidemill.models.trees.stream import scored
 
         return predictions(rows, scored(artifact, _matrix(rows, features)), features, start)
 
     def stream(self, artifact: Artifact, symbols: Sequence[str]) -> "TreesStream":
         """Scoring of bar after bar; see TreesStream."""
-        from tidemill.models.trees_stream import TreesStream
+        from tidemill.models.trees.stream import TreesStream
 
         return TreesStream(artifact, symbols)
 

@@ -7,9 +7,9 @@ def warm() -> None:
     """Compile the kernels that score into the cache (half a minute; a second when they are there)."""
     import numpy as np
 
-    from tidemill.models import trees_kernel
     from tidemill.models.sequence import kernel
     from tidemill.models.sequence.shape import CONTEXT, Shape, layer_layout
+    from tidemill.models.trees import kernel as trees_kernel
 
     shape = Shape(inputs=1)
     zeros = [np.zeros((shape.layers, *size), np.float32) for size in layer_layout(shape).values()]

@@ -23,7 +23,7 @@ _ZERO = np.float32(1e-35)
 
 @kernel
 def spread(rows: Numbers, first: int, count: int, made: Numbers) -> None:
-    """Two numbers for each feature of `count` rows: see `trees_table`."""
+    """Two numbers for each feature of `count` rows: see `trees.table`."""
     width = rows.shape[1]
     for row in range(count):
         for feature in range(width):

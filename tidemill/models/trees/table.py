@@ -1,4 +1,4 @@
-"""LightGBM's trees as arrays for the kernel that scores rows (`trees_kernel.py`), from the text of a model.
+"""LightGBM's trees as arrays for the kernel that scores rows (`trees/kernel.py`), from the text of a model.
 
 The two children of a node stand side by side, so that a comparison leads to the next node without a branch, and a leaf leads
 to itself. Rows are float32: a threshold is rounded down to one, which divides float32 numbers as the float64 does. Each feature
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.models.base import Floats
-from tidemill.models.trees_text import MISSING_IS_NAN, MISSING_KIND, MISSING_LEFT, Tree, trees
+from tidemill.models.trees.text import MISSING_IS_NAN, MISSING_KIND, MISSING_LEFT, Tree, trees
 
 Numbers: TypeAlias = NDArray[np.float32]
 _GREATEST = np.finfo(np.float32).max  # an infinite threshold must still lie below what is missing

@@ -7,7 +7,7 @@ from tests.models.panels import FEATURES, panel
 from tidemill.domain.errors import IntegrityError
 from tidemill.models.artifact import Artifact
 from tidemill.models.registry import engine
-from tidemill.models.trees_text import trees
+from tidemill.models.trees.text import trees
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Floats
 from tidemill.models.gradient_boosting import LARGEST
-from tidemill.models.trees_kernel import score
-from tidemill.models.trees_table import table
+from tidemill.models.trees.kernel import score
+from tidemill.models.trees.table import table
 
 
 def scored(artifact: Artifact, rows: NDArray[np.float32]) -> Floats:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tests.models.panels import FEATURES, panel
 from tidemill.models.artifact import Artifact
 from tidemill.models.registry import engine
-from tidemill.models.trees_stream import scored
+from tidemill.models.trees.stream import scored
 
 WIDTH = len(FEATURES)
 

@@ -73,6 +73,11 @@ def test_what_the_system_refuses_names_the_file(work: Path, tidemill: Tidemill, 
     assert tidemill("fail").error.startswith("/some/file: Permission denied. Check")
 
 
+def test_an_exit_of_some_other_code_is_no_success(work: Path, tidemill: Tidemill, failing: list[BaseException]) -> None:
+    failing.append(SystemExit(3))
+    assert tidemill("fail").code == 3
+
+
 def test_an_interrupt_exits_with_130(work: Path, tidemill: Tidemill, failing: list[BaseException]) -> None:
     failing.append(KeyboardInterrupt())
     answer = tidemill("fail")

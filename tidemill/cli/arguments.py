@@ -98,3 +98,12 @@ def writable_folder(path: Path) -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"The folder {there} cannot be written. Permit it or choose another --output.")
     return path
+
+
+experiment_option = click.option(
+    "--experiment",
+    "file",
+    type=click.Path(path_type=Path),
+    help="YAML file (docs/experiment.schema.json), or one that ships: sample, all_engines. What other options say of the "
+    "dataset replaces what it says.",
+)

@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if debug:
         argv = ["--debug", *(argument for argument in argv if argument != "--debug")]
         os.environ["TIDEMILL_LOG_LEVEL"] = "debug"  # a setting like any other, for the processes that are started too
+    stdout = sys.stdout
     try:
         code = tidemill.main(args=argv, prog_name="tidemill", standalone_mode=False)
     except click.UsageError as exc:
@@ -95,8 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = fail(exc)
-    except (BrokenPipeError, SystemExit):  # a reader that went away, on its way out or as click takes it: that is no failure
+    except BrokenPipeError:
         code = 0
+    except SystemExit as exc:
+        # click's way out when the reader went away, which is no failure: it puts another stdout in place first.
+        code = exc.code if sys.stdout is stdout else 0
     except OSError as exc:
         if debug:
             raise

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tidemill.cli.arguments import experiment_option
 from tidemill.cli.output import fail, json_option, write_json, write_table
 from tidemill.domain.errors import StopError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("engine", required=False)
-@click.option("--experiment", "file", type=click.Path(path_type=Path), help="YAML file; see docs/experiment.schema.json.")
+@experiment_option
 @click.option("--source", help="sample (default), file:PATH, binance, coinbase or kraken.")
 @click.option("--from", "model_id", help="A model to be made again from its manifest, as `rebuild` does.")
 @json_option
@@ -30,18 +31,15 @@ def train(
         return
     if engine is None:
         raise click.UsageError("Name the engine to train, or a model with --from.")
-    if file is not None and source is not None:
-        raise click.UsageError("--experiment states the source itself; leave --source out.")
     import msgspec
 
     from tidemill.cli.progress import progress
     from tidemill.cli.session import workspace
-    from tidemill.domain.experiment import DatasetSpec
     from tidemill.research import training
-    from tidemill.research.experiments import experiment_for, load_experiment
+    from tidemill.research.experiments import experiment_on
     from tidemill.research.results import study_of
 
-    experiment = load_experiment(file) if file else experiment_for(DatasetSpec(source=source or "sample"))
+    experiment = experiment_on(file, {"source": source} if source else {})
     with workspace() as opened, progress(f"Training {engine}"):
         report = training.train_alone(study_of(opened, experiment), engine)
     if as_json:

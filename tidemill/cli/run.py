@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS, existing, ordered
+from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS, existing, experiment_option, ordered
 from tidemill.cli.output import fail, json_option, write_json, write_table
 from tidemill.cli.progress import progress
 from tidemill.domain.errors import StopError
@@ -33,21 +33,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Interval) else value
 
 
-def _experiment(file: Path | None, dataset: dict[str, Any], modules: tuple[Path, ...]) -> "Experiment":
-    """The file's experiment on the dataset that the command line names instead of its own, or the default one on that."""
-    import msgspec
-
-    from tidemill.domain.experiment import DatasetSpec
-    from tidemill.research.experiments import checked, experiment_for, load_experiment
-
-    if file is None:
-        return experiment_for(msgspec.structs.replace(DatasetSpec(), **dataset), modules)
-    experiment = load_experiment(file, modules)
-    if not dataset:
-        return experiment
-    return checked(msgspec.structs.replace(experiment, dataset=msgspec.structs.replace(experiment.dataset, **dataset)))
-
-
 def _require_file(source: str) -> None:
     """A path that is wrong is said before anything starts."""
     if source.startswith("file:"):
@@ -55,13 +40,7 @@ def _require_file(source: str) -> None:
 
 
 @click.command()
-@click.option(
-    "--experiment",
-    "file",
-    type=click.Path(path_type=Path),
-    help="YAML file (docs/experiment.schema.json), or one that ships: sample, all_engines. The options that follow "
-    "replace what it says of its dataset.",
-)
+@experiment_option
 @click.option("--source", help="sample (default), file:PATH, binance, coinbase or kraken.")
 @click.option("--symbols", type=SYMBOLS, default="", help="Separated by commas; all when left out.")
 @click.option("--interval", type=INTERVAL, default="1d", show_default=True, help="Length of the bars.")
@@ -92,10 +71,11 @@ def run(
     from tidemill.cli.dagster import orchestrator
     from tidemill.cli.session import workspace
     from tidemill.config import load_settings
+    from tidemill.research.experiments import experiment_on
     from tidemill.research.modules.notices import left_out
     from tidemill.research.results import result_of
 
-    experiment = _experiment(file, _told(ctx, dataset), modules)
+    experiment = experiment_on(file, _told(ctx, dataset), modules)
     _require_file(experiment.dataset.source)
     settings = load_settings()
     with workspace() as opened:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tidemill.cli.arguments import experiment_option
 from tidemill.cli.output import json_option, write_json, write_table
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("engine")
-@click.option("--experiment", "file", type=click.Path(path_type=Path), help="YAML file; see docs/experiment.schema.json.")
+@experiment_option
 @click.option("--source", help="sample (default), file:PATH, binance, coinbase or kraken.")
 @click.option("--trials", type=click.IntRange(1, 100_000), default=20, show_default=True, help="In all, earlier ones included.")
 @click.option("--metric", type=click.Choice(["rank_ic", "sharpe"]), default="rank_ic", show_default=True, help="To maximise.")
@@ -31,18 +32,15 @@ def search(
     as_json: bool,
 ) -> None:
     """Search the parameters of ENGINE; a search that was stopped goes on. Every trial is counted in the ledger."""
-    if file is not None and source is not None:
-        raise click.UsageError("--experiment states the source itself; leave --source out.")
     import msgspec
 
     from tidemill.cli.progress import progress
     from tidemill.cli.session import workspace
-    from tidemill.domain.experiment import DatasetSpec
     from tidemill.research import search as searching
-    from tidemill.research.experiments import experiment_for, load_experiment
+    from tidemill.research.experiments import experiment_on
     from tidemill.research.results import study_of
 
-    experiment = load_experiment(file) if file else experiment_for(DatasetSpec(source=source or "sample"))
+    experiment = experiment_on(file, {"source": source} if source else {})
     with workspace() as opened, progress(f"Searching {trials} trials of {engine}"):
         wanted: searching.Metric = "sharpe" if metric == "sharpe" else "rank_ic"
         found = searching.search(study_of(opened, experiment), engine, trials=trials, metric=wanted, held_out=held_out)

@@ -5,7 +5,7 @@ fitted on the training rows alone and travels in the artifact. A prediction depe
 that symbol's earlier rows, but on no other row of the batch.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -322,3 +322,16 @@ def _require_numbers(frame: pl.DataFrame, columns: Iterable[str]) -> None:
     wrong = [name for name in columns if not (schema[name].is_numeric() or schema[name] == pl.Null)]
     if wrong:
         raise InputError(f"The column(s) {', '.join(wrong[:8])} do not hold numbers. Features and labels must be numeric.")
+
+
+def distinct(symbols: Sequence[str]) -> tuple[str, ...]:
+    """The symbols of a stream; InputError unless there is one at least, and each only once."""
+    if not symbols or len(set(symbols)) != len(symbols):
+        raise InputError("A stream needs at least one symbol, and each only once.")
+    return tuple(symbols)
+
+
+def require_shape(values: Floats, shape: tuple[int, int]) -> None:
+    """InputError unless `values` has the [symbols, features] of its stream."""
+    if values.shape != shape:
+        raise InputError(f"The stream expects features of shape {shape}, not {values.shape}.")

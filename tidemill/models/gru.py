@@ -29,10 +29,12 @@ from tidemill.models.base import (
     Lineage,
     Standardizer,
     decoded,
+    distinct,
     inputs_of,
     predictions,
     require_layout,
     require_scoring,
+    require_shape,
     symbol_runs,
     training_set,
 )
@@ -128,9 +130,7 @@ class GruStream:
     """Live scoring: `step` takes the newest bar of every symbol and continues from the bars before it."""
 
     def __init__(self, artifact: Artifact, symbols: Sequence[str]) -> None:
-        if not symbols or len(set(symbols)) != len(symbols):
-            raise InputError("A stream needs at least one symbol, and each only once.")
-        self.symbols = tuple(symbols)
+        self.symbols = distinct(symbols)
         self._scorer = _Scorer(artifact)
         self._features = len(artifact.inputs.features)
         self._blocks = [self._scorer.block() for _ in range(-(-len(symbols) // self._scorer.lanes))]
@@ -142,8 +142,7 @@ class GruStream:
         bar at this time keeps its state. None: all are present.
         """
         count, lanes = len(self.symbols), self._scorer.lanes
-        if values.shape != (count, self._features):
-            raise InputError(f"The stream expects features of shape {(count, self._features)}, not {values.shape}.")
+        require_shape(values, (count, self._features))
         if open_time is None:
             raise InputError("The engine gru forgets at fixed times: say with open_time when each bar opened.")
         there = np.ones(count, dtype=np.bool_) if present is None else present

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact
-from tidemill.models.base import Floats
+from tidemill.models.base import Floats, distinct, require_shape
 from tidemill.models.registry import engine
 
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
@@ -102,9 +102,7 @@ class _RowStream:
     """The stream of an engine whose prediction depends on its own row alone."""
 
     def __init__(self, artifact: Artifact, symbols: Sequence[str]) -> None:
-        if not symbols or len(set(symbols)) != len(symbols):
-            raise InputError("A stream needs at least one symbol, and each only once.")
-        self.symbols = tuple(symbols)
+        self.symbols = distinct(symbols)
         self._artifact = artifact
         # A panel is sorted by symbol; the stream's symbols stand in any order.
         self._order = np.argsort(np.array(self.symbols))
@@ -113,8 +111,7 @@ class _RowStream:
 
     def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
         features = self._artifact.inputs.features
-        if values.shape != (len(self.symbols), len(features)):
-            raise InputError(f"The stream expects features of shape {(len(self.symbols), len(features))}, not {values.shape}.")
+        require_shape(values, (len(self.symbols), len(features)))
         columns = dict(zip(features, np.ascontiguousarray(values[self._order].T, dtype=np.float64), strict=True))
         frame = self._rows.with_columns(pl.Series(name, column) for name, column in columns.items())
         scored = predict_batch(self._artifact, frame)["prediction"].fill_null(float("nan")).to_numpy()

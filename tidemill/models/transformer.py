@@ -18,7 +18,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact, Tensor, make
 from tidemill.models.base import (
     NO_LINEAGE,
@@ -29,10 +28,12 @@ from tidemill.models.base import (
     Lineage,
     Standardizer,
     decoded,
+    distinct,
     inputs_of,
     predictions,
     require_layout,
     require_scoring,
+    require_shape,
     symbol_runs,
     training_set,
 )
@@ -138,9 +139,7 @@ class TransformerStream:
     """Live scoring: `step` takes the newest bar of every symbol and continues from the bars before it."""
 
     def __init__(self, artifact: Artifact, symbols: Sequence[str]) -> None:
-        if not symbols or len(set(symbols)) != len(symbols):
-            raise InputError("A stream needs at least one symbol, and each only once.")
-        self.symbols = tuple(symbols)
+        self.symbols = distinct(symbols)
         self._network = _restored(artifact)
         self._features = len(artifact.inputs.features)
         self._parts = [self._network.part(*bounds) for bounds in _shares(len(symbols))]
@@ -152,8 +151,7 @@ class TransformerStream:
         present: bool [symbols]; a symbol without a bar at this time keeps its state. None: all are present.
         """
         count = len(self.symbols)
-        if values.shape != (count, self._features):
-            raise InputError(f"The stream expects features of shape {(count, self._features)}, not {values.shape}.")
+        require_shape(values, (count, self._features))
         rows = np.ascontiguousarray(values, dtype=np.float64)
         there = np.ones(count, dtype=np.bool_) if present is None else np.ascontiguousarray(present, dtype=np.bool_)
         made = np.empty(count)

@@ -69,6 +69,16 @@ def experiment_for(dataset: DatasetSpec, modules: Sequence[Path] = ()) -> Experi
     return checked(Experiment(name=f"{name}-{dataset.interval}", dataset=dataset, engines=engines))
 
 
+def experiment_on(file: Path | None, dataset: Mapping[str, Any], modules: Sequence[Path] = ()) -> Experiment:
+    """The experiment of `file`, or the default one without it, on a dataset of which `dataset` replaces the fields it names."""
+    if file is None:
+        return experiment_for(msgspec.structs.replace(DatasetSpec(), **dataset), modules)
+    experiment = load_experiment(file, modules)
+    if not dataset:
+        return experiment
+    return checked(msgspec.structs.replace(experiment, dataset=msgspec.structs.replace(experiment.dataset, **dataset)))
+
+
 def to_text(experiment: Experiment) -> str:
     """Canonical YAML; `experiment_from_text` reads it back to an equal value."""
     import yaml

@@ -8,9 +8,8 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact
-from tidemill.models.base import Floats
+from tidemill.models.base import Floats, distinct, require_shape
 from tidemill.models.gradient_boosting import LARGEST
 from tidemill.models.trees.kernel import score
 from tidemill.models.trees.table import table
@@ -27,16 +26,13 @@ class TreesStream:
     """Live scoring of `symbols`; trees remember nothing, so a step is a plain prediction. Not thread-safe."""
 
     def __init__(self, artifact: Artifact, symbols: Sequence[str]) -> None:
-        if not symbols or len(set(symbols)) != len(symbols):
-            raise InputError("A stream needs at least one symbol, and each only once.")
-        self.symbols = tuple(symbols)
+        self.symbols = distinct(symbols)
         self._artifact = artifact
         self._rows: NDArray[np.float32] = np.empty((len(symbols), len(artifact.inputs.features)), dtype=np.float32)
 
     def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
         """Predictions [symbols] for features [symbols, features]; NaN where a symbol is absent or fewer than half are known."""
-        if values.shape != self._rows.shape:
-            raise InputError(f"The stream expects features of shape {self._rows.shape}, not {values.shape}.")
+        require_shape(values, (len(self.symbols), self._rows.shape[1]))
         with np.errstate(over="ignore"):
             np.copyto(self._rows, values, casting="same_kind")
         if present is None and np.isfinite(self._rows).all():

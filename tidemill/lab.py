@@ -176,7 +176,7 @@ def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble"
     """
     from tidemill.domain.errors import InputError, UnknownNameError
     from tidemill.research.predicting import PREDICTIONS
-    from tidemill.research.trading import books, predictions_of
+    from tidemill.research.scoring import books, predictions_of
 
     study = _study(of)
     known = books(study)

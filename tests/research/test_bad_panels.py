@@ -14,8 +14,8 @@ from tidemill.domain.experiment import LabelSpec, PromotionSpec, SplitSpec
 from tidemill.research.cross_validating import Plan, cross_validate
 from tidemill.research.promotion import challenge_fold
 from tidemill.research.results import study_of
+from tidemill.research.scoring import predictions_of
 from tidemill.research.study import Study
-from tidemill.research.trading import predictions_of
 from tidemill.research.workspace import Workspace
 
 PRICES = ("open", "high", "low", "close")

@@ -23,10 +23,11 @@ from tidemill.research.news import news_key, sync_news
 from tidemill.research.predicting import predict
 from tidemill.research.reporting import write_report
 from tidemill.research.results import study_of
+from tidemill.research.scoring import predictions_of
 from tidemill.research.sentiment import compute_sentiment, items_of
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import build_training_set, compute_features
-from tidemill.research.trading import make_signals, predictions_of, run_backtests
+from tidemill.research.trading import make_signals, run_backtests
 from tidemill.research.training import train
 from tidemill.research.workspace import Workspace
 

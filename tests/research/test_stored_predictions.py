@@ -11,8 +11,8 @@ from tidemill.research.ensembling import predict_ensemble, train_ensemble
 from tidemill.research.predicting import PREDICTIONS, drop_old_folds, keep, predict
 from tidemill.research.recent import recent_predictions
 from tidemill.research.results import study_of
+from tidemill.research.scoring import books
 from tidemill.research.study import Study
-from tidemill.research.trading import books
 from tidemill.research.workspace import Workspace
 from tidemill.storage.results import read_predictions
 

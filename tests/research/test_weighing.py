@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.research.panels import small_experiment
 from tidemill.domain.errors import UnknownNameError
+from tidemill.metrics.predictions import scored
 from tidemill.models.artifact import load
 from tidemill.research.ensembling import predict_ensemble, train_ensemble, weights_of
 from tidemill.research.market_data import sync_bars
@@ -82,10 +83,10 @@ def test_a_coefficient_is_known_when_the_last_of_its_labels_is() -> None:
     predictions = pl.DataFrame(rows, schema=schema, orient="row")
     late = pl.when(pl.col("symbol") == "C").then(pl.col("open_time") + timedelta(days=9)).otherwise(pl.col("open_time"))
     labels = predictions.with_columns((-pl.col("prediction")).alias("label"), late.alias("label_end_at"))
-    made = coefficients(predictions, labels)
+    made = coefficients(scored(predictions, labels))
     assert made["rank_ic"].to_list() == pytest.approx([-1.0] * 3)
     assert made["ended"].to_list() == [day(at + 9) for at in range(3)]
-    assert coefficients(predictions.clear(), labels).is_empty()
+    assert coefficients(scored(predictions.clear(), labels)).is_empty()
 
 
 @pytest.fixture

@@ -52,14 +52,12 @@ class PredictionMetrics(NamedTuple):
 
 
 def scored(predictions: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    """Rows that have both: symbol, open_time, prediction, label; null, NaN and infinite values are left out. Sorted
-    by time and symbol.
+    """Rows that have both: symbol, open_time, prediction, label, and what else `labels` say; null, NaN and infinite values
+    are left out. Sorted by time and symbol.
     """
     import polars as pl
 
-    both = predictions.select("symbol", "open_time", "prediction").join(
-        labels.select("symbol", "open_time", "label"), on=["symbol", "open_time"]
-    )
+    both = predictions.select("symbol", "open_time", "prediction").join(labels, on=["symbol", "open_time"])
     finite = pl.col("prediction").is_finite() & pl.col("label").is_finite()
     return both.filter(finite.fill_null(False)).sort("open_time", "symbol")
 
@@ -82,25 +80,27 @@ def information_coefficients(frame: pl.DataFrame) -> pl.DataFrame:
     """time, count, ic (Pearson), rank_ic (Spearman, average ties): one row for each group (time, or month: see the module)."""
     import polars as pl
 
-    grouped = _grouped(frame, mode(frame))
-    ranks = [pl.col(name).rank("average").over("group").alias(f"{name}_rank") for name in ("prediction", "label")]
-    enough = pl.len() >= SMALLEST_CROSS_SECTION
-    varies = (pl.col("prediction").max() > pl.col("prediction").min()) & (pl.col("label").max() > pl.col("label").min())
+    prediction, label = pl.col("prediction"), pl.col("label")
 
-    def coefficient(left: str, right: str) -> pl.Expr:
-        return pl.when(enough & varies).then(pl.corr(left, right).clip(-1.0, 1.0)).fill_nan(None)
+    def varies(column: pl.Expr) -> pl.Expr:
+        return column.max() > column.min()
 
-    return (
-        grouped.with_columns(ranks)
+    found = (
+        _grouped(frame, mode(frame))
         .group_by("group")
         .agg(
             pl.len().cast(pl.Int64).alias("count"),
-            coefficient("prediction", "label").alias("ic"),
-            coefficient("prediction_rank", "label_rank").alias("rank_ic"),
+            pl.corr(prediction, label).alias("ic"),
+            pl.corr(prediction.rank("average"), label.rank("average")).alias("rank_ic"),
+            (varies(prediction) & varies(label)).alias("varies"),
         )
-        .sort("group")
-        .rename({"group": "time"})
     )
+    # Only now: inside of the groups a condition costs as much as all the rest.
+    defined = pl.col("varies") & (pl.col("count") >= SMALLEST_CROSS_SECTION)
+    coefficients = [
+        pl.when(defined).then(pl.col(name).clip(-1.0, 1.0)).fill_nan(None).alias(name) for name in ("ic", "rank_ic")
+    ]
+    return found.select(pl.col("group").alias("time"), "count", *coefficients).sort("time")
 
 
 def newey_west_t(values: ArrayLike, lags: int) -> float:

@@ -65,15 +65,26 @@ def _shares(study: Study) -> pl.DataFrame:
     signals = study.lake.scan(_SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
     weights, predictions = _weights(study), _prediction_versions(study)
     have = study.lake.manifests(SHARES, study.key)
+    by_fold = _by_fold(study, signals)
     for fold in study.folds:
         part = partition_of(fold)
-        inside = signals.filter(pl.col("open_time").is_between(fold.test_start, fold.test_end, closed="left"))
+        inside = by_fold[fold.number]
         print_ = fingerprint(code, content_version(inside), predictions[part], weights[fold.number])
         if part not in have or have[part].fingerprint != print_:
             known = ranks(_predictions(study, part), tuple(weights[fold.number]))
             study.lake.write(SHARES, study.key, part, engine_shares(inside, known, weights[fold.number]), fingerprint=print_)
     drop_old_folds(study, study.key, have, table=SHARES)
     return study.lake.scan(SHARES, study.key).collect()
+
+
+def _by_fold(study: Study, signals: pl.DataFrame) -> dict[int, pl.DataFrame]:
+    """Fold → the rows inside its test window, in their order."""
+    started = pl.Series([fold.test_start for fold in study.folds]).search_sorted(signals["open_time"], side="right")
+    parts = signals.with_columns(started.alias("started")).partition_by("started", as_dict=True, include_key=False)
+    return {
+        fold.number: parts.get((at,), signals.clear()).filter(pl.col("open_time") < fold.test_end)
+        for at, fold in enumerate(study.folds, start=1)
+    }
 
 
 def _weights(study: Study) -> dict[int, dict[str, float]]:

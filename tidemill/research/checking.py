@@ -16,9 +16,9 @@ from tidemill.quality.suites import ExpectationResult, docs_index, run_suite, su
 from tidemill.research.ingest import BARS
 from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.predicting import PREDICTIONS
+from tidemill.research.scoring import books
 from tidemill.research.study import Study
 from tidemill.research.technical import TABLE
-from tidemill.research.trading import books
 from tidemill.storage.ordered import by_symbol
 from tidemill.storage.verdicts import Verdict, Verdicts
 

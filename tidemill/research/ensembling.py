@@ -33,6 +33,7 @@ from tidemill.research.predicting import (
     prediction_frame,
     prediction_report,
 )
+from tidemill.research.scoring import coefficients_of, scored_rows
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import LABELS
 from tidemill.research.weighing import Skill, coefficients, rounded, skill_weights
@@ -127,17 +128,18 @@ def weights_of(study: Study, fold: Fold) -> dict[str, Skill]:
 
 
 def _coefficients(study: Study) -> dict[str, pl.DataFrame]:
-    """Out-of-sample coefficients of every engine, read once for all folds."""
+    """Out-of-sample coefficients of every engine, once for all folds."""
 
-    def read() -> dict[str, pl.DataFrame]:
-        labels = study.lake.scan(LABELS, study.labels_key).filter(pl.col("open_time") >= study.folds[0].test_start).collect()
-        keys = {spec.name: study.engine_key(spec) for spec in study.experiment.engines}
-        for name, key in keys.items():
-            if not study.lake.manifests(PREDICTIONS, key):
-                raise UnknownNameError("prediction", name, hint="Materialize predictions/engines first: the weights need them.")
-        return {name: coefficients(study.lake.scan(PREDICTIONS, key).collect(), labels) for name, key in keys.items()}
+    def make() -> dict[str, pl.DataFrame]:
+        for spec in study.experiment.engines:
+            if not study.lake.manifests(PREDICTIONS, study.engine_key(spec)):
+                raise UnknownNameError(
+                    "prediction", spec.name, hint="Materialize predictions/engines first: the weights need them."
+                )
+        names = [spec.name for spec in study.experiment.engines]
+        return {name: coefficients(scored_rows(study, name), coefficients_of(study, name)) for name in names}
 
-    return study.once("coefficients", read)
+    return study.once("weighed", make)
 
 
 def _report(study: Study, entries: list[TrainedFold], *, worked: bool, code: str) -> StepReport:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import polars as pl
 
 from tidemill.domain.market import Calendar
 from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.bootstrap import sharpe_interval
-from tidemill.metrics.predictions import PredictionMetrics, information_coefficients, prediction_metrics, scored
+from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics, periods_per_year
 from tidemill.research.attributing import attribution_facts
 from tidemill.research.market_data import instruments_of
 from tidemill.research.model_store import ENSEMBLE
+from tidemill.research.scoring import books, coefficients_of, scored_rows
 from tidemill.research.selection import METRICS, SELECTION, judge_books
 from tidemill.research.study import StepReport, Study
-from tidemill.research.technical import LABELS
-from tidemill.research.trading import BENCHMARK, EQUITY, books, predictions_of
+from tidemill.research.trading import BENCHMARK, EQUITY
 from tidemill.storage.results import write_equity
 
 ENGINES, PORTFOLIO = "engines", "portfolio"
@@ -39,45 +39,6 @@ def bars_a_year(study: Study) -> float:
     calendars = {item.calendar for item in instruments_of(study.workspace, study.dataset.venue).values()}
     calendar = calendars.pop() if len(calendars) == 1 else Calendar.ALWAYS
     return periods_per_year(study.dataset.interval, calendar)
-
-
-class _Outcomes(NamedTuple):
-    """Which rows of a book's predictions have a label, in order of time and symbol, and those labels. keys: symbol, open_time
-    of all its predictions, sorted.
-    """
-
-    keys: pl.DataFrame
-    rows: pl.Series
-    labelled: pl.DataFrame
-
-    @classmethod
-    def of(cls, predicted: pl.DataFrame, labels: pl.DataFrame) -> Self:
-        keys = predicted.select("symbol", "open_time")
-        wanted = labels.select("symbol", "open_time", "label")
-        both = keys.with_row_index("row").join(wanted, on=("symbol", "open_time"), maintain_order="left")
-        both = both.sort("open_time", maintain_order=True)  # within a time the symbols stand in order already
-        return cls(keys, both["row"], both.drop("row"))
-
-
-def scored_rows(study: Study, book: str) -> pl.DataFrame:
-    """Out-of-sample predictions of a book beside the labels that came true, as `metrics.predictions.scored` gives them."""
-    return study.once(("scored", book), lambda: _scored(study, predictions_of(study, book)))
-
-
-def _scored(study: Study, predicted: pl.DataFrame) -> pl.DataFrame:
-    """All books of a study predict the same rows as a rule: labels are then looked for once, not once for each book."""
-    labels = study.once("labels", lambda: study.lake.scan(LABELS, study.labels_key).collect())
-    outcomes = study.once("outcomes", lambda: _Outcomes.of(predicted, labels))
-    if not outcomes.keys.equals(predicted.select("symbol", "open_time")):
-        return scored(predicted, labels)
-    prediction = predicted["prediction"].gather(outcomes.rows)
-    found = outcomes.labelled.select("symbol", "open_time", prediction, "label")
-    return found.filter((pl.col("prediction").is_finite() & pl.col("label").is_finite()).fill_null(value=False))
-
-
-def coefficients_of(study: Study, book: str) -> pl.DataFrame:
-    """`metrics.predictions.information_coefficients` of a book, once for all that ask."""
-    return study.once(("coefficients", book), lambda: information_coefficients(scored_rows(study, book)))
 
 
 def returns_of(study: Study, book: str) -> pl.DataFrame:

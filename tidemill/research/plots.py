@@ -73,7 +73,7 @@ def labels(study: Study) -> bytes:
 def predictions(study: Study) -> bytes:
     """Mean rank IC by month of each engine, cumulated."""
     from tidemill.metrics.predictions import ic_by_month
-    from tidemill.research.evaluation import coefficients_of, scored_rows
+    from tidemill.research.scoring import coefficients_of, scored_rows
 
     figure, axes = _figure("Rank IC out of sample, monthly means cumulated")
     for spec in study.experiment.engines:
@@ -87,7 +87,8 @@ def predictions(study: Study) -> bytes:
 
 def equity(study: Study) -> bytes:
     """Equity of every book after costs, logarithmic."""
-    from tidemill.research.trading import BENCHMARK, books
+    from tidemill.research.scoring import books
+    from tidemill.research.trading import BENCHMARK
 
     figure, axes = _figure("Equity after costs, from 1")
     for book in (*books(study), BENCHMARK):

@@ -153,7 +153,8 @@ def _sample_fold(study: Study, bars: pl.DataFrame) -> Fold:
 def prove_signals(study: Study) -> Proof:
     """The strategy's weights, on predictions and bars of few symbols, one of them listed later."""
     from tidemill.research.market_data import instruments_of
-    from tidemill.research.trading import books, resolved, sees_bars
+    from tidemill.research.scoring import books
+    from tidemill.research.trading import resolved, sees_bars
     from tidemill.strategies.registry import strategy, weigh
 
     spec = resolved(study.experiment.strategy)
@@ -176,6 +177,7 @@ def prove_signals(study: Study) -> Proof:
 
 def prove_weighing(study: Study) -> Proof:
     """The ensemble's weights at the border of each fold, from outcomes known by then; nothing where they are equal."""
+    from tidemill.metrics.predictions import scored
     from tidemill.research.weighing import coefficients, skill_weights
 
     if study.experiment.ensemble == "equal":
@@ -186,10 +188,7 @@ def prove_weighing(study: Study) -> Proof:
 
     def weights(frame: pl.DataFrame, fold: Fold) -> str:
         labels = frame.select("symbol", "open_time", "label", "label_end_at")
-        known = {
-            name: coefficients(frame.select("symbol", "open_time", prediction=name).drop_nulls("prediction"), labels)
-            for name in names
-        }
+        known = {name: coefficients(scored(frame.select("symbol", "open_time", prediction=name), labels)) for name in names}
         return repr(skill_weights(known, fold.train_end, study.experiment.label.horizon))
 
     return prove_folds(_WEIGHTS, weights, outcomes, folds[1:], interval=study.dataset.interval)

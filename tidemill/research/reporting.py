@@ -13,12 +13,13 @@ import polars as pl
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.research.attributing import attribution_table
-from tidemill.research.evaluation import coefficients_of, engine_metrics, portfolio_metrics, scored_rows
+from tidemill.research.evaluation import engine_metrics, portfolio_metrics
 from tidemill.research.market_data import flags_of, import_facts
 from tidemill.research.model_store import ENSEMBLE, index_of, silent_notes
 from tidemill.research.news import vintage_notes
 from tidemill.research.report import ReportInputs, render_report
 from tidemill.research.report_words import verdict
+from tidemill.research.scoring import coefficients_of, scored_rows
 from tidemill.research.selection import METRICS
 from tidemill.research.study import StepReport, Study
 from tidemill.research.trading import BENCHMARK, EQUITY

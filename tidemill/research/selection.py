@@ -14,8 +14,9 @@ from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.research.ledger import judge, label_text, record_trials
 from tidemill.research.model_store import ENSEMBLE, spec_of
+from tidemill.research.scoring import books
 from tidemill.research.study import Study
-from tidemill.research.trading import EQUITY, books
+from tidemill.research.trading import EQUITY
 from tidemill.storage.lake import Manifest
 from tidemill.storage.trials import TrialBatch, config_hash, family_version, ledger_since, read_trials, trial_id
 

@@ -16,9 +16,9 @@ from tidemill.research.columns import read_sectors
 from tidemill.research.market_data import flags_of, instruments_of
 from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.predicting import PREDICTIONS
+from tidemill.research.scoring import books, predicted_by
 from tidemill.research.study import StepReport, Study
 from tidemill.research.validating import tradable, validate_predictions
-from tidemill.storage.ordered import by_symbol
 from tidemill.storage.results import write_signals
 from tidemill.strategies.benchmark import benchmark_weights
 
@@ -30,19 +30,8 @@ SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
 BENCHMARK = "benchmark"
 
 
-def books(study: Study) -> dict[str, str]:
-    """Book → lake key of the predictions that it trades, the ensemble first."""
-    return {ENSEMBLE: study.ensemble_key} | {spec.name: study.engine_key(spec) for spec in study.experiment.engines}
-
-
 def _prediction_version(study: Study, key: str) -> str:
     return fingerprint({part: manifest.data_version for part, manifest in study.lake.manifests(PREDICTIONS, key).items()})
-
-
-def predictions_of(study: Study, book: str) -> pl.DataFrame:
-    """Out-of-sample predictions of a book, all folds, sorted by symbol and time."""
-    key = books(study)[book]
-    return study.once(("predictions", book), lambda: by_symbol(study.lake.scan(PREDICTIONS, key).collect()))
 
 
 def make_signals(study: Study) -> StepReport:
@@ -111,7 +100,7 @@ def _weighed(study: Study, spec: StrategySpec, book: str, instruments: Mapping[s
     bars = study.adjusted if sees_bars(spec) else None
     # A strategy over bars asks for nothing of the predictions; every book then trades alike.
     over_bars = strategy(spec.name).needs == "bars"
-    given = _tested(study, study.adjusted) if over_bars else tradable(study, book, predictions_of(study, book))
+    given = _tested(study, study.adjusted) if over_bars else tradable(study, book, predicted_by(study, book))
     return weigh(spec.name, given, spec.params, instruments, bars=bars, neutralise=spec.neutralise)
 
 

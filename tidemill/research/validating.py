@@ -34,6 +34,7 @@ from tidemill.quality.validity import (
 )
 from tidemill.research.model_store import ENSEMBLE, month_versions, touched
 from tidemill.research.predicting import PREDICTIONS, partition_of
+from tidemill.research.scoring import books
 from tidemill.research.study import Study
 from tidemill.research.technical import TABLE
 from tidemill.storage.lake import Manifest
@@ -70,10 +71,10 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 def validate_predictions(study: Study) -> Judgement:
     """Judge every fold whose inputs changed, and say what is refused in all of them."""
     code, months = source_version("tidemill.quality.validity", "tidemill.research.validating"), month_versions(study, TABLE)
-    books = _books(study)
-    predictions = {book: study.lake.manifests(PREDICTIONS, key) for book, key in books.items()}
+    keys = books(study)
+    predictions = {book: study.lake.manifests(PREDICTIONS, key) for book, key in keys.items()}
     have, worked = study.lake.manifests(REFUSALS, study.key), 0
-    ranges: dict[str, list[PastRange | None]] = {book: [] for book in books}
+    ranges: dict[str, list[PastRange | None]] = {book: [] for book in keys}
     for fold in study.folds:
         partition = partition_of(fold)
         past = {book: widened(known) for book, known in ranges.items()}
@@ -92,10 +93,6 @@ def validate_predictions(study: Study) -> Judgement:
     return _judgement(have, predictions, worked)
 
 
-def _books(study: Study) -> dict[str, str]:
-    return {ENSEMBLE: study.ensemble_key} | {spec.name: study.engine_key(spec) for spec in study.experiment.engines}
-
-
 def _judgement(have: dict[str, Manifest], predictions: dict[str, dict[str, Manifest]], worked: int) -> Judgement:
     counts: dict[tuple[str, str], int] = {}
     for manifest in have.values():
@@ -108,8 +105,7 @@ def _judgement(have: dict[str, Manifest], predictions: dict[str, dict[str, Manif
 
 def _judge_fold(study: Study, fold: Fold, past: dict[str, PastRange | None], window_print: str, print_: str) -> Manifest:
     predicted = {
-        book: study.lake.scan(PREDICTIONS, key, partitions=[partition_of(fold)]).collect()
-        for book, key in _books(study).items()
+        book: study.lake.scan(PREDICTIONS, key, partitions=[partition_of(fold)]).collect() for book, key in books(study).items()
     }
     own = {book: predicted[book] for book in predicted if book != ENSEMBLE}
     by_inputs = _by_inputs(study, fold, window_print)

@@ -39,21 +39,18 @@ class Skill(NamedTuple):
     periods: float
 
 
-def coefficients(predictions: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+def coefficients(rows: pl.DataFrame, groups: pl.DataFrame | None = None) -> pl.DataFrame:
     """`time, rank_ic, ended` of one engine: its coefficients, and when the last label of each was known.
 
-    predictions: symbol, open_time, prediction. labels: symbol, open_time, label, label_end_at. One row for each bar time, or
-    for each month where there are too few symbols to compare across them (see `metrics.predictions`).
+    rows: `metrics.predictions.scored` with `label_end_at`. groups: `information_coefficients` of them, where they are known
+    already. One row for each bar time, or for each month where there are too few symbols to compare across them.
     """
-    both = predictions.select("symbol", "open_time", "prediction").join(
-        labels.select("symbol", "open_time", "label", "label_end_at"), on=("symbol", "open_time")
-    )
-    finite = both.filter((pl.col("prediction").is_finite() & pl.col("label").is_finite()).fill_null(value=False))
-    if finite.is_empty():
+    if rows.is_empty():
         return pl.DataFrame(schema={"time": pl.Datetime("us", "UTC"), "rank_ic": pl.Float64, "ended": pl.Datetime("us", "UTC")})
-    time = pl.col("open_time") if mode(finite) == "cross_section" else pl.col("open_time").dt.truncate("1mo")
-    ended = finite.group_by(time.alias("time")).agg(pl.col("label_end_at").max().alias("ended"))
-    return information_coefficients(finite).select("time", "rank_ic").drop_nulls().join(ended, on="time").sort("time")
+    time = pl.col("open_time") if mode(rows) == "cross_section" else pl.col("open_time").dt.truncate("1mo")
+    ended = rows.group_by(time.alias("time")).agg(pl.col("label_end_at").max().alias("ended"))
+    found = information_coefficients(rows) if groups is None else groups
+    return found.select("time", "rank_ic").drop_nulls().join(ended, on="time").sort("time")
 
 
 def skill_weights(known: Mapping[str, pl.DataFrame], cut: datetime, horizon: int) -> dict[str, Skill]:

@@ -15,13 +15,16 @@ import polars as pl
 from tidemill.domain.errors import InputError
 
 _DIGITS = 32
+_FEW_CELLS = 100_000  # below this threads cost more than they save
 
 
 def content_version(frame: pl.DataFrame) -> str:
     """32 hex digits. InputError for a column that holds neither numbers, times, truth values nor text."""
-    # hashlib lets go of the interpreter lock, so columns are hashed side by side.
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        digests = list(pool.map(_column_digest, frame.get_columns()))
+    if frame.height * frame.width < _FEW_CELLS:
+        digests = [_column_digest(column) for column in frame.get_columns()]
+    else:  # hashlib lets go of the interpreter lock, so columns are hashed side by side
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            digests = list(pool.map(_column_digest, frame.get_columns()))
     whole = hashlib.sha256(f"{frame.height} {frame.width}".encode())
     for digest in digests:
         whole.update(digest)

@@ -24,6 +24,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, IntegrityError, UnavailableError, UnknownNameError
 from tidemill.storage.content import content_version as content_version  # a part of the lake's interface
+from tidemill.storage.ordered import by_symbol
 
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,199}")
@@ -228,7 +229,9 @@ def _children(folder: Path, prefix: str) -> list[Path]:
 def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
     """By symbol and open_time; a frame that is sorted already, as most are, is only looked at."""
     keys = [name for name in _SORT if name in frame.columns]
-    return frame if not keys or _is_sorted(frame, keys) else frame.sort(keys, maintain_order=True)
+    if not keys or _is_sorted(frame, keys):
+        return frame
+    return by_symbol(frame) if "symbol" in keys else frame.sort(keys, maintain_order=True)
 
 
 def _is_sorted(frame: pl.DataFrame, keys: Sequence[str]) -> bool:

@@ -18,8 +18,8 @@ from tidemill.models.registry import engine
 from tidemill.research.model_store import artifact_folder, index_of, models_home, spec_of
 from tidemill.research.modules.loading import load_module
 from tidemill.research.results import result_of, study_of
+from tidemill.research.scoring import predictions_of
 from tidemill.research.study import StepReport, Study
-from tidemill.research.trading import predictions_of
 from tidemill.research.training import train
 from tidemill.research.workspace import Workspace
 

@@ -1,0 +1,68 @@
+"""Out-of-sample predictions of a study beside the labels that came true, worked out once for all steps that ask."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+import polars as pl
+
+from tidemill.metrics.predictions import information_coefficients, scored
+from tidemill.research.model_store import ENSEMBLE
+from tidemill.research.predicting import PREDICTIONS
+from tidemill.research.study import Study
+from tidemill.research.technical import LABELS
+from tidemill.storage.ordered import by_symbol
+
+
+def books(study: Study) -> dict[str, str]:
+    """Book → lake key of the predictions that it trades, the ensemble first."""
+    return {ENSEMBLE: study.ensemble_key} | {spec.name: study.engine_key(spec) for spec in study.experiment.engines}
+
+
+def predictions_of(study: Study, book: str) -> pl.DataFrame:
+    """Out-of-sample predictions of a book as they are stored, all folds, sorted by symbol and time."""
+    return by_symbol(study.lake.scan(PREDICTIONS, books(study)[book]).collect())
+
+
+def predicted_by(study: Study, book: str) -> pl.DataFrame:
+    """symbol, open_time, prediction of `predictions_of`: what else is stored costs more to sort than these."""
+    scan = study.lake.scan(PREDICTIONS, books(study)[book]).select("symbol", "open_time", "prediction")
+    return study.once(("predictions", book), lambda: by_symbol(scan.collect()))
+
+
+def scored_rows(study: Study, book: str) -> pl.DataFrame:
+    """Predictions of a book with the labels that came true, as `metrics.predictions.scored` gives them."""
+    return study.once(("scored", book), lambda: _scored(study, predicted_by(study, book)))
+
+
+def coefficients_of(study: Study, book: str) -> pl.DataFrame:
+    """`metrics.predictions.information_coefficients` of a book."""
+    return study.once(("coefficients", book), lambda: information_coefficients(scored_rows(study, book)))
+
+
+class _Outcomes(NamedTuple):
+    """Which rows of a book's predictions have a label, in order of time and symbol, and those labels. keys: symbol, open_time
+    of all its predictions, sorted.
+    """
+
+    keys: pl.DataFrame
+    rows: pl.Series
+    labelled: pl.DataFrame
+
+    @classmethod
+    def of(cls, predicted: pl.DataFrame, labels: pl.DataFrame) -> Self:
+        keys = predicted.select("symbol", "open_time")
+        both = keys.with_row_index("row").join(labels, on=("symbol", "open_time"), maintain_order="left")
+        both = both.sort("open_time", maintain_order=True)  # within a time the symbols stand in order already
+        return cls(keys, both["row"], both.drop("row"))
+
+
+def _scored(study: Study, predicted: pl.DataFrame) -> pl.DataFrame:
+    """All books of a study predict the same rows as a rule: labels are then looked for once, not once for each book."""
+    labels = study.once("labels", lambda: study.lake.scan(LABELS, study.labels_key).collect())
+    outcomes = study.once("outcomes", lambda: _Outcomes.of(predicted, labels))
+    if not outcomes.keys.equals(predicted.select("symbol", "open_time")):
+        return scored(predicted, labels)
+    prediction = predicted["prediction"].gather(outcomes.rows)
+    found = outcomes.labelled.select("symbol", "open_time", prediction, "label", "label_end_at")
+    return found.filter((pl.col("prediction").is_finite() & pl.col("label").is_finite()).fill_null(value=False))

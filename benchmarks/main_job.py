@@ -10,6 +10,7 @@ Every run is the real command in a process of its own, in a new home that is rem
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ label: {{horizon: 5}}
 engines: [{{name: momentum}}, {{name: ridge}}]
 splits: {{train: 100, test: 21, embargo: 20}}
 """
+
+NEW_DAYS = 5
 
 
 def run(home: Path, *arguments: str) -> tuple[float, dict]:
@@ -64,25 +67,46 @@ def main_job(*arguments: str) -> None:
 
 
 def new_day(path: Path) -> None:
+    """Both histories grow by the same days in turn, so that what the machine does beside falls on both alike."""
     bars = pl.read_parquet(path)
     days = bars["date"].unique().sort()
-    took = {}
+    histories = {"one year": 252, "five years": 1_259}
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in histories}
     with new_homes(2) as homes:
-        for home, (name, count) in zip(homes, (("one year", 252), ("five years", 1_259)), strict=True):
-            data = home.parent / f"bars{count}"
+        places = dict(zip(histories, (home.parent for home in homes), strict=True))
+        for name, count in histories.items():
+            data = places[name] / "bars"
             data.mkdir()
-            bars.filter(pl.col("date").is_between(days[-min(count, len(days))], days[-3])).write_parquet(data / "base.parquet")
-            experiment = home.parent / f"{count}.yaml"
-            experiment.write_text(EXPERIMENT.format(folder=data))
-            seconds, _ = run(home, "--experiment", str(experiment))
-            print(f"{name}: first run {seconds:.1f} s")
-            for day in (days[-2], days[-1]):
-                bars.filter(pl.col("date") == day).write_parquet(data / f"{day}.parquet")
-                seconds, answer = run(home, "--experiment", str(experiment))
-                took.setdefault(name, []).append(seconds)
-            show(f"{name}, one new day", seconds, answer)
-    one, five = (min(times) for times in took.values())
-    print(f"\none new day: {one:.1f} s on one year, {five:.1f} s on five years, ratio {five / one:.2f}")
+            first = days[-min(count, len(days))]
+            bars.filter(pl.col("date").is_between(first, days[-1 - NEW_DAYS])).write_parquet(data / "base.parquet")
+            (places[name] / "experiment.yaml").write_text(EXPERIMENT.format(folder=data))
+            print(f"{name}: first run {_run_in(places[name])[0]:.1f} s")
+        for day in days[-NEW_DAYS:]:
+            for name, place in places.items():
+                bars.filter(pl.col("date") == day).write_parquet(place / "bars" / f"{day}.parquet")
+                before = _processor()
+                seconds, answer = _run_in(place)
+                took[name].append((seconds, _processor() - before))
+                if day == days[-1]:
+                    show(f"{name}, one new day", seconds, answer)
+    print()
+    for at, unit in enumerate(("seconds", "seconds of a processor")):
+        columns = [[times[at] for times in took[name]] for name in histories]
+        for name, column in zip(histories, columns, strict=True):
+            print(f"{name}: one new day {', '.join(f'{value:.1f}' for value in column)} {unit}")
+        for word, figure in (("best", min), ("median", statistics.median)):
+            one, five = (figure(column) for column in columns)
+            print(f"  {word}: {one:.1f} on one year, {five:.1f} on five years, ratio {five / one:.2f}")
+
+
+def _processor() -> float:
+    """Processor seconds of the runs so far, without the servers that they talk to."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _run_in(place: Path) -> tuple[float, dict]:
+    return run(place / "home", "--experiment", str(place / "experiment.yaml"))
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def test_frames_with_too_few_bars_have_no_gaps() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sets(st.integers(0, 60), min_size=2))
-def test_gaps_and_bars_together_fill_the_life_of_a_symbol(slots: set[int]) -> None:
-    found = find_gaps(bars(sorted(slots)), HOUR, Calendar.ALWAYS)
+@given(st.sets(st.integers(0, 60), min_size=2), st.integers(0, 5))
+def test_gaps_and_bars_together_fill_the_life_of_a_symbol_whatever_bars_come_twice(slots: set[int], twice: int) -> None:
+    found = find_gaps(bars([*slots, *sorted(slots)[:twice]]), HOUR, Calendar.ALWAYS)
     assert found["missing"].sum() + len(slots) == max(slots) - min(slots) + 1
     assert ((found["end"] - found["start"]).dt.total_hours() == found["missing"]).all()
 

@@ -31,6 +31,14 @@ def test_what_is_read_period_after_period_is_sorted_alike(cells: list[tuple[str 
     assert by_symbol(rows).equals(rows.sort("symbol", "open_time"))
 
 
+@given(st.lists(st.tuples(st.sampled_from(["A", "B", "BRK.B"]), st.integers(0, 3)), max_size=40))
+def test_rows_that_are_equal_keep_their_order_with_and_without_times(cells: list[tuple[str | None, int]]) -> None:
+    rows = frame(cells)
+    assert by_symbol(rows).equals(rows.sort("symbol", "open_time", maintain_order=True))
+    timeless = rows.drop("open_time")
+    assert by_symbol(timeless).equals(timeless.sort("symbol", maintain_order=True))
+
+
 @pytest.mark.parametrize("cells", [[], [("B", 1)], [("B", 2), (None, 1), ("A", 0)]])
 def test_empty_single_and_nameless_rows_are_no_error(cells: list[tuple[str | None, int]]) -> None:
     rows = frame(cells)

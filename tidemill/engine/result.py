@@ -181,12 +181,12 @@ class BacktestResult:
 
     @cached_property
     def positions(self) -> pl.DataFrame:
-        """time, symbol, quantity: what was held at each close; a flat symbol has no row."""
+        """time, symbol, quantity: what was held at each close, by symbol and time; a flat symbol has no row."""
         import polars as pl
 
         held = np.zeros(self._axes.shape)
         holdings(self._changes, held)
-        slots, codes = np.nonzero(held)
+        codes, slots = np.nonzero(held.T)
         return pl.DataFrame(
             {"time": _times(self._axes, slots), "symbol": _symbols(self._axes, codes), "quantity": held[slots, codes]}
         )

@@ -49,7 +49,8 @@ def _type_name(series: pl.Series) -> str:
 def _buffers(series: pl.Series) -> list[np.ndarray]:
     """The values as arrays; a null counts as zero or as an empty text."""
     if isinstance(series.dtype, pl.String | pl.Categorical | pl.Enum):
-        return _text_buffers(series.cast(pl.String).fill_null(""))
+        texts = series.cast(pl.String)
+        return _text_buffers(texts.fill_null("") if texts.null_count() else texts)
     if series.dtype == pl.Boolean:
         return [np.packbits(series.fill_null(False).to_numpy())]
     physical = series.to_physical()

@@ -25,6 +25,7 @@ from tests.holders import (
 from tidemill.config import Secret, Settings
 from tidemill.domain.errors import ConfigError, IntegrityError, StopError, UnavailableError
 from tidemill.embedded import servers, stop
+from tidemill.keeper.folder import existing
 from tidemill.keeper.processes import start_time
 
 NewHome = Callable[..., Settings]
@@ -298,16 +299,43 @@ async def test_lost_passwords_are_replaced(new_home: NewHome) -> None:
 def test_a_start_that_was_killed_half_way_is_done_again(new_home: NewHome) -> None:
     home = new_home(prepared=False)
     holder = Holder(home)
-    wait_for(
-        lambda: home.home.exists() and any(home.home.glob("servers/postgres.new-*/PG_VERSION")), "the making of the database"
-    )
-    lock = os.stat(folder_of(home).keeper)
-    keeper = next(process for process in psutil.process_iter() if holds(process, lock) and process.pid != holder.process.pid)
-    keeper.kill()
-    assert "UnavailableError: The keeper of the servers" in holder.error()
+    with half_way(home):
+        lock = os.stat(folder_of(home).keeper)
+        keeper = next(
+            process for process in psutil.process_iter() if holds(process, lock) and process.pid != holder.process.pid
+        )
+        keeper.kill()
+        assert "UnavailableError: The keeper of the servers" in holder.error()
     assert not (folder_of(home).root / "postgres").exists()
     with servers(home) as found:
         assert found.embedded
+
+
+@contextmanager
+def half_way(home: Settings) -> Iterator[None]:
+    """Frozen while the database is being made."""
+    making: list[psutil.Process] = []
+
+    def found() -> bool:
+        if not making and home.home.exists():
+            making.extend(process for process in psutil.process_iter() if makes_database(process, home))
+            for process in making:
+                process.suspend()
+        return bool(making)
+
+    wait_for(found, "the making of the database")
+    try:
+        yield
+    finally:
+        for process in making:
+            process.resume()
+
+
+def makes_database(process: psutil.Process, home: Settings) -> bool:
+    folder = existing(home.home)
+    with suppress(psutil.Error):
+        return folder is not None and process.name() == "initdb" and any(str(folder.root) in part for part in process.cmdline())
+    return False
 
 
 def holds(process: psutil.Process, file: os.stat_result) -> bool:

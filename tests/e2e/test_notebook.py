@@ -75,6 +75,7 @@ def test_they_import_the_lab_alone_and_define_nothing(stored: Notebook) -> None:
     [
         ("explore_data", 2, ("AAA", "without_trade", "first_factor", "change")),
         ("compare_engines", 2, ("deflated_sharpe", "ridge", "momentum", "counted_at")),
+        ("read_session", 1, ("hours_behind", "wanted_at", "quantity", "exit_time", "population_stability_index")),
     ],
 )
 def test_each_runs_on_the_results_of_an_experiment_file(

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.research.panels import small_experiment
+from tests.research.panels import START as START_OF_BARS
+from tests.research.panels import daily_bars, small_experiment
 from tidemill.domain.errors import UnknownNameError
-from tidemill.metrics.predictions import scored
 from tidemill.models.artifact import load
 from tidemill.research.ensembling import predict_ensemble, train_ensemble, weights_of
 from tidemill.research.market_data import sync_bars
 from tidemill.research.model_store import artifact_folder, models_home, read_index
 from tidemill.research.predicting import predict
+from tidemill.research.proof_samples import prove_weighing
 from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.technical import build_training_set, compute_features
@@ -26,21 +27,26 @@ from tidemill.research.weighing import CREDIBILITY, coefficients, skill_weights
 from tidemill.research.workspace import Workspace
 
 START = datetime(2022, 1, 1, tzinfo=UTC)
+TIME = pl.Datetime("us", "UTC")
 
 
 def day(number: int) -> datetime:
     return START + timedelta(days=number)
 
 
-def known(values: list[float], first: int = 0) -> pl.DataFrame:
-    """Coefficients of one engine on consecutive days, each ended five days later."""
-    times = [day(first + number) for number in range(len(values))]
-    frame = pl.DataFrame({"time": times, "rank_ic": values, "ended": [time + timedelta(days=5) for time in times]})
-    return frame.with_columns(pl.col("time", "ended").cast(pl.Datetime("us", "UTC")))
+def known(values: list[float]) -> pl.Series:
+    return pl.Series(values, dtype=pl.Float64)
+
+
+def rows_of(cells: list[tuple[str, int, float, float, int]]) -> pl.DataFrame:
+    """Scored rows: symbol, day, prediction, label, and days until the label was known."""
+    rows = [(symbol, day(at), said, came, day(at + held)) for symbol, at, said, came, held in cells]
+    schema = {"symbol": pl.String(), "open_time": TIME, "prediction": pl.Float64(), "label": pl.Float64(), "label_end_at": TIME}
+    return pl.DataFrame(rows, schema=schema, orient="row").sort("open_time", "symbol")
 
 
 def test_weights_follow_the_stated_formula() -> None:
-    skill = skill_weights({"a": known([0.06] * 128), "b": known([0.02] * 128), "c": known([-0.1] * 128)}, day(500), horizon=2)
+    skill = skill_weights({"a": known([0.06] * 128), "b": known([0.02] * 128), "c": known([-0.1] * 128)}, horizon=2)
     credible = 64.0 / (64.0 + CREDIBILITY)
     assert skill["a"].weight == pytest.approx((1 - credible) / 3 + credible * 0.75)
     assert skill["b"].weight == pytest.approx((1 - credible) / 3 + credible * 0.25)
@@ -49,8 +55,8 @@ def test_weights_follow_the_stated_formula() -> None:
 
 
 def test_before_anything_was_seen_or_where_no_engine_has_skill_the_weights_are_equal() -> None:
-    nothing = skill_weights({"a": known([0.1]), "b": known([0.2])}, day(0), horizon=1)
-    unskilled = skill_weights({"a": known([-0.1] * 90), "b": known([-0.2] * 90)}, day(500), horizon=1)
+    nothing = skill_weights({"a": known([]), "b": known([])}, horizon=1)
+    unskilled = skill_weights({"a": known([-0.1] * 90), "b": known([-0.2] * 90)}, horizon=1)
     assert [one.weight for one in nothing.values()] == [0.5, 0.5]
     assert [one.weight for one in unskilled.values()] == [0.5, 0.5]
     assert nothing["a"].rank_ic is None
@@ -58,35 +64,50 @@ def test_before_anything_was_seen_or_where_no_engine_has_skill_the_weights_are_e
 
 def test_an_engine_that_predicted_nothing_is_left_out_and_takes_nothing_from_the_others() -> None:
     others = {"a": known([0.06] * 128), "b": known([0.02] * 128)}
-    made = skill_weights({**others, "silent": known([])}, day(500), horizon=2)
+    made = skill_weights({**others, "silent": known([])}, horizon=2)
     assert made["silent"] == (0.0, None, 64.0)
-    assert {name: made[name] for name in others} == skill_weights(others, day(500), horizon=2)
-
-
-def test_what_ended_after_the_cut_has_no_influence() -> None:
-    early = {"a": known([0.05] * 60), "b": known([0.01] * 60)}
-    later = {name: pl.concat([frame, known([9.0 if name == "b" else -9.0] * 40, first=60)]) for name, frame in early.items()}
-    assert skill_weights(later, day(64), horizon=1) == skill_weights(early, day(64), horizon=1)
-    assert skill_weights(later, day(65), horizon=1) != skill_weights(early, day(65), horizon=1)
+    assert {name: made[name] for name in others} == skill_weights(others, horizon=2)
 
 
 @given(st.lists(st.lists(st.floats(-1, 1), min_size=0, max_size=30), min_size=1, max_size=5), st.integers(1, 10))
 def test_weights_are_never_negative_and_sum_to_one(values: list[list[float]], horizon: int) -> None:
-    made = skill_weights({f"e{at}": known(one) for at, one in enumerate(values)}, day(1_000), horizon)
+    made = skill_weights({f"e{at}": known(one) for at, one in enumerate(values)}, horizon)
     assert all(one.weight >= 0.0 for one in made.values())
     assert sum(one.weight for one in made.values()) == pytest.approx(1.0)
 
 
-def test_a_coefficient_is_known_when_the_last_of_its_labels_is() -> None:
-    rows = [(name, day(at), float(place + at)) for at in range(3) for place, name in enumerate("ABCD")]
-    schema = pl.Schema({"symbol": pl.String, "open_time": pl.Datetime("us", "UTC"), "prediction": pl.Float64})
-    predictions = pl.DataFrame(rows, schema=schema, orient="row")
-    late = pl.when(pl.col("symbol") == "C").then(pl.col("open_time") + timedelta(days=9)).otherwise(pl.col("open_time"))
-    labels = predictions.with_columns((-pl.col("prediction")).alias("label"), late.alias("label_end_at"))
-    made = coefficients(scored(predictions, labels))
-    assert made["rank_ic"].to_list() == pytest.approx([-1.0] * 3)
-    assert made["ended"].to_list() == [day(at + 9) for at in range(3)]
-    assert coefficients(scored(predictions.clear(), labels)).is_empty()
+def test_an_outcome_counts_from_when_its_label_was_known() -> None:
+    # C is halted: its labels come nine days late, and until then the others are compared without it.
+    cells = [(name, at, float(place), 9.0 if name == "C" else float(-place), 9 if name == "C" else 1)
+             for at in range(3) for place, name in enumerate("ABCD")]  # fmt: skip
+    rows = rows_of(cells)
+    assert coefficients(rows, day(0)).is_empty()
+    assert coefficients(rows, day(1)).to_list() == pytest.approx([-1.0])
+    assert coefficients(rows, day(3)).to_list() == pytest.approx([-1.0] * 3)
+    late = coefficients(rows, day(9)).to_list()
+    assert late[0] > -0.5
+    assert late[1:] == pytest.approx([-1.0] * 2)
+    assert coefficients(rows.clear(), day(9)).is_empty()
+
+
+CELLS = st.lists(
+    st.tuples(st.sampled_from("ABCDE"), st.integers(0, 70), st.floats(-1, 1), st.floats(-1, 1), st.integers(1, 9)),
+    max_size=80,
+    unique_by=lambda cell: cell[:2],
+)
+
+
+@given(CELLS, st.integers(0, 80))
+def test_what_comes_after_the_cut_has_no_influence(cells: list[tuple[str, int, float, float, int]], cut: int) -> None:
+    rows = rows_of(cells)
+    assert coefficients(rows, day(cut)).equals(coefficients(rows.filter(pl.col("label_end_at") <= day(cut)), day(cut)))
+
+
+def test_months_are_compared_while_two_symbols_trade_however_many_are_listed_later() -> None:
+    two = [(name, at, float(at * place), float(-at * place), 1) for at in range(59) for place, name in enumerate("AB", start=1)]
+    five = [(name, 60 + at, float(place), float(place), 1) for at in range(200) for place, name in enumerate("ABCDE")]
+    assert coefficients(rows_of(two + five), day(59)).to_list() == pytest.approx([-1.0, -1.0])  # January and February
+    assert len(coefficients(rows_of(two + five), day(300))) == 200  # and days once they are the rule
 
 
 @pytest.fixture
@@ -97,6 +118,22 @@ def study(workspace: Workspace, folder: Path) -> Study:
     for name in ("momentum", "ridge"):
         train(made, name)
     return made
+
+
+def test_weights_are_proven_where_most_symbols_are_listed_late(workspace: Workspace, tmp_path: Path) -> None:
+    """Two symbols, whose months are compared, until four more make their days comparable."""
+    bars = daily_bars()
+    listed = START_OF_BARS.date() + timedelta(days=150)
+    bars.filter(pl.col("symbol").is_in(["AAA", "BBB"]) | (pl.col("date") >= listed)).write_parquet(tmp_path / "bars.parquet")
+    made = study_of(workspace, small_experiment(tmp_path))
+    for step in (sync_bars, compute_features, build_training_set):
+        step(made)
+    for name in ("momentum", "ridge"):
+        train(made, name)
+    predict(made)
+    proof = prove_weighing(made)
+    assert proof.proven
+    assert proof.refuted == ()
 
 
 def test_weights_need_the_engines_predictions(study: Study) -> None:

@@ -33,7 +33,7 @@ from tidemill.research.predicting import (
     prediction_frame,
     prediction_report,
 )
-from tidemill.research.scoring import coefficients_of, scored_rows
+from tidemill.research.scoring import scored_rows
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import LABELS
 from tidemill.research.weighing import Skill, coefficients, rounded, skill_weights
@@ -124,22 +124,14 @@ def weights_of(study: Study, fold: Fold) -> dict[str, Skill]:
     if study.experiment.ensemble == EQUAL:
         equal = 1.0 / len(study.experiment.engines)
         return {spec.name: Skill(equal, None, 0.0) for spec in study.experiment.engines}
-    return skill_weights(_coefficients(study), fold.train_end, study.experiment.label.horizon)
-
-
-def _coefficients(study: Study) -> dict[str, pl.DataFrame]:
-    """Out-of-sample coefficients of every engine, once for all folds."""
-
-    def make() -> dict[str, pl.DataFrame]:
-        for spec in study.experiment.engines:
-            if not study.lake.manifests(PREDICTIONS, study.engine_key(spec)):
-                raise UnknownNameError(
-                    "prediction", spec.name, hint="Materialize predictions/engines first: the weights need them."
-                )
-        names = [spec.name for spec in study.experiment.engines]
-        return {name: coefficients(scored_rows(study, name), coefficients_of(study, name)) for name in names}
-
-    return study.once("weighed", make)
+    for spec in study.experiment.engines:
+        if not study.lake.manifests(PREDICTIONS, study.engine_key(spec)):
+            raise UnknownNameError(
+                "prediction", spec.name, hint="Materialize predictions/engines first: the weights need them."
+            )
+    names = [spec.name for spec in study.experiment.engines]
+    known = {name: coefficients(scored_rows(study, name), fold.train_end) for name in names}
+    return skill_weights(known, study.experiment.label.horizon)
 
 
 def _report(study: Study, entries: list[TrainedFold], *, worked: bool, code: str) -> StepReport:

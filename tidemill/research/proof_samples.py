@@ -188,8 +188,9 @@ def prove_weighing(study: Study) -> Proof:
 
     def weights(frame: pl.DataFrame, fold: Fold) -> str:
         labels = frame.select("symbol", "open_time", "label", "label_end_at")
-        known = {name: coefficients(scored(frame.select("symbol", "open_time", prediction=name), labels)) for name in names}
-        return repr(skill_weights(known, fold.train_end, study.experiment.label.horizon))
+        rows = {name: scored(frame.select("symbol", "open_time", prediction=name), labels) for name in names}
+        known = {name: coefficients(own, fold.train_end) for name, own in rows.items()}
+        return repr(skill_weights(known, study.experiment.label.horizon))
 
     return prove_folds(_WEIGHTS, weights, outcomes, folds[1:], interval=study.dataset.interval)
 

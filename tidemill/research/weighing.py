@@ -1,7 +1,7 @@
 """How much weight each engine has in the ensemble of a fold: its skill on bars whose outcome was known before the fold.
 
-For engine e, over the bar times of earlier test windows whose labels all ended at or before the cut of the fold (its test start
-less the embargo):
+For engine e, over the outcomes of earlier test windows that were known at the cut of the fold (its test start less the
+embargo), as if nothing had come after it:
 
     skill_e   = max(mean rank IC, 0)
     n         = bar times with a coefficient, the fewest of any engine, / label horizon          independent label periods
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from tidemill.metrics.predictions import information_coefficients, mode
+from tidemill.metrics.predictions import information_coefficients
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,27 +39,21 @@ class Skill(NamedTuple):
     periods: float
 
 
-def coefficients(rows: pl.DataFrame, groups: pl.DataFrame | None = None) -> pl.DataFrame:
-    """`time, rank_ic, ended` of one engine: its coefficients, and when the last label of each was known.
+def coefficients(rows: pl.DataFrame, cut: datetime) -> pl.Series:
+    """Rank ICs of one engine, in order of time, from the outcomes that were known at `cut` and from no other.
 
-    rows: `metrics.predictions.scored` with `label_end_at`. groups: `information_coefficients` of them, where they are known
-    already. One row for each bar time, or for each month where there are too few symbols to compare across them.
+    rows: `metrics.predictions.scored` with `label_end_at`. One for each bar time, or for each month where until then there were
+    too few symbols to compare across them: that there will be more is not known yet.
     """
-    if rows.is_empty():
-        return pl.DataFrame(schema={"time": pl.Datetime("us", "UTC"), "rank_ic": pl.Float64, "ended": pl.Datetime("us", "UTC")})
-    time = pl.col("open_time") if mode(rows) == "cross_section" else pl.col("open_time").dt.truncate("1mo")
-    ended = rows.group_by(time.alias("time")).agg(pl.col("label_end_at").max().alias("ended"))
-    found = information_coefficients(rows) if groups is None else groups
-    return found.select("time", "rank_ic").drop_nulls().join(ended, on="time").sort("time")
+    return information_coefficients(rows.filter(pl.col("label_end_at") <= cut))["rank_ic"].drop_nulls()
 
 
-def skill_weights(known: Mapping[str, pl.DataFrame], cut: datetime, horizon: int) -> dict[str, Skill]:
-    """Weight of each engine from its `coefficients` that ended at or before `cut`; see the module.
+def skill_weights(known: Mapping[str, pl.Series], horizon: int) -> dict[str, Skill]:
+    """Weight of each engine from its `coefficients`; see the module.
 
     horizon: bars that a label is held. Equal weights where no engine has shown anything yet.
     """
-    seen = {name: frame.filter(pl.col("ended") <= cut)["rank_ic"] for name, frame in known.items()}
-    heard = {name: values for name, values in seen.items() if len(values)} or seen
+    heard = {name: values for name, values in known.items() if len(values)} or known
     periods = min((len(values) for values in heard.values()), default=0) / horizon
     means = {name: _mean(values) for name, values in heard.items()}
     positive = {name: max(mean or 0.0, 0.0) for name, mean in means.items()}

@@ -7,17 +7,22 @@ per partition (docs/decisions/0014-pooled-dagster-storage.md).
 
 import os
 import select
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 from weakref import WeakSet
 
 import sqlalchemy
-from dagster import EventLogEntry
+from dagster import DagsterEventType, EventLogEntry
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import SqlEventLogStorage
-from dagster._serdes import ConfigurableClassData
+from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable, SqlEventLogStorageTable
+from dagster._serdes import ConfigurableClassData, serialize_value
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import pg_url_from_config
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -28,6 +33,7 @@ SCHEMA = "dagster"
 KEPT_CONNECTIONS, MOST_CONNECTIONS = 2, 10
 # Any constant does, as long as nobody else locks it: serialises the creation of tables by processes that start together.
 _CREATION_LOCK = 7_411_030
+_PLANNED = {DagsterEventType.ASSET_MATERIALIZATION_PLANNED, DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED}
 
 
 def dagster_dsn(dsn: Secret, schema: str = SCHEMA, *, flushed: bool = True) -> Secret:
@@ -145,6 +151,44 @@ class PooledEventLogStorage(_OnPool, PostgresEventLogStorage):
     def store_event(self, event: EventLogEntry) -> None:
         """As every SQL storage does: Postgres' own also notifies watchers of old versions, a commit more for each event."""
         SqlEventLogStorage.store_event(self, event)
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """What a run plans in one statement for each table, instead of two for each event; all other batches as ever."""
+        if not {event.dagster_event_type for event in events} <= _PLANNED:
+            super().store_event_batch(events)
+            return
+        with self.index_transaction() as connection:
+            stored = connection.execute(self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id))
+            numbered = [(event, event_id) for event, (event_id,) in zip(events, stored.fetchall(), strict=True)]
+            indexed = self.has_secondary_index(ASSET_KEY_INDEX_COLS)
+            assets = {
+                event.dagster_event.asset_key.to_string(): self._get_asset_entry_values(event, event_id, indexed)
+                for event, event_id in numbered
+                if event.dagster_event and event.dagster_event.asset_key
+            }
+            if assets:
+                upsert = postgresql.insert(AssetKeyTable).values([{"asset_key": key, **row} for key, row in assets.items()])
+                changed = {name: upsert.excluded[name] for name in next(iter(assets.values()))}
+                connection.execute(upsert.on_conflict_do_update(index_elements=["asset_key"], set_=changed))
+            checks = [row for event, event_id in numbered for row in self._planned_check(event, event_id)]
+            if checks:
+                connection.execute(AssetCheckExecutionsTable.insert(), checks)
+
+    def _planned_check(self, event: EventLogEntry, event_id: int) -> Iterator[dict[str, object]]:
+        planned = event.dagster_event.event_specific_data if event.dagster_event else None
+        if not isinstance(planned, AssetCheckEvaluationPlanned):
+            return
+        for partition in planned.partitions_subset.get_partition_keys() if planned.partitions_subset else [None]:
+            yield {
+                "asset_key": planned.asset_key.to_string(),
+                "check_name": planned.check_name,
+                "partition": partition,
+                "run_id": event.run_id,
+                "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+                "evaluation_event": serialize_value(event),
+                "evaluation_event_timestamp": self._event_insert_timestamp(event),  # type: ignore[no-untyped-call]
+                "evaluation_event_storage_id": event_id,
+            }
 
     def has_table(self, table_name: str) -> bool:
         if table_name not in self._known_tables:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tidemill.research.search import Metric, Searched
     from tidemill.research.study import Study
     from tidemill.research.workspace import Workspace
-    from tidemill.validation.causality import Proof
+    from tidemill.validation.proof import Proof
 
 __all__ = [
     "attribution",

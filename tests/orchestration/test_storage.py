@@ -3,10 +3,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
+import dagster as dg
 import psycopg2
 import pytest
 import sqlalchemy
-from dagster import DagsterInstance, DagsterRun
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, EventLogEntry
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.events import AssetMaterializationPlannedData
+from dagster_postgres import PostgresEventLogStorage
 
 from orchestration.storage import Pool, PooledEventLogStorage, PooledPostgresStorage, dagster_dsn
 from tidemill.config import Secret
@@ -78,6 +82,65 @@ def test_a_table_that_a_migration_makes_is_noticed_and_then_not_asked_for_again(
         assert storage.has_table("made_later")
         connection.execute(sqlalchemy.text("DROP TABLE made_later"))
     assert storage.has_table("made_later")
+
+
+def planned(run_id: str) -> list[EventLogEntry]:
+    """What a run over two days of `a` with two checks, and of `b`, plans."""
+    days = (
+        dg.DailyPartitionsDefinition("2024-01-01")
+        .subset_with_partition_keys(["2024-01-02", "2024-01-05"])
+        .to_serializable_subset()
+    )
+    data: list[AssetMaterializationPlannedData | AssetCheckEvaluationPlanned] = [
+        AssetMaterializationPlannedData(dg.AssetKey(["x", "a"]), partitions_subset=days),
+        AssetMaterializationPlannedData(dg.AssetKey("b")),
+        AssetCheckEvaluationPlanned(asset_key=dg.AssetKey(["x", "a"]), check_name="good", partitions_subset=days),
+        AssetCheckEvaluationPlanned(asset_key=dg.AssetKey(["x", "a"]), check_name="better"),
+    ]
+    kinds = (DagsterEventType.ASSET_MATERIALIZATION_PLANNED, DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
+    return [
+        EventLogEntry(
+            error_info=None,
+            level=10,
+            user_message="",
+            run_id=run_id,
+            timestamp=1.0e9 + number,
+            job_name="j",
+            step_key="s",
+            dagster_event=DagsterEvent(
+                kinds[isinstance(one, AssetCheckEvaluationPlanned)].value, "j", step_key="s", event_specific_data=one
+            ),
+        )
+        for number, one in enumerate(data)
+    ]
+
+
+def test_a_plan_in_one_statement_is_stored_as_dagster_itself_stores_it_one_by_one(
+    own_dsn: Secret, opened: DagsterInstance
+) -> None:
+    def stored(run_id: str) -> list[list[tuple[object, ...]]]:
+        event = f"replace(%s::text, '{run_id}', '')"
+        dsn = dagster_dsn(own_dsn)
+        return [
+            ask(dsn, f"SELECT {event % 'event'}, dagster_event_type, timestamp, step_key, asset_key, partition FROM event_logs "
+                f"WHERE run_id = '{run_id}' ORDER BY id"),
+            ask(dsn, "SELECT asset_key, last_materialization, last_run_id, last_materialization_timestamp FROM asset_keys "
+                f"WHERE last_run_id = '{run_id}' ORDER BY asset_key"),
+            ask(dsn, f"SELECT c.asset_key, check_name, c.partition, execution_status, {event % 'evaluation_event'}, "
+                "evaluation_event_timestamp, l.event = evaluation_event FROM asset_check_executions c JOIN event_logs l "
+                f"ON l.id = evaluation_event_storage_id WHERE c.run_id = '{run_id}' ORDER BY check_name, c.partition"),
+        ]  # fmt: skip
+
+    storage = opened.event_log_storage
+    for event in planned("first"):
+        PostgresEventLogStorage.store_event(storage, event)
+    one_by_one = stored("first")
+    storage.store_event_batch(planned("second"))
+    together = stored("second")
+    assert [len(rows) for rows in one_by_one] == [4, 2, 3]
+    assert together[0] == one_by_one[0]
+    assert [row[:2] + row[3:] for row in together[1]] == [row[:2] + row[3:] for row in one_by_one[1]]
+    assert together[2] == one_by_one[2]
 
 
 @pytest.mark.parametrize(("flushed", "waits"), [(True, "on"), (False, "off")])

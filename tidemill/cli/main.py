@@ -1,5 +1,6 @@
 """`tidemill`: the command line. Each noun lives in its own file and is imported only when it is called."""
 
+import gc
 import importlib
 import os
 import sys
@@ -112,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = fail(_explained(exc))
+    # An interpreter that ends searches everything it holds for cycles first: 0.6 s after a run, with all of Dagster loaded.
+    gc.freeze()
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -21,7 +21,7 @@ from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.research.ingest import BARS
 from tidemill.research.study import Study
 from tidemill.storage.verdicts import Verdict, Verdicts
-from tidemill.validation.causality import Effort, Proof, merged
+from tidemill.validation.proof import Effort, Proof, merged
 
 CHECK = "causal"
 FEATURES, PREDICTIONS, SIGNALS = "features/technical", "predictions/engines", "trading/signals"

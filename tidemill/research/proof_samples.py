@@ -20,11 +20,12 @@ from tidemill.research.fear_greed import known_index, reads_index
 from tidemill.research.proof import SAMPLE, sample_months
 from tidemill.research.study import Study
 from tidemill.research.technical import inputs_of
-from tidemill.validation.causality import Effort, Proof, merged, prove
+from tidemill.validation.causality import prove
 from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.feature_proof import some_symbols
 from tidemill.validation.fold_proof import prove_folds
 from tidemill.validation.labels import forward_return
+from tidemill.validation.proof import Effort, Proof, merged
 from tidemill.validation.splits import Fold, training_rows
 
 _CUTS = Effort(cuts=4, every_bar=False)

@@ -10,8 +10,9 @@ from tidemill.research.model_store import index_of, spec_of
 from tidemill.research.proof_samples import fitting, inferring
 from tidemill.research.study import Study
 from tidemill.research.training import lineage_of
-from tidemill.validation.causality import Effort, Proof, merged, prove
+from tidemill.validation.causality import prove
 from tidemill.validation.fold_proof import prove_folds
+from tidemill.validation.proof import Effort, Proof, merged
 from tidemill.validation.splits import Fold
 
 _CUTS = 4

@@ -131,3 +131,12 @@ def test_showing_settings_imports_next_to_nothing(home: Path) -> None:
 def test_metrics_of_returns_import_polars_and_numpy_alone(home: Path) -> None:
     Path("returns.csv").write_text("date,return\n2024-01-02,0.01\n2024-01-03,-0.02\n")
     assert imported((*HEAVY, "asyncpg", "yaml"), modules_after("performance", "metrics", "--input", "returns.csv")) == []
+
+
+def test_a_run_loads_no_compiler_and_no_model_before_it_knows_what_there_is_to_do(home: Path) -> None:
+    """Dagster comes with some of these; what is ours waits until a step has work."""
+    script = f"import orchestration.runner, definitions, tidemill.research.results; {_LIST}"
+    command = [sys.executable, "-P", "-W", "ignore", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    ours = {*HEAVY, "arch", "skfolio", "hmmlearn"} - {"dagster", "rich", "structlog", "sqlalchemy"}
+    assert imported(tuple(ours), set(json.loads(done.stderr))) == []

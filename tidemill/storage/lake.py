@@ -28,7 +28,6 @@ from tidemill.storage.ordered import by_symbol
 
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,199}")
-_SORT = ("symbol", "open_time")
 _MANIFEST = "manifest.json"
 _TEMPORARY = ".tmp-"
 _GRACE = 60.0
@@ -82,7 +81,7 @@ class Lake:
         another process holds the partition for 30 s or the disk is full.
         """
         folder = self._partition(table, dataset, partition)
-        rows = _sorted(frame)
+        rows = by_symbol(frame)
         version = content_version(rows)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -224,24 +223,6 @@ def _children(folder: Path, prefix: str) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(entry for entry in folder.iterdir() if entry.name.startswith(prefix))
-
-
-def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
-    """By symbol and open_time; a frame that is sorted already, as most are, is only looked at."""
-    keys = [name for name in _SORT if name in frame.columns]
-    if not keys or _is_sorted(frame, keys):
-        return frame
-    return by_symbol(frame) if "symbol" in keys else frame.sort(keys, maintain_order=True)
-
-
-def _is_sorted(frame: pl.DataFrame, keys: Sequence[str]) -> bool:
-    if any(frame[name].null_count() for name in keys):
-        return False
-    *leading, last = (pl.col(name) for name in keys)
-    ascending = last >= last.shift()
-    for key in reversed(leading):
-        ascending = (key > key.shift()) | ((key == key.shift()) & ascending)
-    return bool(frame.select(ascending.all()).item())
 
 
 def _describe(

@@ -57,6 +57,18 @@ def test_bars_are_fetched_once_and_chosen_by_symbol_and_date(folder: Path) -> No
     assert lab.bars(source, symbols="AAA,CCC", start="2021-02-01", end="2021-02-11").equals(some)
 
 
+def test_stored_bars_are_read_without_a_look_at_their_source(folder: Path) -> None:
+    source = f"file:{folder}"
+    with pytest.raises(InputError, match="fetch=False"):
+        lab.bars(source, fetch=False)
+    whole = lab.bars(source)
+    daily_bars().write_parquet(folder / "base.parquet")
+    assert lab.bars(source, fetch=False).equals(whole)
+    grown = lab.bars(source)
+    assert grown.height > whole.height
+    assert lab.bars(source, fetch=False).equals(grown)
+
+
 def test_raw_bars_are_those_that_the_command_line_shows(folder: Path) -> None:
     raw = lab.bars(f"file:{folder}", adjusted=False)
     shown = json.loads(command("data", "show", "BBB", "--limit", "30", "--json"))

@@ -113,13 +113,17 @@ def bars(
     start: str | None = None,
     end: str | None = None,
     adjusted: bool = True,
+    fetch: bool = True,
 ) -> pl.DataFrame:
-    """Bars of a source (`sample`, `file:PATH`, a venue), or of an experiment's dataset; fetched when they are not there yet.
+    """Bars of a source (`sample`, `file:PATH`, a venue), or of an experiment's dataset, up to date with it.
 
     symbols, interval, start, end: of a source; an experiment states its own. Dates are ISO texts, the end exclusive.
-    adjusted: on a total-return basis, by what was known at each bar; else raw, as traded.
-    Raises UnknownNameError for a source or a symbol that is not there, InputError for a wrong interval or date.
+    adjusted: on a total-return basis, by what was known at each bar; else raw, as traded. fetch: False asks nothing of the
+    source and reads what is stored, as the last run left it.
+    Raises UnknownNameError for a source or a symbol that is not there, InputError for a wrong interval or date, or where
+    nothing is stored yet, UnavailableError for a venue that cannot be reached.
     """
+    from tidemill.domain.errors import InputError
     from tidemill.domain.experiment import DatasetSpec
     from tidemill.research.experiments import experiment_for
     from tidemill.research.market_data import sync_bars
@@ -130,7 +134,10 @@ def bars(
     else:
         experiment = _experiment(source)
     study = _study(experiment)
-    sync_bars(study)
+    if fetch:
+        sync_bars(study)
+    elif not study.lake.manifests("bars", study.dataset.bars_key):
+        raise InputError("No bars of this dataset are stored yet. Leave out fetch=False, or run the experiment.")
     return study.adjusted if adjusted else study.bars
 
 

@@ -296,3 +296,4 @@ def test_numbers_are_written_for_people() -> None:
     assert interval(-0.0031, 0.012, 3) == "−0.003\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.012"
     assert (interval(None, 1.0), interval(0.0, float("nan"))) == ("–", "–")
     assert percent(-0.1234) == "−12.3\N{NO-BREAK SPACE}%"
+    assert [percent(value).split()[0] for value in (-4.1e-4, 9.9e-4, 1e-3, -4e-5, 0)] == ["−0.04", "0.10", "0.1", "0.0", "0.0"]

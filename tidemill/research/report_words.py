@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _FEW_SYMBOLS = 30
 _SHORT_YEARS = 3.0
 _TOO_GOOD_SHARPE, _TOO_GOOD_IC = 3.0, 0.15
-_SMALL = 0.1  # below it a third decimal is shown
+_SMALL = 0.1  # below it one more decimal is shown
+_NOTHING = 5e-5  # a share of less than half a hundredth of a percent
 _SKILL = 0.95  # deflated Sharpe ratio from which skill is spoken of
 _A_DAY = 86_400
 _SURE = 2.0  # |t| above which a mean is called different from zero
@@ -45,7 +46,12 @@ def number(value: Any, digits: int = 2) -> str:
 
 
 def percent(value: Any) -> str:
-    return f"{100 * value:,.1f}\N{NO-BREAK SPACE}%".replace("-", "−") if _known(value) else "–"
+    """One decimal, two where the number is small; what rounds to nothing has no sign."""
+    if not _known(value):
+        return "–"
+    shown = 100 * value if abs(value) >= _NOTHING else 0.0
+    places = 2 if 0 < abs(shown) < _SMALL else 1
+    return f"{shown:,.{places}f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
 def interval(low: Any, high: Any, places: int = 2) -> str:
@@ -60,7 +66,7 @@ def whole(value: Any) -> str:
 
 
 def _moved(change: float) -> str:
-    if abs(change) < 0.0005:
+    if abs(change) < _NOTHING:
         return "ended where it began"
     return f"made {percent(change)}" if change > 0 else f"lost {percent(-change)}"
 

@@ -1,5 +1,6 @@
 """`tidemill`: the command line. Each noun lives in its own file and is imported only when it is called."""
 
+import atexit
 import gc
 import importlib
 import os
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = fail(_explained(exc))
     # An interpreter that ends searches everything it holds for cycles first: 0.6 s after a run, with all of Dagster loaded.
-    gc.freeze()
+    atexit.register(gc.freeze)
     sys.exit(code if isinstance(code, int) else 0)
 
 

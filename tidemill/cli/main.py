@@ -1,7 +1,5 @@
 """`tidemill`: the command line. Each noun lives in its own file and is imported only when it is called."""
 
-import atexit
-import gc
 import importlib
 import os
 import sys
@@ -114,8 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         code = fail(_explained(exc))
-    # An interpreter that ends searches everything it holds for cycles first: 0.6 s after a run, with all of Dagster loaded.
-    atexit.register(gc.freeze)
     sys.exit(code if isinstance(code, int) else 0)
 
 

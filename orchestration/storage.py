@@ -154,7 +154,7 @@ class PooledEventLogStorage(_OnPool, PostgresEventLogStorage):
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """What a run plans in one statement for each table, instead of two for each event; all other batches as ever."""
-        if not {event.dagster_event_type for event in events} <= _PLANNED:
+        if not events or not {event.dagster_event_type for event in events} <= _PLANNED:
             super().store_event_batch(events)
             return
         with self.index_transaction() as connection:

@@ -132,6 +132,7 @@ def test_a_plan_in_one_statement_is_stored_as_dagster_itself_stores_it_one_by_on
         ]  # fmt: skip
 
     storage = opened.event_log_storage
+    storage.store_event_batch([])
     for event in planned("first"):
         PostgresEventLogStorage.store_event(storage, event)
     one_by_one = stored("first")

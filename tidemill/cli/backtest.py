@@ -1,5 +1,6 @@
 """`tidemill backtest`: a strategy, or one's own weights, over bars."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,11 @@ def backtest(
         )
     if as_json:
         write_json(result)
-        return
+    else:
+        _told(result, output)
+
+
+def _told(result: Mapping[str, Any], output: Path | None) -> None:
     shown = [(key.replace("_", " "), _shown(key, value)) for key, value in result.items() if not isinstance(value, list)]
     write_table("", ("figure", "value"), shown)
     for note in result["notes"]:

@@ -131,7 +131,6 @@ def backtest_frame(
         )
     if ledger is None:
         return result
-    shorts = any(instrument.can_short for instrument in instruments.values())
     of = Evaluated(
         bars=bars,
         interval=length,
@@ -140,9 +139,15 @@ def backtest_frame(
         params=params,
         weights=given,
         source=source,
-        choices={"can_short": shorts} | ({"neutralise": msgspec.to_builtins(neutralise)} if neutralise is not None else {}),
+        choices=_choices(instruments, neutralise),
     )
     return counted(ledger, result, of)
+
+
+def _choices(instruments: Mapping[str, Instrument], neutralise: NeutraliseSpec | None) -> dict[str, Any]:
+    """What else tells one trial from another."""
+    shorts = {"can_short": any(instrument.can_short for instrument in instruments.values())}
+    return shorts if neutralise is None else {**shorts, "neutralise": msgspec.to_builtins(neutralise)}
 
 
 def over_bars(name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from numba import config, njit
 
-from tidemill.domain.provenance import source_version
+from tidemill.provenance import source_version
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _FOLDER = Path(__file__).resolve().parent / "__pycache__" / "kernels"

@@ -7,7 +7,7 @@ import dagster as dg
 from assets.partitions import months, one_run
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.domain.provenance import source_version
+from tidemill.provenance import source_version
 from tidemill.research import plots
 from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
 

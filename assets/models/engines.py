@@ -9,8 +9,8 @@ import dagster as dg
 
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.domain.provenance import source_version
 from tidemill.models.registry import engines
+from tidemill.provenance import source_version
 from tidemill.research.ensembling import train_ensemble
 from tidemill.research.modules.adoption import configured
 from tidemill.research.training import train

@@ -7,7 +7,7 @@ import dagster as dg
 from assets.models.engines import TRAINING_POOL
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.domain.provenance import source_version
+from tidemill.provenance import source_version
 from tidemill.research.risk_forecast import forecast_risk, train_risk
 
 

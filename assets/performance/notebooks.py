@@ -7,7 +7,7 @@ import dagster as dg
 from assets.reporting import details, metadata
 from orchestration.notebook_page import address
 from resources.experiment import ExperimentResource
-from tidemill.domain.provenance import source_version
+from tidemill.provenance import source_version
 from tidemill.research.notebooks import execute_notebook, executed_folder, executed_path, notebooks
 
 

@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.domain.provenance import source_version
+from tidemill.provenance import source_version
 from tidemill.research import plots
 from tidemill.research.trading import make_signals, run_backtests
 

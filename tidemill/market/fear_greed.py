@@ -12,7 +12,7 @@ import msgspec
 
 from tidemill.domain.errors import InputError, MalformedError, RefusedError, UnknownNameError
 from tidemill.domain.intervals import EPOCH, Interval
-from tidemill.domain.provenance import fingerprint
+from tidemill.provenance import fingerprint
 from tidemill.services import Clock, Service, ServiceHealth, ServiceOptions
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import msgspec
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import EPOCH
 from tidemill.domain.market import QuarantineReason, valid_symbol
-from tidemill.domain.provenance import fingerprint
+from tidemill.provenance import fingerprint
 
 if TYPE_CHECKING:
     import polars as pl

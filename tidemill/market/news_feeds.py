@@ -16,9 +16,9 @@ import msgspec
 
 from tidemill.domain.errors import InputError, MalformedError
 from tidemill.domain.market import slug
-from tidemill.domain.provenance import fingerprint
 from tidemill.market.news import RawNews
 from tidemill.market.news_files import columns_of, raw_news
+from tidemill.provenance import fingerprint
 from tidemill.services import Clock, Service, ServiceHealth, ServiceOptions
 
 MAXIMUM_BYTES = 16 << 20

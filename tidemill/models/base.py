@@ -17,8 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError, IntegrityError
-from tidemill.domain.provenance import source_version
 from tidemill.models.artifact import Artifact, Inputs, Tensor
+from tidemill.provenance import source_version
 from tidemill.validation.panel import require_columns, require_panel
 
 Floats = NDArray[np.float64]

@@ -23,7 +23,6 @@ import numpy as np
 import polars as pl
 
 from tidemill.domain.errors import InputError
-from tidemill.domain.provenance import source_version
 from tidemill.models.artifact import Artifact, Inputs, make
 from tidemill.models.base import (
     NO_LINEAGE,
@@ -36,6 +35,7 @@ from tidemill.models.base import (
     require_layout,
     require_scoring,
 )
+from tidemill.provenance import source_version
 from tidemill.validation.panel import require_columns
 
 # Rounded weights sum to 1 within it.

@@ -6,9 +6,9 @@ from functools import lru_cache
 
 import tidemill.models
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.models.base import Engine
 from tidemill.models.custom import CustomEngine
+from tidemill.provenance import fingerprint, source_version
 
 _REGISTERED: dict[str, Engine] = {}
 

@@ -19,7 +19,6 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.domain.provenance import source_version
 from tidemill.models.artifact import Artifact, Inputs, make
 from tidemill.models.base import (
     MINIMUM_ROWS,
@@ -37,6 +36,7 @@ from tidemill.models.base import (
     training_set,
 )
 from tidemill.models.scored import SKILL, Rule, fitted_scale, scored_predictions
+from tidemill.provenance import source_version
 from tidemill.validation.panel import require_columns, require_panel
 
 COLUMNS = ("sentiment_mean", "sentiment_surprise")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.attribution import ENGINES, SYMBOLS, Earned, attribution, by_engine, engine_shares
 from tidemill.models.ensemble import ranks
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.ensembling import stored_weights
 from tidemill.research.model_store import ENSEMBLE, models_home, read_index
 from tidemill.research.predicting import PREDICTIONS, drop_old_folds, partition_of

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint, source_version
 from tidemill.quality.expectations import SuiteName
 from tidemill.quality.suites import ExpectationResult, docs_index, run_suite, suite_expectations
 from tidemill.research.ingest import BARS

@@ -13,9 +13,9 @@ import polars as pl
 
 from tidemill.domain.errors import UnavailableError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.provenance import fingerprint
 from tidemill.market.calendars import infer_calendar
 from tidemill.metrics.returns import Floats, periods_per_year
+from tidemill.provenance import fingerprint
 from tidemill.research.ledger import record_trials
 from tidemill.storage.content import content_version
 from tidemill.storage.trials import TrialBatch

@@ -8,9 +8,9 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.experiment import PromotionSpec
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.drift import MOVED, mean_shift, population_stability_index
 from tidemill.metrics.predictions import mode
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.scoring import coefficients_of, scored_rows
 from tidemill.research.study import StepReport, Study

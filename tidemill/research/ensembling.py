@@ -8,11 +8,11 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.errors import UnknownNameError
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.models.artifact import load
 from tidemill.models.base import Lineage
 from tidemill.models.ensemble import wide
 from tidemill.models.registry import engine as engine_named
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.model_store import (
     ENSEMBLE,
     Index,

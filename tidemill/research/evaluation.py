@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 
 from tidemill.domain.market import Calendar
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics, periods_per_year
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.attributing import attribution_facts
 from tidemill.research.market_data import instruments_of
 from tidemill.research.model_store import ENSEMBLE

@@ -14,11 +14,11 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.domain.months import month_end
 from tidemill.features.api import FeatureSet
 from tidemill.market.fear_greed import API, COLUMNS, DELAY, FearGreedSource, as_known, fear_greed_source, join_known, next_due
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.frames import interval_of
-from tidemill.research.ingest import month_end
 from tidemill.research.study import StepReport, Study
 from tidemill.services import ServiceOptions
 from tidemill.storage.fear_greed import read_fear_greed, write_fear_greed

@@ -14,6 +14,7 @@ import polars as pl
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS, Calendar
+from tidemill.domain.months import month_end, month_start
 from tidemill.domain.ports import BarSource
 from tidemill.market.adjustments import derive_adjustments
 from tidemill.market.calendars import infer_calendar
@@ -49,15 +50,6 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     end: datetime | None
     changed_months: tuple[str, ...]
     notes: tuple[str, ...] = ()
-
-
-def month_start(month: str) -> datetime:
-    return datetime.fromisoformat(f"{month}-01").replace(tzinfo=UTC)
-
-
-def month_end(month: str) -> datetime:
-    start = month_start(month)
-    return start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
 
 
 class _Spool:

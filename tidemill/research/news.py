@@ -15,10 +15,10 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, RetryError
 from tidemill.domain.experiment import NewsSpec
-from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.domain.months import month_end, month_start
 from tidemill.market.news import NewsSource, RefusedNews, items_frame, judged
 from tidemill.market.news_sources import open_news
-from tidemill.research.ingest import month_end, month_start
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.study import StepReport, Study
 from tidemill.services import ServiceOptions
 from tidemill.storage.news import news_months, read_news, write_news

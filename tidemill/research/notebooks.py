@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tidemill.config import Settings
 from tidemill.domain.errors import StopError, UnknownNameError
-from tidemill.domain.provenance import fingerprint
+from tidemill.provenance import fingerprint
 from tidemill.research.experiments import to_text
 from tidemill.research.study import StepReport, Study
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from tidemill.research.ingest import month_start
+from tidemill.domain.months import month_start
 from tidemill.research.study import Study
 from tidemill.research.technical import KNOWN, TABLE
 

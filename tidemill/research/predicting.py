@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import polars as pl
 
 from tidemill.domain.experiment import EngineSpec
-from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.domain.months import month_start
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.base import Engine
 from tidemill.models.inference import predict_batch
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
-from tidemill.research.ingest import month_start
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.model_store import (
     artifact_folder,
     index_of,

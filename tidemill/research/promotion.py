@@ -21,13 +21,13 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, IntegrityError, StopError
 from tidemill.domain.experiment import Experiment
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.metrics.bootstrap import mean_interval
 from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import performance_metrics
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
 from tidemill.models.registry import engine as engine_named
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.evaluation import bars_a_year
 from tidemill.research.ledger import label_text, record_trials
 from tidemill.research.market_data import instruments_of

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.ingest import BARS
 from tidemill.research.study import Study
 from tidemill.storage.verdicts import Verdict, Verdicts

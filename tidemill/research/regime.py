@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 
 from tidemill.domain.experiment import Experiment
-from tidemill.domain.provenance import fingerprint
 from tidemill.features.api import FeatureSet, State, compute, feature_set
 from tidemill.features.declaration import sets
+from tidemill.provenance import fingerprint
 from tidemill.research.states import resume, save_state
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import feature_fingerprints, inputs_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from tidemill.domain.intervals import Interval
-from tidemill.research.ingest import BARS, FLAGS, month_end, month_start
+from tidemill.domain.months import month_end, month_start
+from tidemill.research.ingest import BARS, FLAGS
 from tidemill.research.market_data import IMPORTS
 from tidemill.research.workspace import Workspace
 from tidemill.storage.lake_check import Damage, damaged

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
+from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.research.attributing import attribution_table
 from tidemill.research.evaluation import engine_metrics, portfolio_metrics
 from tidemill.research.market_data import flags_of, import_facts

@@ -18,8 +18,8 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
-from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.models.artifact import Artifact, Inputs, load, make
+from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.research.model_store import Index, TrainedFold, artifact_folder, models_home, read_index, store_index
 from tidemill.research.predicting import drop_old_folds, partition_of
 from tidemill.research.study import StepReport, Study

@@ -21,13 +21,13 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import EngineSpec, Experiment
-from tidemill.domain.provenance import fingerprint
 from tidemill.metrics.predictions import information_coefficients
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Dimension, Lineage
 from tidemill.models.inference import predict_batch
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
+from tidemill.provenance import fingerprint
 from tidemill.research.evaluation import bars_a_year
 from tidemill.research.ledger import label_text, record_trials
 from tidemill.research.market_data import instruments_of, sync_bars, sync_instruments

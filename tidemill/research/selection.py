@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from tidemill.domain.experiment import EngineSpec
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.models.registry import engine as engine_named
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.ledger import judge, label_text, record_trials
 from tidemill.research.model_store import ENSEMBLE, spec_of
 from tidemill.research.scoring import books

@@ -14,10 +14,10 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NewsSpec
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.features.sentiment import State, sentiment
 from tidemill.market.news import Mentions
 from tidemill.models.text.registry import TextClassifier, text_classifier
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.ingest import BARS
 from tidemill.research.news import NO_NEWS, news_key
 from tidemill.research.news import TABLE as NEWS

@@ -11,7 +11,7 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, PromotionSpec, SplitSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Dataset
-from tidemill.domain.provenance import fingerprint
+from tidemill.provenance import fingerprint
 from tidemill.research.modules.adoption import known
 from tidemill.research.workspace import Workspace
 from tidemill.storage.ordered import by_symbol

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.features.api import FeatureSet, State, compute
+from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.research.context import context_prints, with_context
 from tidemill.research.states import resume, save_state
 from tidemill.research.study import LEFT_OUT, StepReport, Study

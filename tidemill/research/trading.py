@@ -10,7 +10,7 @@ import polars as pl
 
 from tidemill.domain.experiment import StrategySpec
 from tidemill.domain.market import Instrument
-from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint, source_version
 from tidemill.research.attributing import write_attribution
 from tidemill.research.columns import read_sectors
 from tidemill.research.market_data import flags_of, instruments_of

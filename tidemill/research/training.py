@@ -10,11 +10,11 @@ from __future__ import annotations
 import msgspec
 
 from tidemill.domain.experiment import EngineSpec
-from tidemill.domain.provenance import fingerprint, library_version
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
+from tidemill.provenance import fingerprint, library_version
 from tidemill.research.market_data import sync_bars
 from tidemill.research.model_store import (
     Index,

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.models.ensemble import ranks
+from tidemill.provenance import fingerprint, source_version
 from tidemill.quality.validity import (
     DISAGREEMENT,
     DISTANCE,

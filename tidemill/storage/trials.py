@@ -19,8 +19,8 @@ import numpy as np
 import polars as pl
 
 from tidemill.domain.errors import InputError
-from tidemill.domain.provenance import fingerprint
 from tidemill.metrics.returns import Floats
+from tidemill.provenance import fingerprint
 from tidemill.storage.merge import Merged, Table, copy_merge, read_frame
 from tidemill.validation.sharpe import moments
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from tidemill.domain.errors import InputError, IntegrityError
-from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.models.base import Floats
 from tidemill.models.sequence.threads import one_thread
+from tidemill.provenance import fingerprint, library_version, source_version
 
 LENGTHS = (32, 64, 128)
 BLOCK = 16

@@ -14,8 +14,8 @@ from importlib.resources import files
 import msgspec
 import numpy as np
 
-from tidemill.domain.provenance import fingerprint, source_version
 from tidemill.models.base import Floats
+from tidemill.provenance import fingerprint, source_version
 
 NAME = "lexicon"
 REACH = 3

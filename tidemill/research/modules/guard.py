@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tidemill.domain.provenance import ROOT
+from tidemill.provenance import ROOT
 from tidemill.research.modules.execution import AccessRefusedError
 
 _READABLE_FILES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/etc/localtime", "/etc/timezone")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidemill.domain.errors import InputError, TidemillError
-from tidemill.domain.provenance import fingerprint, library_version
 from tidemill.features import declaration
 from tidemill.features.external import External, Function
+from tidemill.provenance import fingerprint, library_version
 from tidemill.research.modules.calls import Declared
 from tidemill.research.modules.execution import Executed, execute, parsed, read_text
 from tidemill.research.modules.sandbox import engine_room, sandbox

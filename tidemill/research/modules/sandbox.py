@@ -18,7 +18,7 @@ import msgspec
 
 from tidemill.config import load_settings
 from tidemill.domain.errors import InputError, UnavailableError
-from tidemill.domain.provenance import ROOT
+from tidemill.provenance import ROOT
 from tidemill.research.modules.values import packed, unpacked
 from tidemill.research.modules.wire import READY, Answer, Limits, Request, described, receive, send
 

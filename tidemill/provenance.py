@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("tidemill", "assets", "resources", "orchestration", "sensors")
 _FROM = re.compile(rf"^[ \t]*from[ \t]+((?:{'|'.join(_PACKAGES)})[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]+)", re.MULTILINE)
 _IMPORT = re.compile(rf"^[ \t]*import[ \t]+((?:{'|'.join(_PACKAGES)})[\w.]*)", re.MULTILINE)

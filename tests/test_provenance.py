@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tidemill.domain import provenance
+from tidemill import provenance
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def sweep_child() -> None:
     """The sweep and its entry into a ledger of its own, in this process; prints figures as JSON."""
     from benchmarks.homes import new_homes
     from tidemill.config import Settings
-    from tidemill.research.sweeping import sweep_frame
+    from tidemill.evaluation.sweep import sweep_frame
     from tidemill.research.workspace import open_workspace
 
     bars = synthetic(500, 1_259)

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from tidemill.config import Settings
     from tidemill.domain.experiment import Experiment, NeutraliseSpec
     from tidemill.engine.result import BacktestResult
-    from tidemill.research.cross_validating import CrossValidation, Splitter
+    from tidemill.evaluation.cross_validation import CrossValidation, Splitter
+    from tidemill.evaluation.search import Metric, Searched
     from tidemill.research.ledger import Comparison
     from tidemill.research.modules.loading import Module
     from tidemill.research.results import Result
-    from tidemill.research.search import Metric, Searched
     from tidemill.research.study import Study
     from tidemill.research.workspace import Workspace
     from tidemill.validation.proof import Proof
@@ -171,7 +171,7 @@ def prove(
     lookback: own bars that the functions read, the current one included; None when it is not known. beside: further frames that
     the functions take by name, each with `known_at`. `proof.refuted` names feature, symbol, time and why.
     """
-    from tidemill.research.proving import prove_all
+    from tidemill.evaluation.proving import prove_all
 
     return prove_all(bars, what or ("classic",), lookback=lookback, beside=beside)
 
@@ -224,7 +224,7 @@ def backtest(
     `attribution` takes it apart.
     Counted as a trial (`trials()` lists them): `trial` of the result is its id there.
     """
-    from tidemill.research.backtesting import backtest_frame
+    from tidemill.evaluation.backtest import backtest_frame
 
     return backtest_frame(
         bars,
@@ -255,7 +255,7 @@ def sweep(
     One row each: the parameters, `trial`, `sharpe` and totals, as a single `backtest` of them has to the bit. Each is one trial
     in the ledger, so that the best of them can be deflated by how many were tried (`compare_trials`).
     """
-    from tidemill.research.sweeping import sweep_frame
+    from tidemill.evaluation.sweep import sweep_frame
 
     return sweep_frame(
         bars,
@@ -294,8 +294,8 @@ def cross_validate(
     Skill in each split (`splits`) and along each path (`paths`), frames both. folds, test_folds: of the last two splitters.
     embargo: bar times, None for max(horizon, longest finite look-back). params: of the engine.
     """
-    from tidemill.research.cross_validating import Plan
-    from tidemill.research.cross_validating import cross_validate as validate
+    from tidemill.evaluation.cross_validation import Plan
+    from tidemill.evaluation.cross_validation import cross_validate as validate
 
     plan = Plan(splitter=splitter, folds=folds, test_folds=test_folds, embargo=embargo)
     return validate(_study(of), engine, plan, params=params)
@@ -339,7 +339,7 @@ def search(
     trials: in all, those of an earlier call included. metric: `rank_ic` or `sharpe`. Every trial is counted in the ledger; the
     answer holds the trials, the best parameters, their score on the held-out folds, and the experiment with them in it.
     """
-    from tidemill.research.search import search as searched
+    from tidemill.evaluation.search import search as searched
 
     return searched(_study(of), engine, trials=trials, metric=metric, held_out=held_out)
 

@@ -9,9 +9,9 @@ import pytest
 from tests.cli.conftest import Tidemill
 from tests.features.conftest import random_panel
 from tidemill.domain.intervals import Interval
+from tidemill.evaluation import proving
 from tidemill.features.api import feature_set
 from tidemill.market.fear_greed import DELAY
-from tidemill.research import proving
 
 MODULE = """
 import polars as pl

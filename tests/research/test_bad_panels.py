@@ -11,7 +11,7 @@ from tests.research.panels import START, daily_bars, small_experiment
 from tests.research.test_graph_of_steps import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import LabelSpec, PromotionSpec, SplitSpec
-from tidemill.research.cross_validating import Plan, cross_validate
+from tidemill.evaluation.cross_validation import Plan, cross_validate
 from tidemill.research.promotion import challenge_fold
 from tidemill.research.results import study_of
 from tidemill.research.scoring import predictions_of

@@ -14,7 +14,7 @@ from tests.research.panels import daily_bars, day_of, small_experiment
 from tests.research.test_graph_of_steps import run
 from tidemill.domain.errors import InputError, UnavailableError, UnknownNameError
 from tidemill.engine.result import BacktestResult
-from tidemill.research.backtesting import backtest_frame
+from tidemill.evaluation.backtest import backtest_frame
 from tidemill.research.evaluation import engine_metrics, evaluate_engines
 from tidemill.research.ledger import compare, list_trials, record_trials, reset, since
 from tidemill.research.reporting import report_path

@@ -16,17 +16,18 @@ from tests.research.test_graph_of_steps import STEPS, run
 from tidemill.domain.errors import UnavailableError
 from tidemill.domain.experiment import Experiment, FeatureSpec, StrategySpec
 from tidemill.domain.intervals import Interval
+from tidemill.evaluation import streaming as stream_proof
+from tidemill.evaluation.proving import prove_all, prove_on_bars
+from tidemill.evaluation.refitting import prove_predictions
 from tidemill.features.api import FeatureSet, feature_set
 from tidemill.market.fear_greed import DELAY
 from tidemill.models import ridge
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
-from tidemill.research import proof_samples, stream_proof
+from tidemill.research import proof_samples
 from tidemill.research.fear_greed import sync_fear_greed
 from tidemill.research.market_data import sync_bars
 from tidemill.research.proof import ASSETS, FEATURES, PREDICTIONS, SIGNALS, definition, is_proven, judge_causality
-from tidemill.research.proving import prove_all, prove_on_bars
-from tidemill.research.refitting import prove_predictions
 from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.technical import compute_features

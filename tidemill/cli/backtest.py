@@ -60,7 +60,7 @@ def _swept(
 ) -> None:
     """Run the sweep and show the best of it."""
     from tidemill.cli.session import workspace
-    from tidemill.research.sweeping import grid_of, run_sweep
+    from tidemill.evaluation.sweep import grid_of, run_sweep
 
     grid = grid_of(texts)
     with progress(f"Sweeping {name} over {source.name}"):
@@ -149,7 +149,7 @@ def backtest(
         return
     neutral = _neutralise(neutralise, sectors)
     from tidemill.cli.session import workspace
-    from tidemill.research.backtesting import run_backtest
+    from tidemill.evaluation.backtest import run_backtest
 
     with progress(f"Trading {source.name}"):
         result = run_backtest(

@@ -29,8 +29,8 @@ def prove(
     if name is not None and module is not None:
         raise click.UsageError("Give either --set or --module.")
     from tidemill.domain.errors import InputError
+    from tidemill.evaluation.proving import chosen_features, prove_on_bars, refused
     from tidemill.research.frames import read_panel
-    from tidemill.research.proving import chosen_features, prove_on_bars, refused
 
     chosen, failed = chosen_features(name, module)
     with progress(f"Proving {counted(len(chosen.names), 'feature')} on {source.name}") as say:

@@ -9,7 +9,7 @@ from tidemill.cli.arguments import experiment_option
 from tidemill.cli.output import json_option, write_json, write_table
 
 if TYPE_CHECKING:
-    from tidemill.research.search import Searched
+    from tidemill.evaluation.search import Searched
 
 
 @click.command()
@@ -36,7 +36,7 @@ def search(
 
     from tidemill.cli.progress import progress
     from tidemill.cli.session import workspace
-    from tidemill.research import search as searching
+    from tidemill.evaluation import search as searching
     from tidemill.research.experiments import experiment_on
     from tidemill.research.results import study_of
 

@@ -9,7 +9,7 @@ import pytest
 from tests.research.panels import daily_bars
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
-from tidemill.research.backtesting import backtest_frame, run_backtest, weights_from
+from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from
 from tidemill.research.columns import read_returns, read_weights
 from tidemill.research.frames import interval_of, read_bars, read_panel
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.research.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.research.cross_validating import CrossValidation, Plan, Splitter, cross_validate
+from tidemill.evaluation.cross_validation import CrossValidation, Plan, Splitter, cross_validate
 from tidemill.research.ledger import compare, list_trials
 from tidemill.research.results import study_of
 from tidemill.research.study import Study

@@ -7,12 +7,12 @@ import pytest
 
 from tests.research.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.evaluation import search as searching
+from tidemill.evaluation.search import experiment_text, search
 from tidemill.models.registry import engine as engine_named
-from tidemill.research import search as searching
 from tidemill.research.experiments import load_experiment
 from tidemill.research.ledger import list_trials
 from tidemill.research.results import study_of
-from tidemill.research.search import experiment_text, search
 from tidemill.research.study import Study
 from tidemill.research.workspace import Workspace
 

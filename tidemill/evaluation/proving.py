@@ -60,7 +60,7 @@ def prove_on_bars(
     live = features.compiled.without({one.name for one in features.features if one.expression.looks_ahead} | looking)
     if not live.names:
         return proof
-    from tidemill.research.stream_proof import prove_streaming
+    from tidemill.evaluation.streaming import prove_streaming
 
     if say:
         say("bar by bar")

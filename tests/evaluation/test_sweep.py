@@ -11,10 +11,10 @@ import pytest
 from tests.research.panels import daily_bars
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.domain.experiment import NeutraliseSpec
-from tidemill.research.backtesting import backtest_frame, run_backtest, weights_from
+from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from
+from tidemill.evaluation.sweep import grid_of, run_sweep, sweep_frame
 from tidemill.research.columns import read_sectors
 from tidemill.research.ledger import list_trials
-from tidemill.research.sweeping import grid_of, run_sweep, sweep_frame
 from tidemill.research.workspace import Workspace
 
 COSTS = {"fee_bps": 10.0, "slippage_bps": 2.0}

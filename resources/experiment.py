@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 
 from resources.postgres import PostgresResource
 from tidemill.domain.experiment import Experiment
-from tidemill.research.experiments import SAMPLE, checked, experiment_from_text, load_experiment
+from tidemill.experiments.files import SAMPLE, checked, experiment_from_text, load_experiment
 from tidemill.research.market_data import source_of
 from tidemill.research.study import Study
 

@@ -20,7 +20,7 @@ from tidemill.config import Settings, load_settings
 from tidemill.domain.errors import InputError, TidemillError
 from tidemill.domain.experiment import DatasetSpec, Experiment
 from tidemill.domain.intervals import Interval
-from tidemill.research.experiments import experiment_for, experiment_from_text
+from tidemill.experiments.files import experiment_for, experiment_from_text
 
 SUFFIXES = (".csv", ".parquet")
 # A file that was written to within this time may still be growing.

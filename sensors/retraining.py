@@ -15,8 +15,8 @@ from orchestration.run_request import experiment_config, experiment_text, run_ta
 from tidemill.config import Settings, load_settings
 from tidemill.domain.errors import TidemillError
 from tidemill.domain.experiment import Experiment
+from tidemill.experiments.files import experiment_from_text
 from tidemill.research.drift import Drift, last_drift, reasons
-from tidemill.research.experiments import experiment_from_text
 from tidemill.research.market_data import venue_of
 from tidemill.research.study import study_key
 from tidemill.storage.lake import Lake

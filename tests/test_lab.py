@@ -15,7 +15,7 @@ from tidemill import lab
 from tidemill.config import Secret
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec
-from tidemill.research.experiments import to_text
+from tidemill.experiments.files import to_text
 
 
 @pytest.fixture

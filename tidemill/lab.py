@@ -86,7 +86,7 @@ def close() -> None:
 
 def _experiment(of: str | Path | Experiment) -> Experiment:
     from tidemill.domain.experiment import DatasetSpec, Experiment
-    from tidemill.research.experiments import experiment_for, load_experiment
+    from tidemill.experiments.files import experiment_for, load_experiment
 
     if isinstance(of, Experiment):
         return of
@@ -125,7 +125,7 @@ def bars(
     """
     from tidemill.domain.errors import InputError
     from tidemill.domain.experiment import DatasetSpec
-    from tidemill.research.experiments import experiment_for
+    from tidemill.experiments.files import experiment_for
     from tidemill.research.market_data import sync_bars
 
     if isinstance(source, str) and not source.endswith((".yaml", ".yml")):

@@ -15,7 +15,7 @@ from resources.environments import resources
 from tests.research.panels import START
 from tidemill.config import Settings
 from tidemill.domain.experiment import EngineSpec, Experiment, NewsSpec
-from tidemill.research.experiments import to_text
+from tidemill.experiments.files import to_text
 
 MONTHS = {"dagster/asset_partition_range_start": "2021-01", "dagster/asset_partition_range_end": "2021-11"}
 

@@ -13,7 +13,7 @@ from tests.research.test_graph_of_steps import run as run_steps
 from tidemill.cli import dagster
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome
-from tidemill.research.experiments import load_experiment, to_text
+from tidemill.experiments.files import load_experiment, to_text
 from tidemill.research.workspace import open_workspace
 
 

@@ -19,7 +19,7 @@ from tidemill.config import Settings
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome
 from tidemill.embedded import Servers
-from tidemill.research.experiments import to_text
+from tidemill.experiments.files import to_text
 from tidemill.storage.lake import Lake
 
 PROJECT = Path(__file__).resolve().parents[2]

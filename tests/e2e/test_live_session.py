@@ -21,8 +21,8 @@ from tidemill.config import Settings
 from tidemill.domain.experiment import DatasetSpec
 from tidemill.domain.ports import BarSource
 from tidemill.embedded import servers
+from tidemill.experiments.files import to_text
 from tidemill.market.binance import BinanceSource
-from tidemill.research.experiments import to_text
 
 SYMBOLS = ("ATOMUSDT", "AVAXUSDT", "BTCUSDT", "ETHUSDT", "LINKUSDT", "LTCUSDT")
 NOW = datetime(2024, 3, 15, 11, 0, 30, tzinfo=UTC)

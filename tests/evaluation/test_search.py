@@ -9,8 +9,8 @@ from tests.research.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.evaluation import search as searching
 from tidemill.evaluation.search import experiment_text, search
+from tidemill.experiments.files import load_experiment
 from tidemill.models.registry import engine as engine_named
-from tidemill.research.experiments import load_experiment
 from tidemill.research.ledger import list_trials
 from tidemill.research.results import study_of
 from tidemill.research.study import Study

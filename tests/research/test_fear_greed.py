@@ -9,9 +9,9 @@ import pytest
 from tests.research.panels import START, before_day, day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec, Experiment, FeatureSpec
+from tidemill.experiments.files import checked
 from tidemill.features.api import compute, feature_set
 from tidemill.market import fear_greed as market
-from tidemill.research.experiments import checked
 from tidemill.research.fear_greed import known_index, sync_fear_greed
 from tidemill.research.market_data import sync_bars
 from tidemill.research.results import study_of

@@ -19,7 +19,7 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
 
     from tidemill.domain.errors import InputError
     from tidemill.domain.experiment import Experiment
-    from tidemill.research.experiments import load_experiment
+    from tidemill.experiments.files import load_experiment
     from tidemill.research.results import study_of
 
     if file is not None:

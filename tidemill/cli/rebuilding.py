@@ -35,8 +35,8 @@ def train(
 
     from tidemill.cli.progress import progress
     from tidemill.cli.session import workspace
+    from tidemill.experiments.files import experiment_on
     from tidemill.research import training
-    from tidemill.research.experiments import experiment_on
     from tidemill.research.results import study_of
 
     experiment = experiment_on(file, {"source": source} if source else {})

@@ -73,7 +73,7 @@ def run(
     from tidemill.cli.dagster import orchestrator
     from tidemill.cli.session import workspace
     from tidemill.config import load_settings
-    from tidemill.research.experiments import experiment_on
+    from tidemill.experiments.files import experiment_on
     from tidemill.research.modules.notices import left_out
     from tidemill.research.results import result_of
 

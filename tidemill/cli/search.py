@@ -37,7 +37,7 @@ def search(
     from tidemill.cli.progress import progress
     from tidemill.cli.session import workspace
     from tidemill.evaluation import search as searching
-    from tidemill.research.experiments import experiment_on
+    from tidemill.experiments.files import experiment_on
     from tidemill.research.results import study_of
 
     experiment = experiment_on(file, {"source": source} if source else {})

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tidemill.config import Settings
 from tidemill.domain.errors import StopError, UnknownNameError
+from tidemill.experiments.files import to_text
 from tidemill.provenance import fingerprint
-from tidemill.research.experiments import to_text
 from tidemill.research.study import StepReport, Study
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"

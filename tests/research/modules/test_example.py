@@ -175,7 +175,7 @@ def test_a_model_trained_on_another_feature_set_is_refused_by_its_hash(
 def test_parameters_of_one_s_own_are_checked_before_any_work_and_count_as_a_change(
     workspace: Workspace, experiment: Experiment
 ) -> None:
-    from tidemill.research.experiments import checked
+    from tidemill.experiments.files import checked
 
     def with_penalty(value: object) -> Experiment:
         engines = (EngineSpec(name="momentum"), EngineSpec(name="my_engine", params={"penalty": value}))

@@ -18,14 +18,14 @@ from tidemill.strategies.benchmark import EQUAL_WEIGHT
 if TYPE_CHECKING:
     from tidemill.features.api import FeatureSet
 
-SHIPPED = Path(__file__).with_name("experiments")
+SHIPPED = Path(__file__).with_name("shipped")
 SAMPLE = SHIPPED / "sample.yaml"
 DEFAULT_ENGINES = ("momentum", "mean_reversion", "ridge", "lightgbm", "transformer")
 
 
 def experiment_from_text(text: str, origin: str) -> Experiment:
     """An experiment from YAML text; `origin` names it in errors. InputError for what does not fit the schema."""
-    from tidemill.research.experiment_yaml import read_yaml
+    from tidemill.experiments.yaml import read_yaml
 
     try:
         return msgspec.convert(read_yaml(text, origin), Experiment)

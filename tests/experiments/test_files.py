@@ -20,8 +20,7 @@ from tidemill.domain.experiment import (
     SplitSpec,
     StrategySpec,
 )
-from tidemill.models.registry import engines
-from tidemill.research.experiments import (
+from tidemill.experiments.files import (
     DEFAULT_ENGINES,
     SAMPLE,
     checked,
@@ -31,11 +30,12 @@ from tidemill.research.experiments import (
     schema,
     to_text,
 )
+from tidemill.models.registry import engines
 
 PROJECT = Path(__file__).resolve().parents[2]
 PUBLISHED = PROJECT / "docs" / "experiment.schema.json"
 REGENERATE = (
-    "import json; from tidemill.research.experiments import schema; "
+    "import json; from tidemill.experiments.files import schema; "
     "open('docs/experiment.schema.json', 'w').write(json.dumps(schema(), indent=2) + chr(10))"
 )
 
@@ -132,7 +132,7 @@ def test_an_unknown_engine_names_the_choices() -> None:
 def test_checking_imports_no_library_of_an_engine() -> None:
     code = (
         "import sys\n"
-        "from tidemill.research.experiments import SAMPLE, load_experiment\n"
+        "from tidemill.experiments.files import SAMPLE, load_experiment\n"
         "load_experiment(SAMPLE)\n"
         "print([name for name in ('torch', 'lightgbm', 'numba', 'pandas', 'dagster', 'httpx') if name in sys.modules])"
     )

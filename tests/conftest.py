@@ -33,7 +33,7 @@ def skip_or_fail(what: str, reason: str) -> None:
 def forget_modules() -> Iterator[None]:
     """Declarations of a file that a test loaded in this process do not outlive it."""
     yield
-    loading = sys.modules.get("tidemill.research.modules.loading")
+    loading = sys.modules.get("tidemill.user_modules.loading")
     for made in loading.loaded_modules() if loading else ():
         loading.unload_module(made.file)
 

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from tidemill.evaluation.cross_validation import CrossValidation, Splitter
     from tidemill.evaluation.search import Metric, Searched
     from tidemill.research.ledger import Comparison
-    from tidemill.research.modules.loading import Module
     from tidemill.research.results import Result
     from tidemill.research.study import Study
     from tidemill.research.workspace import Workspace
+    from tidemill.user_modules.loading import Module
     from tidemill.validation.proof import Proof
 
 __all__ = [
@@ -147,7 +147,7 @@ def load(path: str | Path) -> Module:
     Its features can then be given to `features`, its strategies over bars to `backtest`, and all of it to an experiment.
     Loading a changed file replaces what it declared. InputError, with the line, for a file that cannot be run.
     """
-    from tidemill.research.modules.loading import load_module
+    from tidemill.user_modules.loading import load_module
 
     return load_module(path)
 

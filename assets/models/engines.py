@@ -12,8 +12,8 @@ from resources.experiment import ExperimentResource
 from tidemill.models.registry import engines
 from tidemill.provenance import source_version
 from tidemill.research.ensembling import train_ensemble
-from tidemill.research.modules.adoption import configured
 from tidemill.research.training import train
+from tidemill.user_modules.adoption import configured
 
 # How many are trained at once, over all runs, is in dagster.yaml: twelve on two cores would need more memory than there is.
 TRAINING_POOL = "training"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.research.modules.conftest import example
+from tests.user_modules.conftest import example
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEYS = """

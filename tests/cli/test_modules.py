@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from tests.cli.conftest import Answer, Tidemill
-from tests.research.modules.conftest import example
 from tests.research.panels import daily_bars
-from tidemill.research.modules.loading import unload_module
-from tidemill.research.modules.sandbox import sandbox
+from tests.user_modules.conftest import example
+from tidemill.user_modules.loading import unload_module
+from tidemill.user_modules.sandbox import sandbox
 
 GAP = 'feature("cli_gap", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")\n'
 ENDLESS = "def never(bars):\n    while True: pass\nfeatures(never, columns=['cli_never'])\n"

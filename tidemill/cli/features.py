@@ -216,7 +216,7 @@ def _either(name: str | None, module: Path | None) -> None:
 def _of_module(module: Path) -> "FeatureSet":
     """The features that a file declares. InputError when it has none."""
     from tidemill.features.api import feature_set
-    from tidemill.research.modules.loading import load_module
+    from tidemill.user_modules.loading import load_module
 
     loaded = load_module(module)
     if not loaded.features:
@@ -226,6 +226,6 @@ def _of_module(module: Path) -> "FeatureSet":
 
 def _failed(module: Path | None) -> dict[str, str]:
     """Function → reason, of those in a module whose features could not even be learned."""
-    from tidemill.research.modules.loading import load_module
+    from tidemill.user_modules.loading import load_module
 
     return dict(load_module(module).failed) if module is not None else {}

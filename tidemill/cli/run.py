@@ -74,8 +74,8 @@ def run(
     from tidemill.cli.session import workspace
     from tidemill.config import load_settings
     from tidemill.experiments.files import experiment_on
-    from tidemill.research.modules.notices import left_out
     from tidemill.research.results import result_of
+    from tidemill.user_modules.notices import left_out
 
     experiment = experiment_on(file, _told(ctx, dataset), modules)
     _require_file(experiment.dataset.source)

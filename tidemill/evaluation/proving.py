@@ -28,7 +28,7 @@ _STREAMED_SYMBOLS, _STREAMED_BARS = 4, 200
 def chosen_features(names: str | None, module: Path | None) -> tuple[FeatureSet, dict[str, str]]:
     """The features of names separated by commas, of a file, or of every set; and function → why it declares none."""
     if module is not None:
-        from tidemill.research.modules.loading import load_module
+        from tidemill.user_modules.loading import load_module
 
         loaded = load_module(module)
         chosen = feature_set(*loaded.features) if loaded.features else FeatureSet(())

@@ -102,7 +102,7 @@ def _main() -> None:
     """In the process: take the task from stdin, answer on stdout."""
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Task)
     if task.module:
-        from tidemill.research.modules.loading import load_module
+        from tidemill.user_modules.loading import load_module
 
         load_module(task.module)
     features = feature_set(*task.names)

@@ -12,8 +12,8 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, NewsSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import valid_symbol
-from tidemill.research.modules.adoption import beside, failures, known, with_modules
 from tidemill.strategies.benchmark import EQUAL_WEIGHT
+from tidemill.user_modules.adoption import beside, failures, known, with_modules
 
 if TYPE_CHECKING:
     from tidemill.features.api import FeatureSet

@@ -29,7 +29,7 @@ from tidemill.models.base import (
 
 
 class CustomEngine:
-    """See `Calls.engine` of tidemill.research.modules.calls. source: hash of the code that decides the predictions."""
+    """See `Calls.engine` of tidemill.user_modules.calls. source: hash of the code that decides the predictions."""
 
     def __init__(
         self,

@@ -12,9 +12,9 @@ from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, Prom
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Dataset
 from tidemill.provenance import fingerprint
-from tidemill.research.modules.adoption import known
 from tidemill.research.workspace import Workspace
 from tidemill.storage.ordered import by_symbol
+from tidemill.user_modules.adoption import known
 
 if TYPE_CHECKING:
     import polars as pl

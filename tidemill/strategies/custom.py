@@ -26,7 +26,7 @@ def custom_strategy(
     resize: bool = True,
     about: str = "",
 ) -> Strategy:
-    """See `Calls.strategy` of tidemill.research.modules.calls."""
+    """See `Calls.strategy` of tidemill.user_modules.calls."""
 
     def weights(
         frame: pl.DataFrame, params: Any, instruments: Mapping[str, Instrument], bars: pl.DataFrame | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tidemill.research.modules.loading import unload_module
+from tidemill.user_modules.loading import unload_module
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 SECTION = "## Your own features, label, engine and strategy"

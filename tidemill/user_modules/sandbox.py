@@ -19,8 +19,8 @@ import msgspec
 from tidemill.config import load_settings
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.provenance import ROOT
-from tidemill.research.modules.values import packed, unpacked
-from tidemill.research.modules.wire import READY, Answer, Limits, Request, described, receive, send
+from tidemill.user_modules.values import packed, unpacked
+from tidemill.user_modules.wire import READY, Answer, Limits, Request, described, receive, send
 
 if TYPE_CHECKING:
     import polars as pl
@@ -155,7 +155,7 @@ def _spawn(limits: Limits) -> "subprocess.Popen[bytes]":
     own = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} if limits.guarded else dict(os.environ)
     environment = {**own, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])])}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "tidemill.research.modules.worker"],
+        [sys.executable, "-P", "-m", "tidemill.user_modules.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL if limits.guarded else None,  # what an engine prints is shown

@@ -7,7 +7,7 @@ import pytest
 from tests.features.conftest import random_panel
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.features.api import compute, explain, feature_set
-from tidemill.research.modules.loading import load_module
+from tidemill.user_modules.loading import load_module
 
 GAP = 'feature("{}", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")\n'
 

@@ -7,21 +7,21 @@ import msgspec
 import polars as pl
 import pytest
 
-from tests.research.modules.conftest import Write, example
 from tests.research.panels import small_experiment
 from tests.research.test_graph_of_steps import STEPS, worked
+from tests.user_modules.conftest import Write, example
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec, StrategySpec
 from tidemill.features.api import compute, explain, feature_set
 from tidemill.models.artifact import load
 from tidemill.models.registry import engine
 from tidemill.research.model_store import artifact_folder, index_of, models_home, spec_of
-from tidemill.research.modules.loading import load_module
 from tidemill.research.results import result_of, study_of
 from tidemill.research.scoring import predictions_of
 from tidemill.research.study import StepReport, Study
 from tidemill.research.training import train
 from tidemill.research.workspace import Workspace
+from tidemill.user_modules.loading import load_module
 
 ALL_STEPS = {**STEPS, "ridge": lambda study: train(study, "my_engine")}
 FIRST_STEPS = ("bars", "instruments", "features", "labels", "momentum", "ridge", "predictions")

@@ -17,10 +17,10 @@ from tidemill.domain.errors import InputError, TidemillError
 from tidemill.features import declaration
 from tidemill.features.external import External, Function
 from tidemill.provenance import fingerprint, library_version
-from tidemill.research.modules.calls import Declared
-from tidemill.research.modules.execution import Executed, execute, parsed, read_text
-from tidemill.research.modules.sandbox import engine_room, sandbox
-from tidemill.research.modules.wire import Request
+from tidemill.user_modules.calls import Declared
+from tidemill.user_modules.execution import Executed, execute, parsed, read_text
+from tidemill.user_modules.sandbox import engine_room, sandbox
+from tidemill.user_modules.wire import Request
 
 if TYPE_CHECKING:
     import polars as pl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tidemill.domain.experiment import Experiment
-from tidemill.research.modules.adoption import failures
+from tidemill.user_modules.adoption import failures
 
 if TYPE_CHECKING:
     from tidemill.research.workspace import Workspace

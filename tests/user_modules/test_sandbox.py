@@ -10,8 +10,8 @@ import pytest
 from tests.features.conftest import random_panel
 from tidemill.domain.errors import InputError
 from tidemill.domain.market import Calendar, Instrument
-from tidemill.research.modules.sandbox import Sandbox
-from tidemill.research.modules.wire import Limits, Request
+from tidemill.user_modules.sandbox import Sandbox
+from tidemill.user_modules.wire import Limits, Request
 
 HEAD = "import polars as pl\nimport numpy as np\n"
 GOOD = HEAD + "def features(bars):\n    return bars.select('symbol', 'open_time', own=pl.col('close') * 2)\n"

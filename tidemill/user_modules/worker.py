@@ -1,4 +1,4 @@
-"""The sandbox's process: `python -m tidemill.research.modules.worker`, spoken to over its standard input and output.
+"""The sandbox's process: `python -m tidemill.user_modules.worker`, spoken to over its standard input and output.
 
 Each request runs the file anew in a module of its own, so no call sees what an earlier one left behind.
 """
@@ -14,11 +14,11 @@ import msgspec
 
 from tidemill.domain.errors import InputError, TidemillError
 from tidemill.features import declaration
-from tidemill.research.modules import guard
-from tidemill.research.modules.calls import Declared
-from tidemill.research.modules.execution import execute, explained
-from tidemill.research.modules.values import packed_answer, taken_apart
-from tidemill.research.modules.wire import READY, Answer, Limits, Request, described, receive, send
+from tidemill.user_modules import guard
+from tidemill.user_modules.calls import Declared
+from tidemill.user_modules.execution import execute, explained
+from tidemill.user_modules.values import packed_answer, taken_apart
+from tidemill.user_modules.wire import READY, Answer, Limits, Request, described, receive, send
 
 if TYPE_CHECKING:
     import polars as pl

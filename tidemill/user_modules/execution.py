@@ -14,8 +14,8 @@ from typing import Any
 from tidemill.domain.errors import InputError, TidemillError
 from tidemill.features import declaration, operators
 from tidemill.features.expression import Expression
-from tidemill.research.modules.calls import Calls, Declared
-from tidemill.research.modules.sources import Source
+from tidemill.user_modules.calls import Calls, Declared
+from tidemill.user_modules.sources import Source
 
 
 class Executed:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tidemill.provenance import ROOT
-from tidemill.research.modules.execution import AccessRefusedError
+from tidemill.user_modules.execution import AccessRefusedError
 
 _READABLE_FILES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/etc/localtime", "/etc/timezone")
 _READABLE_FOLDERS = (

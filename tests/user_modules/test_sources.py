@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tidemill.research.modules.sources import Source
+from tidemill.user_modules.sources import Source
 
 TEXT = """
 import numpy as np

@@ -15,7 +15,7 @@ from tidemill.domain.errors import InputError, TidemillError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec, StrategySpec
 
 if TYPE_CHECKING:
-    from tidemill.research.modules.loading import Module
+    from tidemill.user_modules.loading import Module
 
 # What one's own engine is compared with by default: quick ones.
 BASELINES = ("momentum", "ridge")
@@ -29,7 +29,7 @@ def known(experiment: Experiment) -> Experiment:
     """
     configured()
     if experiment.modules:
-        from tidemill.research.modules.loading import load_modules
+        from tidemill.user_modules.loading import load_modules
 
         load_modules(experiment.modules)
     if experiment.label.name == _PLAIN_LABEL:
@@ -47,7 +47,7 @@ def configured() -> Mapping[str, str]:
     """Load the modules that the settings name, once a process: path → reason, of those that cannot be. The rest goes on."""
     refused = {}
     for path in load_settings().modules:
-        from tidemill.research.modules.loading import load_module
+        from tidemill.user_modules.loading import load_module
 
         try:
             load_module(path)
@@ -67,7 +67,7 @@ def failures(experiment: Experiment) -> dict[str, str]:
     """Function → reason, of the functions in the experiment's modules whose features could not be learned."""
     if not experiment.modules:
         return {}
-    from tidemill.research.modules.loading import load_modules
+    from tidemill.user_modules.loading import load_modules
 
     return {name: reason for made in load_modules(experiment.modules) for name, reason in made.failed.items()}
 
@@ -78,7 +78,7 @@ def with_modules(experiment: Experiment, paths: Iterable[Path], *, adopt: bool) 
     adopt: whether it also takes everything that they declare: their features beside its own, their engines beside two quick
     ones to compare with, and their label and strategy instead of its own. Otherwise the experiment names what it uses.
     """
-    from tidemill.research.modules.loading import load_modules
+    from tidemill.user_modules.loading import load_modules
 
     files = tuple(str(Path(path).expanduser().resolve()) for path in paths)
     more = msgspec.structs.replace(experiment, modules=tuple(dict.fromkeys((*experiment.modules, *files))))

@@ -174,7 +174,7 @@ def add_development() -> None:
 def warm() -> None:
     """Compile the kernels now instead of in the first run. Without them everything works, only later."""
     try:
-        call("Compiling the kernels", FINAL / "bin" / "python", "-m", "tidemill.research.warm")
+        call("Compiling the kernels", FINAL / "bin" / "python", "-m", "tidemill.maintenance.warm")
     except SetupError as exc:
         say(f"{exc}\nThe first run will compile them.")
 

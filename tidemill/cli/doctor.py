@@ -13,7 +13,7 @@ from tidemill.domain.errors import ConfigError
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Examine this set-up; exit code 1 if something needs your hand."""
     from tidemill.config import load_settings
-    from tidemill.research.doctor import examine
+    from tidemill.maintenance.doctor import examine
 
     with progress("Examining this set-up"):
         findings = examine(load_settings())

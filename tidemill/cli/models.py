@@ -44,8 +44,8 @@ def list_models(as_json: bool) -> None:
 def show(model_id: str, as_json: bool) -> None:
     """What one model was made of, down to the versions of its data."""
     from tidemill.cli.session import workspace
+    from tidemill.maintenance.rebuild import lineage, weights_shown
     from tidemill.research.model_store import model_manifest
-    from tidemill.research.rebuilding import lineage, weights_shown
 
     with workspace() as opened:
         found = model_manifest(opened, model_id)

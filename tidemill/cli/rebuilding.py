@@ -10,7 +10,7 @@ from tidemill.cli.output import fail, json_option, write_json, write_table
 from tidemill.domain.errors import StopError
 
 if TYPE_CHECKING:
-    from tidemill.research.rebuilding import Rebuilt
+    from tidemill.maintenance.rebuild import Rebuilt
 
 
 @click.command()
@@ -57,7 +57,7 @@ def rebuild(ctx: click.Context, model_id: str, restore: bool = False, as_json: b
     """Make a model again from its manifest alone and compare the hashes; exit code 1 when they differ."""
     from tidemill.cli.progress import progress
     from tidemill.cli.session import workspace
-    from tidemill.research import rebuilding
+    from tidemill.maintenance import rebuild as rebuilding
 
     with workspace() as opened, progress(f"Making {model_id} again"):
         found = (rebuilding.restore if restore else rebuilding.rebuild)(opened, model_id)

@@ -18,7 +18,7 @@ def repair(as_json: bool) -> None:
     """Read the whole lake and mend what is damaged: bars from Postgres; what is computed is left for the next run to make."""
     from tidemill.cli.progress import progress
     from tidemill.cli.session import workspace
-    from tidemill.research.repairing import repair_lake
+    from tidemill.maintenance.repair import repair_lake
 
     with workspace() as opened, progress("Reading the lake"):
         done = repair_lake(opened)

@@ -1,4 +1,4 @@
-"""Compiles every kernel ahead of the first run: `python -m tidemill.research.warm`, part of set-up."""
+"""Compiles every kernel ahead of the first run: `python -m tidemill.maintenance.warm`, part of set-up."""
 
 from tidemill.engine import warm as engine
 from tidemill.features import api as features

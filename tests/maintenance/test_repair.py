@@ -7,9 +7,9 @@ import pytest
 
 from tests.research.panels import small_experiment
 from tidemill.domain.errors import IntegrityError
+from tidemill.maintenance.repair import repair_lake
 from tidemill.research.ingest import BARS
 from tidemill.research.market_data import sync_bars
-from tidemill.research.repairing import repair_lake
 from tidemill.research.results import study_of
 from tidemill.research.technical import TABLE
 from tidemill.research.workspace import Workspace

@@ -14,7 +14,7 @@ import pytest
 from tests.holders import folder_of
 from tidemill.config import Secret, Settings
 from tidemill.embedded import Servers
-from tidemill.research.doctor import Finding, examine
+from tidemill.maintenance.doctor import Finding, examine
 
 
 def closed_port() -> int:
@@ -112,7 +112,7 @@ def test_an_ordinary_user_is_not_stopped_by_what_root_keeps(
     def refuse(root: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(root / "home"))
 
-    monkeypatch.setattr("tidemill.research.doctor.SYSTEM_FOLDER", tmp_path)
-    monkeypatch.setattr("tidemill.research.doctor.is_linked", refuse)
-    monkeypatch.setattr("tidemill.research.doctor.os.geteuid", lambda: 1000)
+    monkeypatch.setattr("tidemill.maintenance.doctor.SYSTEM_FOLDER", tmp_path)
+    monkeypatch.setattr("tidemill.maintenance.doctor.is_linked", refuse)
+    monkeypatch.setattr("tidemill.maintenance.doctor.os.geteuid", lambda: 1000)
     assert look(server_home)["leftovers"].ok

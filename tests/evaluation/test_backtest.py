@@ -10,8 +10,8 @@ from tests.research.panels import daily_bars
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
 from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from
-from tidemill.research.columns import read_returns, read_weights
-from tidemill.research.frames import interval_of, read_bars, read_panel
+from tidemill.market.column_files import read_returns, read_weights
+from tidemill.market.panel_files import interval_of, read_bars, read_panel
 
 COSTS = {"fee_bps": 10.0, "slippage_bps": 0.0}
 

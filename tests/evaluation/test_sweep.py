@@ -13,7 +13,7 @@ from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.domain.experiment import NeutraliseSpec
 from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from
 from tidemill.evaluation.sweep import grid_of, run_sweep, sweep_frame
-from tidemill.research.columns import read_sectors
+from tidemill.market.column_files import read_sectors
 from tidemill.research.ledger import list_trials
 from tidemill.research.workspace import Workspace
 

@@ -99,7 +99,7 @@ def _neutralise(by: str | None, sectors: Path | None) -> "NeutraliseSpec | None"
 
     if sectors is None:
         return NeutraliseSpec(by="beta")
-    from tidemill.research.columns import read_sectors
+    from tidemill.market.column_files import read_sectors
     from tidemill.strategies.neutral import with_sectors
 
     return with_sectors(NeutraliseSpec(by="sector"), read_sectors(sectors))

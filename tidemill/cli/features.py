@@ -176,7 +176,7 @@ def _write(bars: "pl.DataFrame", chosen: "FeatureSet", output: Path, engine: str
     from tidemill.cli.frames import is_parquet, replace_with, write_frame
     from tidemill.features.api import compute as compute_batch
     from tidemill.features.partitions import separable, write_parquet
-    from tidemill.research.frames import compute_streaming
+    from tidemill.market.panel_files import compute_streaming
 
     if engine == "batch" and is_parquet(output) and separable(chosen):
         replace_with(output, lambda path: write_parquet(bars, chosen, path))
@@ -190,7 +190,7 @@ def _write(bars: "pl.DataFrame", chosen: "FeatureSet", output: Path, engine: str
 
 
 def _bars(source: Path, fear_greed: str | None) -> "pl.DataFrame":
-    from tidemill.research.frames import read_panel
+    from tidemill.market.panel_files import read_panel
 
     bars = read_panel(source)
     if fear_greed is None:

@@ -25,8 +25,8 @@ def performance() -> None:
 @json_option
 def metrics(path: Path, periods_per_year: float, as_json: bool) -> None:
     """Return, risk and tail figures of simple returns, in the conventions of empyrical; no value where one is not defined."""
+    from tidemill.market.column_files import read_returns
     from tidemill.metrics.returns import performance_metrics
-    from tidemill.research.columns import read_returns
 
     with progress(f"Reading {path.name}"):
         found = performance_metrics(read_returns(path), periods_per_year)

@@ -30,7 +30,7 @@ def prove(
         raise click.UsageError("Give either --set or --module.")
     from tidemill.domain.errors import InputError
     from tidemill.evaluation.proving import chosen_features, prove_on_bars, refused
-    from tidemill.research.frames import read_panel
+    from tidemill.market.panel_files import read_panel
 
     chosen, failed = chosen_features(name, module)
     with progress(f"Proving {counted(len(chosen.names), 'feature')} on {source.name}") as say:

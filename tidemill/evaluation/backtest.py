@@ -21,11 +21,11 @@ from tidemill.engine.result import summary
 from tidemill.engine.strategies import backtest_strategy
 from tidemill.evaluation.counted_backtests import Evaluated, counted
 from tidemill.market.calendars import infer_calendar
+from tidemill.market.column_files import read_weights
 from tidemill.market.files import STOCK_BORROW_BPS
+from tidemill.market.panel_files import interval_of, read_bars
 from tidemill.market.tables import stem
 from tidemill.research.attributing import attribution_of
-from tidemill.research.columns import read_weights
-from tidemill.research.frames import interval_of, read_bars
 from tidemill.strategies.neutral import neutralised
 from tidemill.strategies.registry import strategy as strategy_named
 

@@ -19,7 +19,7 @@ import polars as pl
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.features.api import FeatureSet, compute, feature_set
 from tidemill.features.state import State
-from tidemill.research.frames import stepped
+from tidemill.market.panel_files import stepped
 from tidemill.validation.observation import differing, observed
 from tidemill.validation.proof import Proof, Refutation
 

@@ -18,9 +18,9 @@ from tidemill.engine.sweep import MOST_RUNS, Sweep, sweep_strategy
 from tidemill.evaluation.backtest import bars_interval, instruments_for, over_bars
 from tidemill.evaluation.counted_backtests import UNCOUNTED, Evaluated, sweep_trials
 from tidemill.market.calendars import infer_calendar
+from tidemill.market.panel_files import read_bars
 from tidemill.market.tables import stem
 from tidemill.metrics.returns import periods_per_year, sharpe
-from tidemill.research.frames import read_bars
 from tidemill.research.ledger import record_trials
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.features.api import compute, feature_set
-from tidemill.research.frames import read_panel
+from tidemill.market.panel_files import read_panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

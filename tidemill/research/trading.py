@@ -10,9 +10,9 @@ import polars as pl
 
 from tidemill.domain.experiment import StrategySpec
 from tidemill.domain.market import Instrument
+from tidemill.market.column_files import read_sectors
 from tidemill.provenance import fingerprint, source_version
 from tidemill.research.attributing import write_attribution
-from tidemill.research.columns import read_sectors
 from tidemill.research.market_data import flags_of, instruments_of
 from tidemill.research.model_store import ENSEMBLE
 from tidemill.research.predicting import PREDICTIONS

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from tidemill.engine.result import BacktestResult
     from tidemill.evaluation.cross_validation import CrossValidation, Splitter
     from tidemill.evaluation.search import Metric, Searched
+    from tidemill.queries.results import Result
     from tidemill.research.ledger import Comparison
-    from tidemill.research.results import Result
     from tidemill.research.study import Study
     from tidemill.research.workspace import Workspace
     from tidemill.user_modules.loading import Module
@@ -196,7 +196,7 @@ def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble"
 
 def result(of: str | Path | Experiment = "sample") -> Result:
     """What the last run of an experiment came to: the table by engine, equity, and where its report is."""
-    from tidemill.research.results import result_of
+    from tidemill.queries.results import result_of
 
     return result_of(_workspace(), _experiment(of))
 

@@ -135,7 +135,7 @@ def test_metrics_of_returns_import_polars_and_numpy_alone(home: Path) -> None:
 
 def test_a_run_loads_no_compiler_and_no_model_before_it_knows_what_there_is_to_do(home: Path) -> None:
     """Dagster comes with some of these; what is ours waits until a step has work."""
-    script = f"import orchestration.runner, definitions, tidemill.research.results; {_LIST}"
+    script = f"import orchestration.runner, definitions, tidemill.queries.results; {_LIST}"
     command = [sys.executable, "-P", "-W", "ignore", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     ours = {*HEAVY, "arch", "skfolio", "hmmlearn"} - {"dagster", "rich", "structlog", "sqlalchemy"}

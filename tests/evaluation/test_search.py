@@ -11,8 +11,8 @@ from tidemill.evaluation import search as searching
 from tidemill.evaluation.search import experiment_text, search
 from tidemill.experiments.files import load_experiment
 from tidemill.models.registry import engine as engine_named
+from tidemill.queries.results import study_of
 from tidemill.research.ledger import list_trials
-from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.workspace import Workspace
 

@@ -12,11 +12,11 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec
 from tidemill.maintenance.rebuild import lineage, rebuild, restore
 from tidemill.models.artifact import load
+from tidemill.queries.results import study_of
 from tidemill.research.ensembling import predict_ensemble, train_ensemble
 from tidemill.research.market_data import sync_bars
 from tidemill.research.model_store import artifact_folder, models_home, stored_models
 from tidemill.research.predicting import predict
-from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.training import train, train_alone

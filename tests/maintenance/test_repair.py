@@ -8,9 +8,9 @@ import pytest
 from tests.research.panels import small_experiment
 from tidemill.domain.errors import IntegrityError
 from tidemill.maintenance.repair import repair_lake
+from tidemill.queries.results import study_of
 from tidemill.research.ingest import BARS
 from tidemill.research.market_data import sync_bars
-from tidemill.research.results import study_of
 from tidemill.research.technical import TABLE
 from tidemill.research.workspace import Workspace
 from tidemill.storage.lake import Lake

@@ -12,8 +12,8 @@ from tests.research.test_graph_of_steps import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import LabelSpec, PromotionSpec, SplitSpec
 from tidemill.evaluation.cross_validation import Plan, cross_validate
+from tidemill.queries.results import study_of
 from tidemill.research.promotion import challenge_fold
-from tidemill.research.results import study_of
 from tidemill.research.scoring import predictions_of
 from tidemill.research.study import Study
 from tidemill.research.workspace import Workspace

@@ -11,9 +11,9 @@ from tests.research.test_graph_of_steps import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment, NeutraliseSpec, StrategySpec, ValidationSpec
 from tidemill.quality.validity import DISAGREEMENT, RANGE
+from tidemill.queries.results import study_of
 from tidemill.research.attributing import attribution_facts, attribution_frame, attribution_table
 from tidemill.research.predicting import PREDICTIONS, partition_of
-from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.trading import EQUITY, SIGNALS, make_signals, run_backtests
 from tidemill.research.validating import refusal_counts, refusals_of, validate_predictions

@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from tests.research.panels import day_of, small_experiment
+from tidemill.queries.results import study_of
 from tidemill.research import checking
 from tidemill.research.checking import Judged, judge, standing
 from tidemill.research.market_data import sync_bars
-from tidemill.research.results import study_of
 from tidemill.research.workspace import Workspace
 
 

@@ -12,9 +12,9 @@ from tidemill.domain.experiment import DatasetSpec, Experiment, FeatureSpec
 from tidemill.experiments.files import checked
 from tidemill.features.api import compute, feature_set
 from tidemill.market import fear_greed as market
+from tidemill.queries.results import study_of
 from tidemill.research.fear_greed import known_index, sync_fear_greed
 from tidemill.research.market_data import sync_bars
-from tidemill.research.results import study_of
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.training import train

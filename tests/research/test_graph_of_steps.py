@@ -12,6 +12,7 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec, Experiment, StrategySpec
 from tidemill.features.api import compute
 from tidemill.metrics.predictions import information_coefficients, scored
+from tidemill.queries.results import latest_report, result_of, study_of
 from tidemill.research import technical
 from tidemill.research.ensembling import predict_ensemble, train_ensemble
 from tidemill.research.evaluation import engine_metrics, evaluate_engines, evaluate_portfolio
@@ -19,7 +20,6 @@ from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
 from tidemill.research.model_store import model_manifest, models_home, read_index, spec_of, stored_models
 from tidemill.research.predicting import predict
 from tidemill.research.reporting import report_path, write_report
-from tidemill.research.results import latest_report, result_of, study_of
 from tidemill.research.scoring import coefficients_of, predictions_of, scored_rows
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import build_training_set, compute_features

@@ -15,10 +15,10 @@ from tests.research.test_graph_of_steps import run
 from tidemill.domain.errors import InputError, UnavailableError, UnknownNameError
 from tidemill.engine.result import BacktestResult
 from tidemill.evaluation.backtest import backtest_frame
+from tidemill.queries.results import study_of
 from tidemill.research.evaluation import engine_metrics, evaluate_engines
 from tidemill.research.ledger import compare, list_trials, record_trials, reset, since
 from tidemill.research.reporting import report_path
-from tidemill.research.results import study_of
 from tidemill.research.workspace import Workspace
 from tidemill.storage.trials import TrialBatch
 from tidemill.validation.overfitting import probability_of_overfitting

@@ -15,6 +15,7 @@ from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, News
 from tidemill.features.expression import SENTIMENT
 from tidemill.features.sentiment import sentiment
 from tidemill.models.text.lexicon import Lexicon
+from tidemill.queries.results import study_of
 from tidemill.research.ensembling import predict_ensemble, train_ensemble
 from tidemill.research.evaluation import engine_metrics, evaluate_engines, evaluate_portfolio
 from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
@@ -22,7 +23,6 @@ from tidemill.research.news import TABLE as NEWS
 from tidemill.research.news import news_key, sync_news
 from tidemill.research.predicting import predict
 from tidemill.research.reporting import write_report
-from tidemill.research.results import study_of
 from tidemill.research.scoring import predictions_of
 from tidemill.research.sentiment import compute_sentiment, items_of
 from tidemill.research.study import StepReport, Study

@@ -11,8 +11,8 @@ import pytest
 from tests.research.panels import START, small_experiment
 from tests.research.test_graph_of_steps import STEPS
 from tidemill.domain.experiment import CostSpec, EngineSpec, FeatureSpec, LabelSpec, SplitSpec, StrategySpec
+from tidemill.queries.results import study_of
 from tidemill.research.evaluation import engine_metrics
-from tidemill.research.results import study_of
 from tidemill.research.training import train
 from tidemill.research.workspace import Workspace
 

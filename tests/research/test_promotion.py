@@ -17,12 +17,12 @@ from tidemill.config import Secret, Settings
 from tidemill.domain.errors import InputError, StopError
 from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, StrategySpec
 from tidemill.embedded import Servers
+from tidemill.queries.results import study_of
 from tidemill.research.checking import judge
 from tidemill.research.drift import last_drift, measure_drift
 from tidemill.research.ledger import list_trials
 from tidemill.research.promotion import challenge_fold, compare, consider
 from tidemill.research.proof import ASSETS, Standing, judge_causality
-from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.workspace import Workspace, open_workspace
 from tidemill.storage import champions

@@ -24,11 +24,11 @@ from tidemill.market.fear_greed import DELAY
 from tidemill.models import ridge
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
+from tidemill.queries.results import study_of
 from tidemill.research import proof_samples
 from tidemill.research.fear_greed import sync_fear_greed
 from tidemill.research.market_data import sync_bars
 from tidemill.research.proof import ASSETS, FEATURES, PREDICTIONS, SIGNALS, definition, is_proven, judge_causality
-from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.technical import compute_features
 from tidemill.research.workspace import Workspace

@@ -9,9 +9,9 @@ import pytest
 from tests.research.panels import day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
+from tidemill.queries.results import study_of
 from tidemill.research.market_data import sync_bars
 from tidemill.research.model_store import model_manifest, stored_models
-from tidemill.research.results import study_of
 from tidemill.research.risk_forecast import forecast_risk, returns_by_symbol, risk_of, train_risk
 from tidemill.research.study import Study
 from tidemill.research.workspace import Workspace

@@ -7,10 +7,10 @@ import polars as pl
 
 from tests.research.panels import small_experiment
 from tests.research.test_graph_of_steps import STEPS
+from tidemill.queries.predictions import recent_predictions
+from tidemill.queries.results import study_of
 from tidemill.research.ensembling import predict_ensemble, train_ensemble
 from tidemill.research.predicting import PREDICTIONS, drop_old_folds, keep, predict
-from tidemill.research.recent import recent_predictions
-from tidemill.research.results import study_of
 from tidemill.research.scoring import books
 from tidemill.research.study import Study
 from tidemill.research.workspace import Workspace

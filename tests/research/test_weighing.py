@@ -14,12 +14,12 @@ from tests.research.panels import START as START_OF_BARS
 from tests.research.panels import daily_bars, small_experiment
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.artifact import load
+from tidemill.queries.results import study_of
 from tidemill.research.ensembling import predict_ensemble, train_ensemble, weights_of
 from tidemill.research.market_data import sync_bars
 from tidemill.research.model_store import artifact_folder, models_home, read_index
 from tidemill.research.predicting import predict
 from tidemill.research.proof_samples import prove_weighing
-from tidemill.research.results import study_of
 from tidemill.research.study import Study
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.training import train

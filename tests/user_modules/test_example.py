@@ -15,8 +15,8 @@ from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, Labe
 from tidemill.features.api import compute, explain, feature_set
 from tidemill.models.artifact import load
 from tidemill.models.registry import engine
+from tidemill.queries.results import result_of, study_of
 from tidemill.research.model_store import artifact_folder, index_of, models_home, spec_of
-from tidemill.research.results import result_of, study_of
 from tidemill.research.scoring import predictions_of
 from tidemill.research.study import StepReport, Study
 from tidemill.research.training import train

@@ -20,7 +20,7 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
     from tidemill.domain.errors import InputError
     from tidemill.domain.experiment import Experiment
     from tidemill.experiments.files import load_experiment
-    from tidemill.research.results import study_of
+    from tidemill.queries.results import study_of
 
     if file is not None:
         return study_of(opened, load_experiment(file))

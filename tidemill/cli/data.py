@@ -122,7 +122,7 @@ def show(
     import sys
 
     from tidemill.cli.session import workspace
-    from tidemill.research.browse import BarSelection, bar_rows_of, bars_of
+    from tidemill.queries.bars import BarSelection, bar_rows_of, bars_of
 
     ordered(start, end)
     wanted = BarSelection(symbol=symbol, venue=venue, interval=interval, start=start, end=end, as_of=as_of, limit=limit)
@@ -151,7 +151,7 @@ def show(
 def gaps(venue: str | None, interval: Interval | None, limit: int, as_json: bool) -> None:
     """Bars that should exist and do not, newest first."""
     from tidemill.cli.session import workspace
-    from tidemill.research.browse import gaps_of
+    from tidemill.queries.bars import gaps_of
 
     with workspace() as opened:
         found = gaps_of(opened, venue=venue, interval=interval)
@@ -209,7 +209,7 @@ def export(venue: str, interval: Interval, symbols: tuple[str, ...], output: Pat
     """Bars of a dataset from the lake into one file."""
     from tidemill.cli.frames import write_frame
     from tidemill.cli.session import workspace
-    from tidemill.research.browse import lake_bars
+    from tidemill.queries.bars import lake_bars
 
     writable(output)
     with workspace() as opened, progress(f"Writing {output.name}"):

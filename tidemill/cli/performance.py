@@ -42,7 +42,7 @@ def report(as_json: bool) -> None:
     """Where the latest report is, and its headline figures."""
     from tidemill.cli.session import workspace
     from tidemill.domain.errors import InputError
-    from tidemill.research.results import latest_report
+    from tidemill.queries.results import latest_report
 
     with workspace() as opened, progress("Looking for the latest report"):
         found = latest_report(opened)

@@ -36,8 +36,8 @@ def train(
     from tidemill.cli.progress import progress
     from tidemill.cli.session import workspace
     from tidemill.experiments.files import experiment_on
+    from tidemill.queries.results import study_of
     from tidemill.research import training
-    from tidemill.research.results import study_of
 
     experiment = experiment_on(file, {"source": source} if source else {})
     with workspace() as opened, progress(f"Training {engine}"):

@@ -18,7 +18,7 @@ from tidemill.domain.intervals import Interval
 if TYPE_CHECKING:
     from tidemill.domain.experiment import Experiment
     from tidemill.domain.ports import RunOutcome
-    from tidemill.research.results import Result
+    from tidemill.queries.results import Result
 
 
 def _told(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def run(
     from tidemill.cli.session import workspace
     from tidemill.config import load_settings
     from tidemill.experiments.files import experiment_on
-    from tidemill.research.results import result_of
+    from tidemill.queries.results import result_of
     from tidemill.user_modules.notices import left_out
 
     experiment = experiment_on(file, _told(ctx, dataset), modules)

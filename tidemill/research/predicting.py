@@ -14,6 +14,7 @@ from tidemill.models.inference import predict_batch
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
+from tidemill.queries.predictions import forget_predictions
 from tidemill.research.model_store import (
     artifact_folder,
     index_of,
@@ -22,7 +23,6 @@ from tidemill.research.model_store import (
     spec_of,
     touched,
 )
-from tidemill.research.recent import forget_predictions
 from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import TABLE
 from tidemill.storage.content import content_version

@@ -15,7 +15,7 @@ def left_out(workspace: Workspace, experiment: Experiment) -> tuple[str, ...]:
     """Sentences about functions of the experiment's modules whose features are missing from its last run."""
     if not experiment.modules:
         return ()
-    from tidemill.research.results import study_of
+    from tidemill.queries.results import study_of
     from tidemill.research.technical import left_out_notes
 
     unknown = tuple(f"Left out: {name}. {reason}" for name, reason in failures(experiment).items())

@@ -8,6 +8,7 @@ import polars as pl
 
 from tidemill.domain.market import valid_symbol
 from tidemill.research.workspace import Workspace
+from tidemill.storage.cache_keys import cache_key
 from tidemill.storage.merge import read_frame
 from tidemill.storage.results import PREDICTIONS
 
@@ -18,10 +19,6 @@ _NEWEST = f"""
 SELECT DISTINCT {", ".join(_SHOWN)} FROM predictions
 WHERE symbol = $1 AND engine = $2 ORDER BY open_time DESC, dataset, model_id LIMIT {NEWEST}
 """  # nosec B608 - column names of a constant table; the values are parameters
-
-
-def cache_key(symbol: str, engine: str) -> str:
-    return f"predictions:{symbol}:{engine}"
 
 
 def recent_predictions(workspace: Workspace, symbol: str, engine: str = "ensemble") -> pl.DataFrame:

@@ -107,7 +107,7 @@ def _course(
     found: "Explanation", plot: Path, source: Path | None, symbol: str | None, fear_greed: str | None
 ) -> dict[str, str | float | None]:
     """What the plot shows, in words and figures; the picture is written."""
-    from tidemill.research.feature_plot import feature_series, sparkline, write_picture
+    from tidemill.reports.feature_plot import feature_series, sparkline, write_picture
 
     in_terminal = str(plot) == _IN_TERMINAL
     if not in_terminal and plot.suffix.lower() != ".png":

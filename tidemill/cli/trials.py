@@ -54,9 +54,9 @@ def compare(trial_ids: tuple[str, ...], experiment: str | None, as_json: bool) -
     if bool(trial_ids) == (experiment is not None):
         raise click.UsageError("Name trials by their ids, or all of an experiment with --experiment NAME.")
     from tidemill.cli.session import workspace
+    from tidemill.reports.numbers import interval, percent
+    from tidemill.reports.numbers import number as signed
     from tidemill.research.ledger import compare as compared
-    from tidemill.research.report_words import interval, percent
-    from tidemill.research.report_words import number as signed
 
     with workspace() as opened, progress("Comparing"):
         found = compared(opened, trial_ids, experiment=experiment)

@@ -10,9 +10,10 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
+from tidemill.reports.numbers import interval, number, percent, whole
+from tidemill.reports.sentences import total_costs
 from tidemill.research.evaluation import PORTFOLIO, engine_metrics, portfolio_metrics
 from tidemill.research.market_data import source_of
-from tidemill.research.report_words import interval, number, percent, total_costs, whole
 from tidemill.research.reporting import SUMMARY, report_path
 from tidemill.research.selection import METRICS
 from tidemill.research.study import Study

@@ -12,13 +12,14 @@ import polars as pl
 
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.provenance import fingerprint, library_version, source_version
+from tidemill.reports.html import render_report
+from tidemill.reports.inputs import ReportInputs
+from tidemill.reports.sentences import verdict
 from tidemill.research.attributing import attribution_table
 from tidemill.research.evaluation import engine_metrics, portfolio_metrics
 from tidemill.research.market_data import flags_of, import_facts
 from tidemill.research.model_store import ENSEMBLE, index_of, silent_notes
 from tidemill.research.news import vintage_notes
-from tidemill.research.report import ReportInputs, render_report
-from tidemill.research.report_words import verdict
 from tidemill.research.scoring import coefficients_of, scored_rows
 from tidemill.research.selection import METRICS
 from tidemill.research.study import StepReport, Study

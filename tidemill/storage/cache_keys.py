@@ -1,4 +1,4 @@
-"""TODO docstring of tidemill.storage.cache_keys."""
+"""Under which names the cache keeps what it keeps."""
 
 from __future__ import annotations
 

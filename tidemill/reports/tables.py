@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tidemill.research.report_words import Row, interval, number, percent, total_costs, whole
+from tidemill.reports.numbers import Row, interval, number, percent, whole
+from tidemill.reports.sentences import total_costs
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,57 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from tidemill.research.report_engines import engine_tables
-from tidemill.research.report_words import biases, headline, number, percent, verdict, whole
+from tidemill.reports.inputs import ReportInputs
+from tidemill.reports.numbers import number, percent, whole
+from tidemill.reports.sentences import biases, headline, verdict
+from tidemill.reports.tables import engine_tables
 
 if TYPE_CHECKING:
     import polars as pl
 
 _TEMPLATE = "report.html"
-
-
-class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a report is made of. Frames are polars; anything that is None or empty leaves its section out, saying so.
-
-    title: the experiment's name. dataset, strategy, benchmark: in words. book: the portfolio that the report is
-    about. horizon: of the label, in bars of `interval`. equity, benchmark_equity: time, equity. metrics,
-    benchmark_metrics: the names of `performance_metrics`. facts: totals of the book: capital, final_equity, fees,
-    slippage, borrow, dividends, turnover, trades, orders, and final_equity_with_suspected where it differs. engines:
-    one row each with `book` and any of the columns that `report_engines` shows. ic_by_month: month, ic, rank_ic.
-    quantile_returns: quantile,
-    mean_return. folds: any columns. data: what → how many, as a person would say it; `symbols` is the number of
-    symbols. survivorship: whether the universe holds only what survived, None if nobody knows. biases, notes:
-    sentences. provenance: what → value. attribution: part, name, profit, return; refusals: book, why, predictions.
-    """
-
-    title: str
-    dataset: str
-    interval: str
-    horizon: int
-    strategy: str
-    book: str
-    benchmark: str
-    symbols: int
-    equity: pl.DataFrame
-    metrics: dict[str, float | None]
-    facts: dict[str, Any]
-    engines: pl.DataFrame
-    benchmark_equity: pl.DataFrame | None = None
-    benchmark_metrics: dict[str, float | None] = {}
-    ic_by_month: pl.DataFrame | None = None
-    quantile_returns: pl.DataFrame | None = None
-    attribution: pl.DataFrame | None = None
-    refusals: pl.DataFrame | None = None
-    folds: pl.DataFrame | None = None
-    embargo: int | None = None
-    data: dict[str, Any] = {}
-    survivorship: bool | None = None
-    biases: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    provenance: dict[str, Any] = {}
-    currency: str = "USD"
 
 
 _HEADLINE = (
@@ -113,7 +71,7 @@ def render_report(inputs: ReportInputs) -> str:
 def _charts(inputs: ReportInputs) -> dict[str, Any]:
     from markupsafe import Markup  # comes with jinja2
 
-    from tidemill.research import report_charts as draw
+    from tidemill.reports import charts as draw
 
     pictures = {
         "equity": draw.equity(inputs.equity, inputs.benchmark_equity, inputs.book, inputs.benchmark),

@@ -11,8 +11,10 @@ import polars as pl
 import pytest
 
 from tidemill.metrics.returns import performance_metrics
-from tidemill.research.report import ReportInputs, render_report
-from tidemill.research.report_words import biases, interval, number, percent, verdict
+from tidemill.reports.html import render_report
+from tidemill.reports.inputs import ReportInputs
+from tidemill.reports.numbers import interval, number, percent
+from tidemill.reports.sentences import biases, verdict
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 START = datetime(2020, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from tidemill.research.study import StepReport
+from tidemill.study.freshness import StepReport
 
 Plot = Callable[[], bytes | None]
 PLOT = "plot"

@@ -173,7 +173,7 @@ def sweep_child() -> None:
     from benchmarks.homes import new_homes
     from tidemill.config import Settings
     from tidemill.evaluation.sweep import sweep_frame
-    from tidemill.research.workspace import open_workspace
+    from tidemill.study.workspace import open_workspace
 
     bars = synthetic(500, 1_259)
     grid = {"fast": list(range(2, 22)), "slow": list(range(30, 230, 4))}

@@ -10,8 +10,8 @@ from pydantic import PrivateAttr
 from resources.postgres import PostgresResource
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import SAMPLE, checked, experiment_from_text, load_experiment
-from tidemill.research.market_data import source_of
-from tidemill.research.study import Study
+from tidemill.study.sources import source_of
+from tidemill.study.study import Study
 
 
 def read_experiment(yaml_text: str) -> Experiment:

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from tidemill.research.workspace import Workspace, open_workspace
+from tidemill.study.workspace import Workspace, open_workspace
 
 
 class PostgresResource(dg.ConfigurableResource[Any]):

@@ -17,9 +17,9 @@ from tidemill.domain.errors import TidemillError
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import experiment_from_text
 from tidemill.research.drift import Drift, last_drift, reasons
-from tidemill.research.market_data import venue_of
-from tidemill.research.study import study_key
 from tidemill.storage.lake import Lake
+from tidemill.study.sources import venue_of
+from tidemill.study.study import study_key
 
 MAIN = "main"
 _TRACKED_RUNS = 50

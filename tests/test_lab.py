@@ -126,7 +126,7 @@ def test_the_lake_answers_a_query_and_nothing_but_queries(folder: Path) -> None:
 
 def test_predictions_and_results_are_there_after_a_run_and_say_so_before(folder: Path) -> None:
     from tests.research.test_graph_of_steps import run
-    from tidemill.research.workspace import open_workspace
+    from tidemill.study.workspace import open_workspace
 
     experiment = small_experiment(folder)
     Path("mine.yaml").write_text(to_text(experiment))

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from tidemill.evaluation.cross_validation import CrossValidation, Splitter
     from tidemill.evaluation.search import Metric, Searched
     from tidemill.queries.results import Result
-    from tidemill.research.ledger import Comparison
-    from tidemill.research.study import Study
-    from tidemill.research.workspace import Workspace
+    from tidemill.study.counting import Comparison
+    from tidemill.study.study import Study
+    from tidemill.study.workspace import Workspace
     from tidemill.user_modules.loading import Module
     from tidemill.validation.proof import Proof
 
@@ -68,7 +68,7 @@ def _workspace() -> Workspace:
 
 def _opened(settings: Settings) -> Workspace:
     """One workspace for each home that this process looks at."""
-    from tidemill.research.workspace import open_workspace
+    from tidemill.study.workspace import open_workspace
 
     if settings not in _workspaces:
         if not _workspaces:
@@ -96,8 +96,8 @@ def _experiment(of: str | Path | Experiment) -> Experiment:
 
 
 def _study(of: str | Path | Experiment) -> Study:
-    from tidemill.research.market_data import source_of
-    from tidemill.research.study import Study
+    from tidemill.study.sources import source_of
+    from tidemill.study.study import Study
 
     experiment, workspace = _experiment(of), _workspace()
     source = source_of(experiment.dataset, workspace.settings)
@@ -182,8 +182,8 @@ def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble"
     engine: one of the experiment's, or `ensemble`. InputError when `tidemill run` has not run the experiment yet.
     """
     from tidemill.domain.errors import InputError, UnknownNameError
-    from tidemill.research.predicting import PREDICTIONS
-    from tidemill.research.scoring import books, predictions_of
+    from tidemill.study.scoring import books, predictions_of
+    from tidemill.study.tables import PREDICTIONS
 
     study = _study(of)
     known = books(study)
@@ -306,7 +306,7 @@ def trials(experiment: str | None = None, family: str | None = None) -> pl.DataF
 
     family: venue and interval, such as `binance.1h`. Sharpe ratios are annualised, after costs.
     """
-    from tidemill.research.ledger import list_trials
+    from tidemill.study.counting import list_trials
 
     return list_trials(_workspace(), experiment=experiment, family=family)
 
@@ -316,7 +316,7 @@ def compare_trials(*trial_ids: str, experiment: str | None = None) -> Comparison
 
     Name them by id, or by their experiment. InputError when they are of different sources.
     """
-    from tidemill.research.ledger import compare
+    from tidemill.study.counting import compare
 
     return compare(_workspace(), trial_ids, experiment=experiment)
 

@@ -14,7 +14,7 @@ from tidemill.cli import dagster
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome
 from tidemill.experiments.files import load_experiment, to_text
-from tidemill.research.workspace import open_workspace
+from tidemill.study.workspace import open_workspace
 
 
 class StepByStep:

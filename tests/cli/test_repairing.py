@@ -7,7 +7,7 @@ import polars as pl
 
 from tests.cli.conftest import Tidemill
 from tests.research.panels import daily_bars
-from tidemill.research.ingest import BARS
+from tidemill.study.tables import BARS
 
 
 def test_a_person_is_told_the_command_and_the_command_mends(home: Path, tidemill: Tidemill) -> None:

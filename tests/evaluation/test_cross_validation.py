@@ -8,9 +8,9 @@ from tests.research.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.evaluation.cross_validation import CrossValidation, Plan, Splitter, cross_validate
 from tidemill.queries.results import study_of
-from tidemill.research.ledger import compare, list_trials
-from tidemill.research.study import Study
-from tidemill.research.workspace import Workspace
+from tidemill.study.counting import compare, list_trials
+from tidemill.study.study import Study
+from tidemill.study.workspace import Workspace
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from tidemill.evaluation.search import experiment_text, search
 from tidemill.experiments.files import load_experiment
 from tidemill.models.registry import engine as engine_named
 from tidemill.queries.results import study_of
-from tidemill.research.ledger import list_trials
-from tidemill.research.study import Study
-from tidemill.research.workspace import Workspace
+from tidemill.study.counting import list_trials
+from tidemill.study.study import Study
+from tidemill.study.workspace import Workspace
 
 
 @pytest.fixture

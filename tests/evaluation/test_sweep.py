@@ -14,8 +14,8 @@ from tidemill.domain.experiment import NeutraliseSpec
 from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from
 from tidemill.evaluation.sweep import grid_of, run_sweep, sweep_frame
 from tidemill.market.column_files import read_sectors
-from tidemill.research.ledger import list_trials
-from tidemill.research.workspace import Workspace
+from tidemill.study.counting import list_trials
+from tidemill.study.workspace import Workspace
 
 COSTS = {"fee_bps": 10.0, "slippage_bps": 2.0}
 GRID = {"fast": [2, 5, 20], "slow": [10, 20]}

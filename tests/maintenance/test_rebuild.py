@@ -15,12 +15,12 @@ from tidemill.models.artifact import load
 from tidemill.queries.results import study_of
 from tidemill.research.ensembling import predict_ensemble, train_ensemble
 from tidemill.research.market_data import sync_bars
-from tidemill.research.model_store import artifact_folder, models_home, stored_models
 from tidemill.research.predicting import predict
-from tidemill.research.study import Study
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.training import train, train_alone
-from tidemill.research.workspace import Workspace
+from tidemill.study.model_index import artifact_folder, models_home, stored_models
+from tidemill.study.study import Study
+from tidemill.study.workspace import Workspace
 
 
 def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, set[str]]:

@@ -9,12 +9,11 @@ from tests.research.panels import small_experiment
 from tidemill.domain.errors import IntegrityError
 from tidemill.maintenance.repair import repair_lake
 from tidemill.queries.results import study_of
-from tidemill.research.ingest import BARS
 from tidemill.research.market_data import sync_bars
-from tidemill.research.technical import TABLE
-from tidemill.research.workspace import Workspace
 from tidemill.storage.lake import Lake
 from tidemill.storage.trials import RETURNS
+from tidemill.study.tables import BARS, FEATURES
+from tidemill.study.workspace import Workspace
 
 
 def file_of(lake: Lake, table: str, key: str, partition: str) -> Path:
@@ -26,7 +25,7 @@ def test_bars_come_back_from_postgres_and_what_is_computed_is_left_for_the_next_
     sync_bars(study)
     key = study.dataset.bars_key
     manifests, frame = lake.manifests(BARS, key), lake.scan(BARS, key).collect()
-    lake.write(TABLE, "some.1d.all", "2021-06", frame.head(9))
+    lake.write(FEATURES, "some.1d.all", "2021-06", frame.head(9))
 
     cut = file_of(lake, BARS, key, "2021-02")
     cut.write_bytes(cut.read_bytes()[:200])
@@ -35,7 +34,7 @@ def test_bars_come_back_from_postgres_and_what_is_computed_is_left_for_the_next_
     other = file_of(lake, BARS, key, "2021-04")
     pl.read_parquet(other).with_columns(pl.col("close") + 1).write_parquet(other)
     (lake.root / BARS / f"dataset={key}" / "partition=2021-05" / "manifest.json").write_text("{")
-    file_of(lake, TABLE, "some.1d.all", "2021-06").unlink()
+    file_of(lake, FEATURES, "some.1d.all", "2021-06").unlink()
     lake.write(RETURNS, key, "a-trial", frame.head(3).select("open_time", "close"))
     file_of(lake, RETURNS, key, "a-trial").write_bytes(b"")
 
@@ -44,12 +43,12 @@ def test_bars_come_back_from_postgres_and_what_is_computed_is_left_for_the_next_
             lake.scan(BARS, key, partitions=[month])
     done = repair_lake(workspace)
     assert [one.partition for one in done.restored] == ["2021-02", "2021-03", "2021-04", "2021-05"]
-    assert [(one.table, one.partition) for one in done.removed] == [(TABLE, "2021-06")]
+    assert [(one.table, one.partition) for one in done.removed] == [(FEATURES, "2021-06")]
     assert [one.partition for one in done.lost] == ["a-trial"]
     assert lake.scan(BARS, key).collect().equals(frame)
     mended = lake.manifests(BARS, key)
     assert {month: one.data_version for month, one in mended.items()} == {m: one.data_version for m, one in manifests.items()}
-    assert not lake.manifests(TABLE, "some.1d.all")
+    assert not lake.manifests(FEATURES, "some.1d.all")
     again = repair_lake(workspace)
     assert (again.restored, again.removed, again.lost) == ((), (), done.lost)
 

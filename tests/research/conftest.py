@@ -8,7 +8,7 @@ import pytest
 
 from tests.research.panels import before_day, daily_bars
 from tidemill.config import Secret, Settings
-from tidemill.research.workspace import Workspace, open_workspace
+from tidemill.study.workspace import Workspace, open_workspace
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from tidemill.domain.experiment import LabelSpec, PromotionSpec, SplitSpec
 from tidemill.evaluation.cross_validation import Plan, cross_validate
 from tidemill.queries.results import study_of
 from tidemill.research.promotion import challenge_fold
-from tidemill.research.scoring import predictions_of
-from tidemill.research.study import Study
-from tidemill.research.workspace import Workspace
+from tidemill.study.scoring import predictions_of
+from tidemill.study.study import Study
+from tidemill.study.workspace import Workspace
 
 PRICES = ("open", "high", "low", "close")
 Change = Callable[[pl.DataFrame], pl.DataFrame]

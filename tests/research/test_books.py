@@ -13,11 +13,11 @@ from tidemill.domain.experiment import Experiment, NeutraliseSpec, StrategySpec,
 from tidemill.quality.validity import DISAGREEMENT, RANGE
 from tidemill.queries.results import study_of
 from tidemill.research.attributing import attribution_facts, attribution_frame, attribution_table
-from tidemill.research.predicting import PREDICTIONS, partition_of
-from tidemill.research.study import Study
-from tidemill.research.trading import EQUITY, SIGNALS, make_signals, run_backtests
+from tidemill.research.trading import make_signals, run_backtests
 from tidemill.research.validating import refusal_counts, refusals_of, validate_predictions
-from tidemill.research.workspace import Workspace
+from tidemill.study.study import Study
+from tidemill.study.tables import EQUITY, PREDICTIONS, SIGNALS, partition_of
+from tidemill.study.workspace import Workspace
 
 
 def again(study: Study, **changes: object) -> Study:

@@ -10,7 +10,7 @@ from tidemill.queries.results import study_of
 from tidemill.research import checking
 from tidemill.research.checking import Judged, judge, standing
 from tidemill.research.market_data import sync_bars
-from tidemill.research.workspace import Workspace
+from tidemill.study.workspace import Workspace
 
 
 def test_a_new_day_is_judged_alone_and_a_changed_suite_judges_all_of_it(

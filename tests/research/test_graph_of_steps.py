@@ -17,15 +17,17 @@ from tidemill.research import technical
 from tidemill.research.ensembling import predict_ensemble, train_ensemble
 from tidemill.research.evaluation import engine_metrics, evaluate_engines, evaluate_portfolio
 from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
-from tidemill.research.model_store import model_manifest, models_home, read_index, spec_of, stored_models
 from tidemill.research.predicting import predict
-from tidemill.research.reporting import report_path, write_report
-from tidemill.research.scoring import coefficients_of, predictions_of, scored_rows
-from tidemill.research.study import StepReport, Study
+from tidemill.research.reporting import write_report
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.trading import make_signals, run_backtests
 from tidemill.research.training import train
-from tidemill.research.workspace import Workspace
+from tidemill.study.freshness import StepReport
+from tidemill.study.model_index import model_manifest, models_home, read_index, spec_of, stored_models
+from tidemill.study.places import report_path
+from tidemill.study.scoring import coefficients_of, predictions_of, scored_rows
+from tidemill.study.study import Study
+from tidemill.study.workspace import Workspace
 
 STEPS: dict[str, Callable[[Study], StepReport]] = {
     "bars": sync_bars,

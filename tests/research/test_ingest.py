@@ -13,7 +13,7 @@ from tidemill.domain.market import BAR_COLUMNS, Calendar
 from tidemill.market.files import FileSource
 from tidemill.research import ingest
 from tidemill.research.ingest import ImportReport, import_bars
-from tidemill.research.workspace import Workspace
+from tidemill.study.workspace import Workspace
 
 DAY = Interval.parse("1d")
 

@@ -17,10 +17,10 @@ from tidemill.engine.result import BacktestResult
 from tidemill.evaluation.backtest import backtest_frame
 from tidemill.queries.results import study_of
 from tidemill.research.evaluation import engine_metrics, evaluate_engines
-from tidemill.research.ledger import compare, list_trials, record_trials, reset, since
-from tidemill.research.reporting import report_path
-from tidemill.research.workspace import Workspace
 from tidemill.storage.trials import TrialBatch
+from tidemill.study.counting import compare, list_trials, record_trials, reset, since
+from tidemill.study.places import report_path
+from tidemill.study.workspace import Workspace
 from tidemill.validation.overfitting import probability_of_overfitting
 from tidemill.validation.sharpe import deflated_sharpe
 

@@ -23,13 +23,14 @@ from tidemill.research.news import TABLE as NEWS
 from tidemill.research.news import news_key, sync_news
 from tidemill.research.predicting import predict
 from tidemill.research.reporting import write_report
-from tidemill.research.scoring import predictions_of
 from tidemill.research.sentiment import compute_sentiment, items_of
-from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.trading import make_signals, run_backtests
 from tidemill.research.training import train
-from tidemill.research.workspace import Workspace
+from tidemill.study.freshness import StepReport
+from tidemill.study.scoring import predictions_of
+from tidemill.study.study import Study
+from tidemill.study.workspace import Workspace
 
 TEXTS = ("{0} beats estimates and raises its guidance", "{0} warns of losses", "Annual meeting of {0}", "Fraud probe at {0}")
 FEATURES = FeatureSpec(sets=(), names=("ROC5", "STD10", "roc_10", "natr_14"))

@@ -14,7 +14,7 @@ from tidemill.domain.experiment import CostSpec, EngineSpec, FeatureSpec, LabelS
 from tidemill.queries.results import study_of
 from tidemill.research.evaluation import engine_metrics
 from tidemill.research.training import train
-from tidemill.research.workspace import Workspace
+from tidemill.study.workspace import Workspace
 
 PLANTED = 0.12
 DAYS, SYMBOLS = 460, 30

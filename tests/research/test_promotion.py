@@ -20,13 +20,13 @@ from tidemill.embedded import Servers
 from tidemill.queries.results import study_of
 from tidemill.research.checking import judge
 from tidemill.research.drift import last_drift, measure_drift
-from tidemill.research.ledger import list_trials
 from tidemill.research.promotion import challenge_fold, compare, consider
 from tidemill.research.proof import ASSETS, Standing, judge_causality
-from tidemill.research.study import Study
-from tidemill.research.workspace import Workspace, open_workspace
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion
+from tidemill.study.counting import list_trials
+from tidemill.study.study import Study
+from tidemill.study.workspace import Workspace, open_workspace
 
 POLICY = PromotionSpec(book="ridge", bars=60, confidence=0.9)
 

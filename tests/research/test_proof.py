@@ -29,11 +29,11 @@ from tidemill.research import proof_samples
 from tidemill.research.fear_greed import sync_fear_greed
 from tidemill.research.market_data import sync_bars
 from tidemill.research.proof import ASSETS, FEATURES, PREDICTIONS, SIGNALS, definition, is_proven, judge_causality
-from tidemill.research.study import Study
 from tidemill.research.technical import compute_features
-from tidemill.research.workspace import Workspace
 from tidemill.strategies.custom import custom_strategy
 from tidemill.strategies.registry import register, unregister
+from tidemill.study.study import Study
+from tidemill.study.workspace import Workspace
 
 
 @pytest.fixture

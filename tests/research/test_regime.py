@@ -14,7 +14,7 @@ from tidemill.research.plots import regimes
 from tidemill.research.regime import FITS, TABLE, compute_regime, regime_frame, regime_key
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.training import train
-from tidemill.research.workspace import Workspace
+from tidemill.study.workspace import Workspace
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from tests.research.test_graph_of_steps import STEPS
 from tidemill.queries.predictions import recent_predictions
 from tidemill.queries.results import study_of
 from tidemill.research.ensembling import predict_ensemble, train_ensemble
-from tidemill.research.predicting import PREDICTIONS, drop_old_folds, keep, predict
-from tidemill.research.scoring import books
-from tidemill.research.study import Study
-from tidemill.research.workspace import Workspace
+from tidemill.research.predicting import drop_old_folds, keep, predict
 from tidemill.storage.results import read_predictions
+from tidemill.study.scoring import books
+from tidemill.study.study import Study
+from tidemill.study.tables import PREDICTIONS
+from tidemill.study.workspace import Workspace
 
 TO_PREDICTIONS = ("bars", "instruments", "features", "labels", "momentum", "ridge", "predictions", "ensemble", "combined")
 SAME = ("book", "symbol", "open_time", "model_id", "fold", "prediction")

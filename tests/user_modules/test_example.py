@@ -16,11 +16,12 @@ from tidemill.features.api import compute, explain, feature_set
 from tidemill.models.artifact import load
 from tidemill.models.registry import engine
 from tidemill.queries.results import result_of, study_of
-from tidemill.research.model_store import artifact_folder, index_of, models_home, spec_of
-from tidemill.research.scoring import predictions_of
-from tidemill.research.study import StepReport, Study
 from tidemill.research.training import train
-from tidemill.research.workspace import Workspace
+from tidemill.study.freshness import StepReport
+from tidemill.study.model_index import artifact_folder, index_of, models_home, spec_of
+from tidemill.study.scoring import predictions_of
+from tidemill.study.study import Study
+from tidemill.study.workspace import Workspace
 from tidemill.user_modules.loading import load_module
 
 ALL_STEPS = {**STEPS, "ridge": lambda study: train(study, "my_engine")}

@@ -9,8 +9,8 @@ from tidemill.cli.output import json_option, write_json, write_table
 from tidemill.cli.progress import progress
 
 if TYPE_CHECKING:
-    from tidemill.research.study import Study
-    from tidemill.research.workspace import Workspace
+    from tidemill.study.study import Study
+    from tidemill.study.workspace import Workspace
 
 
 def _study(opened: "Workspace", file: Path | None) -> "Study":

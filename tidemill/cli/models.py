@@ -18,7 +18,7 @@ def models() -> None:
 def list_models(as_json: bool) -> None:
     """Every trained model, newest first."""
     from tidemill.cli.session import workspace
-    from tidemill.research.model_store import stored_models
+    from tidemill.study.model_index import stored_models
 
     with workspace() as opened:
         found = stored_models(opened)
@@ -45,7 +45,7 @@ def show(model_id: str, as_json: bool) -> None:
     """What one model was made of, down to the versions of its data."""
     from tidemill.cli.session import workspace
     from tidemill.maintenance.rebuild import lineage, weights_shown
-    from tidemill.research.model_store import model_manifest
+    from tidemill.study.model_index import model_manifest
 
     with workspace() as opened:
         found = model_manifest(opened, model_id)

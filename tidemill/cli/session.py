@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from tidemill.cli.progress import progress
 
 if TYPE_CHECKING:
-    from tidemill.research.workspace import Workspace
+    from tidemill.study.workspace import Workspace
 
 
 @contextmanager
 def workspace() -> "Iterator[Workspace]":
     """The workspace of the settings in force; servers start if they are not running."""
-    from tidemill.research.workspace import open_workspace
+    from tidemill.study.workspace import open_workspace
 
     with ExitStack() as stack:
         with progress("Starting Postgres and Redis"):

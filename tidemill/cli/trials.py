@@ -19,8 +19,8 @@ def trials() -> None:
 def list_trials(experiment: str | None, family: str | None, limit: int, as_json: bool) -> None:
     """Every trial, newest last: a configuration on one version of data, however often it was run."""
     from tidemill.cli.session import workspace
-    from tidemill.research.ledger import list_trials as listed
-    from tidemill.research.ledger import since
+    from tidemill.study.counting import list_trials as listed
+    from tidemill.study.counting import since
 
     with workspace() as opened, progress("Reading the ledger"):
         found, begun = listed(opened, experiment=experiment, family=family), since(opened)
@@ -56,7 +56,7 @@ def compare(trial_ids: tuple[str, ...], experiment: str | None, as_json: bool) -
     from tidemill.cli.session import workspace
     from tidemill.reports.numbers import interval, percent
     from tidemill.reports.numbers import number as signed
-    from tidemill.research.ledger import compare as compared
+    from tidemill.study.counting import compare as compared
 
     with workspace() as opened, progress("Comparing"):
         found = compared(opened, trial_ids, experiment=experiment)
@@ -88,7 +88,7 @@ def compare(trial_ids: tuple[str, ...], experiment: str | None, as_json: bool) -
 def reset(reason: str, yes: bool, as_json: bool) -> None:
     """Forget all trials. From then on results say since when the ledger counts, and how many it forgot."""
     from tidemill.cli.session import workspace
-    from tidemill.research.ledger import reset as begin_anew
+    from tidemill.study.counting import reset as begin_anew
 
     if not yes:
         click.confirm("Forget every trial that was counted?", abort=True, err=True)

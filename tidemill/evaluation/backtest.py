@@ -30,7 +30,7 @@ from tidemill.strategies.neutral import neutralised
 from tidemill.strategies.registry import strategy as strategy_named
 
 if TYPE_CHECKING:
-    from tidemill.research.workspace import Workspace
+    from tidemill.study.workspace import Workspace
 
     Ledger = Callable[[], AbstractContextManager[Workspace]]
 

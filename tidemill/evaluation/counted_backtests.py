@@ -16,17 +16,17 @@ from tidemill.domain.intervals import Interval
 from tidemill.market.calendars import infer_calendar
 from tidemill.metrics.returns import Floats, periods_per_year
 from tidemill.provenance import fingerprint
-from tidemill.research.ledger import record_trials
 from tidemill.storage.content import content_version
 from tidemill.storage.trials import TrialBatch
 from tidemill.strategies.registry import source_of
 from tidemill.strategies.registry import strategy as strategy_named
+from tidemill.study.counting import record_trials
 
 if TYPE_CHECKING:
     from tidemill.domain.experiment import CostSpec
     from tidemill.engine.result import BacktestResult
     from tidemill.engine.sweep import Sweep
-    from tidemill.research.workspace import Workspace
+    from tidemill.study.workspace import Workspace
 
 EXPERIMENT = "backtest"
 NO_LABEL = "none"

@@ -21,12 +21,13 @@ from tidemill.models.base import Lineage
 from tidemill.models.inference import predict_batch
 from tidemill.models.registry import engine as engine_named
 from tidemill.research.evaluation import bars_a_year
-from tidemill.research.ledger import label_text, record_trials
-from tidemill.research.market_data import flags_of, instruments_of, sync_bars
+from tidemill.research.market_data import sync_bars
 from tidemill.research.selection import configuration, data_version
-from tidemill.research.study import Study
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.storage.trials import TrialBatch
+from tidemill.study.counting import label_text, record_trials
+from tidemill.study.sources import flags_of, instruments_of
+from tidemill.study.study import Study
 from tidemill.validation.cross_validation import Split, combinatorial_purged, paths, purged_k_fold, training_part
 from tidemill.validation.splits import Fold, embargo_length, rows_with_history, training_rows, walk_forward
 

@@ -6,10 +6,10 @@ import polars as pl
 
 from tidemill.models.registry import engine
 from tidemill.research.context import with_context
-from tidemill.research.model_store import index_of, spec_of
 from tidemill.research.proof_samples import fitting, inferring
-from tidemill.research.study import Study
-from tidemill.research.training import lineage_of
+from tidemill.study.fitting import lineage_of
+from tidemill.study.model_index import index_of, spec_of
+from tidemill.study.study import Study
 from tidemill.validation.causality import prove
 from tidemill.validation.fold_proof import prove_folds
 from tidemill.validation.proof import Effort, Proof, merged

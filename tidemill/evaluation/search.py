@@ -29,12 +29,13 @@ from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint
 from tidemill.research.evaluation import bars_a_year
-from tidemill.research.ledger import label_text, record_trials
-from tidemill.research.market_data import instruments_of, sync_bars, sync_instruments
+from tidemill.research.market_data import sync_bars, sync_instruments
 from tidemill.research.selection import configuration, data_version
-from tidemill.research.study import Study
 from tidemill.research.technical import build_training_set, compute_features
 from tidemill.storage.trials import TrialBatch
+from tidemill.study.counting import label_text, record_trials
+from tidemill.study.sources import instruments_of
+from tidemill.study.study import Study
 from tidemill.validation.splits import Fold, scoring_rows, training_rows
 
 if TYPE_CHECKING:

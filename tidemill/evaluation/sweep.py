@@ -21,7 +21,7 @@ from tidemill.market.calendars import infer_calendar
 from tidemill.market.panel_files import read_bars
 from tidemill.market.tables import stem
 from tidemill.metrics.returns import periods_per_year, sharpe
-from tidemill.research.ledger import record_trials
+from tidemill.study.counting import record_trials
 
 if TYPE_CHECKING:
     from tidemill.evaluation.backtest import Ledger

@@ -108,7 +108,7 @@ def checked(experiment: Experiment) -> Experiment:
 
 def _check_dataset(experiment: Experiment) -> None:
     from tidemill.market.sources import SOURCES
-    from tidemill.research.study import moment
+    from tidemill.study.study import moment
 
     spec = experiment.dataset
     if spec.source not in SOURCES and not (spec.source.startswith("file:") and spec.source != "file:"):

@@ -246,8 +246,8 @@ def _ask(name: str, question: Callable[[Secret, Settings], Finding], address: Se
 
 def _postgres(dsn: Secret, settings: Settings) -> Finding:
     """Its version, clock, schema, and the time of one question."""
-    from tidemill.research.workspace import LoopThread
     from tidemill.storage.postgres import Database
+    from tidemill.study.workspace import LoopThread
 
     async def ask() -> tuple[str, float, float, list[int]]:
         database = await Database.connect(dsn, connections=1, timeout=settings.database_timeout)

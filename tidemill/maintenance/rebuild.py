@@ -14,14 +14,14 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.models.artifact import Artifact, Inputs, Stated, read_manifest
 from tidemill.models.base import Lineage
 from tidemill.models.registry import engine as engine_named
-from tidemill.research.model_store import artifact_folder, models_home, stored_models
-from tidemill.research.technical import LABELS, TABLE
-from tidemill.research.workspace import Workspace
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Lake
+from tidemill.study.model_index import artifact_folder, models_home, stored_models
+from tidemill.study.tables import FEATURES, LABELS
+from tidemill.study.workspace import Workspace
 from tidemill.validation.splits import Fold, training_rows
 
-_TAIL = f"{TABLE}+{LABELS}"
+_TAIL = f"{FEATURES}+{LABELS}"
 
 
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ def _training(lake: Lake, inputs: Inputs) -> pl.DataFrame:
 def _candidates(lake: Lake, inputs: Inputs) -> Iterator[tuple[str, str]]:
     """Lake keys of features and labels of one dataset that hold every whole month of the manifest in its version."""
     labels = list(_holding(lake, LABELS, inputs))
-    for features in _holding(lake, TABLE, inputs):
+    for features in _holding(lake, FEATURES, inputs):
         dataset = features.rpartition(".")[0]
         yield from ((features, key) for key in labels if key.rpartition(".")[0] == dataset)
 
@@ -131,7 +131,7 @@ def _whole(inputs: Inputs, table: str) -> list[tuple[str, str]]:
 
 def _gone(lake: Lake, inputs: Inputs) -> str:
     """The first version of the manifest that no dataset of the lake holds."""
-    for table in (TABLE, LABELS):
+    for table in (FEATURES, LABELS):
         held = {
             (f"{table}/{month}", manifest.data_version)
             for key in lake.datasets(table)
@@ -145,7 +145,7 @@ def _gone(lake: Lake, inputs: Inputs) -> str:
 
 def _joined(lake: Lake, features: str, labels: str, first: str, last: str) -> pl.DataFrame:
     parts = []
-    for table, key in ((TABLE, features), (LABELS, labels)):
+    for table, key in ((FEATURES, features), (LABELS, labels)):
         months = [month for month in lake.manifests(table, key) if first <= month <= last]
         parts.append(lake.scan(table, key, partitions=months).sort("symbol", "open_time").collect())
     return parts[0].join(parts[1], on=("symbol", "open_time"), how="left", maintain_order="left")

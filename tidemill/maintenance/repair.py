@@ -6,11 +6,10 @@ import msgspec
 
 from tidemill.domain.intervals import Interval
 from tidemill.domain.months import month_end, month_start
-from tidemill.research.ingest import BARS, FLAGS
-from tidemill.research.market_data import IMPORTS
-from tidemill.research.workspace import Workspace
 from tidemill.storage.lake_check import Damage, damaged
 from tidemill.storage.trials import RETURNS
+from tidemill.study.tables import BARS, FLAGS, IMPORTS
+from tidemill.study.workspace import Workspace
 
 
 class Repaired(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from tidemill.storage.bar_rows import BarRow, datasets, datasets_of, newest_rows
 if TYPE_CHECKING:
     import polars as pl
 
-    from tidemill.research.workspace import Workspace
+    from tidemill.study.workspace import Workspace
 
 # Above this many bars reading through polars is quicker than row by row, its import included.
 _FEW = 5_000

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import polars as pl
 
 from tidemill.domain.market import valid_symbol
-from tidemill.research.workspace import Workspace
 from tidemill.storage.cache_keys import cache_key
 from tidemill.storage.merge import read_frame
 from tidemill.storage.results import PREDICTIONS
+from tidemill.study.workspace import Workspace
 
 NEWEST = 50
 # Books that share a model say the same twice.

@@ -13,12 +13,11 @@ from tidemill.domain.experiment import Experiment
 from tidemill.reports.numbers import interval, number, percent, whole
 from tidemill.reports.sentences import total_costs
 from tidemill.research.evaluation import PORTFOLIO, engine_metrics, portfolio_metrics
-from tidemill.research.market_data import source_of
-from tidemill.research.reporting import SUMMARY, report_path
-from tidemill.research.selection import METRICS
-from tidemill.research.study import Study
-from tidemill.research.trading import BENCHMARK, EQUITY
-from tidemill.research.workspace import Workspace
+from tidemill.study.places import report_path
+from tidemill.study.sources import source_of
+from tidemill.study.study import Study
+from tidemill.study.tables import BENCHMARK, EQUITY, METRICS, SUMMARY
+from tidemill.study.workspace import Workspace
 
 _COLUMNS = (
     "IC",

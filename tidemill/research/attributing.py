@@ -10,11 +10,12 @@ from tidemill.metrics.attribution import ENGINES, SYMBOLS, Earned, attribution, 
 from tidemill.models.ensemble import ranks
 from tidemill.provenance import fingerprint, source_version
 from tidemill.research.ensembling import stored_weights
-from tidemill.research.model_store import ENSEMBLE, models_home, read_index
-from tidemill.research.predicting import PREDICTIONS, drop_old_folds, partition_of
-from tidemill.research.study import Study
+from tidemill.research.predicting import drop_old_folds
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Manifest
+from tidemill.study.model_index import models_home, read_index
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE, PREDICTIONS, partition_of
 
 if TYPE_CHECKING:
     from tidemill.engine.result import BacktestResult

@@ -13,14 +13,11 @@ import polars as pl
 from tidemill.provenance import fingerprint, source_version
 from tidemill.quality.expectations import SuiteName
 from tidemill.quality.suites import ExpectationResult, docs_index, run_suite, suite_expectations
-from tidemill.research.ingest import BARS
-from tidemill.research.model_store import ENSEMBLE
-from tidemill.research.predicting import PREDICTIONS
-from tidemill.research.scoring import books
-from tidemill.research.study import Study
-from tidemill.research.technical import TABLE
 from tidemill.storage.ordered import by_symbol
 from tidemill.storage.verdicts import Verdict, Verdicts
+from tidemill.study.scoring import books
+from tidemill.study.study import Study
+from tidemill.study.tables import BARS, ENSEMBLE, FEATURES, PREDICTIONS
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +46,7 @@ def _parts(study: Study, suite: SuiteName) -> tuple[str, dict[str, str]]:
     if suite == "bars":
         return study.dataset.key, _versions(study, BARS, study.dataset.bars_key)
     if suite == "features":
-        return study.features_key, _versions(study, TABLE, study.features_key)
+        return study.features_key, _versions(study, FEATURES, study.features_key)
     keys = [key for book, key in books(study).items() if book != ENSEMBLE]
     return study.key, {f"{key}/{fold}": held for key in keys for fold, held in _versions(study, PREDICTIONS, key).items()}
 

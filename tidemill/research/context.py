@@ -10,7 +10,7 @@ from tidemill.features.api import FeatureSet
 from tidemill.features.expression import SENTIMENT
 from tidemill.research.fear_greed import index_prints, with_index
 from tidemill.research.sentiment import sentiment_prints, with_sentiment
-from tidemill.research.study import Study
+from tidemill.study.study import Study
 
 
 def with_context(study: Study, bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:

@@ -11,12 +11,13 @@ from tidemill.domain.experiment import PromotionSpec
 from tidemill.metrics.drift import MOVED, mean_shift, population_stability_index
 from tidemill.metrics.predictions import mode
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.model_store import ENSEMBLE
-from tidemill.research.scoring import coefficients_of, scored_rows
-from tidemill.research.study import StepReport, Study
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion
 from tidemill.storage.lake import Lake
+from tidemill.study.freshness import StepReport
+from tidemill.study.scoring import coefficients_of, scored_rows
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE
 
 DRIFT = "drift"
 # Rows beyond this are thinned evenly: an index over ten bins is known to a hundredth from far fewer.

@@ -13,8 +13,10 @@ from tidemill.models.base import Lineage
 from tidemill.models.ensemble import wide
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.model_store import (
-    ENSEMBLE,
+from tidemill.research.predicting import drop_old_folds, keep, prediction_frame, prediction_report
+from tidemill.research.weighing import Skill, coefficients, rounded, skill_weights
+from tidemill.study.freshness import StepReport
+from tidemill.study.model_index import (
     Index,
     TrainedFold,
     artifact_folder,
@@ -24,19 +26,9 @@ from tidemill.research.model_store import (
     spec_of,
     store_index,
 )
-from tidemill.research.predicting import (
-    PREDICTIONS,
-    STORED,
-    drop_old_folds,
-    keep,
-    partition_of,
-    prediction_frame,
-    prediction_report,
-)
-from tidemill.research.scoring import scored_rows
-from tidemill.research.study import StepReport, Study
-from tidemill.research.technical import LABELS
-from tidemill.research.weighing import Skill, coefficients, rounded, skill_weights
+from tidemill.study.scoring import scored_rows
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE, LABELS, PREDICTIONS, STORED, partition_of
 from tidemill.validation.splits import Fold
 
 SKILL, EQUAL = "skill", "equal"

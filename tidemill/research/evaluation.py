@@ -13,13 +13,13 @@ from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics, periods_per_year
 from tidemill.provenance import fingerprint, source_version
 from tidemill.research.attributing import attribution_facts
-from tidemill.research.market_data import instruments_of
-from tidemill.research.model_store import ENSEMBLE
-from tidemill.research.scoring import books, coefficients_of, scored_rows
-from tidemill.research.selection import METRICS, SELECTION, judge_books
-from tidemill.research.study import StepReport, Study
-from tidemill.research.trading import BENCHMARK, EQUITY
+from tidemill.research.selection import judge_books
 from tidemill.storage.results import write_equity
+from tidemill.study.freshness import StepReport
+from tidemill.study.scoring import books, coefficients_of, scored_rows
+from tidemill.study.sources import instruments_of
+from tidemill.study.study import Study
+from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, METRICS, SELECTION
 
 ENGINES, PORTFOLIO = "engines", "portfolio"
 SKILL = (

@@ -19,9 +19,10 @@ from tidemill.features.api import FeatureSet
 from tidemill.market.fear_greed import API, COLUMNS, DELAY, FearGreedSource, as_known, fear_greed_source, join_known, next_due
 from tidemill.market.panel_files import interval_of
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.study import StepReport, Study
 from tidemill.services import ServiceOptions
 from tidemill.storage.fear_greed import read_fear_greed, write_fear_greed
+from tidemill.study.freshness import StepReport
+from tidemill.study.study import Study
 
 TABLE = "fear_greed"
 _ALL = "all"

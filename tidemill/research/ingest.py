@@ -20,10 +20,9 @@ from tidemill.market.adjustments import derive_adjustments
 from tidemill.market.calendars import infer_calendar
 from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
-from tidemill.research.workspace import Workspace
+from tidemill.study.tables import BARS, FLAGS
+from tidemill.study.workspace import Workspace
 
-BARS = "bars"
-FLAGS = "flags"
 # Rows that are judged together. A larger import goes through files in batches of this size, so that memory stays bounded.
 BATCH_ROWS = 4_000_000
 

@@ -12,26 +12,16 @@ import polars as pl
 from tidemill.config import Settings
 from tidemill.domain.experiment import DatasetSpec, Experiment
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Calendar
 from tidemill.domain.ports import BarSource, SpannedSource
 from tidemill.market.files import FileSource
-from tidemill.market.sources import open_source
 from tidemill.provenance import fingerprint, library_version, source_version
-from tidemill.research.ingest import BARS, FLAGS, import_bars
-from tidemill.research.study import StepReport, Study, dataset_for, features_key, moment
-from tidemill.research.workspace import Workspace
+from tidemill.research.ingest import import_bars
 from tidemill.storage.lake import Lake, Manifest
-
-IMPORTS = "imports"
-
-
-def source_of(spec: DatasetSpec, settings: Settings) -> BarSource:
-    return open_source(spec.source, settings)
-
-
-def venue_of(spec: DatasetSpec, settings: Settings) -> str:
-    """Under which name the bars of a data set are kept."""
-    return source_of(spec, settings).venue
+from tidemill.study.freshness import StepReport
+from tidemill.study.sources import instruments_of, source_of
+from tidemill.study.study import Study, dataset_for, features_key, moment
+from tidemill.study.tables import BARS, IMPORTS
 
 
 def _code() -> str:
@@ -186,11 +176,6 @@ def _bars_report(study: Study, *, worked: bool, facts: dict[str, Any]) -> StepRe
     )
 
 
-def instruments_of(workspace: Workspace, venue: str) -> dict[str, Instrument]:
-    found = workspace.call(workspace.store.read_instruments, venue)
-    return {instrument.symbol: instrument for instrument in found}
-
-
 def sync_instruments(study: Study) -> StepReport:
     """What can be traded in this dataset and what its venue allows."""
     found = instruments_of(study.workspace, study.dataset.venue)
@@ -223,13 +208,6 @@ def list_gaps(study: Study) -> StepReport:
         columns=("symbol", "from", "until", "missing bars"),
         table=tuple((row["symbol"], str(row["start"]), str(row["end"]), row["missing"]) for row in worst.to_dicts()),
     )
-
-
-def flags_of(study: Study) -> pl.DataFrame:
-    """Quality flags of the dataset: symbol, open_time, flag, flagged_at, detail; empty where there are none."""
-    if "all" not in study.lake.manifests(FLAGS, study.dataset.bars_key):
-        return pl.DataFrame(schema={"symbol": pl.String, "open_time": pl.Datetime("us", "UTC"), "flag": pl.String})
-    return study.lake.scan(FLAGS, study.dataset.bars_key).collect()
 
 
 def month_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:

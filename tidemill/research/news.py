@@ -19,9 +19,10 @@ from tidemill.domain.months import month_end, month_start
 from tidemill.market.news import NewsSource, RefusedNews, items_frame, judged
 from tidemill.market.news_sources import open_news
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.study import StepReport, Study
 from tidemill.services import ServiceOptions
 from tidemill.storage.news import news_months, read_news, write_news
+from tidemill.study.freshness import StepReport
+from tidemill.study.study import Study
 
 TABLE = "news"
 IMPORTS = "news_imports"

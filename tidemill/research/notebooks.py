@@ -14,7 +14,8 @@ from tidemill.config import Settings
 from tidemill.domain.errors import StopError, UnknownNameError
 from tidemill.experiments.files import to_text
 from tidemill.provenance import fingerprint
-from tidemill.research.study import StepReport, Study
+from tidemill.study.freshness import StepReport
+from tidemill.study.study import Study
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 _PATIENCE = 900.0

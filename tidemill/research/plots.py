@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from tidemill.domain.months import month_start
-from tidemill.research.study import Study
-from tidemill.research.technical import KNOWN, TABLE
+from tidemill.study.study import Study
+from tidemill.study.tables import FEATURES, KNOWN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def closes(study: Study) -> bytes:
 
 def feature_coverage(study: Study) -> bytes:
     """Share of feature values that are known, by month."""
-    months = study.lake.manifests(TABLE, study.features_key)
+    months = study.lake.manifests(FEATURES, study.features_key)
     known = {month: held.metadata[KNOWN] for month, held in sorted(months.items()) if held.metadata.get(KNOWN) is not None}
     figure, axes = _figure(f"Share of {len(study.available.names)} features that are known, by month")
     axes.plot(pl.Series([month_start(month) for month in known]).to_list(), list(known.values()), linewidth=1.2)
@@ -73,7 +73,7 @@ def labels(study: Study) -> bytes:
 def predictions(study: Study) -> bytes:
     """Mean rank IC by month of each engine, cumulated."""
     from tidemill.metrics.predictions import ic_by_month
-    from tidemill.research.scoring import coefficients_of, scored_rows
+    from tidemill.study.scoring import coefficients_of, scored_rows
 
     figure, axes = _figure("Rank IC out of sample, monthly means cumulated")
     for spec in study.experiment.engines:
@@ -87,8 +87,8 @@ def predictions(study: Study) -> bytes:
 
 def equity(study: Study) -> bytes:
     """Equity of every book after costs, logarithmic."""
-    from tidemill.research.scoring import books
-    from tidemill.research.trading import BENCHMARK
+    from tidemill.study.scoring import books
+    from tidemill.study.tables import BENCHMARK
 
     figure, axes = _figure("Equity after costs, from 1")
     for book in (*books(study), BENCHMARK):
@@ -104,7 +104,7 @@ def equity(study: Study) -> bytes:
 
 def drawdown(study: Study) -> bytes:
     """Drawdown of the ensemble's portfolio and of the benchmark."""
-    from tidemill.research.trading import BENCHMARK
+    from tidemill.study.tables import BENCHMARK
 
     figure, axes = _figure("Drawdown")
     for book in ("ensemble", BENCHMARK):
@@ -164,7 +164,7 @@ def fear_greed(study: Study) -> bytes | None:
 
 def sentiment(study: Study) -> bytes | None:
     """Mean sentiment of the symbols whose news is known, and how many those are; nothing where no news is used."""
-    from tidemill.research.sentiment import TABLE as SENTIMENT
+    from tidemill.research.sentiment import FEATURES as SENTIMENT
     from tidemill.research.sentiment import sentiment_key
 
     if study.experiment.news is None:

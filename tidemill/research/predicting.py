@@ -15,7 +15,11 @@ from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
 from tidemill.queries.predictions import forget_predictions
-from tidemill.research.model_store import (
+from tidemill.storage.content import content_version
+from tidemill.storage.lake import Manifest
+from tidemill.storage.results import write_predictions
+from tidemill.study.freshness import StepReport
+from tidemill.study.model_index import (
     artifact_folder,
     index_of,
     models_home,
@@ -23,17 +27,9 @@ from tidemill.research.model_store import (
     spec_of,
     touched,
 )
-from tidemill.research.study import StepReport, Study
-from tidemill.research.technical import TABLE
-from tidemill.storage.content import content_version
-from tidemill.storage.lake import Manifest
-from tidemill.storage.results import write_predictions
+from tidemill.study.study import Study
+from tidemill.study.tables import FEATURES, PREDICTIONS, STORED, fold_of, partition_of
 from tidemill.validation.splits import Fold, scoring_rows
-
-PREDICTIONS = "predictions"
-_FOLD = "fold-"
-# How predictions are stored in Postgres; another way writes all of them again.
-STORED = "by book"
 
 
 def predict(study: Study) -> StepReport:
@@ -51,7 +47,7 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     whole = fingerprint(code_version(engine), index, study.features_version, STORED)
     if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
         return 0
-    scored, months = 0, month_versions(study, TABLE)
+    scored, months = 0, month_versions(study, FEATURES)
     code = fingerprint(code_version(engine), STORED)
     for entry, fold in zip(index.folds, study.folds, strict=True):
         partition = partition_of(fold)
@@ -78,7 +74,7 @@ def _scored_versions(study: Study, fold: Fold) -> dict[str, str]:
     All months from the first: a sequence engine remembers what came before.
     """
     last = f"{fold.test_end:%Y-%m}"
-    manifests = study.lake.manifests(TABLE, study.features_key)
+    manifests = study.lake.manifests(FEATURES, study.features_key)
     versions = {month: manifest.data_version for month, manifest in manifests.items() if month < last}
     inside = pl.col("open_time").is_between(month_start(last), fold.test_end, closed="left")
     return versions | {last: content_version(study.features_of_month(last).filter(inside))}
@@ -125,16 +121,6 @@ def _store(study: Study, key: str, partition: str, frame: pl.DataFrame) -> None:
         told = pl.concat([told, before.collect()])
     for (engine,), own in told.unique().group_by("engine"):
         forget_predictions(study.workspace, own["symbol"].to_list(), str(engine))
-
-
-def partition_of(fold: Fold) -> str:
-    """Where the predictions of a fold lie in the lake."""
-    return f"{_FOLD}{fold.number:03d}"
-
-
-def fold_of(partition: str) -> int:
-    """The number of the fold that lies there."""
-    return int(partition.removeprefix(_FOLD))
 
 
 def drop_old_folds(study: Study, key: str, have: dict[str, Manifest], *, table: str = PREDICTIONS) -> None:

@@ -29,17 +29,19 @@ from tidemill.models.ensemble import combine
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
 from tidemill.research.evaluation import bars_a_year
-from tidemill.research.ledger import label_text, record_trials
-from tidemill.research.market_data import instruments_of
-from tidemill.research.model_store import ENSEMBLE, artifact_folder, models_home, spec_of
 from tidemill.research.selection import configuration, data_version
-from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import compute_features
-from tidemill.research.training import fit_fold
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
 from tidemill.storage.trials import TrialBatch
 from tidemill.strategies.registry import strategy, weigh
+from tidemill.study.counting import label_text, record_trials
+from tidemill.study.fitting import fit_fold
+from tidemill.study.freshness import StepReport
+from tidemill.study.model_index import artifact_folder, models_home, spec_of
+from tidemill.study.sources import instruments_of
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE
 from tidemill.validation.splits import Fold, embargo_length, scoring_rows
 
 if TYPE_CHECKING:

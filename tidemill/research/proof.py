@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.ingest import BARS
-from tidemill.research.study import Study
 from tidemill.storage.verdicts import Verdict, Verdicts
+from tidemill.study.study import Study
+from tidemill.study.tables import BARS
 from tidemill.validation.proof import Effort, Proof, merged
 
 CHECK = "causal"

@@ -18,8 +18,8 @@ from tidemill.models.registry import engine as engine_named
 from tidemill.research.context import with_context
 from tidemill.research.fear_greed import known_index, reads_index
 from tidemill.research.proof import SAMPLE, sample_months
-from tidemill.research.study import Study
 from tidemill.research.technical import inputs_of
+from tidemill.study.study import Study
 from tidemill.validation.causality import prove
 from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.feature_proof import some_symbols
@@ -153,10 +153,10 @@ def _sample_fold(study: Study, bars: pl.DataFrame) -> Fold:
 
 def prove_signals(study: Study) -> Proof:
     """The strategy's weights, on predictions and bars of few symbols, one of them listed later."""
-    from tidemill.research.market_data import instruments_of
-    from tidemill.research.scoring import books
     from tidemill.research.trading import resolved, sees_bars
     from tidemill.strategies.registry import strategy, weigh
+    from tidemill.study.scoring import books
+    from tidemill.study.sources import instruments_of
 
     spec = resolved(study.experiment.strategy)
     instruments = instruments_of(study.workspace, study.dataset.venue)
@@ -198,8 +198,7 @@ def prove_weighing(study: Study) -> Proof:
 
 def _outcomes(study: Study, engines: Sequence[str], folds: Sequence[Fold]) -> pl.DataFrame:
     """A prediction of each engine beside its label, with the time at which that was known."""
-    from tidemill.research.predicting import PREDICTIONS, partition_of
-    from tidemill.research.technical import LABELS
+    from tidemill.study.tables import LABELS, PREDICTIONS, partition_of
 
     parts = [partition_of(fold) for fold in folds]
     frame = study.lake.scan(LABELS, study.labels_key).collect().drop_nulls("label_end_at")
@@ -213,7 +212,7 @@ def _outcomes(study: Study, engines: Sequence[str], folds: Sequence[Fold]) -> pl
 
 def _predictions(study: Study, key: str) -> pl.DataFrame:
     """The first predictions of a book, of symbols that are predicted at its first time, one of them from later on."""
-    from tidemill.research.predicting import PREDICTIONS
+    from tidemill.study.tables import PREDICTIONS
 
     columns = ("symbol", "open_time", "prediction")
     frame = study.lake.scan(PREDICTIONS, key).select(columns).collect().sort("symbol", "open_time")

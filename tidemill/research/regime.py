@@ -17,9 +17,10 @@ from tidemill.domain.experiment import Experiment
 from tidemill.features.api import FeatureSet, State, compute, feature_set
 from tidemill.features.declaration import sets
 from tidemill.provenance import fingerprint
-from tidemill.research.states import resume, save_state
-from tidemill.research.study import StepReport, Study
 from tidemill.research.technical import feature_fingerprints, inputs_of
+from tidemill.study.checkpoints import resume, save_state
+from tidemill.study.freshness import StepReport
+from tidemill.study.study import Study
 
 TABLE = "regime"
 FITS = "regime_fits"

@@ -17,14 +17,16 @@ from tidemill.reports.inputs import ReportInputs
 from tidemill.reports.sentences import verdict
 from tidemill.research.attributing import attribution_table
 from tidemill.research.evaluation import engine_metrics, portfolio_metrics
-from tidemill.research.market_data import flags_of, import_facts
-from tidemill.research.model_store import ENSEMBLE, index_of, silent_notes
+from tidemill.research.market_data import import_facts
 from tidemill.research.news import vintage_notes
-from tidemill.research.scoring import coefficients_of, scored_rows
-from tidemill.research.selection import METRICS
-from tidemill.research.study import StepReport, Study
-from tidemill.research.trading import BENCHMARK, EQUITY
 from tidemill.research.validating import refusal_counts
+from tidemill.study.freshness import StepReport
+from tidemill.study.model_index import index_of, silent_notes
+from tidemill.study.places import report_path
+from tidemill.study.scoring import coefficients_of, scored_rows
+from tidemill.study.sources import flags_of
+from tidemill.study.study import Study
+from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, METRICS, SUMMARY
 from tidemill.validation.splits import embargo_length
 
 # What is known of a source that its bars do not show.
@@ -40,14 +42,6 @@ _SOURCE_BIASES = {
 _UNKNOWN_SOURCE = (
     "How the symbols of the file were chosen is not known here; if they are today's members, the losers are missing.",
 )
-
-
-# The first paragraph, beside the report: whoever only tells it need not gather everything again.
-SUMMARY = "summary.json"
-
-
-def report_path(study: Study) -> Path:
-    return study.workspace.settings.home / "reports" / study.key / "report.html"
 
 
 def write_report(study: Study) -> StepReport:

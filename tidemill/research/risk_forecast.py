@@ -20,10 +20,12 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
 from tidemill.models.artifact import Artifact, Inputs, load, make
 from tidemill.provenance import fingerprint, library_version, source_version
-from tidemill.research.model_store import Index, TrainedFold, artifact_folder, models_home, read_index, store_index
-from tidemill.research.predicting import drop_old_folds, partition_of
-from tidemill.research.study import StepReport, Study
+from tidemill.research.predicting import drop_old_folds
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
+from tidemill.study.freshness import StepReport
+from tidemill.study.model_index import Index, TrainedFold, artifact_folder, models_home, read_index, store_index
+from tidemill.study.study import Study
+from tidemill.study.tables import partition_of
 from tidemill.validation.splits import Fold
 
 RISK = "risk"

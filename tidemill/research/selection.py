@@ -12,16 +12,14 @@ import polars as pl
 from tidemill.domain.experiment import EngineSpec
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.ledger import judge, label_text, record_trials
-from tidemill.research.model_store import ENSEMBLE, spec_of
-from tidemill.research.scoring import books
-from tidemill.research.study import Study
-from tidemill.research.trading import EQUITY
 from tidemill.storage.lake import Manifest
 from tidemill.storage.trials import TrialBatch, config_hash, family_version, ledger_since, read_trials, trial_id
+from tidemill.study.counting import judge, label_text, record_trials
+from tidemill.study.model_index import spec_of
+from tidemill.study.scoring import books
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE, EQUITY, METRICS, SELECTION
 
-METRICS = "metrics"
-SELECTION = "selection"
 _DECIDES_NOTHING = ("name", "dataset", "label", "benchmark", "promotion", "modules", "engines")
 
 

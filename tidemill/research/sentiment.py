@@ -18,12 +18,13 @@ from tidemill.features.sentiment import State, sentiment
 from tidemill.market.news import Mentions
 from tidemill.models.text.registry import TextClassifier, text_classifier
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.ingest import BARS
 from tidemill.research.news import NO_NEWS, news_key
 from tidemill.research.news import TABLE as NEWS
-from tidemill.research.states import resume_with, save_state
-from tidemill.research.study import StepReport, Study
 from tidemill.storage.content import content_version
+from tidemill.study.checkpoints import resume_with, save_state
+from tidemill.study.freshness import StepReport
+from tidemill.study.study import Study
+from tidemill.study.tables import BARS
 
 SCORES = "news_scores"
 TABLE = "sentiment"

@@ -16,19 +16,12 @@ import polars as pl
 from tidemill.features.api import FeatureSet, State, compute
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.research.context import context_prints, with_context
-from tidemill.research.states import resume, save_state
-from tidemill.research.study import LEFT_OUT, StepReport, Study
+from tidemill.study.checkpoints import resume, save_state
+from tidemill.study.freshness import StepReport
+from tidemill.study.study import LEFT_OUT, Study
+from tidemill.study.tables import FEATURES, KNOWN, LABELS, month_of
 from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.labels import forward_return
-
-TABLE = "features"
-LABELS = "labels"
-# In a month's manifest: the share of its values that are numbers, so that a picture of all months reads none of them.
-KNOWN = "known"
-
-
-def month_of(column: str = "open_time") -> pl.Expr:
-    return pl.col(column).dt.strftime("%Y-%m")
 
 
 def feature_fingerprints(study: Study, features: FeatureSet | None = None) -> dict[str, str]:
@@ -61,13 +54,13 @@ def compute_features(study: Study) -> StepReport:
     A function of a module that fails is left out of every month, named in the report, and tried again in the next run.
     """
     wanted = feature_fingerprints(study)
-    have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(TABLE, study.features_key).items()}
+    have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(FEATURES, study.features_key).items()}
     stale = next((index for index, (month, print_) in enumerate(wanted.items()) if have.get(month) != print_), None)
     months = list(wanted)
     if stale is not None:
         _compute_from(study, study.features, months, stale, wanted)
     for gone in have.keys() - wanted.keys():
-        study.lake.drop(TABLE, study.features_key, gone)
+        study.lake.drop(FEATURES, study.features_key, gone)
     return _report(study, worked=stale is not None, computed=months[stale:] if stale is not None else [])
 
 
@@ -113,7 +106,7 @@ def _write_months(study: Study, made: _Stretch, wanted: dict[str, str], left_out
         facts = {KNOWN: _known_share(part, frame.columns[2:]), **({LEFT_OUT: left_out} if left_out else {})}
         # What is not whole is no success: the next run tries again.
         print_ = f"{wanted[month]}-incomplete" if left_out else wanted[month]
-        study.lake.write(TABLE, study.features_key, month, part, fingerprint=print_, metadata=facts)
+        study.lake.write(FEATURES, study.features_key, month, part, fingerprint=print_, metadata=facts)
 
 
 def _known_share(frame: pl.DataFrame, names: Sequence[str]) -> float | None:
@@ -129,7 +122,7 @@ def _state_folder(study: Study) -> Path:
 
 
 def _report(study: Study, *, worked: bool, computed: Sequence[str]) -> StepReport:
-    manifests = study.lake.manifests(TABLE, study.features_key)
+    manifests = study.lake.manifests(FEATURES, study.features_key)
     filled = [manifest for manifest in manifests.values() if manifest.rows]
     return StepReport(
         worked=worked,
@@ -154,7 +147,7 @@ def left_out_notes(study: Study) -> tuple[str, ...]:
     """One sentence for each reason why features of a module are missing; empty when all are there."""
     if not study.features.functions:
         return ()
-    manifests = study.lake.manifests(TABLE, study.features_key)
+    manifests = study.lake.manifests(FEATURES, study.features_key)
     left_out = manifests[max(manifests)].metadata.get(LEFT_OUT, {}) if manifests else {}
     reasons = dict.fromkeys(left_out.values())
     return tuple(

@@ -13,21 +13,18 @@ from tidemill.domain.market import Instrument
 from tidemill.market.column_files import read_sectors
 from tidemill.provenance import fingerprint, source_version
 from tidemill.research.attributing import write_attribution
-from tidemill.research.market_data import flags_of, instruments_of
-from tidemill.research.model_store import ENSEMBLE
-from tidemill.research.predicting import PREDICTIONS
-from tidemill.research.scoring import books, predicted_by
-from tidemill.research.study import StepReport, Study
 from tidemill.research.validating import tradable, validate_predictions
 from tidemill.storage.results import write_signals
 from tidemill.strategies.benchmark import benchmark_weights
+from tidemill.study.freshness import StepReport
+from tidemill.study.scoring import books, predicted_by
+from tidemill.study.sources import flags_of, instruments_of
+from tidemill.study.study import Study
+from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, POSITIONS, PREDICTIONS, SIGNALS, TRADES
 
 if TYPE_CHECKING:
     from tidemill.engine.result import BacktestResult
     from tidemill.strategies.base import Weighed
-
-SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
-BENCHMARK = "benchmark"
 
 
 def _prediction_version(study: Study, key: str) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import msgspec
 
 from tidemill.domain.experiment import EngineSpec
-from tidemill.models.artifact import Artifact
-from tidemill.models.base import Lineage
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, library_version
 from tidemill.research.market_data import sync_bars
-from tidemill.research.model_store import (
+from tidemill.research.technical import build_training_set, compute_features
+from tidemill.study.fitting import fit_fold, lineage_of
+from tidemill.study.freshness import StepReport
+from tidemill.study.model_index import (
     Index,
     TrainedFold,
     artifact_folder,
@@ -28,10 +29,9 @@ from tidemill.research.model_store import (
     store_index,
     touched,
 )
-from tidemill.research.study import StepReport, Study
-from tidemill.research.technical import LABELS, TABLE, build_training_set, compute_features
-from tidemill.storage.content import content_version
-from tidemill.validation.splits import Fold, describe, embargo_length, training_rows
+from tidemill.study.study import Study
+from tidemill.study.tables import FEATURES, LABELS
+from tidemill.validation.splits import Fold, describe, embargo_length
 
 _LIBRARIES = ("numpy", "polars", "lightgbm", "torch", "numba", "safetensors")
 
@@ -46,7 +46,7 @@ def train(study: Study, name: str) -> StepReport:
     if index is not None and index.inputs == inputs:
         return _training_report(study, index, trained=0, code=code[0])
     known = {entry.fold: entry for entry in index.folds} if index else {}
-    months, entries = month_versions(study, TABLE, LABELS), []
+    months, entries = month_versions(study, FEATURES, LABELS), []
     for fold in study.folds:
         seen = fingerprint(code, spec, study.experiment.seed, touched(months, fold.train_start, fold.train_end))
         entry = known.get(fold.number)
@@ -93,45 +93,6 @@ def _trained(study: Study, spec: EngineSpec, fold: Fold, entry: TrainedFold | No
     )
 
 
-def fit_fold(study: Study, spec: EngineSpec, fold: Fold) -> Artifact:
-    """One engine trained on the window of `fold`, its label purged and embargoed; the artifact is stored."""
-    engine, rows = engine_named(spec.name), training_rows(study.training_frame, fold)
-    artifact = engine.fit(
-        rows, features=study.available.names, params=spec.params, seed=study.experiment.seed, lineage=lineage_of(study, fold)
-    )
-    artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
-    return artifact
-
-
-def lineage_of(study: Study, fold: Fold) -> Lineage:
-    """What a model of `fold` says of its origin."""
-    split = {"train_start": fold.train_start.isoformat(), "train_end": fold.train_end.isoformat()}
-    return Lineage(
-        feature_fingerprint=study.available.fingerprint,
-        data_versions=study.once(("window", fold.number), lambda: _window_versions(study, fold)),
-        label=study.experiment.label.name,
-        horizon=study.experiment.label.horizon,
-        split=split,
-    )
-
-
-def _window_versions(study: Study, fold: Fold) -> dict[str, str]:
-    """Data version of every month inside a training window, and of what the window takes of its last month.
-
-    The last month counts only as far as the window goes: otherwise a fold whose training ends in the running month would be
-    trained again with every new bar.
-    """
-    last = f"{fold.train_end:%Y-%m}"
-    versions = {
-        f"{table}/{month}": manifest.data_version
-        for table, key in ((TABLE, study.features_key), (LABELS, study.labels_key))
-        for month, manifest in sorted(study.lake.manifests(table, key).items())
-        if f"{fold.train_start:%Y-%m}" <= month < last
-    }
-    tail = training_rows(study.training_month(last), fold)
-    return versions | {f"{TABLE}+{LABELS}/{last}": content_version(tail)}
-
-
 def _training_report(study: Study, index: Index, *, trained: int, code: str) -> StepReport:
     rows = tuple(
         (entry.fold, entry.model_id, f"{entry.start:.10}", f"{entry.end:.10}", entry.rows, f"{entry.test_start:%Y-%m-%d}",
@@ -146,7 +107,7 @@ def _training_report(study: Study, index: Index, *, trained: int, code: str) -> 
         end=max(entry.test_end for entry in index.folds),
         data_version=fingerprint([entry.model_id for entry in index.folds]),
         code_version=code,
-        inputs={TABLE: study.features_version, LABELS: study.labels_version},
+        inputs={FEATURES: study.features_version, LABELS: study.labels_version},
         facts={
             "folds": len(index.folds),
             "folds trained": trained,

@@ -32,12 +32,11 @@ from tidemill.quality.validity import (
     refused,
     widened,
 )
-from tidemill.research.model_store import ENSEMBLE, month_versions, touched
-from tidemill.research.predicting import PREDICTIONS, partition_of
-from tidemill.research.scoring import books
-from tidemill.research.study import Study
-from tidemill.research.technical import TABLE
 from tidemill.storage.lake import Manifest
+from tidemill.study.model_index import month_versions, touched
+from tidemill.study.scoring import books
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE, FEATURES, PREDICTIONS, partition_of
 from tidemill.validation.splits import Fold
 
 REFUSALS, BOUNDS = "refusals", "feature_bounds"
@@ -70,7 +69,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 def validate_predictions(study: Study) -> Judgement:
     """Judge every fold whose inputs changed, and say what is refused in all of them."""
-    code, months = source_version("tidemill.quality.validity", "tidemill.research.validating"), month_versions(study, TABLE)
+    code, months = source_version("tidemill.quality.validity", "tidemill.research.validating"), month_versions(study, FEATURES)
     keys = books(study)
     predictions = {book: study.lake.manifests(PREDICTIONS, key) for book, key in keys.items()}
     have, worked = study.lake.manifests(REFUSALS, study.key), 0

@@ -8,7 +8,7 @@ from tidemill.domain.experiment import Experiment
 from tidemill.user_modules.adoption import failures
 
 if TYPE_CHECKING:
-    from tidemill.research.workspace import Workspace
+    from tidemill.study.workspace import Workspace
 
 
 def left_out(workspace: Workspace, experiment: Experiment) -> tuple[str, ...]:

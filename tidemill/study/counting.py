@@ -15,7 +15,6 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import LabelSpec
 from tidemill.metrics.bootstrap import NOT_DEFINED, sharpe_interval
 from tidemill.metrics.returns import Floats
-from tidemill.research.workspace import Workspace
 from tidemill.storage.trials import (
     LedgerSince,
     Recorded,
@@ -26,6 +25,7 @@ from tidemill.storage.trials import (
     reset_ledger,
 )
 from tidemill.storage.trials import record_trials as record_in
+from tidemill.study.workspace import Workspace
 from tidemill.validation.selection import Estimate, Selection, select
 
 _CONFIGURATION = ("config_hash", "label", "universe")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 
@@ -12,8 +12,8 @@ from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, Prom
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Dataset
 from tidemill.provenance import fingerprint
-from tidemill.research.workspace import Workspace
 from tidemill.storage.ordered import by_symbol
+from tidemill.study.workspace import Workspace
 from tidemill.user_modules.adoption import known
 
 if TYPE_CHECKING:
@@ -28,28 +28,6 @@ ALL = "all"
 # In the manifest of a month of features: feature → why it was left out.
 LEFT_OUT = "left out"
 T = TypeVar("T")
-
-
-class StepReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one step of the graph did, as a person wants to see it beside the asset.
-
-    worked: False when the fingerprint of the inputs equalled the last success, so nothing was done.
-    inputs: name → data version read. facts: figures worth showing. table: column names and rows. bytes: size of what is stored.
-    """
-
-    worked: bool
-    rows: int = 0
-    symbols: int = 0
-    start: datetime | None = None
-    end: datetime | None = None
-    bytes: int = 0
-    data_version: str = ""
-    code_version: str = ""
-    inputs: dict[str, str] = {}
-    facts: dict[str, Any] = {}
-    columns: tuple[str, ...] = ()
-    table: tuple[tuple[Any, ...], ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def moment(text: str | None, name: str) -> datetime | None:

@@ -12,12 +12,10 @@ import polars as pl
 from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.models.artifact import MANIFEST_FILE, load
-from tidemill.research.study import Study
-from tidemill.research.technical import LABELS, TABLE
-from tidemill.research.workspace import Workspace
 from tidemill.storage.results import write_models
-
-ENSEMBLE = "ensemble"
+from tidemill.study.study import Study
+from tidemill.study.tables import FEATURES, LABELS
+from tidemill.study.workspace import Workspace
 
 
 class TrainedFold(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +97,7 @@ def _write_index(home: Path, engine_key: str, index: Index) -> None:
 
 def month_versions(study: Study, *tables: str) -> dict[str, dict[str, str]]:
     """Table (features, labels) → month → data version, in order of time."""
-    keys = {TABLE: study.features_key, LABELS: study.labels_key}
+    keys = {FEATURES: study.features_key, LABELS: study.labels_key}
     return {
         table: {month: manifest.data_version for month, manifest in sorted(study.lake.manifests(table, keys[table]).items())}
         for table in tables

@@ -7,11 +7,9 @@ from typing import NamedTuple, Self
 import polars as pl
 
 from tidemill.metrics.predictions import information_coefficients, scored
-from tidemill.research.model_store import ENSEMBLE
-from tidemill.research.predicting import PREDICTIONS
-from tidemill.research.study import Study
-from tidemill.research.technical import LABELS
 from tidemill.storage.ordered import by_symbol
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE, LABELS, PREDICTIONS
 
 
 def books(study: Study) -> dict[str, str]:

@@ -1,0 +1,49 @@
+"""Every table of the lake that a study keeps: its name, and what one of its partitions stands for.
+
+A table lies at `<lake>/<table>/dataset=<key>/partition=<part>`. Keys are made by `study.Study`; a part is a month, a fold, a
+book, or the whole.
+
+    bars, flags, imports            market data      month, `all`, a source
+    features, labels                features         month
+    predictions                     predictions      fold
+    signals, equity, trades, …      trading          book
+    metrics                         performance      what is measured
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tidemill.validation.splits import Fold
+
+BARS, FLAGS, IMPORTS = "bars", "flags", "imports"
+FEATURES, LABELS = "features", "labels"
+PREDICTIONS = "predictions"
+SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
+METRICS, SELECTION = "metrics", "selection"
+
+# Books that are not of one engine.
+ENSEMBLE, BENCHMARK = "ensemble", "benchmark"
+
+# In a month's manifest: the share of its values that are numbers, so that a picture of all months reads none of them.
+KNOWN = "known"
+# How predictions are stored in Postgres; another way writes all of them again.
+STORED = "by book"
+# The first paragraph, beside the report: whoever only tells it need not gather everything again.
+SUMMARY = "summary.json"
+_FOLD = "fold-"
+
+
+def month_of(column: str = "open_time") -> pl.Expr:
+    """The month, as partitions are named."""
+    return pl.col(column).dt.strftime("%Y-%m")
+
+
+def partition_of(fold: Fold) -> str:
+    """Where what belongs to a fold lies in a table."""
+    return f"{_FOLD}{fold.number:03d}"
+
+
+def fold_of(partition: str) -> int:
+    """The number of the fold that lies there."""
+    return int(partition.removeprefix(_FOLD))

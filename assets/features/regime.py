@@ -8,8 +8,8 @@ from assets.partitions import months, one_run
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research import plots
 from tidemill.research.regime import compute_regime
+from tidemill.steps import plots
 
 
 @dg.asset(

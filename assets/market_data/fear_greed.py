@@ -7,8 +7,8 @@ import dagster as dg
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research import plots
 from tidemill.research.fear_greed import sync_fear_greed
+from tidemill.steps import plots
 
 
 @dg.asset(

@@ -7,9 +7,9 @@ import dagster as dg
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research import plots
 from tidemill.research.evaluation import evaluate_engines, evaluate_portfolio
 from tidemill.research.reporting import write_report
+from tidemill.steps import plots
 
 
 @dg.asset(

@@ -8,9 +8,9 @@ from assets.models.engines import engine_assets
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research import plots
 from tidemill.research.ensembling import predict_ensemble
 from tidemill.research.predicting import predict
+from tidemill.steps import plots
 
 
 @dg.asset(

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any, NamedTuple, TypeGuard
 
 _SMALL = 0.1  # below it one more decimal is shown
 

@@ -1,12 +1,9 @@
 """What a step did, as a person wants to see it."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    pass
 
 
 class StepReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -164,7 +164,7 @@ def fear_greed(study: Study) -> bytes | None:
 
 def sentiment(study: Study) -> bytes | None:
     """Mean sentiment of the symbols whose news is known, and how many those are; nothing where no news is used."""
-    from tidemill.research.sentiment import FEATURES as SENTIMENT
+    from tidemill.research.sentiment import TABLE as SENTIMENT
     from tidemill.research.sentiment import sentiment_key
 
     if study.experiment.news is None:

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from resources.experiment import ExperimentResource
-from tidemill.research.proof import CHECK, Judged, judge_causality, refuted_rows
+from tidemill.steps.checks.causality import CHECK, Judged, judge_causality, refuted_rows
 
 
 def causal_check(key: list[str], description: str) -> dg.AssetChecksDefinition:

@@ -8,7 +8,7 @@ import dagster as dg
 from resources.experiment import ExperimentResource
 from tidemill.quality.expectations import SuiteName
 from tidemill.quality.suites import ExpectationResult, suite_expectations
-from tidemill.research.checking import Judged, judge
+from tidemill.steps.checks.suites import Judged, judge
 
 
 def suite_checks(suite: SuiteName, key: list[str]) -> dg.AssetChecksDefinition:

@@ -10,8 +10,8 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from tidemill.domain.ports import RunOutcome
 from tidemill.quality.suites import suite_expectations
-from tidemill.research.proof import ASSETS as ASSETS_PROVEN
-from tidemill.research.proof import CHECK
+from tidemill.steps.checks.causality import ASSETS as ASSETS_PROVEN
+from tidemill.steps.checks.causality import CHECK
 
 ASSETS = {
     "market_data/bars",

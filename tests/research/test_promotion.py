@@ -18,10 +18,10 @@ from tidemill.domain.errors import InputError, StopError
 from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, StrategySpec
 from tidemill.embedded import Servers
 from tidemill.queries.results import study_of
-from tidemill.research.checking import judge
 from tidemill.research.drift import last_drift, measure_drift
 from tidemill.research.promotion import challenge_fold, compare, consider
-from tidemill.research.proof import ASSETS, Standing, judge_causality
+from tidemill.steps.checks.causality import ASSETS, Standing, judge_causality
+from tidemill.steps.checks.suites import judge
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion
 from tidemill.study.counting import list_trials
@@ -164,7 +164,7 @@ def test_a_refuted_strategy_is_not_promoted(
 ) -> None:
     study = finished(workspace, experiment)
     refuted = Standing(open={"trading/signals": "looks ahead at 2021-05-01"})
-    monkeypatch.setattr("tidemill.research.proof.is_proven", lambda _: refuted)
+    monkeypatch.setattr("tidemill.steps.checks.causality.is_proven", lambda _: refuted)
     assert "looks ahead" in consider(study).notes[0]
     assert current(study) is None
 

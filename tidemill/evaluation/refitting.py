@@ -6,7 +6,7 @@ import polars as pl
 
 from tidemill.models.registry import engine
 from tidemill.research.context import with_context
-from tidemill.research.proof_samples import fitting, inferring
+from tidemill.steps.checks.samples import fitting, inferring
 from tidemill.study.fitting import lineage_of
 from tidemill.study.model_index import index_of, spec_of
 from tidemill.study.study import Study

@@ -251,8 +251,8 @@ def _finite(value: float) -> float | None:
 def _refusals(study: Study) -> tuple[str, ...]:
     """Why nothing of this study may be promoted: checks that are missing, old or failed, and what is not proven causal."""
     from tidemill.quality.expectations import SUITES
-    from tidemill.research.checking import standing
-    from tidemill.research.proof import is_proven
+    from tidemill.steps.checks.causality import is_proven
+    from tidemill.steps.checks.suites import standing
 
     found = [reason for suite in SUITES if (reason := standing(study, suite))]
     unproven = (f"{asset}: {why}." for asset, why in is_proven(study).open.items())

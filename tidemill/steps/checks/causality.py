@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from tidemill.provenance import fingerprint, source_version
+from tidemill.steps.checks.samples import sample_months
 from tidemill.storage.verdicts import Verdict, Verdicts
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
@@ -28,11 +29,9 @@ FEATURES, PREDICTIONS, SIGNALS = "features/technical", "predictions/engines", "t
 ASSETS = (FEATURES, PREDICTIONS, SIGNALS)
 _CODE = {
     FEATURES: ("tidemill.validation.feature_proof", "tidemill.market.adjustments", "tidemill.market.fear_greed"),
-    PREDICTIONS: ("tidemill.validation.fold_proof", "tidemill.research.proof_samples", "tidemill.validation.labels"),
-    SIGNALS: ("tidemill.research.proof_samples", "tidemill.strategies.registry", "tidemill.research.weighing"),
+    PREDICTIONS: ("tidemill.validation.fold_proof", "tidemill.steps.checks.samples", "tidemill.validation.labels"),
+    SIGNALS: ("tidemill.steps.checks.samples", "tidemill.strategies.registry", "tidemill.research.weighing"),
 }
-# Bar times of the sample, and of them those on which features are proven bar by bar.
-SAMPLE = 400
 _SHOWN = 20
 
 
@@ -111,25 +110,10 @@ def definition(study: Study, asset: str) -> str:
         decided = (*decided, _engine_code(study))
     if asset == SIGNALS:
         decided = (study.experiment.strategy, _strategy_source(study), study.ensemble_key)
-    code = source_version("tidemill.research.proof", *_CODE[asset])
+    code = source_version("tidemill.steps.checks.causality", *_CODE[asset])
     manifests = study.lake.manifests(BARS, study.dataset.bars_key)
     sample = {month: manifests[month].data_version for month in sample_months(study)}
     return fingerprint(asset, code, decided, sample, study.experiment.dataset)
-
-
-def sample_months(study: Study) -> tuple[str, ...]:
-    """The first months of the dataset that hold SAMPLE bar times; never the newest one, which still grows."""
-    manifests = sorted(study.lake.manifests(BARS, study.dataset.bars_key).items())
-    chosen: list[str] = []
-    times = 0.0
-    for month, manifest in manifests[:-1] or manifests:
-        if times >= SAMPLE:
-            break
-        if study.start is not None and month < f"{study.start:%Y-%m}":
-            continue
-        chosen.append(month)
-        times += manifest.rows / max(manifest.symbols, 1)
-    return tuple(chosen)
 
 
 def _dataset(study: Study, asset: str) -> str:
@@ -149,7 +133,7 @@ def _strategy_source(study: Study) -> str:
 
 
 def _prove_features(study: Study) -> Proof:
-    from tidemill.research.proof_samples import feature_sample, prove_adjusting, prove_index
+    from tidemill.steps.checks.samples import feature_sample, prove_adjusting, prove_index
     from tidemill.validation.feature_proof import prove_features
 
     bars = feature_sample(study)
@@ -159,13 +143,13 @@ def _prove_features(study: Study) -> Proof:
 
 
 def _prove_predictions(study: Study) -> Proof:
-    from tidemill.research.proof_samples import prove_engines
+    from tidemill.steps.checks.samples import prove_engines
 
     return prove_engines(study)
 
 
 def _prove_signals(study: Study) -> Proof:
-    from tidemill.research.proof_samples import prove_signals, prove_weighing
+    from tidemill.steps.checks.samples import prove_signals, prove_weighing
 
     return _together([prove_weighing(study), prove_signals(study)])
 

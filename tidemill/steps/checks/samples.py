@@ -17,9 +17,9 @@ from tidemill.models.base import Engine, Lineage
 from tidemill.models.registry import engine as engine_named
 from tidemill.research.context import with_context
 from tidemill.research.fear_greed import known_index, reads_index
-from tidemill.research.proof import SAMPLE, sample_months
 from tidemill.research.technical import inputs_of
 from tidemill.study.study import Study
+from tidemill.study.tables import BARS
 from tidemill.validation.causality import prove
 from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.feature_proof import some_symbols
@@ -226,3 +226,22 @@ def _known(study: Study, scores: pl.DataFrame) -> pl.DataFrame:
     """Adjusted bars of the symbols of `scores`, up to its last time, each known at its close."""
     own = pl.col("symbol").is_in(scores["symbol"].unique().implode()) & (pl.col("open_time") <= scores["open_time"].max())
     return study.adjusted.filter(own).with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
+
+
+# Bar times of the sample, and of them those on which features are proven bar by bar.
+SAMPLE = 400
+
+
+def sample_months(study: Study) -> tuple[str, ...]:
+    """The first months of the dataset that hold SAMPLE bar times; never the newest one, which still grows."""
+    manifests = sorted(study.lake.manifests(BARS, study.dataset.bars_key).items())
+    chosen: list[str] = []
+    times = 0.0
+    for month, manifest in manifests[:-1] or manifests:
+        if times >= SAMPLE:
+            break
+        if study.start is not None and month < f"{study.start:%Y-%m}":
+            continue
+        chosen.append(month)
+        times += manifest.rows / max(manifest.symbols, 1)
+    return tuple(chosen)

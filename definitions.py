@@ -35,7 +35,7 @@ from tidemill.config import Settings
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.research.market_data import month_range
-from tidemill.research.regime import names_regimes
+from tidemill.steps.features.regime import names_regimes
 
 data = dg.Definitions(assets=[bars, instruments, gaps, fear_greed, news], asset_checks=[bar_checks], resources=resources)
 features = dg.Definitions(

@@ -8,8 +8,9 @@ from assets.partitions import months, one_run
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research.technical import build_training_set, compute_features
 from tidemill.steps import plots
+from tidemill.steps.features.labels import build_training_set
+from tidemill.steps.features.technical import compute_features
 
 
 @dg.asset(

@@ -15,8 +15,9 @@ from tidemill.market import fear_greed as market
 from tidemill.queries.results import study_of
 from tidemill.research.fear_greed import known_index, sync_fear_greed
 from tidemill.research.market_data import sync_bars
-from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.training import train
+from tidemill.steps.features.labels import build_training_set
+from tidemill.steps.features.technical import compute_features
 from tidemill.study.freshness import StepReport
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace

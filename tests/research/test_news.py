@@ -23,10 +23,11 @@ from tidemill.research.news import TABLE as NEWS
 from tidemill.research.news import news_key, sync_news
 from tidemill.research.predicting import predict
 from tidemill.research.reporting import write_report
-from tidemill.research.sentiment import compute_sentiment, items_of
-from tidemill.research.technical import build_training_set, compute_features
 from tidemill.research.trading import make_signals, run_backtests
 from tidemill.research.training import train
+from tidemill.steps.features.labels import build_training_set
+from tidemill.steps.features.sentiment import compute_sentiment, items_of
+from tidemill.steps.features.technical import compute_features
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import predictions_of
 from tidemill.study.study import Study

@@ -23,7 +23,8 @@ from tidemill.models.registry import engine as engine_named
 from tidemill.research.evaluation import bars_a_year
 from tidemill.research.market_data import sync_bars
 from tidemill.research.selection import configuration, data_version
-from tidemill.research.technical import build_training_set, compute_features
+from tidemill.steps.features.labels import build_training_set
+from tidemill.steps.features.technical import compute_features
 from tidemill.storage.trials import TrialBatch
 from tidemill.study.counting import label_text, record_trials
 from tidemill.study.sources import flags_of, instruments_of

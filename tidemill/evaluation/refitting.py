@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from tidemill.models.registry import engine
-from tidemill.research.context import with_context
 from tidemill.steps.checks.samples import fitting, inferring
+from tidemill.steps.features.context import with_context
 from tidemill.study.fitting import lineage_of
 from tidemill.study.model_index import index_of, spec_of
 from tidemill.study.study import Study

@@ -14,7 +14,8 @@ from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, library_version
 from tidemill.research.market_data import sync_bars
-from tidemill.research.technical import build_training_set, compute_features
+from tidemill.steps.features.labels import build_training_set
+from tidemill.steps.features.technical import compute_features
 from tidemill.study.fitting import fit_fold, lineage_of
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import (

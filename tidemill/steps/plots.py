@@ -132,7 +132,7 @@ def skill(study: Study) -> bytes:
 
 def regimes(study: Study) -> bytes:
     """Share of symbols in each state of the hidden Markov model over time, the calmest at the bottom."""
-    from tidemill.research.regime import PROBABILITY, STATES, regime_frame
+    from tidemill.steps.features.regime import PROBABILITY, STATES, regime_frame
 
     names = [PROBABILITY.format(state=state) for state in range(1, STATES + 1)]
     means = regime_frame(study).group_by("open_time").agg(pl.col(name).fill_nan(None).mean() for name in names)
@@ -164,8 +164,8 @@ def fear_greed(study: Study) -> bytes | None:
 
 def sentiment(study: Study) -> bytes | None:
     """Mean sentiment of the symbols whose news is known, and how many those are; nothing where no news is used."""
-    from tidemill.research.sentiment import TABLE as SENTIMENT
-    from tidemill.research.sentiment import sentiment_key
+    from tidemill.steps.features.sentiment import TABLE as SENTIMENT
+    from tidemill.steps.features.sentiment import sentiment_key
 
     if study.experiment.news is None:
         return None

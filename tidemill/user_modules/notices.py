@@ -16,7 +16,7 @@ def left_out(workspace: Workspace, experiment: Experiment) -> tuple[str, ...]:
     if not experiment.modules:
         return ()
     from tidemill.queries.results import study_of
-    from tidemill.research.technical import left_out_notes
+    from tidemill.steps.features.technical import left_out_notes
 
     unknown = tuple(f"Left out: {name}. {reason}" for name, reason in failures(experiment).items())
     return unknown + left_out_notes(study_of(workspace, experiment))

@@ -17,7 +17,7 @@ from tidemill.domain.experiment import Experiment
 from tidemill.features.api import FeatureSet, State, compute, feature_set
 from tidemill.features.declaration import sets
 from tidemill.provenance import fingerprint
-from tidemill.research.technical import feature_fingerprints, inputs_of
+from tidemill.steps.features.technical import feature_fingerprints, inputs_of
 from tidemill.study.checkpoints import resume, save_state
 from tidemill.study.freshness import StepReport
 from tidemill.study.study import Study

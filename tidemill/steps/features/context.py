@@ -9,7 +9,7 @@ import polars as pl
 from tidemill.features.api import FeatureSet
 from tidemill.features.expression import SENTIMENT
 from tidemill.research.fear_greed import index_prints, with_index
-from tidemill.research.sentiment import sentiment_prints, with_sentiment
+from tidemill.steps.features.sentiment import sentiment_prints, with_sentiment
 from tidemill.study.study import Study
 
 

@@ -30,7 +30,7 @@ SCORES = "news_scores"
 TABLE = "sentiment"
 INPUTS = "sentiment_inputs"
 _ALL = "all"
-_CODE = ("tidemill.features.sentiment", "tidemill.market.news", "tidemill.research.sentiment")
+_CODE = ("tidemill.features.sentiment", "tidemill.market.news", "tidemill.steps.features.sentiment")
 _ITEMS = {"symbol": pl.String(), "known_at": pl.Datetime("us", "UTC"), "score": pl.Float64(), "item_id": pl.String()}
 
 

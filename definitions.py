@@ -34,8 +34,8 @@ from sensors.schedules import retention_job, retention_schedule
 from tidemill.config import Settings
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
-from tidemill.research.market_data import month_range
 from tidemill.steps.features.regime import names_regimes
+from tidemill.steps.market_data.bars import month_range
 
 data = dg.Definitions(assets=[bars, instruments, gaps, fear_greed, news], asset_checks=[bar_checks], resources=resources)
 features = dg.Definitions(

@@ -126,7 +126,7 @@ def bars(
     from tidemill.domain.errors import InputError
     from tidemill.domain.experiment import DatasetSpec
     from tidemill.experiments.files import experiment_for
-    from tidemill.research.market_data import sync_bars
+    from tidemill.steps.market_data.bars import sync_bars
 
     if isinstance(source, str) and not source.endswith((".yaml", ".yml")):
         named = tuple(symbols.split(",") if isinstance(symbols, str) else symbols)

@@ -8,8 +8,8 @@ from assets.partitions import months, one_run
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
 from tidemill.steps import plots
+from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
 
 
 @dg.asset(
@@ -19,7 +19,7 @@ from tidemill.steps import plots
     owners=["team:data"],
     partitions_def=months,
     backfill_policy=one_run,
-    code_version=source_version("tidemill.research.ingest"),
+    code_version=source_version("tidemill.steps.market_data.ingest"),
     description="Closed bars with raw prices, validated; bad rows are in the quarantine with their reasons. Both versions of a "
     "restated bar are kept.",
 )
@@ -34,7 +34,7 @@ def bars(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> d
     kinds={"postgres"},
     owners=["team:data"],
     deps=[["market_data", "bars"]],
-    code_version=source_version("tidemill.research.market_data"),
+    code_version=source_version("tidemill.steps.market_data.bars"),
     description="What can be traded and what its venue allows: short sales, lots, ticks, calendar.",
 )
 def instruments(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

@@ -7,8 +7,8 @@ import dagster as dg
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research.fear_greed import sync_fear_greed
 from tidemill.steps import plots
+from tidemill.steps.market_data.fear_greed import sync_fear_greed
 
 
 @dg.asset(
@@ -16,7 +16,7 @@ from tidemill.steps import plots
     group_name="data",
     kinds={"postgres", "parquet", "polars"},
     owners=["team:data"],
-    code_version=source_version("tidemill.research.fear_greed"),
+    code_version=source_version("tidemill.steps.market_data.fear_greed"),
     description="The Fear & Greed Index day by day, every version of it, each known one day after its stamp. Fetched only for "
     "an experiment that names its source under `features.fear_greed`.",
 )

@@ -9,7 +9,7 @@ from tests.research.panels import small_experiment
 from tidemill.domain.errors import IntegrityError
 from tidemill.maintenance.repair import repair_lake
 from tidemill.queries.results import study_of
-from tidemill.research.market_data import sync_bars
+from tidemill.steps.market_data.bars import sync_bars
 from tidemill.storage.lake import Lake
 from tidemill.storage.trials import RETURNS
 from tidemill.study.tables import BARS, FEATURES

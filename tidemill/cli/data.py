@@ -14,7 +14,7 @@ from tidemill.cli.repairing import repair
 from tidemill.domain.intervals import Interval
 
 if TYPE_CHECKING:
-    from tidemill.research.ingest import ImportReport
+    from tidemill.steps.market_data.ingest import ImportReport
 
 
 @click.group()
@@ -59,7 +59,7 @@ def import_(path: Path, interval: Interval, venue: str | None, calendar: str, as
     from tidemill.cli.session import workspace
     from tidemill.domain.market import Calendar
     from tidemill.market.files import FileSource
-    from tidemill.research.ingest import import_bars
+    from tidemill.steps.market_data.ingest import import_bars
 
     chosen = None if calendar == "auto" else Calendar(calendar)
     source = FileSource(existing(path, "file"), venue=venue, calendar=chosen)
@@ -81,7 +81,7 @@ def sync(
     """Fetch what is new from a source."""
     from tidemill.cli.session import workspace
     from tidemill.market.sources import open_source
-    from tidemill.research.ingest import import_bars
+    from tidemill.steps.market_data.ingest import import_bars
 
     ordered(start, end)
     with workspace() as opened, progress(f"Fetching from {source}") as say:

@@ -17,9 +17,9 @@ from tidemill.reports.inputs import ReportInputs
 from tidemill.reports.sentences import verdict
 from tidemill.research.attributing import attribution_table
 from tidemill.research.evaluation import engine_metrics, portfolio_metrics
-from tidemill.research.market_data import import_facts
-from tidemill.research.news import vintage_notes
 from tidemill.research.validating import refusal_counts
+from tidemill.steps.market_data.bars import import_facts
+from tidemill.steps.market_data.news import vintage_notes
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import report_path

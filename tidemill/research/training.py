@@ -13,9 +13,9 @@ from tidemill.domain.experiment import EngineSpec
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, library_version
-from tidemill.research.market_data import sync_bars
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
+from tidemill.steps.market_data.bars import sync_bars
 from tidemill.study.fitting import fit_fold, lineage_of
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import (

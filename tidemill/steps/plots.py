@@ -151,7 +151,7 @@ def regimes(study: Study) -> bytes:
 
 def fear_greed(study: Study) -> bytes | None:
     """The Fear & Greed Index from the times at which its values were known; nothing where it is not used."""
-    from tidemill.research.fear_greed import known_index
+    from tidemill.steps.market_data.fear_greed import known_index
 
     if study.experiment.features.fear_greed is None:
         return None

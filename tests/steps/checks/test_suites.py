@@ -7,9 +7,9 @@ import pytest
 
 from tests.research.panels import day_of, small_experiment
 from tidemill.queries.results import study_of
-from tidemill.research.market_data import sync_bars
 from tidemill.steps.checks import suites as checking
 from tidemill.steps.checks.suites import Judged, judge, standing
+from tidemill.steps.market_data.bars import sync_bars
 from tidemill.study.workspace import Workspace
 
 

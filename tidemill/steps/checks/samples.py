@@ -15,9 +15,9 @@ from tidemill.market.fear_greed import join_known
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine, Lineage
 from tidemill.models.registry import engine as engine_named
-from tidemill.research.fear_greed import known_index, reads_index
 from tidemill.steps.features.context import with_context
 from tidemill.steps.features.technical import inputs_of
+from tidemill.steps.market_data.fear_greed import known_index, reads_index
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
 from tidemill.validation.causality import prove

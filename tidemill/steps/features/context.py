@@ -8,8 +8,8 @@ import polars as pl
 
 from tidemill.features.api import FeatureSet
 from tidemill.features.expression import SENTIMENT
-from tidemill.research.fear_greed import index_prints, with_index
 from tidemill.steps.features.sentiment import sentiment_prints, with_sentiment
+from tidemill.steps.market_data.fear_greed import index_prints, with_index
 from tidemill.study.study import Study
 
 

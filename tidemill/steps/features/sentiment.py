@@ -18,8 +18,8 @@ from tidemill.features.sentiment import State, sentiment
 from tidemill.market.news import Mentions
 from tidemill.models.text.registry import TextClassifier, text_classifier
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.news import NO_NEWS, news_key
-from tidemill.research.news import TABLE as NEWS
+from tidemill.steps.market_data.news import NO_NEWS, news_key
+from tidemill.steps.market_data.news import TABLE as NEWS
 from tidemill.storage.content import content_version
 from tidemill.study.checkpoints import resume_with, save_state
 from tidemill.study.freshness import StepReport

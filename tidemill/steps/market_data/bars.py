@@ -16,7 +16,7 @@ from tidemill.domain.market import Calendar
 from tidemill.domain.ports import BarSource, SpannedSource
 from tidemill.market.files import FileSource
 from tidemill.provenance import fingerprint, library_version, source_version
-from tidemill.research.ingest import import_bars
+from tidemill.steps.market_data.ingest import import_bars
 from tidemill.storage.lake import Lake, Manifest
 from tidemill.study.freshness import StepReport
 from tidemill.study.sources import instruments_of, source_of
@@ -25,7 +25,7 @@ from tidemill.study.tables import BARS, IMPORTS
 
 
 def _code() -> str:
-    return source_version("tidemill.research.ingest", "tidemill.market.files", "tidemill.market.sample")
+    return source_version("tidemill.steps.market_data.ingest", "tidemill.market.files", "tidemill.market.sample")
 
 
 def _file_states(spec: DatasetSpec) -> dict[str, str]:
@@ -170,7 +170,7 @@ def _bars_report(study: Study, *, worked: bool, facts: dict[str, Any]) -> StepRe
         end=max((manifest.end for manifest in manifests if manifest.end), default=None),
         bytes=sum(manifest.bytes for manifest in manifests),
         data_version=study.bars_version,
-        code_version=source_version("tidemill.research.ingest"),
+        code_version=source_version("tidemill.steps.market_data.ingest"),
         facts={"dataset": study.dataset.bars_key, **facts},
         notes=notes,
     )
@@ -188,7 +188,7 @@ def sync_instruments(study: Study) -> StepReport:
         rows=len(rows),
         symbols=len(rows),
         data_version=fingerprint(rows),
-        code_version=source_version("tidemill.research.market_data"),
+        code_version=source_version("tidemill.steps.market_data.bars"),
         columns=("symbol", "calendar", "quote", "can short", "borrow bps", "lot", "tick", "minimum notional"),
         table=rows[:50],
     )

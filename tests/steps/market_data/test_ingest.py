@@ -11,8 +11,8 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS, Calendar
 from tidemill.market.files import FileSource
-from tidemill.research import ingest
-from tidemill.research.ingest import ImportReport, import_bars
+from tidemill.steps.market_data import ingest
+from tidemill.steps.market_data.ingest import ImportReport, import_bars
 from tidemill.study.workspace import Workspace
 
 DAY = Interval.parse("1d")

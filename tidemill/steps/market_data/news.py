@@ -64,7 +64,7 @@ def _open(study: Study, spec: NewsSpec) -> NewsSource:
 
 
 def _code() -> str:
-    return source_version("tidemill.research.news")
+    return source_version("tidemill.steps.market_data.news")
 
 
 def _import(study: Study, spec: NewsSpec, source: NewsSource) -> tuple[dict[str, Any], list[str]]:

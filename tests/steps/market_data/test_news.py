@@ -18,9 +18,6 @@ from tidemill.models.text.lexicon import Lexicon
 from tidemill.queries.results import study_of
 from tidemill.research.ensembling import predict_ensemble, train_ensemble
 from tidemill.research.evaluation import engine_metrics, evaluate_engines, evaluate_portfolio
-from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
-from tidemill.research.news import TABLE as NEWS
-from tidemill.research.news import news_key, sync_news
 from tidemill.research.predicting import predict
 from tidemill.research.reporting import write_report
 from tidemill.research.trading import make_signals, run_backtests
@@ -28,6 +25,9 @@ from tidemill.research.training import train
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment, items_of
 from tidemill.steps.features.technical import compute_features
+from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
+from tidemill.steps.market_data.news import TABLE as NEWS
+from tidemill.steps.market_data.news import news_key, sync_news
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import predictions_of
 from tidemill.study.study import Study
@@ -236,7 +236,9 @@ async def test_a_feed_is_asked_each_time_and_what_it_said_before_counts_when_it_
     from tests.http_server import IMPATIENT
     from tidemill.market.news_feeds import NewsFeed
 
-    monkeypatch.setattr("tidemill.research.news.open_news", lambda *_: NewsFeed(f"{server.url}/rss", options=IMPATIENT))
+    monkeypatch.setattr(
+        "tidemill.steps.market_data.news.open_news", lambda *_: NewsFeed(f"{server.url}/rss", options=IMPATIENT)
+    )
     study = study_of(workspace, msgspec.structs.replace(experiment, news=NewsSpec(source="feed:https://unused.example/rss")))
     server.always(reset)
     with pytest.raises(UnavailableError):

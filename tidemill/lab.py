@@ -326,7 +326,7 @@ def risk(of: str | Path | Experiment) -> pl.DataFrame:
 
     Volatilities are standard deviations, in fractions. InputError when the experiment forecasts no risk or was not run yet.
     """
-    from tidemill.research.risk_forecast import risk_of
+    from tidemill.steps.models.risk import risk_of
 
     return risk_of(_study(of))
 

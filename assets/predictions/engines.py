@@ -8,9 +8,9 @@ from assets.models.engines import engine_assets
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research.ensembling import predict_ensemble
 from tidemill.research.predicting import predict
 from tidemill.steps import plots
+from tidemill.steps.models.ensemble import predict_ensemble
 
 
 @dg.asset(
@@ -33,7 +33,7 @@ def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
     deps=[["predictions", "engines"], ["models", "ensemble"]],
-    code_version=source_version("tidemill.models.ensemble", "tidemill.research.ensembling"),
+    code_version=source_version("tidemill.models.ensemble", "tidemill.steps.models.ensemble"),
     description="The engines' predictions combined, fold by fold.",
 )
 def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

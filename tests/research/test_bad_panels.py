@@ -13,7 +13,7 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import LabelSpec, PromotionSpec, SplitSpec
 from tidemill.evaluation.cross_validation import Plan, cross_validate
 from tidemill.queries.results import study_of
-from tidemill.research.promotion import challenge_fold
+from tidemill.steps.models.champion import challenge_fold
 from tidemill.study.scoring import predictions_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace

@@ -16,7 +16,7 @@ from tidemill.features.api import compute, explain, feature_set
 from tidemill.models.artifact import load
 from tidemill.models.registry import engine
 from tidemill.queries.results import result_of, study_of
-from tidemill.research.training import train
+from tidemill.steps.models.engines import train
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import artifact_folder, index_of, models_home, spec_of
 from tidemill.study.scoring import predictions_of

@@ -36,7 +36,7 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
 def promote(file: Path | None, as_json: bool) -> None:
     """Train a challenger, compare it with the champion on bars that neither saw, and promote it if it earned more."""
     from tidemill.cli.session import workspace
-    from tidemill.research.promotion import consider
+    from tidemill.steps.models.champion import consider
 
     with workspace() as opened, progress("Training and comparing a challenger"):
         report = consider(_study(opened, file))

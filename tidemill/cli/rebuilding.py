@@ -37,7 +37,7 @@ def train(
     from tidemill.cli.session import workspace
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import study_of
-    from tidemill.research import training
+    from tidemill.steps.models import engines as training
 
     experiment = experiment_on(file, {"source": source} if source else {})
     with workspace() as opened, progress(f"Training {engine}"):

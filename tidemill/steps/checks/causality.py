@@ -30,7 +30,7 @@ ASSETS = (FEATURES, PREDICTIONS, SIGNALS)
 _CODE = {
     FEATURES: ("tidemill.validation.feature_proof", "tidemill.market.adjustments", "tidemill.market.fear_greed"),
     PREDICTIONS: ("tidemill.validation.fold_proof", "tidemill.steps.checks.samples", "tidemill.validation.labels"),
-    SIGNALS: ("tidemill.steps.checks.samples", "tidemill.strategies.registry", "tidemill.research.weighing"),
+    SIGNALS: ("tidemill.steps.checks.samples", "tidemill.strategies.registry", "tidemill.steps.models.weighing"),
 }
 _SHOWN = 20
 

@@ -31,7 +31,7 @@ from tidemill.validation.splits import Fold
 RISK = "risk"
 # Bars of its own before a test window that EWMA is started on: what lies further back weighs less than rounding does.
 _HISTORY = 1_000
-_CODE = ("tidemill.risk.volatility", "tidemill.research.risk_forecast")
+_CODE = ("tidemill.risk.volatility", "tidemill.steps.models.risk")
 
 
 def spec_of(study: Study) -> RiskSpec:

@@ -266,7 +266,7 @@ def consider(study: Study) -> StepReport:
     """
     database, call = study.workspace.database, study.workspace.call
     champion = call(champions.current, database, study.dataset.key)
-    code = source_version("tidemill.research.promotion")
+    code = source_version("tidemill.steps.models.champion")
     print_ = fingerprint(code, study.experiment, study.features_version, study.labels_version, champion.id if champion else 0)
     held = study.lake.manifest("challenges", study.key, "last")
     if held is not None and held.metadata.get("settled") == print_:

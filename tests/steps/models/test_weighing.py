@@ -15,14 +15,14 @@ from tests.research.panels import daily_bars, small_experiment
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.artifact import load
 from tidemill.queries.results import study_of
-from tidemill.research.ensembling import predict_ensemble, train_ensemble, weights_of
 from tidemill.research.predicting import predict
-from tidemill.research.training import train
-from tidemill.research.weighing import CREDIBILITY, coefficients, skill_weights
 from tidemill.steps.checks.samples import prove_weighing
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
+from tidemill.steps.models.engines import train
+from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble, weights_of
+from tidemill.steps.models.weighing import CREDIBILITY, coefficients, skill_weights
 from tidemill.study.model_index import artifact_folder, models_home, read_index
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace

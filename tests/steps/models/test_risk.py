@@ -10,9 +10,9 @@ from tests.research.panels import day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
 from tidemill.queries.results import study_of
-from tidemill.research.risk_forecast import forecast_risk, returns_by_symbol, risk_of, train_risk
 from tidemill.risk.volatility import VolatilityParams, fit_garch
 from tidemill.steps.market_data.bars import sync_bars
+from tidemill.steps.models.risk import forecast_risk, returns_by_symbol, risk_of, train_risk
 from tidemill.study.model_index import model_manifest, stored_models
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace

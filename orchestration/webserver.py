@@ -24,7 +24,7 @@ from orchestration.code_server import code_server_answers
 from orchestration.gate import Gate
 from orchestration.passes import KEY_VARIABLE, LINKS_VARIABLE, Passes
 from tidemill.config import load_settings
-from tidemill.research.notebooks import executed_folder
+from tidemill.steps.performance.notebooks import executed_folder
 
 STATEMENT_SECONDS = 15
 

@@ -16,7 +16,7 @@ from tidemill.config import Settings, load_settings
 from tidemill.domain.errors import TidemillError
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import experiment_from_text
-from tidemill.research.drift import Drift, last_drift, reasons
+from tidemill.steps.performance.drift import Drift, last_drift, reasons
 from tidemill.storage.lake import Lake
 from tidemill.study.sources import venue_of
 from tidemill.study.study import study_key

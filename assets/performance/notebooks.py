@@ -8,7 +8,7 @@ from assets.reporting import details, metadata
 from orchestration.notebook_page import address
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research.notebooks import execute_notebook, executed_folder, executed_path, notebooks
+from tidemill.steps.performance.notebooks import execute_notebook, executed_folder, executed_path, notebooks
 
 
 def _notebook_asset(name: str) -> dg.AssetsDefinition:
@@ -18,7 +18,7 @@ def _notebook_asset(name: str) -> dg.AssetsDefinition:
         kinds={"jupyter"},
         owners=["team:research"],
         deps=[["performance", "report"]],
-        code_version=source_version("tidemill.research.notebooks"),
+        code_version=source_version("tidemill.steps.performance.notebooks"),
         description=f"notebooks/{name}.ipynb, executed on the results of an experiment. The link in its metadata opens it.",
     )
     def notebook(experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

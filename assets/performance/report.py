@@ -7,9 +7,9 @@ import dagster as dg
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research.evaluation import evaluate_engines, evaluate_portfolio
-from tidemill.research.reporting import write_report
 from tidemill.steps import plots
+from tidemill.steps.performance.report import write_report
+from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfolio
 
 
 @dg.asset(
@@ -18,7 +18,7 @@ from tidemill.steps import plots
     kinds={"polars"},
     owners=["team:research"],
     deps=[["predictions", "engines"], ["predictions", "ensemble"], ["trading", "backtest"]],
-    code_version=source_version("tidemill.research.evaluation", "tidemill.metrics.predictions"),
+    code_version=source_version("tidemill.steps.performance.skill", "tidemill.metrics.predictions"),
     description="Skill of each engine out of sample, and what was left of it after costs.",
 )
 def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -32,7 +32,7 @@ def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"polars", "postgres"},
     owners=["team:research"],
     deps=[["trading", "backtest"]],
-    code_version=source_version("tidemill.research.evaluation", "tidemill.metrics.returns"),
+    code_version=source_version("tidemill.steps.performance.skill", "tidemill.metrics.returns"),
     description="Return, risk and cost of the ensemble's portfolio against the benchmark.",
 )
 def portfolio(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -46,7 +46,7 @@ def portfolio(context: dg.AssetExecutionContext, experiment: ExperimentResource)
     kinds={"report", "matplotlib"},
     owners=["team:research"],
     deps=[["performance", "engines"], ["performance", "portfolio"], ["market_data", "gaps"]],
-    code_version=source_version("tidemill.research.reporting"),
+    code_version=source_version("tidemill.steps.performance.report"),
     description="One HTML file, readable offline: results, costs, biases of the data and provenance.",
 )
 def report(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

@@ -16,7 +16,7 @@ from tidemill.domain.errors import InputError, UnavailableError, UnknownNameErro
 from tidemill.engine.result import BacktestResult
 from tidemill.evaluation.backtest import backtest_frame
 from tidemill.queries.results import study_of
-from tidemill.research.evaluation import engine_metrics, evaluate_engines
+from tidemill.steps.performance.skill import engine_metrics, evaluate_engines
 from tidemill.storage.trials import TrialBatch
 from tidemill.study.counting import compare, list_trials, record_trials, reset, since
 from tidemill.study.places import report_path

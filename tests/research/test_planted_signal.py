@@ -12,8 +12,8 @@ from tests.research.panels import START, small_experiment
 from tests.research.test_graph_of_steps import STEPS
 from tidemill.domain.experiment import CostSpec, EngineSpec, FeatureSpec, LabelSpec, SplitSpec, StrategySpec
 from tidemill.queries.results import study_of
-from tidemill.research.evaluation import engine_metrics
 from tidemill.steps.models.engines import train
+from tidemill.steps.performance.skill import engine_metrics
 from tidemill.study.workspace import Workspace
 
 PLANTED = 0.12

@@ -8,7 +8,7 @@ from sensors.retraining import Candidate, candidates, decide, retraining_schedul
 from tests.research.panels import small_experiment
 from tidemill.config import Settings
 from tidemill.domain.experiment import PromotionSpec
-from tidemill.research.drift import Drift, reasons
+from tidemill.steps.performance.drift import Drift, reasons
 
 CALM = Drift(moved_features=0.1, worst="rsi_14", worst_index=0.3, skill_t=-0.5, bars=63, until="2024-05-01", new_bars=20)
 

@@ -28,11 +28,11 @@ from tidemill.models.inference import predict_batch
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint
-from tidemill.research.evaluation import bars_a_year
-from tidemill.research.selection import configuration, data_version
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars, sync_instruments
+from tidemill.steps.performance.selection import configuration, data_version
+from tidemill.steps.performance.skill import bars_a_year
 from tidemill.storage.trials import TrialBatch
 from tidemill.study.counting import label_text, record_trials
 from tidemill.study.sources import instruments_of

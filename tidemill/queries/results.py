@@ -12,7 +12,7 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.reports.numbers import interval, number, percent, whole
 from tidemill.reports.sentences import total_costs
-from tidemill.research.evaluation import PORTFOLIO, engine_metrics, portfolio_metrics
+from tidemill.steps.performance.skill import PORTFOLIO, engine_metrics, portfolio_metrics
 from tidemill.study.places import report_path
 from tidemill.study.sources import source_of
 from tidemill.study.study import Study

@@ -18,10 +18,10 @@ from tidemill.domain.errors import InputError, StopError
 from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, StrategySpec
 from tidemill.embedded import Servers
 from tidemill.queries.results import study_of
-from tidemill.research.drift import last_drift, measure_drift
 from tidemill.steps.checks.causality import ASSETS, Standing, judge_causality
 from tidemill.steps.checks.suites import judge
 from tidemill.steps.models.champion import challenge_fold, compare, consider
+from tidemill.steps.performance.drift import last_drift, measure_drift
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion
 from tidemill.study.counting import list_trials

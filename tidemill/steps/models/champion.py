@@ -28,9 +28,9 @@ from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.evaluation import bars_a_year
-from tidemill.research.selection import configuration, data_version
 from tidemill.steps.features.technical import compute_features
+from tidemill.steps.performance.selection import configuration, data_version
+from tidemill.steps.performance.skill import bars_a_year
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
 from tidemill.storage.trials import TrialBatch

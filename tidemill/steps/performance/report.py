@@ -16,10 +16,10 @@ from tidemill.reports.html import render_report
 from tidemill.reports.inputs import ReportInputs
 from tidemill.reports.sentences import verdict
 from tidemill.research.attributing import attribution_table
-from tidemill.research.evaluation import engine_metrics, portfolio_metrics
 from tidemill.research.validating import refusal_counts
 from tidemill.steps.market_data.bars import import_facts
 from tidemill.steps.market_data.news import vintage_notes
+from tidemill.steps.performance.skill import engine_metrics, portfolio_metrics
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import report_path
@@ -46,7 +46,7 @@ _UNKNOWN_SOURCE = (
 
 def write_report(study: Study) -> StepReport:
     """Write the report when anything that it shows has changed."""
-    code = source_version("tidemill.research.reporting")
+    code = source_version("tidemill.steps.performance.report")
     metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
     equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
     print_ = fingerprint(code, metrics, equity, study.experiment)

@@ -30,7 +30,7 @@ def judge_books(study: Study, periods: float) -> tuple[Manifest, bool]:
     """
     equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
     ids = book_trials(study)
-    code, family = source_version("tidemill.research.selection"), study.dataset.bars_key
+    code, family = source_version("tidemill.steps.performance.selection"), study.dataset.bars_key
     held = study.lake.manifest(METRICS, study.key, SELECTION)
     if held is not None and held.fingerprint == fingerprint(code, equity, ids, _version(study, family)):
         return held, False

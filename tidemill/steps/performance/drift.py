@@ -57,7 +57,7 @@ def reasons(drift: Drift, policy: PromotionSpec) -> tuple[str, ...]:
 
 def measure_drift(study: Study) -> StepReport:
     """Population stability of every feature, newest bars against the newest training window, and the decay of skill."""
-    code = source_version("tidemill.research.drift", "tidemill.metrics.drift")
+    code = source_version("tidemill.steps.performance.drift", "tidemill.metrics.drift")
     champion = study.workspace.call(champions.current, study.workspace.database, study.dataset.key)
     versions = (study.features_version, study.labels_version)
     print_ = fingerprint(code, versions, study.experiment, study.folds[-1], champion.id if champion else 0)

@@ -13,7 +13,7 @@ from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics, periods_per_year
 from tidemill.provenance import fingerprint, source_version
 from tidemill.research.attributing import attribution_facts
-from tidemill.research.selection import judge_books
+from tidemill.steps.performance.selection import judge_books
 from tidemill.storage.results import write_equity
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import books, coefficients_of, scored_rows
@@ -49,7 +49,7 @@ def returns_of(study: Study, book: str) -> pl.DataFrame:
 
 def evaluate_engines(study: Study) -> StepReport:
     """Skill out of sample, and Sharpe before and after costs, of every engine and the ensemble; each is counted as a trial."""
-    code = source_version("tidemill.research.evaluation", "tidemill.metrics.predictions", "tidemill.metrics.returns")
+    code = source_version("tidemill.steps.performance.skill", "tidemill.metrics.predictions", "tidemill.metrics.returns")
     equity = study.lake.manifests(EQUITY, study.key)
     print_ = fingerprint(code, study.labels_version, {book: manifest.fingerprint for book, manifest in equity.items()})
     held = study.lake.manifest(METRICS, study.key, ENGINES)
@@ -124,7 +124,7 @@ def engine_metrics(study: Study) -> pl.DataFrame:
 
 def evaluate_portfolio(study: Study) -> StepReport:
     """The metrics of DESIGN §10 for the ensemble's portfolio, each engine's and the benchmark's; equity goes to Postgres."""
-    code = source_version("tidemill.research.evaluation", "tidemill.metrics.returns")
+    code = source_version("tidemill.steps.performance.skill", "tidemill.metrics.returns")
     equity = study.lake.manifests(EQUITY, study.key)
     print_ = fingerprint(code, {book: manifest.fingerprint for book, manifest in equity.items()})
     held = study.lake.manifest(METRICS, study.key, PORTFOLIO)

@@ -8,9 +8,9 @@ from assets.models.engines import engine_assets
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research.predicting import predict
 from tidemill.steps import plots
 from tidemill.steps.models.ensemble import predict_ensemble
+from tidemill.steps.predictions.engines import predict
 
 
 @dg.asset(
@@ -19,7 +19,7 @@ from tidemill.steps.models.ensemble import predict_ensemble
     kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
     deps=[*(asset.key for asset in engine_assets), dg.AssetKey(["features", "technical"])],
-    code_version=source_version("tidemill.research.predicting"),
+    code_version=source_version("tidemill.steps.predictions.engines"),
     description="Predictions of every engine on every fold's test window: out of sample only.",
 )
 def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

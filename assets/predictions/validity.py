@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from resources.experiment import ExperimentResource
-from tidemill.research.validating import MANY, refusal_counts, validate_predictions
+from tidemill.steps.predictions.validity import MANY, refusal_counts, validate_predictions
 
 
 @dg.asset_check(

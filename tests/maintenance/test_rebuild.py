@@ -13,12 +13,12 @@ from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, Labe
 from tidemill.maintenance.rebuild import lineage, rebuild, restore
 from tidemill.models.artifact import load
 from tidemill.queries.results import study_of
-from tidemill.research.predicting import predict
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.models.engines import train, train_alone
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
+from tidemill.steps.predictions.engines import predict
 from tidemill.study.model_index import artifact_folder, models_home, stored_models
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace

@@ -14,7 +14,7 @@ from tidemill.quality.validity import DISAGREEMENT, RANGE
 from tidemill.queries.results import study_of
 from tidemill.research.attributing import attribution_facts, attribution_frame, attribution_table
 from tidemill.research.trading import make_signals, run_backtests
-from tidemill.research.validating import refusal_counts, refusals_of, validate_predictions
+from tidemill.steps.predictions.validity import refusal_counts, refusals_of, validate_predictions
 from tidemill.study.study import Study
 from tidemill.study.tables import EQUITY, PREDICTIONS, SIGNALS, partition_of
 from tidemill.study.workspace import Workspace

@@ -13,7 +13,6 @@ from tidemill.domain.experiment import DatasetSpec, Experiment, StrategySpec
 from tidemill.features.api import compute
 from tidemill.metrics.predictions import information_coefficients, scored
 from tidemill.queries.results import latest_report, result_of, study_of
-from tidemill.research.predicting import predict
 from tidemill.research.trading import make_signals, run_backtests
 from tidemill.steps.features import technical
 from tidemill.steps.features.labels import build_training_set
@@ -23,6 +22,7 @@ from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.performance.report import write_report
 from tidemill.steps.performance.skill import engine_metrics, evaluate_engines, evaluate_portfolio
+from tidemill.steps.predictions.engines import predict
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import model_manifest, models_home, read_index, spec_of, stored_models
 from tidemill.study.places import report_path

@@ -13,7 +13,7 @@ from tidemill.domain.market import Instrument
 from tidemill.market.column_files import read_sectors
 from tidemill.provenance import fingerprint, source_version
 from tidemill.research.attributing import write_attribution
-from tidemill.research.validating import tradable, validate_predictions
+from tidemill.steps.predictions.validity import tradable, validate_predictions
 from tidemill.storage.results import write_signals
 from tidemill.strategies.benchmark import benchmark_weights
 from tidemill.study.freshness import StepReport

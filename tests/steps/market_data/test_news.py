@@ -16,7 +16,6 @@ from tidemill.features.expression import SENTIMENT
 from tidemill.features.sentiment import sentiment
 from tidemill.models.text.lexicon import Lexicon
 from tidemill.queries.results import study_of
-from tidemill.research.predicting import predict
 from tidemill.research.trading import make_signals, run_backtests
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment, items_of
@@ -28,6 +27,7 @@ from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.performance.report import write_report
 from tidemill.steps.performance.skill import engine_metrics, evaluate_engines, evaluate_portfolio
+from tidemill.steps.predictions.engines import predict
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import predictions_of
 from tidemill.study.study import Study

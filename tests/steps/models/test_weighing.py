@@ -15,7 +15,6 @@ from tests.research.panels import daily_bars, small_experiment
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.artifact import load
 from tidemill.queries.results import study_of
-from tidemill.research.predicting import predict
 from tidemill.steps.checks.samples import prove_weighing
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
@@ -23,6 +22,7 @@ from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble, weights_of
 from tidemill.steps.models.weighing import CREDIBILITY, coefficients, skill_weights
+from tidemill.steps.predictions.engines import predict
 from tidemill.study.model_index import artifact_folder, models_home, read_index
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace

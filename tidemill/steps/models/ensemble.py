@@ -13,8 +13,8 @@ from tidemill.models.base import Lineage
 from tidemill.models.ensemble import wide
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.predicting import drop_old_folds, keep, prediction_frame, prediction_report
 from tidemill.steps.models.weighing import Skill, coefficients, rounded, skill_weights
+from tidemill.steps.predictions.engines import drop_old_folds, keep, prediction_frame, prediction_report
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import (
     Index,

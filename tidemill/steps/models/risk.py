@@ -20,8 +20,8 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
 from tidemill.models.artifact import Artifact, Inputs, load, make
 from tidemill.provenance import fingerprint, library_version, source_version
-from tidemill.research.predicting import drop_old_folds
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
+from tidemill.steps.predictions.engines import drop_old_folds
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import Index, TrainedFold, artifact_folder, models_home, read_index, store_index
 from tidemill.study.study import Study

@@ -69,7 +69,10 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 def validate_predictions(study: Study) -> Judgement:
     """Judge every fold whose inputs changed, and say what is refused in all of them."""
-    code, months = source_version("tidemill.quality.validity", "tidemill.research.validating"), month_versions(study, FEATURES)
+    code, months = (
+        source_version("tidemill.quality.validity", "tidemill.steps.predictions.validity"),
+        month_versions(study, FEATURES),
+    )
     keys = books(study)
     predictions = {book: study.lake.manifests(PREDICTIONS, key) for book, key in keys.items()}
     have, worked = study.lake.manifests(REFUSALS, study.key), 0

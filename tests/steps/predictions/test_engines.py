@@ -9,8 +9,8 @@ from tests.research.panels import small_experiment
 from tests.research.test_graph_of_steps import STEPS
 from tidemill.queries.predictions import recent_predictions
 from tidemill.queries.results import study_of
-from tidemill.research.predicting import drop_old_folds, keep, predict
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
+from tidemill.steps.predictions.engines import drop_old_folds, keep, predict
 from tidemill.storage.results import read_predictions
 from tidemill.study.scoring import books
 from tidemill.study.study import Study

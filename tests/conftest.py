@@ -17,6 +17,8 @@ from tidemill.embedded import servers as running_servers
 from tidemill.keeper.folder import SERVERS, existing, locate
 from tidemill.keeper.processes import processes_in
 
+pytest_plugins = ["tests.study.fixtures"]
+
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("TIDEMILL_SHARED", PROJECT.parent / "shared")) / "data"
 REQUIRED = frozenset(filter(None, os.environ.get("TIDEMILL_REQUIRE", "").split(",")))

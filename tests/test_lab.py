@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import before_day, daily_bars, small_experiment
+from tests.study.panels import before_day, daily_bars, small_experiment
 from tidemill import lab
 from tidemill.config import Secret
 from tidemill.domain.errors import InputError, UnknownNameError
@@ -125,7 +125,7 @@ def test_the_lake_answers_a_query_and_nothing_but_queries(folder: Path) -> None:
 
 
 def test_predictions_and_results_are_there_after_a_run_and_say_so_before(folder: Path) -> None:
-    from tests.research.test_graph_of_steps import run
+    from tests.study.running import run
     from tidemill.study.workspace import open_workspace
 
     experiment = small_experiment(folder)

@@ -274,7 +274,7 @@ def attribution(result: BacktestResult, market: pl.DataFrame | None = None) -> p
 
     market: time, return; by default the equal-weight mean of the symbols traded.
     """
-    from tidemill.research.attributing import attribution_of
+    from tidemill.steps.trading.attribution import attribution_of
 
     return attribution_of(result, market)[0]
 
@@ -334,7 +334,7 @@ def risk(of: str | Path | Experiment) -> pl.DataFrame:
 def search(
     of: str | Path | Experiment, engine: str, *, trials: int = 20, metric: Metric = "rank_ic", held_out: int | None = None
 ) -> Searched:
-    """Search the parameters of an engine on the folds before a held-out tail; see `research.search`.
+    """Search the parameters of an engine on the folds before a held-out tail; see `evaluation.search`.
 
     trials: in all, those of an earlier call included. metric: `rank_ic` or `sharpe`. Every trial is counted in the ledger; the
     answer holds the trials, the best parameters, their score on the held-out folds, and the experiment with them in it.

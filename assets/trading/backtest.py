@@ -7,8 +7,9 @@ import dagster as dg
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
-from tidemill.research.trading import make_signals, run_backtests
 from tidemill.steps import plots
+from tidemill.steps.trading.backtest import run_backtests
+from tidemill.steps.trading.signals import make_signals
 
 
 @dg.asset(
@@ -17,7 +18,7 @@ from tidemill.steps import plots
     kinds={"polars", "parquet", "postgres"},
     owners=["team:trading"],
     deps=[["predictions", "ensemble"], ["predictions", "engines"], ["market_data", "instruments"]],
-    code_version=source_version("tidemill.strategies.registry", "tidemill.research.trading"),
+    code_version=source_version("tidemill.strategies.registry", "tidemill.steps.trading.signals"),
     description="Target weights of the strategy, known at the close of their bar.",
 )
 def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -30,7 +31,7 @@ def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"numpy", "parquet"},
     owners=["team:trading"],
     deps=[["trading", "signals"], ["market_data", "bars"]],
-    code_version=source_version("tidemill.engine.backtest", "tidemill.research.trading"),
+    code_version=source_version("tidemill.engine.backtest", "tidemill.steps.trading.signals"),
     description="Each engine's and the ensemble's signals through the decision kernel: fills at the next open, with fees, "
     "slippage and borrow.",
 )

@@ -10,7 +10,7 @@ from dagster import DagsterInstance
 from orchestration.instance import instance
 from orchestration.runner import DagsterOrchestrator
 from tests.orchestration.conftest import administer, database
-from tests.research.panels import daily_bars, small_experiment
+from tests.study.panels import daily_bars, small_experiment
 from tidemill.config import Settings
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome

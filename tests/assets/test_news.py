@@ -12,7 +12,7 @@ from assets.market_data.bars import bars
 from assets.market_data.news import news
 from definitions import asset_selection
 from resources.environments import resources
-from tests.research.panels import START
+from tests.study.panels import START
 from tidemill.config import Settings
 from tidemill.domain.experiment import EngineSpec, Experiment, NewsSpec
 from tidemill.experiments.files import to_text

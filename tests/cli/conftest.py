@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
-from tests.research.panels import daily_bars
+from tests.study.panels import daily_bars
 from tidemill.cli.main import main
 from tidemill.config import Secret
 

@@ -15,7 +15,7 @@ _CALL = """
 import sys
 from pathlib import Path
 from tidemill.cli.main import main
-from tidemill.research import ingest
+from tidemill.steps.market_data import ingest
 ingest.BATCH_ROWS = 400_000  # so that a file of some seconds has several
 try:
     main(sys.argv[1:])

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from tests.cli.conftest import Tidemill
-from tests.research.panels import daily_bars, small_experiment
-from tests.research.test_graph_of_steps import run as run_steps
+from tests.study.panels import daily_bars, small_experiment
+from tests.study.running import run as run_steps
 from tidemill.cli import dagster
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome

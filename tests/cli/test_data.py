@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tests.cli.conftest import Tidemill
-from tests.research.panels import daily_bars
+from tests.study.panels import daily_bars
 
 
 @pytest.fixture

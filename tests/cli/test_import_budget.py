@@ -15,7 +15,7 @@ from tidemill.config import Secret
 HELP = (
     *("polars", "numpy", "pandas", "pyarrow", "numba", "scipy", "torch", "lightgbm", "duckdb", "asyncpg", "redis", "httpx"),
     *("exchange_calendars", "great_expectations", "dagster", "matplotlib", "plotly", "jinja2", "yaml", "rich", "structlog"),
-    *("sqlalchemy", "safetensors", "asyncio", "tidemill.research", "tidemill.storage"),
+    *("sqlalchemy", "safetensors", "asyncio", "tidemill.steps", "tidemill.study", "tidemill.storage"),
 )
 # What a quick look may not cost, however it is asked for.
 HEAVY = (
@@ -99,7 +99,7 @@ def test_every_command_has_json_and_explains_every_option() -> None:
 
 
 def test_showing_bars_imports_neither_frames_nor_numerics(home: Path) -> None:
-    from tests.research.panels import daily_bars
+    from tests.study.panels import daily_bars
 
     daily_bars(30, ("AAA",)).write_csv("panel.csv")
     modules_after("data", "import", "panel.csv")
@@ -108,7 +108,7 @@ def test_showing_bars_imports_neither_frames_nor_numerics(home: Path) -> None:
 
 
 def test_bars_as_parquet_go_through_a_pipe(home: Path) -> None:
-    from tests.research.panels import daily_bars
+    from tests.study.panels import daily_bars
 
     bars = daily_bars(30, ("AAA",))
     bars.write_csv("panel.csv")

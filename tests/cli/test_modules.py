@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from tests.cli.conftest import Answer, Tidemill
-from tests.research.panels import daily_bars
+from tests.study.panels import daily_bars
 from tests.user_modules.conftest import example
 from tidemill.user_modules.loading import unload_module
 from tidemill.user_modules.sandbox import sandbox

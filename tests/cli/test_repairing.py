@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from tests.cli.conftest import Tidemill
-from tests.research.panels import daily_bars
+from tests.study.panels import daily_bars
 from tidemill.study.tables import BARS
 
 

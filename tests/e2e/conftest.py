@@ -14,7 +14,7 @@ import pytest
 from orchestration.runner import DagsterOrchestrator
 from tests.conftest import skip_or_fail
 from tests.orchestration.conftest import administer, database
-from tests.research.panels import daily_bars, small_experiment
+from tests.study.panels import daily_bars, small_experiment
 from tidemill.config import Settings
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome

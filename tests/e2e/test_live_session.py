@@ -16,7 +16,7 @@ from sensors.new_data import decide, open_folder, tracked_experiments
 from tests.e2e.conftest import NOTEBOOK, Home
 from tests.e2e.test_notebook import execute, printed, shown
 from tests.market.venue_server import VenueServer, recorded_bars
-from tests.research.panels import small_experiment
+from tests.study.panels import small_experiment
 from tidemill.config import Settings
 from tidemill.domain.experiment import DatasetSpec
 from tidemill.domain.ports import BarSource

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import daily_bars
+from tests.study.panels import daily_bars
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
 from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.research.panels import small_experiment
+from tests.study.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.evaluation.cross_validation import CrossValidation, Plan, Splitter, cross_validate
 from tidemill.queries.results import study_of

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import small_experiment
+from tests.study.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.evaluation import search as searching
 from tidemill.evaluation.search import experiment_text, search

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.research.panels import daily_bars
+from tests.study.panels import daily_bars
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.domain.experiment import NeutraliseSpec
 from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from

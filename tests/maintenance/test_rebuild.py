@@ -7,7 +7,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from tests.research.panels import day_of, small_experiment
+from tests.study.panels import day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec
 from tidemill.maintenance.rebuild import lineage, rebuild, restore

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import small_experiment
+from tests.study.panels import small_experiment
 from tidemill.domain.errors import IntegrityError
 from tidemill.maintenance.repair import repair_lake
 from tidemill.queries.results import study_of

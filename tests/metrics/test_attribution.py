@@ -10,7 +10,7 @@ from tests.engine.panels import DAY, FREE, Market, actions, bars, day, instrumen
 from tidemill.domain.experiment import CostSpec
 from tidemill.engine.backtest import BacktestResult, backtest
 from tidemill.metrics.attribution import ENGINES, Earned, attribution, by_engine, engine_shares, market_beta
-from tidemill.research.attributing import attribution_of
+from tidemill.steps.trading.attribution import attribution_of
 
 
 def run(market: Market, **changes: object) -> BacktestResult:

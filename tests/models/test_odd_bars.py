@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.research.panels import START, daily_bars
+from tests.study.panels import START, daily_bars
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import compute, feature_set

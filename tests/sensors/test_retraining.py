@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from sensors.retraining import Candidate, candidates, decide, retraining_schedule, retraining_sensor
-from tests.research.panels import small_experiment
+from tests.study.panels import small_experiment
 from tidemill.config import Settings
 from tidemill.domain.experiment import PromotionSpec
 from tidemill.steps.performance.drift import Drift, reasons

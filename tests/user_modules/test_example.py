@@ -7,8 +7,8 @@ import msgspec
 import polars as pl
 import pytest
 
-from tests.research.panels import small_experiment
-from tests.research.test_graph_of_steps import STEPS, worked
+from tests.study.panels import small_experiment
+from tests.study.running import STEPS, worked
 from tests.user_modules.conftest import Write, example
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec, StrategySpec

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from tests.features.conftest import random_panel
-from tests.research.panels import daily_bars
+from tests.study.panels import daily_bars
 from tests.user_modules.conftest import Write, example
 from tidemill import lab
 from tidemill.domain.errors import InputError

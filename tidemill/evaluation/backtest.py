@@ -25,7 +25,7 @@ from tidemill.market.column_files import read_weights
 from tidemill.market.files import STOCK_BORROW_BPS
 from tidemill.market.panel_files import interval_of, read_bars
 from tidemill.market.tables import stem
-from tidemill.research.attributing import attribution_of
+from tidemill.steps.trading.attribution import attribution_of
 from tidemill.strategies.neutral import neutralised
 from tidemill.strategies.registry import strategy as strategy_named
 

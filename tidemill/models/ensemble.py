@@ -7,7 +7,7 @@ each bar time the n symbols that an engine scored get the centred rank, scaled t
 
 Ranks, because the engines' predictions differ in scale and tails, and because they are exact for a cross-section of five. The
 ensemble is the weighted mean of z over the engines that scored the row, null where fewer than half of them did. It is a score
-without unit. Weights are given to it, or equal; how skill makes them is in `research.weighing`.
+without unit. Weights are given to it, or equal; how skill makes them is in `steps.models.weighing`.
 
 A row's score depends on the symbols scored at the same time, by its nature, and on nothing else: not on their order, nor on
 other times.

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from tests.features.conftest import random_panel
-from tests.research.panels import START, daily_bars, day_of, small_experiment
-from tests.research.test_graph_of_steps import STEPS, run
+from tests.study.panels import START, daily_bars, day_of, small_experiment
+from tests.study.running import STEPS, run
 from tidemill.domain.errors import UnavailableError
 from tidemill.domain.experiment import Experiment, FeatureSpec, StrategySpec
 from tidemill.domain.intervals import Interval

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import day_of, small_experiment
+from tests.study.panels import day_of, small_experiment
 from tidemill.queries.results import study_of
 from tidemill.steps.checks import suites as checking
 from tidemill.steps.checks.suites import Judged, judge, standing

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import daily_bars, day_of, small_experiment
+from tests.study.panels import daily_bars, day_of, small_experiment
 from tidemill.domain.experiment import Experiment, FeatureSpec, SplitSpec
 from tidemill.features.api import compute, feature_set
 from tidemill.queries.results import study_of

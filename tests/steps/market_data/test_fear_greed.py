@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import START, before_day, day_of, small_experiment
+from tests.study.panels import START, before_day, day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec, Experiment, FeatureSpec
 from tidemill.experiments.files import checked

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import before_day, daily_bars, day_of
+from tests.study.panels import before_day, daily_bars, day_of
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS, Calendar

@@ -9,14 +9,13 @@ import polars as pl
 import pytest
 
 from tests.http_server import Answer, LoopbackServer, reset
-from tests.research.panels import START, day_of, small_experiment
+from tests.study.panels import START, day_of, small_experiment
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, NewsSpec
 from tidemill.features.expression import SENTIMENT
 from tidemill.features.sentiment import sentiment
 from tidemill.models.text.lexicon import Lexicon
 from tidemill.queries.results import study_of
-from tidemill.research.trading import make_signals, run_backtests
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment, items_of
 from tidemill.steps.features.technical import compute_features
@@ -28,6 +27,8 @@ from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.performance.report import write_report
 from tidemill.steps.performance.skill import engine_metrics, evaluate_engines, evaluate_portfolio
 from tidemill.steps.predictions.engines import predict
+from tidemill.steps.trading.backtest import run_backtests
+from tidemill.steps.trading.signals import make_signals
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import predictions_of
 from tidemill.study.study import Study

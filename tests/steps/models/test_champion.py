@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.research.panels import daily_bars, small_experiment
-from tests.research.test_graph_of_steps import STEPS
+from tests.study.panels import daily_bars, small_experiment
+from tests.study.running import STEPS
 from tidemill.config import Secret, Settings
 from tidemill.domain.errors import InputError, StopError
 from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, StrategySpec

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.research.panels import day_of, small_experiment
+from tests.study.panels import day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
 from tidemill.queries.results import study_of

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.research.panels import START as START_OF_BARS
-from tests.research.panels import daily_bars, small_experiment
+from tests.study.panels import START as START_OF_BARS
+from tests.study.panels import daily_bars, small_experiment
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.artifact import load
 from tidemill.queries.results import study_of

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from tests.research.panels import small_experiment
-from tests.research.test_graph_of_steps import STEPS
+from tests.study.panels import small_experiment
+from tests.study.running import STEPS
 from tidemill.queries.predictions import recent_predictions
 from tidemill.queries.results import study_of
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble

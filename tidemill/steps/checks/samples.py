@@ -153,8 +153,8 @@ def _sample_fold(study: Study, bars: pl.DataFrame) -> Fold:
 
 def prove_signals(study: Study) -> Proof:
     """The strategy's weights, on predictions and bars of few symbols, one of them listed later."""
-    from tidemill.research.trading import resolved, sees_bars
     from tidemill.strategies.registry import strategy, weigh
+    from tidemill.study.book import resolved, sees_bars
     from tidemill.study.scoring import books
     from tidemill.study.sources import instruments_of
 

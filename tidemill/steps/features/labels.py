@@ -1,4 +1,4 @@
-"""TODO docstring of tidemill.steps.features.labels."""
+"""Labels, month by month: what did not change is not computed again."""
 
 from __future__ import annotations
 

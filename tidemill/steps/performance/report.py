@@ -15,11 +15,11 @@ from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.reports.html import render_report
 from tidemill.reports.inputs import ReportInputs
 from tidemill.reports.sentences import verdict
-from tidemill.research.attributing import attribution_table
 from tidemill.steps.market_data.bars import import_facts
 from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.performance.skill import engine_metrics, portfolio_metrics
 from tidemill.steps.predictions.validity import refusal_counts
+from tidemill.steps.trading.attribution import attribution_table
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import report_path

@@ -12,8 +12,8 @@ from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics, periods_per_year
 from tidemill.provenance import fingerprint, source_version
-from tidemill.research.attributing import attribution_facts
 from tidemill.steps.performance.selection import judge_books
+from tidemill.steps.trading.attribution import attribution_facts
 from tidemill.storage.results import write_equity
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import books, coefficients_of, scored_rows

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.research.panels import daily_bars, day_of, small_experiment
-from tests.research.test_graph_of_steps import run
+from tests.study.panels import daily_bars, day_of, small_experiment
+from tests.study.running import run
 from tidemill.domain.errors import InputError, UnavailableError, UnknownNameError
 from tidemill.engine.result import BacktestResult
 from tidemill.evaluation.backtest import backtest_frame

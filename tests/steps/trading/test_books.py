@@ -6,15 +6,16 @@ import msgspec
 import polars as pl
 import pytest
 
-from tests.research.panels import SYMBOLS, small_experiment
-from tests.research.test_graph_of_steps import run
+from tests.study.panels import SYMBOLS, small_experiment
+from tests.study.running import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment, NeutraliseSpec, StrategySpec, ValidationSpec
 from tidemill.quality.validity import DISAGREEMENT, RANGE
 from tidemill.queries.results import study_of
-from tidemill.research.attributing import attribution_facts, attribution_frame, attribution_table
-from tidemill.research.trading import make_signals, run_backtests
 from tidemill.steps.predictions.validity import refusal_counts, refusals_of, validate_predictions
+from tidemill.steps.trading.attribution import attribution_facts, attribution_frame, attribution_table
+from tidemill.steps.trading.backtest import run_backtests
+from tidemill.steps.trading.signals import make_signals
 from tidemill.study.study import Study
 from tidemill.study.tables import EQUITY, PREDICTIONS, SIGNALS, partition_of
 from tidemill.study.workspace import Workspace

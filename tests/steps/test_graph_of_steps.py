@@ -1,27 +1,24 @@
 """The steps of the graph in order: what is done, what is not done again, and that nothing in sample is ever scored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from tests.research.panels import START, before_day, day_of, small_experiment
+from tests.study.panels import START, before_day, day_of, small_experiment
+from tests.study.running import STEPS, run, worked
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec, Experiment, StrategySpec
 from tidemill.features.api import compute
 from tidemill.metrics.predictions import information_coefficients, scored
 from tidemill.queries.results import latest_report, result_of, study_of
-from tidemill.research.trading import make_signals, run_backtests
 from tidemill.steps.features import technical
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
-from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
-from tidemill.steps.models.engines import train
-from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
-from tidemill.steps.performance.report import write_report
-from tidemill.steps.performance.skill import engine_metrics, evaluate_engines, evaluate_portfolio
+from tidemill.steps.market_data.bars import sync_bars
+from tidemill.steps.performance.skill import engine_metrics
 from tidemill.steps.predictions.engines import predict
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import model_manifest, models_home, read_index, spec_of, stored_models
@@ -29,33 +26,6 @@ from tidemill.study.places import report_path
 from tidemill.study.scoring import coefficients_of, predictions_of, scored_rows
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
-
-STEPS: dict[str, Callable[[Study], StepReport]] = {
-    "bars": sync_bars,
-    "instruments": sync_instruments,
-    "gaps": list_gaps,
-    "features": compute_features,
-    "labels": build_training_set,
-    "momentum": lambda study: train(study, "momentum"),
-    "ridge": lambda study: train(study, "ridge"),
-    "predictions": predict,
-    "ensemble": train_ensemble,
-    "combined": predict_ensemble,
-    "signals": make_signals,
-    "backtest": run_backtests,
-    "skill": evaluate_engines,
-    "portfolio": evaluate_portfolio,
-    "report": write_report,
-}
-
-
-def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, dict[str, StepReport]]:
-    study = study_of(workspace, experiment)
-    return study, {name: step(study) for name, step in STEPS.items()}
-
-
-def worked(reports: dict[str, StepReport]) -> set[str]:
-    return {name for name, report in reports.items() if report.worked}
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import START, daily_bars, small_experiment
-from tests.research.test_graph_of_steps import run
+from tests.study.panels import START, daily_bars, small_experiment
+from tests.study.running import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import LabelSpec, PromotionSpec, SplitSpec
 from tidemill.evaluation.cross_validation import Plan, cross_validate

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.research.panels import before_day, daily_bars
+from tests.study.panels import before_day, daily_bars
 from tidemill.config import Secret, Settings
 from tidemill.study.workspace import Workspace, open_workspace
 

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.research.panels import START, small_experiment
-from tests.research.test_graph_of_steps import STEPS
+from tests.study.panels import START, small_experiment
+from tests.study.running import STEPS
 from tidemill.domain.experiment import CostSpec, EngineSpec, FeatureSpec, LabelSpec, SplitSpec, StrategySpec
 from tidemill.queries.results import study_of
 from tidemill.steps.models.engines import train

@@ -1,0 +1,97 @@
+"""Backtests of the signals: one book for each engine, one for the ensemble, one for the benchmark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tidemill.provenance import fingerprint, source_version
+from tidemill.steps.trading.attribution import write_attribution
+from tidemill.study.book import _bars_print, _run_book
+from tidemill.study.freshness import StepReport
+from tidemill.study.scoring import books
+from tidemill.study.study import Study
+from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, POSITIONS, SIGNALS, TRADES
+
+if TYPE_CHECKING:
+    from tidemill.engine.result import BacktestResult
+
+
+def run_backtests(study: Study) -> StepReport:
+    """Every book through the kernel over the out-of-sample range, with the experiment's costs."""
+    code = source_version("tidemill.engine.backtest", "tidemill.steps.trading.signals")
+    signals = study.lake.manifests(SIGNALS, study.key)
+    inputs = {book: manifest.data_version for book, manifest in signals.items()}
+    bars_print = _bars_print(study)
+    worked = 0
+    for book in (BENCHMARK, *books(study)):  # the others' attribution looks at its returns
+        print_ = fingerprint(
+            code, inputs.get(book), bars_print, study.experiment.costs, study.experiment.benchmark, study.folds
+        )
+        held = study.lake.manifest(EQUITY, study.key, book)
+        if held is None or held.fingerprint != print_:
+            _write_book(study, book, _run_book(study, book), print_)
+            worked += 1
+    return _backtest_report(study, worked=worked > 0, code=code, inputs=inputs)
+
+
+def _write_book(study: Study, book: str, result: BacktestResult, print_: str) -> None:
+    equity = result.equity.join(result.returns, on="time", how="left").join(
+        result.gross_returns.rename({"return": "gross_return"}), on="time", how="left"
+    )
+    study.lake.write(TRADES, study.key, book, result.trades, fingerprint=print_)
+    study.lake.write(POSITIONS, study.key, book, result.positions, fingerprint=print_)
+    if book != BENCHMARK:
+        write_attribution(study, book, result, print_)
+    # The equity comes last: its manifest says that the book is whole.
+    study.lake.write(EQUITY, study.key, book, equity, fingerprint=print_, metadata=book_facts(result))
+
+
+def book_facts(result: BacktestResult) -> dict[str, Any]:
+    """Totals of a book, in the quote currency where they are money."""
+    beside = result.with_suspected
+    return {
+        "capital": result.capital,
+        "final_equity": result.final_equity,
+        "fees": result.fees,
+        "slippage": result.slippage,
+        "borrow": result.borrow,
+        "dividends": result.dividends,
+        "costs": result.costs,
+        "traded": result.traded,
+        "turnover": result.turnover,
+        "years": result.years,
+        "max_drawdown": result.max_drawdown,
+        "trades": result.trades.height,
+        "orders": result.orders,
+        "clips": result.clips,
+        "notes": list(result.notes),
+        "final_equity_with_suspected": beside.final_equity if beside is not None else None,
+    }
+
+
+def _backtest_report(study: Study, *, worked: bool, code: str, inputs: dict[str, str]) -> StepReport:
+    manifests = study.lake.manifests(EQUITY, study.key)
+    rows = []
+    for book in (*books(study), BENCHMARK):
+        facts = manifests[book].metadata
+        rows.append((book, facts["final_equity"], facts["max_drawdown"], facts["trades"], facts["fees"], facts["slippage"],
+                     facts["borrow"], facts["turnover"]))  # fmt: skip
+    ensemble = manifests[ENSEMBLE]
+    return StepReport(
+        worked=worked,
+        rows=ensemble.rows,
+        start=study.folds[0].test_start,
+        end=study.folds[-1].test_end,
+        bytes=sum(manifest.bytes for manifest in manifests.values()),
+        data_version=fingerprint({name: manifest.data_version for name, manifest in manifests.items()}),
+        code_version=code,
+        inputs=inputs,
+        facts={
+            "capital": study.experiment.costs.capital,
+            "fee bps": study.experiment.costs.fee_bps,
+            "slippage bps": study.experiment.costs.slippage_bps,
+        },
+        columns=("book", "final equity", "maximum drawdown", "trades", "fees", "slippage", "borrow", "turnover a year"),
+        table=tuple(rows),
+        notes=tuple(f"{ENSEMBLE}: {note}" for note in ensemble.metadata["notes"]),
+    )

@@ -1,0 +1,79 @@
+"""Signals from predictions, and backtests of them: one book for each engine, one for the ensemble, one for the benchmark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from tidemill.provenance import fingerprint, source_version
+from tidemill.steps.predictions.validity import validate_predictions
+from tidemill.storage.results import write_signals
+from tidemill.study.book import _bars_print, _weighed, resolved, sees_bars
+from tidemill.study.freshness import StepReport
+from tidemill.study.scoring import books
+from tidemill.study.sources import instruments_of
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE, PREDICTIONS, SIGNALS
+
+if TYPE_CHECKING:
+    pass
+
+
+def _prediction_version(study: Study, key: str) -> str:
+    return fingerprint({part: manifest.data_version for part, manifest in study.lake.manifests(PREDICTIONS, key).items()})
+
+
+def make_signals(study: Study) -> StepReport:
+    """Target weights of every book from its predictions, by the experiment's strategy."""
+    from tidemill.strategies.registry import source_of
+
+    instruments = instruments_of(study.workspace, study.dataset.venue)
+    chosen = resolved(study.experiment.strategy)
+    code = source_version("tidemill.strategies.registry", "tidemill.steps.trading.signals")
+    seen = _bars_print(study) if sees_bars(chosen) else None
+    judged = validate_predictions(study)
+    worked, table, notes = 0, [], []
+    for book, key in books(study).items():
+        made_of = (code, source_of(chosen.name), chosen, sorted(instruments.items()), seen, judged.version)
+        print_ = fingerprint(made_of, _prediction_version(study, key))
+        held = study.lake.manifest(SIGNALS, study.key, book)
+        if held is None or held.fingerprint != print_:
+            weights, told = _weighed(study, chosen, book, instruments)
+            frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
+            if book == ENSEMBLE:
+                _store_signals(study, frame)
+            held = study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_, metadata={"notes": list(told)})
+            worked += 1
+        table.append((book, held.rows, held.symbols))
+        notes += [f"{book}: {note}" for note in held.metadata.get("notes", ())]
+    manifests = study.lake.manifests(SIGNALS, study.key)
+    return StepReport(
+        worked=worked > 0,
+        rows=sum(manifest.rows for manifest in manifests.values()),
+        symbols=max((manifest.symbols for manifest in manifests.values()), default=0),
+        start=min((manifest.start for manifest in manifests.values() if manifest.start), default=None),
+        end=max((manifest.end for manifest in manifests.values() if manifest.end), default=None),
+        bytes=sum(manifest.bytes for manifest in manifests.values()),
+        data_version=fingerprint({name: manifest.data_version for name, manifest in manifests.items()}),
+        code_version=code,
+        facts={
+            "strategy": chosen.name,
+            "neutralised by": chosen.neutralise.by if chosen.neutralise else "nothing",
+            "predictions refused": judged.refused,
+        },
+        columns=("book", "rows", "symbols"),
+        table=tuple(table),
+        notes=(*judged.sentences(), *notes),
+    )
+
+
+def _store_signals(study: Study, frame: pl.DataFrame) -> None:
+    """The ensemble's signals to Postgres: that book is traded; the engines' own serve comparison and stay in the lake."""
+    before = study.lake.manifest(SIGNALS, study.key, ENSEMBLE)
+    if before is not None:  # what lies in the lake was safe in Postgres before
+        held = study.lake.scan(SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
+        frame = frame.join(held, on=("symbol", "open_time", "weight"), how="anti")
+    labels = {"dataset": study.dataset.key, "strategy": study.experiment.strategy.name, "engine": ENSEMBLE}
+    rows = frame.drop_nulls("weight").with_columns(pl.lit(value).alias(name) for name, value in labels.items())
+    study.workspace.call(write_signals, study.workspace.database, rows)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tidemill.features.api import compute, feature_set, warm
 from tidemill.market.panel_files import read_panel
-from tidemill.validation.feature_proof import prove_features
+from tidemill.validation.causality.features import prove_features
 
 PANEL = Path(__file__).parents[2] / "shared/data/sp500_daily_2013_2018/sp500_daily.parquet"
 LIMIT = 60.0

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tidemill.study.study import Study
     from tidemill.study.workspace import Workspace
     from tidemill.user_modules.loading import Module
-    from tidemill.validation.proof import Proof
+    from tidemill.validation.causality.proof import Proof
 
 __all__ = [
     "attribution",

@@ -13,10 +13,10 @@ from tidemill.features.declaration import sets
 from tidemill.features.expression import FEAR_GREED
 from tidemill.market.fear_greed import join_known
 from tidemill.steps.market_data.fear_greed import panel_interval, source_index
-from tidemill.validation.causality import Say, prove
-from tidemill.validation.feature_proof import prove_features, some_symbols, with_context
-from tidemill.validation.inputs import Compute
-from tidemill.validation.proof import Proof, Refutation, merged
+from tidemill.validation.causality.features import prove_features, some_symbols, with_context
+from tidemill.validation.causality.inputs import Compute
+from tidemill.validation.causality.proof import Proof, Refutation, merged
+from tidemill.validation.causality.prove import Say, prove
 
 if TYPE_CHECKING:
     import polars as pl

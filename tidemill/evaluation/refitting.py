@@ -10,9 +10,9 @@ from tidemill.steps.features.context import with_context
 from tidemill.study.fitting import lineage_of
 from tidemill.study.model_index import index_of, spec_of
 from tidemill.study.study import Study
-from tidemill.validation.causality import prove
-from tidemill.validation.fold_proof import prove_folds
-from tidemill.validation.proof import Effort, Proof, merged
+from tidemill.validation.causality.folds import prove_folds
+from tidemill.validation.causality.proof import Effort, Proof, merged
+from tidemill.validation.causality.prove import prove
 from tidemill.validation.splits import Fold
 
 _CUTS = 4

@@ -20,8 +20,8 @@ from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.features.api import FeatureSet, compute, feature_set
 from tidemill.features.state import State
 from tidemill.market.panel_files import stepped
-from tidemill.validation.observation import differing, observed
-from tidemill.validation.proof import Proof, Refutation
+from tidemill.validation.causality.observation import differing, observed
+from tidemill.validation.causality.proof import Proof, Refutation
 
 _SECONDS = 300.0
 

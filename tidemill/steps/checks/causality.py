@@ -18,18 +18,18 @@ from typing import Any
 import msgspec
 
 from tidemill.provenance import fingerprint, source_version
-from tidemill.steps.checks.samples import sample_months
+from tidemill.steps.checks.sample_months import sample_months
 from tidemill.storage.verdicts import Verdict, Verdicts
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
-from tidemill.validation.proof import Effort, Proof, merged
+from tidemill.validation.causality.proof import Effort, Proof, merged
 
 CHECK = "causal"
 FEATURES, PREDICTIONS, SIGNALS = "features/technical", "predictions/engines", "trading/signals"
 ASSETS = (FEATURES, PREDICTIONS, SIGNALS)
 _CODE = {
-    FEATURES: ("tidemill.validation.feature_proof", "tidemill.market.adjustments", "tidemill.market.fear_greed"),
-    PREDICTIONS: ("tidemill.validation.fold_proof", "tidemill.steps.checks.samples", "tidemill.validation.labels"),
+    FEATURES: ("tidemill.validation.causality.features", "tidemill.market.adjustments", "tidemill.market.fear_greed"),
+    PREDICTIONS: ("tidemill.validation.causality.folds", "tidemill.steps.checks.samples", "tidemill.validation.labels"),
     SIGNALS: ("tidemill.steps.checks.samples", "tidemill.strategies.registry", "tidemill.steps.models.weighing"),
 }
 _SHOWN = 20
@@ -134,7 +134,7 @@ def _strategy_source(study: Study) -> str:
 
 def _prove_features(study: Study) -> Proof:
     from tidemill.steps.checks.samples import feature_sample, prove_adjusting, prove_index
-    from tidemill.validation.feature_proof import prove_features
+    from tidemill.validation.causality.features import prove_features
 
     bars = feature_sample(study)
     effort = Effort(cuts=6, reach=4, span=64, warm=32, thorough=False)

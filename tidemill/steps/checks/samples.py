@@ -15,17 +15,17 @@ from tidemill.market.fear_greed import join_known
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine, Lineage
 from tidemill.models.registry import engine as engine_named
+from tidemill.steps.checks.sample_months import SAMPLE, sample_months
 from tidemill.steps.features.context import with_context
 from tidemill.steps.features.technical import inputs_of
 from tidemill.steps.market_data.fear_greed import known_index, reads_index
 from tidemill.study.study import Study
-from tidemill.study.tables import BARS
-from tidemill.validation.causality import prove
+from tidemill.validation.causality.features import some_symbols
+from tidemill.validation.causality.folds import prove_folds
+from tidemill.validation.causality.proof import Effort, Proof, merged
+from tidemill.validation.causality.prove import prove
 from tidemill.validation.custom_labels import custom_labels
-from tidemill.validation.feature_proof import some_symbols
-from tidemill.validation.fold_proof import prove_folds
 from tidemill.validation.labels import forward_return
-from tidemill.validation.proof import Effort, Proof, merged
 from tidemill.validation.splits import Fold, training_rows
 
 _CUTS = Effort(cuts=4, every_bar=False)
@@ -226,22 +226,3 @@ def _known(study: Study, scores: pl.DataFrame) -> pl.DataFrame:
     """Adjusted bars of the symbols of `scores`, up to its last time, each known at its close."""
     own = pl.col("symbol").is_in(scores["symbol"].unique().implode()) & (pl.col("open_time") <= scores["open_time"].max())
     return study.adjusted.filter(own).with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
-
-
-# Bar times of the sample, and of them those on which features are proven bar by bar.
-SAMPLE = 400
-
-
-def sample_months(study: Study) -> tuple[str, ...]:
-    """The first months of the dataset that hold SAMPLE bar times; never the newest one, which still grows."""
-    manifests = sorted(study.lake.manifests(BARS, study.dataset.bars_key).items())
-    chosen: list[str] = []
-    times = 0.0
-    for month, manifest in manifests[:-1] or manifests:
-        if times >= SAMPLE:
-            break
-        if study.start is not None and month < f"{study.start:%Y-%m}":
-            continue
-        chosen.append(month)
-        times += manifest.rows / max(manifest.symbols, 1)
-    return tuple(chosen)

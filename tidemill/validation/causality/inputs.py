@@ -12,8 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
-from tidemill.validation.alteration import changed, mixed
-from tidemill.validation.observation import KEYS, Integers, Observation, micros, observed
+from tidemill.validation.causality.alteration import changed, mixed
+from tidemill.validation.causality.observation import KEYS, Integers, Observation, micros, observed
 
 Flags = NDArray[np.bool_]
 # compute(bars, **beside) → symbol, open_time and one column a feature.

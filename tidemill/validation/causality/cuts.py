@@ -3,8 +3,8 @@
 import numpy as np
 import polars as pl
 
-from tidemill.validation.inputs import Flags, Inputs
-from tidemill.validation.observation import Integers, micros
+from tidemill.validation.causality.inputs import Flags, Inputs
+from tidemill.validation.causality.observation import Integers, micros
 
 
 def cut_times(inputs: Inputs, count: int) -> list[int]:

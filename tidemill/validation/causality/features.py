@@ -18,9 +18,9 @@ from tidemill.features.ahead import compute_ahead
 from tidemill.features.api import FeatureSet, compute
 from tidemill.features.declaration import Feature
 from tidemill.features.expression import CONTEXT, INPUTS, Expression, walk
-from tidemill.validation.causality import FULL, Say, prove
-from tidemill.validation.inputs import Compute
-from tidemill.validation.proof import Effort, Proof, Refutation, merged
+from tidemill.validation.causality.inputs import Compute
+from tidemill.validation.causality.proof import Effort, Proof, Refutation, merged
+from tidemill.validation.causality.prove import FULL, Say, prove
 
 # A fitted operator learns anew on every altered panel: so many symbols are cut, and so many altered bar by bar.
 _FITTED_CUTS, _FITTED_BARS = 6, 1

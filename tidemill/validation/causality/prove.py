@@ -31,10 +31,10 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, RetryError, TidemillError
 from tidemill.domain.intervals import EPOCH, Interval
-from tidemill.validation.cuts import cut_times
-from tidemill.validation.inputs import Compute, Inputs, inputs_of
-from tidemill.validation.observation import Integers, Observation, differing, paired, require_unique
-from tidemill.validation.proof import Effort, Proof, Refutation
+from tidemill.validation.causality.cuts import cut_times
+from tidemill.validation.causality.inputs import Compute, Inputs, inputs_of
+from tidemill.validation.causality.observation import Integers, Observation, differing, paired, require_unique
+from tidemill.validation.causality.proof import Effort, Proof, Refutation
 
 Say = Callable[[str], None]
 FULL = Effort()

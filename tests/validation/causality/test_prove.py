@@ -15,10 +15,10 @@ from tidemill.features.api import FeatureSet, feature_set
 from tidemill.features.declaration import Feature, sets
 from tidemill.features.operators import close, ema, mean, ref, std, volume
 from tidemill.strategies.registry import target_weights
-from tidemill.validation.causality import prove
-from tidemill.validation.feature_proof import prove_features
-from tidemill.validation.fold_proof import prove_folds
-from tidemill.validation.proof import Effort, Proof
+from tidemill.validation.causality.features import prove_features
+from tidemill.validation.causality.folds import prove_folds
+from tidemill.validation.causality.proof import Effort, Proof
+from tidemill.validation.causality.prove import prove
 from tidemill.validation.splits import Fold
 
 S, T = "symbol", "open_time"

@@ -10,8 +10,8 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, RetryError
 from tidemill.domain.intervals import EPOCH, Interval
-from tidemill.validation.inputs import inputs_of
-from tidemill.validation.proof import Proof, Refutation
+from tidemill.validation.causality.inputs import inputs_of
+from tidemill.validation.causality.proof import Proof, Refutation
 from tidemill.validation.splits import Fold
 
 # fit(bars, fold) → hash of what a model was made of and of what it is.

@@ -13,7 +13,6 @@ from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.engine.contributions import Replay
 from tidemill.engine.inputs import known_actions, market_of, sorted_actions, suspected_actions
-from tidemill.engine.kernel import BORROW, CASH, CLIPS, DIVIDENDS, FEES, SLIPPAGE, TRADED, Account, Indices, Terms, new_account
 from tidemill.engine.notes import written_notes
 from tidemill.engine.panel import Panel, bars_panel, weights_panel
 from tidemill.engine.result import BacktestResult
@@ -23,6 +22,19 @@ from tidemill.matching.kernel import OUTCOMES, fill_buffer
 from tidemill.matching.rules import PARTICIPATION, Floats, MatchingRules, checked_rules, venue_row
 from tidemill.risk.drawdown import DrawdownPolicy, DrawdownState, checked_policy
 from tidemill.risk.limits import UNLEVERED, Limits, checked_limits
+from tidemill.trading.account import (
+    BORROW,
+    CASH,
+    CLIPS,
+    DIVIDENDS,
+    FEES,
+    SLIPPAGE,
+    TRADED,
+    Account,
+    Indices,
+    Terms,
+    new_account,
+)
 
 if TYPE_CHECKING:
     import polars as pl

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from tidemill.engine.kernel import DRAWDOWN, GROSS, POSITION, SHORT, UNPRICED, Account, Terms
 from tidemill.engine.panel import Axes
 from tidemill.engine.scan import KIND, SETTLEMENT, SYMBOL, Outputs
 from tidemill.matching.kernel import NO_BAR, NO_FUNDS, NO_VOLUME, PARTLY_FILLED, TOO_SMALL
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import ACTIONS
+from tidemill.trading.account import DRAWDOWN, GROSS, POSITION, SHORT, UNPRICED, Account, Terms
 
 
 def _named(symbols: list[str]) -> str:

@@ -6,24 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.compiled import entry, kernel
-from tidemill.engine.kernel import (
-    BORROW,
-    CASH,
-    FEES,
-    SLIPPAGE,
-    Account,
-    Indices,
-    Row,
-    Terms,
-    charge_borrow,
-    decide_row,
-    fill_orders,
-    guard,
-    mark_row,
-    pay_dividend,
-    settle,
-    split,
-)
 from tidemill.engine.trades import EXIT_PRICE, HELD, RECEIVED, TRADE_COLUMNS, book_fill, book_split, write_trade
 from tidemill.matching.kernel import FEE as FILL_FEE
 from tidemill.matching.kernel import FILL_COLUMNS, settled, whole_lots
@@ -33,6 +15,23 @@ from tidemill.matching.kernel import SIDE as FILL_SIDE
 from tidemill.matching.kernel import SYMBOL as FILL_SYMBOL
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import DrawdownState
+from tidemill.trading.account import (
+    BORROW,
+    CASH,
+    FEES,
+    SLIPPAGE,
+    Account,
+    Indices,
+    Row,
+    Terms,
+    charge_borrow,
+    fill_orders,
+    mark_row,
+    pay_dividend,
+    settle,
+    split,
+)
+from tidemill.trading.decision import decide_row, guard
 
 # Kinds of corporate action, in the order in which they apply within one slot: a dividend is per share held before the split.
 DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION = 0, 1, 2

@@ -27,12 +27,12 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from tidemill.backtest.backtest import Inputs, Options, backtest_panel
+from tidemill.backtest.by_strategy import backtest_strategy
+from tidemill.backtest.panel import bars_panel
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument
-from tidemill.engine.backtest import Inputs, Options, backtest_panel
-from tidemill.engine.panel import bars_panel
-from tidemill.engine.strategies import backtest_strategy
 from tidemill.strategies.registry import target_weights
 
 _HERE = Path(__file__).resolve().parent

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tidemill import compiled
+from tidemill.backtest.warm import warm
 from tidemill.compiled import entry, kernel
-from tidemill.engine.warm import warm
 
 
 @kernel
@@ -42,7 +42,7 @@ def test_numbas_own_settings_are_left_as_they_were() -> None:
     code = """
         from numba import config
         before = config.CACHE_DIR
-        import tidemill.engine.scan
+        import tidemill.backtest.scan
         assert config.CACHE_DIR == before
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import ArrayLike
 
+    from tidemill.backtest.result import BacktestResult
     from tidemill.config import Settings
     from tidemill.domain.experiment import Experiment, NeutraliseSpec
-    from tidemill.engine.result import BacktestResult
     from tidemill.evaluation.cross_validation import CrossValidation, Splitter
     from tidemill.evaluation.search import Metric, Searched
     from tidemill.queries.results import Result

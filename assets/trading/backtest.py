@@ -31,7 +31,7 @@ def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"numpy", "parquet"},
     owners=["team:trading"],
     deps=[["trading", "signals"], ["market_data", "bars"]],
-    code_version=source_version("tidemill.engine.backtest", "tidemill.steps.trading.signals"),
+    code_version=source_version("tidemill.backtest.backtest", "tidemill.steps.trading.signals"),
     description="Each engine's and the ensemble's signals through the decision kernel: fills at the next open, with fees, "
     "slippage and borrow.",
 )

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.panels import DAY, FREE, Market, actions, bars, day, instrument, one, weights
+from tests.backtest.panels import DAY, FREE, Market, actions, bars, day, instrument, one, weights
+from tidemill.backtest.backtest import BacktestResult, backtest
 from tidemill.domain.experiment import CostSpec
-from tidemill.engine.backtest import BacktestResult, backtest
 from tidemill.metrics.attribution import ENGINES, Earned, attribution, by_engine, engine_shares, market_beta
 from tidemill.steps.trading.attribution import attribution_of
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.panels import DAY, FREE, TIME, day, instrument
+from tests.backtest.panels import DAY, FREE, TIME, day, instrument
+from tidemill.backtest.by_strategy import backtest_strategy
+from tidemill.backtest.sweep import sweep_strategy
 from tidemill.domain.experiment import NeutraliseSpec
-from tidemill.engine.strategies import backtest_strategy
-from tidemill.engine.sweep import sweep_strategy
 from tidemill.strategies.registry import strategy, weigh
 
 SLOTS = 48

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.panels import TIME, day, instrument, weights
+from tests.backtest.panels import TIME, day, instrument, weights
 from tests.strategies.test_sized import PARAMS, SHORT, SYMBOLS, market, scores
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NeutraliseSpec

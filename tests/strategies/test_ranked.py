@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.panels import DAY, FREE, TIME, day, instrument, one
+from tests.backtest.panels import DAY, FREE, TIME, day, instrument, one
+from tidemill.backtest.by_strategy import backtest_strategy
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.market import Instrument
-from tidemill.engine.strategies import backtest_strategy
 from tidemill.strategies.base import Strategy
 from tidemill.strategies.benchmark import benchmark_weights
 from tidemill.strategies.registry import register, strategies, strategy, target_weights

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from skfolio.moments import LedoitWolf
 
-from tests.engine.panels import TIME, day, instrument
+from tests.backtest.panels import TIME, day, instrument
 from tidemill.domain.errors import InputError
 from tidemill.domain.market import Instrument
 from tidemill.strategies import optimise

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.panels import DAY, day, one
+from tests.backtest.panels import DAY, day, one
+from tidemill.backtest.by_strategy import backtest_strategy
+from tidemill.backtest.result import summary
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import CostSpec
-from tidemill.engine.result import summary
-from tidemill.engine.strategies import backtest_strategy
 from tidemill.strategies.registry import target_weights
 
 

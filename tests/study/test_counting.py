@@ -12,8 +12,8 @@ import pytest
 
 from tests.study.panels import daily_bars, day_of, small_experiment
 from tests.study.running import run
+from tidemill.backtest.result import BacktestResult
 from tidemill.domain.errors import InputError, UnavailableError, UnknownNameError
-from tidemill.engine.result import BacktestResult
 from tidemill.evaluation.backtest import backtest_frame
 from tidemill.queries.results import study_of
 from tidemill.steps.performance.skill import engine_metrics, evaluate_engines

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
+from tidemill.backtest.backtest import BacktestResult, backtest
+from tidemill.backtest.by_strategy import backtest_strategy
+from tidemill.backtest.panel import require_columns
+from tidemill.backtest.result import summary
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec, NeutraliseSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument, slug
-from tidemill.engine.backtest import BacktestResult, backtest
-from tidemill.engine.panel import require_columns
-from tidemill.engine.result import summary
-from tidemill.engine.strategies import backtest_strategy
 from tidemill.evaluation.counted_backtests import Evaluated, counted
 from tidemill.market.calendars import infer_calendar
 from tidemill.market.column_files import read_weights

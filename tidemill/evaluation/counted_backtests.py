@@ -23,9 +23,9 @@ from tidemill.strategies.registry import strategy as strategy_named
 from tidemill.study.counting import record_trials
 
 if TYPE_CHECKING:
+    from tidemill.backtest.result import BacktestResult
+    from tidemill.backtest.sweep import Sweep
     from tidemill.domain.experiment import CostSpec
-    from tidemill.engine.result import BacktestResult
-    from tidemill.engine.sweep import Sweep
     from tidemill.study.workspace import Workspace
 
 EXPERIMENT = "backtest"

@@ -161,7 +161,7 @@ def _along(made: Mapping[int, Mapping[int, pl.DataFrame]], route: Sequence[int])
 
 def _returns(study: Study, spec: EngineSpec, predictions: pl.DataFrame) -> pl.DataFrame:
     """time, return after costs, by the experiment's strategy."""
-    from tidemill.engine.backtest import backtest
+    from tidemill.backtest.backtest import backtest
     from tidemill.strategies.registry import strategy, weigh
 
     chosen = study.experiment.strategy

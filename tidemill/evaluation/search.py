@@ -196,7 +196,7 @@ def _predicted(study: Study, spec: EngineSpec, fold: Fold) -> pl.DataFrame:
 
 def _returns(study: Study, predictions: pl.DataFrame) -> pl.DataFrame:
     """time, return after costs of the experiment's strategy over the bars of `predictions` alone."""
-    from tidemill.engine.backtest import backtest
+    from tidemill.backtest.backtest import backtest
     from tidemill.strategies.registry import strategy, weigh
 
     chosen, instruments = study.experiment.strategy, instruments_of(study.workspace, study.dataset.venue)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
+from tidemill.backtest.sweep import MOST_RUNS, Sweep, sweep_strategy
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import slug
-from tidemill.engine.sweep import MOST_RUNS, Sweep, sweep_strategy
 from tidemill.evaluation.backtest import bars_interval, instruments_for, over_bars
 from tidemill.evaluation.counted_backtests import UNCOUNTED, Evaluated, sweep_trials
 from tidemill.market.calendars import infer_calendar

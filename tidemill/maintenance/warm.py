@@ -1,6 +1,6 @@
 """Compiles every kernel ahead of the first run: `python -m tidemill.maintenance.warm`, part of set-up."""
 
-from tidemill.engine import warm as engine
+from tidemill.backtest import warm as engine
 from tidemill.features import api as features
 from tidemill.models import warm as models
 

@@ -20,7 +20,7 @@ from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, SIGNALS
 
 if TYPE_CHECKING:
-    from tidemill.engine.result import BacktestResult
+    from tidemill.backtest.result import BacktestResult
     from tidemill.strategies.base import Weighed
 
 
@@ -60,8 +60,8 @@ def _tested(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _run_book(study: Study, book: str) -> BacktestResult:
-    from tidemill.engine.backtest import Inputs, Options, backtest_panel  # numba: 0.3 s that a run with nothing to do saves
-    from tidemill.engine.panel import bars_panel, weights_panel
+    from tidemill.backtest.backtest import Inputs, Options, backtest_panel  # numba: 0.3 s that a run with nothing to do saves
+    from tidemill.backtest.panel import bars_panel, weights_panel
     from tidemill.strategies.registry import strategy
 
     bars, spec, interval = _traded_bars(study), study.experiment.strategy, study.dataset.interval

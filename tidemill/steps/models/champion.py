@@ -45,7 +45,7 @@ from tidemill.study.tables import ENSEMBLE
 from tidemill.validation.splits import Fold, embargo_length, scoring_rows
 
 if TYPE_CHECKING:
-    from tidemill.engine.result import BacktestResult
+    from tidemill.backtest.result import BacktestResult
 
 # Folds of the walk-forward are numbered from 0; a window of a challenger is none of them.
 _CHALLENGE = 1_000_000
@@ -225,7 +225,7 @@ def _predictions(study: Study, artifacts: Mapping[str, Artifact], fold: Fold) ->
 
 
 def _traded(study: Study, predictions: pl.DataFrame, fold: Fold) -> BacktestResult:
-    from tidemill.engine.backtest import backtest
+    from tidemill.backtest.backtest import backtest
 
     spec, instruments = study.experiment.strategy, instruments_of(study.workspace, study.dataset.venue)
     inside = pl.col("open_time") >= fold.test_start

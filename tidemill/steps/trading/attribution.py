@@ -18,7 +18,7 @@ from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, PREDICTIONS, partition_of
 
 if TYPE_CHECKING:
-    from tidemill.engine.result import BacktestResult
+    from tidemill.backtest.result import BacktestResult
 
 ATTRIBUTION, SHARES = "attribution", "engine_shares"
 SHOWN_SYMBOLS = 5

@@ -13,12 +13,12 @@ from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, POSITIONS, SIGNALS, TRADES
 
 if TYPE_CHECKING:
-    from tidemill.engine.result import BacktestResult
+    from tidemill.backtest.result import BacktestResult
 
 
 def run_backtests(study: Study) -> StepReport:
     """Every book through the kernel over the out-of-sample range, with the experiment's costs."""
-    code = source_version("tidemill.engine.backtest", "tidemill.steps.trading.signals")
+    code = source_version("tidemill.backtest.backtest", "tidemill.steps.trading.signals")
     signals = study.lake.manifests(SIGNALS, study.key)
     inputs = {book: manifest.data_version for book, manifest in signals.items()}
     bars_print = _bars_print(study)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from tests.engine.panels import Market
+from tests.backtest.panels import Market
 from tidemill.domain.market import Instrument
 
 YEAR = 365.0 * 86_400.0

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tidemill.compiled import entry
-from tidemill.engine.scan import (
+from tidemill.backtest.scan import (
     DIVIDEND_ACTION,
     FEE,
     KIND,
@@ -24,6 +23,7 @@ from tidemill.engine.scan import (
     Actions,
     Market,
 )
+from tidemill.compiled import entry
 from tidemill.matching.kernel import settled
 from tidemill.matching.rules import SECONDS_A_YEAR, Floats, VenueRow
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tidemill.backtest.panel import Axes, Panel, microseconds, require_columns
+from tidemill.backtest.scan import DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION, Actions, Market
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import EPOCH, Interval
 from tidemill.domain.market import AdjustmentKind, Calendar, Instrument
-from tidemill.engine.panel import Axes, Panel, microseconds, require_columns
-from tidemill.engine.scan import DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION, Actions, Market
 from tidemill.matching.rules import Floats
 from tidemill.trading.account import Indices
 

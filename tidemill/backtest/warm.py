@@ -7,9 +7,9 @@ def warm() -> None:
     """Compile the kernels of backtest and strategies into the cache (seconds; milliseconds when they are there)."""
     import polars as pl
 
+    from tidemill.backtest.by_strategy import backtest_strategy
+    from tidemill.backtest.sweep import sweep_strategy
     from tidemill.domain.intervals import EPOCH, Interval
-    from tidemill.engine.strategies import backtest_strategy
-    from tidemill.engine.sweep import sweep_strategy
 
     day = Interval.parse("1d")
     bars = pl.DataFrame(

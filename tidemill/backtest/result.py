@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tidemill.engine.contributions import Contributions, Replay, contributions
-from tidemill.engine.panel import Axes
-from tidemill.engine.scan import (
+from tidemill.backtest.contributions import Contributions, Replay, contributions
+from tidemill.backtest.panel import Axes
+from tidemill.backtest.scan import (
     FEE,
     KIND,
     PRICE,

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from tidemill.backtest.backtest import Inputs, Options, Prepared, prepare, run_prepared
+from tidemill.backtest.panel import Panel, bars_panel
+from tidemill.backtest.result import BacktestResult
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
-from tidemill.engine.backtest import Inputs, Options, Prepared, prepare, run_prepared
-from tidemill.engine.panel import Panel, bars_panel
-from tidemill.engine.result import BacktestResult
 from tidemill.matching.rules import Floats
 from tidemill.strategies.base import Strategy, Weighed, closes
 from tidemill.strategies.registry import strategy

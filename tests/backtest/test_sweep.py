@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.panels import DAY, FREE, Market, instrument, one
+from tests.backtest.panels import DAY, FREE, Market, instrument, one
+from tidemill.backtest.by_strategy import backtest_strategy
+from tidemill.backtest.sweep import sweep_strategy
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.engine.strategies import backtest_strategy
-from tidemill.engine.sweep import sweep_strategy
 from tidemill.strategies import sma_kernel
 from tidemill.strategies.base import Strategy
 from tidemill.strategies.registry import register

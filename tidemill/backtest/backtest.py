@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tidemill.backtest.contributions import Replay
+from tidemill.backtest.inputs import known_actions, market_of, sorted_actions, suspected_actions
+from tidemill.backtest.notes import written_notes
+from tidemill.backtest.panel import Panel, bars_panel, weights_panel
+from tidemill.backtest.result import BacktestResult
+from tidemill.backtest.scan import Actions, Log, Market, Outputs, larger, new_log, new_outputs, open_trades, scan
+from tidemill.backtest.trades import TRADE_COLUMNS, new_book
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
-from tidemill.engine.contributions import Replay
-from tidemill.engine.inputs import known_actions, market_of, sorted_actions, suspected_actions
-from tidemill.engine.notes import written_notes
-from tidemill.engine.panel import Panel, bars_panel, weights_panel
-from tidemill.engine.result import BacktestResult
-from tidemill.engine.scan import Actions, Log, Market, Outputs, larger, new_log, new_outputs, open_trades, scan
-from tidemill.engine.trades import TRADE_COLUMNS, new_book
 from tidemill.matching.kernel import OUTCOMES, fill_buffer
 from tidemill.matching.rules import PARTICIPATION, Floats, MatchingRules, checked_rules, venue_row
 from tidemill.risk.drawdown import DrawdownPolicy, DrawdownState, checked_policy

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from tidemill.backtest.backtest import Inputs, Options, backtest_panel
+from tidemill.backtest.panel import Indices, Panel, bars_panel, column, weights_panel
+from tidemill.backtest.result import BacktestResult
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec, NeutraliseSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
-from tidemill.engine.backtest import Inputs, Options, backtest_panel
-from tidemill.engine.panel import Indices, Panel, bars_panel, column, weights_panel
-from tidemill.engine.result import BacktestResult
 from tidemill.matching.rules import Floats
 from tidemill.strategies.base import Strategy, Weighed, closes
 from tidemill.strategies.registry import strategy, weigh

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.panels import DAY, Market
-from tests.engine.reference import simulate
-from tidemill.engine.backtest import BacktestResult, backtest
+from tests.backtest.panels import DAY, Market
+from tests.backtest.reference import simulate
+from tidemill.backtest.backtest import BacktestResult, backtest
 
 SEEDS = st.integers(0, 10_000_000)
 

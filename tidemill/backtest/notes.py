@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tidemill.engine.panel import Axes
-from tidemill.engine.scan import KIND, SETTLEMENT, SYMBOL, Outputs
+from tidemill.backtest.panel import Axes
+from tidemill.backtest.scan import KIND, SETTLEMENT, SYMBOL, Outputs
 from tidemill.matching.kernel import NO_BAR, NO_FUNDS, NO_VOLUME, PARTLY_FILLED, TOO_SMALL
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import ACTIONS

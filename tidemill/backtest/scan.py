@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tidemill.backtest.trades import EXIT_PRICE, HELD, RECEIVED, TRADE_COLUMNS, book_fill, book_split, write_trade
 from tidemill.compiled import entry, kernel
-from tidemill.engine.trades import EXIT_PRICE, HELD, RECEIVED, TRADE_COLUMNS, book_fill, book_split, write_trade
 from tidemill.matching.kernel import FEE as FILL_FEE
 from tidemill.matching.kernel import FILL_COLUMNS, settled, whole_lots
 from tidemill.matching.kernel import PRICE as FILL_PRICE

@@ -5,12 +5,12 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from tests.engine.panels import DAY, FREE, actions, bars, day, instrument, one, weights
+from tests.backtest.panels import DAY, FREE, actions, bars, day, instrument, one, weights
+from tidemill.backtest.backtest import BacktestResult, backtest
+from tidemill.backtest.result import summary
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.market import Calendar
-from tidemill.engine.backtest import BacktestResult, backtest
-from tidemill.engine.result import summary
 from tidemill.risk.drawdown import DrawdownPolicy
 from tidemill.risk.limits import Limits
 

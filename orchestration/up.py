@@ -24,9 +24,9 @@ from dagster import DagsterInstance
 from orchestration import code_server
 from orchestration.instance import PROJECT, dagster_home
 from orchestration.passes import KEY_VARIABLE, LINKS_VARIABLE, Passes
-from orchestration.supervisor import Service, StopRequested, Supervisor
 from tidemill.config import Settings
 from tidemill.domain.errors import ConfigError
+from tidemill.processes.supervisor import Service, StopRequested, Supervisor
 
 _ROUND_SECONDS = 0.1
 _PORTS_TRIED = 20

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
 
-from orchestration import warden
 from orchestration.run_request import experiment_config
 from orchestration.up import free_port
 from tests.e2e.conftest import PROJECT, TIDEMILL, Home
 from tidemill.domain.ports import RunOutcome
+from tidemill.processes import warden
 
 # No contact with anything but the machine itself.
 QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]

@@ -18,12 +18,12 @@ import psutil
 import pytest
 import websockets.sync.client
 
-from orchestration import warden
 from orchestration.up import free_port
 from tests.orchestration.conftest import SMALL
 from tidemill.config import Settings
 from tidemill.domain.errors import ConfigError
 from tidemill.embedded import Servers
+from tidemill.processes import warden
 
 CODE = f"""
 import sys

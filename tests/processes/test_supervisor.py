@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestration import warden
-from orchestration.supervisor import Backoff, Service, StopRequested, Supervisor
 from tidemill.domain.errors import StopError
+from tidemill.processes import warden
+from tidemill.processes.supervisor import Backoff, Service, StopRequested, Supervisor
 
 # A service with a child in a session of its own, as Jupyter's kernels are, which ignores SIGTERM.
 FAMILY = """
@@ -55,7 +55,7 @@ def test_nothing_of_a_service_outlives_an_owner_that_is_killed(tmp_path: Path) -
     owner_code = f"""
 import sys, time
 from pathlib import Path
-from orchestration.supervisor import Service, Supervisor
+from tidemill.processes.supervisor import Service, Supervisor
 command = [sys.executable, "-c", {FAMILY!r}, sys.argv[1]]
 one = Service(name="one", command=command, log=Path(sys.argv[1] + ".log"), ready=lambda: True, grace=0.5)
 with Supervisor([one], print):

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestration.passes import SESSION_SECONDS, Passes
+from tidemill.access.passes import SESSION_SECONDS, Passes
 
 # What a form of another site can send without asking first. The UI itself sends JSON.
 _SIMPLE_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")

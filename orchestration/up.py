@@ -23,7 +23,7 @@ from dagster import DagsterInstance
 
 from orchestration import code_server
 from orchestration.instance import PROJECT, dagster_home
-from orchestration.passes import KEY_VARIABLE, LINKS_VARIABLE, Passes
+from tidemill.access.passes import KEY_VARIABLE, LINKS_VARIABLE, Passes
 from tidemill.config import Settings
 from tidemill.domain.errors import ConfigError
 from tidemill.processes.supervisor import Service, StopRequested, Supervisor

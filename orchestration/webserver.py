@@ -22,7 +22,7 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 from orchestration import notebook_page
 from orchestration.code_server import code_server_answers
 from orchestration.gate import Gate
-from orchestration.passes import KEY_VARIABLE, LINKS_VARIABLE, Passes
+from tidemill.access.passes import KEY_VARIABLE, LINKS_VARIABLE, Passes
 from tidemill.config import load_settings
 from tidemill.steps.performance.notebooks import executed_folder
 

@@ -17,8 +17,8 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
 from orchestration.gate import Gate
-from orchestration.passes import LINK_SECONDS, SESSION_SECONDS, Passes
 from orchestration.up import free_port
+from tidemill.access.passes import LINK_SECONDS, SESSION_SECONDS, Passes
 
 KEY = b"k" * 32
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidemill.cli.arguments import writable_folder
-from tidemill.cli.output import json_option, number, write_json, write_table
-from tidemill.cli.progress import progress
+from tidemill.cli.common.arguments import writable_folder
+from tidemill.cli.common.output import json_option, number, write_json, write_table
+from tidemill.cli.common.progress import progress
 
 if TYPE_CHECKING:
     from tidemill.domain.experiment import NeutraliseSpec
@@ -59,7 +59,7 @@ def _swept(
     source: Path, name: str, texts: tuple[str, ...], fee_bps: float, slippage_bps: float, output: Path | None, as_json: bool
 ) -> None:
     """Run the sweep and show the best of it."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.evaluation.sweep import grid_of, run_sweep
 
     grid = grid_of(texts)
@@ -148,7 +148,7 @@ def backtest(
         _swept(source, name, grid, fee_bps, slippage_bps, output, as_json)
         return
     neutral = _neutralise(neutralise, sectors)
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.evaluation.backtest import run_backtest
 
     with progress(f"Trading {source.name}"):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tidemill.cli.output import price, write_table
+from tidemill.cli.common.output import price, write_table
 from tidemill.domain.market import BAR_COLUMNS
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import click
 
-from tidemill.cli.output import json_option, write_json, write_table
+from tidemill.cli.common.output import json_option, write_json, write_table
 
 
 @click.group()
@@ -14,7 +14,7 @@ def cache() -> None:
 @json_option
 def show(as_json: bool) -> None:
     """Every entry with its size and the seconds that it has left."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
 
     with workspace() as opened:
         entries = opened.call(opened.cache.show)
@@ -32,7 +32,7 @@ def show(as_json: bool) -> None:
 @json_option
 def clear(pattern: str, as_json: bool) -> None:
     """Remove entries; what is asked for next is loaded again."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
 
     with workspace() as opened:
         removed = opened.call(opened.cache.clear, pattern)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.output import json_option, write_json, write_table
-from tidemill.cli.progress import progress
+from tidemill.cli.common.output import json_option, write_json, write_table
+from tidemill.cli.common.progress import progress
 
 if TYPE_CHECKING:
     from tidemill.study.study import Study
@@ -35,7 +35,7 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
 @json_option
 def promote(file: Path | None, as_json: bool) -> None:
     """Train a challenger, compare it with the champion on bars that neither saw, and promote it if it earned more."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.steps.models.champion import consider
 
     with workspace() as opened, progress("Training and comparing a challenger"):
@@ -55,7 +55,7 @@ def promote(file: Path | None, as_json: bool) -> None:
 @json_option
 def undo(dataset: str, why: str, as_json: bool) -> None:
     """Take the last promotion in DATASET back; the champion before it is champion again."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.storage import champions
 
     with workspace() as opened:
@@ -71,7 +71,7 @@ def undo(dataset: str, why: str, as_json: bool) -> None:
 @json_option
 def list_champions(as_json: bool) -> None:
     """Every promotion, the newest first, with its evidence in words."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.storage import champions
 
     with workspace() as opened:

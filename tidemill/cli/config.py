@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from tidemill.cli.output import json_option, write_json, write_table
+from tidemill.cli.common.output import json_option, write_json, write_table
 
 
 @click.group()

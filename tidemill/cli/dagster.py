@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from tidemill.cli.output import json_option
-from tidemill.cli.progress import progress
+from tidemill.cli.common.output import json_option
+from tidemill.cli.common.progress import progress
 
 if TYPE_CHECKING:
     from tidemill.domain.ports import Orchestrator

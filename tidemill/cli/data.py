@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS, existing, ordered, writable
 from tidemill.cli.bars import write_bars_csv, write_bars_table
-from tidemill.cli.output import counted, json_option, write_json, write_table
-from tidemill.cli.progress import Counted, progress
+from tidemill.cli.common.arguments import INTERVAL, MOMENT, SYMBOLS, existing, ordered, writable
+from tidemill.cli.common.output import counted, json_option, write_json, write_table
+from tidemill.cli.common.progress import Counted, progress
 from tidemill.cli.repairing import repair
 from tidemill.domain.intervals import Interval
 
@@ -56,7 +56,7 @@ def _report(report: "ImportReport", as_json: bool) -> None:
 @json_option
 def import_(path: Path, interval: Interval, venue: str | None, calendar: str, as_json: bool) -> None:
     """Import CSV or Parquet bars: the good rows in, each bad one to quarantine with its reason and line."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.domain.market import Calendar
     from tidemill.market.files import FileSource
     from tidemill.steps.market_data.ingest import import_bars
@@ -79,7 +79,7 @@ def sync(
     source: str, symbols: tuple[str, ...], interval: Interval, start: datetime | None, end: datetime | None, as_json: bool
 ) -> None:
     """Fetch what is new from a source."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.market.sources import open_source
     from tidemill.steps.market_data.ingest import import_bars
 
@@ -121,7 +121,7 @@ def show(
     """The newest bars of a symbol, also as they were known at an earlier time."""
     import sys
 
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.queries.bars import BarSelection, bar_rows_of, bars_of
 
     ordered(start, end)
@@ -150,7 +150,7 @@ def show(
 @json_option
 def gaps(venue: str | None, interval: Interval | None, limit: int, as_json: bool) -> None:
     """Bars that should exist and do not, newest first."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.queries.bars import gaps_of
 
     with workspace() as opened:
@@ -207,8 +207,8 @@ def resample(source: Path, interval: Interval, output: Path, as_json: bool) -> N
 @json_option
 def export(venue: str, interval: Interval, symbols: tuple[str, ...], output: Path, as_json: bool) -> None:
     """Bars of a dataset from the lake into one file."""
+    from tidemill.cli.common.session import workspace
     from tidemill.cli.frames import write_frame
-    from tidemill.cli.session import workspace
     from tidemill.queries.bars import lake_bars
 
     writable(output)

@@ -2,8 +2,8 @@
 
 import click
 
-from tidemill.cli.output import fail, json_option, write_json
-from tidemill.cli.progress import progress
+from tidemill.cli.common.output import fail, json_option, write_json
+from tidemill.cli.common.progress import progress
 from tidemill.domain.errors import ConfigError
 
 

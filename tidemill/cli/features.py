@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from tidemill.cli.arguments import writable
-from tidemill.cli.output import counted, fail, json_option, write_json, write_table
-from tidemill.cli.progress import progress
+from tidemill.cli.common.arguments import writable
+from tidemill.cli.common.output import counted, fail, json_option, write_json, write_table
+from tidemill.cli.common.progress import progress
 from tidemill.cli.proving import fear_greed_option, prove
 from tidemill.domain.errors import InputError
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from tidemill.cli.output import fail
+from tidemill.cli.common.output import fail
 from tidemill.domain.errors import TidemillError
 
 # name → (module:attribute, help). The help stands here so that `--help` imports nothing.

@@ -3,7 +3,7 @@
 import click
 
 from tidemill.cli.champions import list_champions, promote, undo
-from tidemill.cli.output import json_option, write_json, write_table
+from tidemill.cli.common.output import json_option, write_json, write_table
 from tidemill.cli.rebuilding import rebuild, train
 from tidemill.cli.search import search
 
@@ -17,7 +17,7 @@ def models() -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """Every trained model, newest first."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.study.model_index import stored_models
 
     with workspace() as opened:
@@ -43,7 +43,7 @@ def list_models(as_json: bool) -> None:
 @json_option
 def show(model_id: str, as_json: bool) -> None:
     """What one model was made of, down to the versions of its data."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.maintenance.rebuild import lineage, weights_shown
     from tidemill.study.model_index import model_manifest
 

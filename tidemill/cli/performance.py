@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from tidemill.cli.output import json_option, number, write_json, write_table
-from tidemill.cli.progress import progress
+from tidemill.cli.common.output import json_option, number, write_json, write_table
+from tidemill.cli.common.progress import progress
 
 
 @click.group()
@@ -40,7 +40,7 @@ def metrics(path: Path, periods_per_year: float, as_json: bool) -> None:
 @json_option
 def report(as_json: bool) -> None:
     """Where the latest report is, and its headline figures."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.domain.errors import InputError
     from tidemill.queries.results import latest_report
 

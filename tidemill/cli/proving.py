@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from tidemill.cli.output import counted, fail, json_option, write_json, write_table
-from tidemill.cli.progress import progress
+from tidemill.cli.common.output import counted, fail, json_option, write_json, write_table
+from tidemill.cli.common.progress import progress
 
 fear_greed_option = click.option(
     "--fear-greed", help="Join the Fear & Greed Index to the bars, as it was known: alternative.me or file:PATH."

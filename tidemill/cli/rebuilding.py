@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.arguments import experiment_option
-from tidemill.cli.output import fail, json_option, write_json, write_table
+from tidemill.cli.common.arguments import experiment_option
+from tidemill.cli.common.output import fail, json_option, write_json, write_table
 from tidemill.domain.errors import StopError
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def train(
         raise click.UsageError("Name the engine to train, or a model with --from.")
     import msgspec
 
-    from tidemill.cli.progress import progress
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.progress import progress
+    from tidemill.cli.common.session import workspace
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import study_of
     from tidemill.steps.models import engines as training
@@ -55,8 +55,8 @@ def train(
 @click.pass_context
 def rebuild(ctx: click.Context, model_id: str, restore: bool = False, as_json: bool = False) -> None:
     """Make a model again from its manifest alone and compare the hashes; exit code 1 when they differ."""
-    from tidemill.cli.progress import progress
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.progress import progress
+    from tidemill.cli.common.session import workspace
     from tidemill.maintenance import rebuild as rebuilding
 
     with workspace() as opened, progress(f"Making {model_id} again"):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.output import counted, json_option, write_json
+from tidemill.cli.common.output import counted, json_option, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 @json_option
 def repair(as_json: bool) -> None:
     """Read the whole lake and mend what is damaged: bars from Postgres; what is computed is left for the next run to make."""
-    from tidemill.cli.progress import progress
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.progress import progress
+    from tidemill.cli.common.session import workspace
     from tidemill.maintenance.repair import repair_lake
 
     with workspace() as opened, progress("Reading the lake"):

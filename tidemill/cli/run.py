@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidemill.cli.arguments import INTERVAL, MOMENT, SYMBOLS, existing, experiment_option, ordered
-from tidemill.cli.output import fail, json_option, write_json, write_table
-from tidemill.cli.progress import progress
+from tidemill.cli.common.arguments import INTERVAL, MOMENT, SYMBOLS, existing, experiment_option, ordered
+from tidemill.cli.common.output import fail, json_option, write_json, write_table
+from tidemill.cli.common.progress import progress
 from tidemill.domain.errors import StopError
 from tidemill.domain.intervals import Interval
 
@@ -70,8 +70,8 @@ def run(
     # Imports and Dagster's definitions make a million objects that stay: to search them for garbage again and again took
     # 0.5 of 4.7 s of a run with nothing to do.
     gc.set_threshold(100_000, 50, 100)
+    from tidemill.cli.common.session import workspace
     from tidemill.cli.dagster import orchestrator
-    from tidemill.cli.session import workspace
     from tidemill.config import load_settings
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import result_of

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.arguments import experiment_option
-from tidemill.cli.output import json_option, write_json, write_table
+from tidemill.cli.common.arguments import experiment_option
+from tidemill.cli.common.output import json_option, write_json, write_table
 
 if TYPE_CHECKING:
     from tidemill.evaluation.search import Searched
@@ -34,8 +34,8 @@ def search(
     """Search the parameters of ENGINE; a search that was stopped goes on. Every trial is counted in the ledger."""
     import msgspec
 
-    from tidemill.cli.progress import progress
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.progress import progress
+    from tidemill.cli.common.session import workspace
     from tidemill.evaluation import search as searching
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import study_of

@@ -2,8 +2,8 @@
 
 import click
 
-from tidemill.cli.output import json_option, number, write_json, write_table
-from tidemill.cli.progress import progress
+from tidemill.cli.common.output import json_option, number, write_json, write_table
+from tidemill.cli.common.progress import progress
 
 
 @click.group()
@@ -18,7 +18,7 @@ def trials() -> None:
 @json_option
 def list_trials(experiment: str | None, family: str | None, limit: int, as_json: bool) -> None:
     """Every trial, newest last: a configuration on one version of data, however often it was run."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.study.counting import list_trials as listed
     from tidemill.study.counting import since
 
@@ -53,7 +53,7 @@ def compare(trial_ids: tuple[str, ...], experiment: str | None, as_json: bool) -
     """Trials side by side: Sharpe ratios with intervals, deflated by all that was tried on that source, and PBO."""
     if bool(trial_ids) == (experiment is not None):
         raise click.UsageError("Name trials by their ids, or all of an experiment with --experiment NAME.")
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.reports.numbers import interval, percent
     from tidemill.reports.numbers import number as signed
     from tidemill.study.counting import compare as compared
@@ -87,7 +87,7 @@ def compare(trial_ids: tuple[str, ...], experiment: str | None, as_json: bool) -
 @json_option
 def reset(reason: str, yes: bool, as_json: bool) -> None:
     """Forget all trials. From then on results say since when the ledger counts, and how many it forgot."""
-    from tidemill.cli.session import workspace
+    from tidemill.cli.common.session import workspace
     from tidemill.study.counting import reset as begin_anew
 
     if not yes:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from tidemill.cli.progress import progress
+from tidemill.cli.common.progress import progress
 
 if TYPE_CHECKING:
     from tidemill.study.workspace import Workspace

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from tidemill.cli import progress as progress_module
-from tidemill.cli.output import counted, number, price, write_json, write_table
-from tidemill.cli.progress import progress
+from tidemill.cli.common import progress as progress_module
+from tidemill.cli.common.output import counted, number, price, write_json, write_table
+from tidemill.cli.common.progress import progress
 
 
 class Terminal(io.StringIO):

@@ -13,12 +13,11 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec, Experiment, StrategySpec
 from tidemill.features.api import compute
 from tidemill.metrics.predictions import information_coefficients, scored
-from tidemill.queries.results import latest_report, result_of, study_of
+from tidemill.queries.results import engine_metrics, latest_report, result_of, study_of
 from tidemill.steps.features import technical
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
-from tidemill.steps.performance.skill import engine_metrics
 from tidemill.steps.predictions.engines import predict
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import model_manifest, models_home, read_index, spec_of, stored_models

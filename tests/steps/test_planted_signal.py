@@ -11,9 +11,8 @@ import pytest
 from tests.study.panels import START, small_experiment
 from tests.study.running import STEPS
 from tidemill.domain.experiment import CostSpec, EngineSpec, FeatureSpec, LabelSpec, SplitSpec, StrategySpec
-from tidemill.queries.results import study_of
+from tidemill.queries.results import engine_metrics, study_of
 from tidemill.steps.models.engines import train
-from tidemill.steps.performance.skill import engine_metrics
 from tidemill.study.workspace import Workspace
 
 PLANTED = 0.12

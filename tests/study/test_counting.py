@@ -15,8 +15,8 @@ from tests.study.running import run
 from tidemill.backtest.result import BacktestResult
 from tidemill.domain.errors import InputError, UnavailableError, UnknownNameError
 from tidemill.evaluation.backtest import backtest_frame
-from tidemill.queries.results import study_of
-from tidemill.steps.performance.skill import engine_metrics, evaluate_engines
+from tidemill.queries.results import engine_metrics, study_of
+from tidemill.steps.performance.skill import evaluate_engines
 from tidemill.storage.trials import TrialBatch
 from tidemill.study.counting import compare, list_trials, record_trials, reset, since
 from tidemill.study.places import report_path

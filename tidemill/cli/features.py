@@ -195,7 +195,7 @@ def _bars(source: Path, fear_greed: str | None) -> "pl.DataFrame":
     bars = read_panel(source)
     if fear_greed is None:
         return bars
-    from tidemill.steps.market_data.fear_greed import join_source
+    from tidemill.market.fear_greed_panel import join_source
 
     return join_source(bars, fear_greed)
 

@@ -70,12 +70,12 @@ def run(
     # Imports and Dagster's definitions make a million objects that stay: to search them for garbage again and again took
     # 0.5 of 4.7 s of a run with nothing to do.
     gc.set_threshold(100_000, 50, 100)
+    from tidemill.cli.common.notices import left_out
     from tidemill.cli.common.session import workspace
     from tidemill.cli.dagster import orchestrator
     from tidemill.config import load_settings
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import result_of
-    from tidemill.user_modules.notices import left_out
 
     experiment = experiment_on(file, _told(ctx, dataset), modules)
     _require_file(experiment.dataset.source)

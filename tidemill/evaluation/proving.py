@@ -12,7 +12,7 @@ from tidemill.features.api import FeatureSet, compute, feature_set
 from tidemill.features.declaration import sets
 from tidemill.features.expression import FEAR_GREED
 from tidemill.market.fear_greed import join_known
-from tidemill.steps.market_data.fear_greed import panel_interval, source_index
+from tidemill.market.fear_greed_panel import panel_interval, source_index
 from tidemill.validation.causality.features import prove_features, some_symbols, with_context
 from tidemill.validation.causality.inputs import Compute
 from tidemill.validation.causality.proof import Proof, Refutation, merged

@@ -12,11 +12,10 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.reports.numbers import interval, number, percent, whole
 from tidemill.reports.sentences import total_costs
-from tidemill.steps.performance.skill import PORTFOLIO, engine_metrics, portfolio_metrics
 from tidemill.study.places import report_path
 from tidemill.study.sources import source_of
 from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, EQUITY, METRICS, SUMMARY
+from tidemill.study.tables import BENCHMARK, ENGINES, EQUITY, METRICS, PORTFOLIO, SELECTION, SUMMARY
 from tidemill.study.workspace import Workspace
 
 _COLUMNS = (
@@ -130,3 +129,15 @@ def latest_report(workspace: Workspace) -> Result | None:
     if not reports:
         return None
     return result_of(workspace, msgspec.json.decode(reports[-1].read_bytes(), type=Experiment))
+
+
+def engine_metrics(study: Study) -> pl.DataFrame:
+    """One row for each book: skill, Sharpe before and after costs, costs, and what the ledger makes of it."""
+    skill = study.lake.scan(METRICS, study.key, partitions=[ENGINES]).collect()
+    judged = study.lake.scan(METRICS, study.key, partitions=[SELECTION]).collect()
+    return skill.join(judged, on="book", how="left", maintain_order="left")
+
+
+def portfolio_metrics(study: Study) -> pl.DataFrame:
+    """One row for each book and the benchmark, one column for each metric."""
+    return study.lake.scan(METRICS, study.key, partitions=[PORTFOLIO]).collect()

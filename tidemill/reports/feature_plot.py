@@ -45,7 +45,7 @@ def feature_series(
     """
     bars = sample_panel() if source is None else read_panel(source)
     if fear_greed is not None:
-        from tidemill.steps.market_data.fear_greed import join_source
+        from tidemill.market.fear_greed_panel import join_source
 
         bars = join_source(bars, fear_greed)
     symbols = bars["symbol"].unique().sort()

@@ -117,7 +117,7 @@ def drawdown(study: Study) -> bytes:
 
 def skill(study: Study) -> bytes:
     """Rank IC and Sharpe after costs, side by side for each book."""
-    from tidemill.steps.performance.skill import engine_metrics
+    from tidemill.queries.results import engine_metrics
 
     frame = engine_metrics(study)
     figure, axes = _figure("Sharpe before and after costs")

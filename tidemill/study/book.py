@@ -12,8 +12,8 @@ from tidemill.domain.experiment import StrategySpec
 from tidemill.domain.market import Instrument
 from tidemill.market.column_files import read_sectors
 from tidemill.provenance import fingerprint
-from tidemill.steps.predictions.validity import tradable
 from tidemill.strategies.benchmark import benchmark_weights
+from tidemill.study.rejections import tradable
 from tidemill.study.scoring import predicted_by
 from tidemill.study.sources import flags_of, instruments_of
 from tidemill.study.study import Study

@@ -19,8 +19,10 @@ from tidemill.validation.splits import Fold
 BARS, FLAGS, IMPORTS = "bars", "flags", "imports"
 FEATURES, LABELS = "features", "labels"
 PREDICTIONS = "predictions"
+REFUSALS = "refusals"
 SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
-METRICS, SELECTION = "metrics", "selection"
+METRICS = "metrics"
+ENGINES, PORTFOLIO, SELECTION = "engines", "portfolio", "selection"  # parts of it
 
 # Books that are not of one engine.
 ENSEMBLE, BENCHMARK = "ensemble", "benchmark"

@@ -15,7 +15,7 @@ from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, News
 from tidemill.features.expression import SENTIMENT
 from tidemill.features.sentiment import sentiment
 from tidemill.models.text.lexicon import Lexicon
-from tidemill.queries.results import study_of
+from tidemill.queries.results import engine_metrics, study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment, items_of
 from tidemill.steps.features.technical import compute_features
@@ -25,7 +25,7 @@ from tidemill.steps.market_data.news import news_key, sync_news
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.performance.report import write_report
-from tidemill.steps.performance.skill import engine_metrics, evaluate_engines, evaluate_portfolio
+from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfolio
 from tidemill.steps.predictions.engines import predict
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals

@@ -5,7 +5,6 @@ Nothing is asked unless the experiment names a source (`features.fear_greed`).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +12,9 @@ from pathlib import Path
 import polars as pl
 
 from tidemill.domain.errors import InputError
-from tidemill.domain.intervals import Interval
 from tidemill.domain.months import month_end
 from tidemill.features.api import FeatureSet
-from tidemill.market.fear_greed import API, COLUMNS, DELAY, FearGreedSource, as_known, fear_greed_source, join_known, next_due
-from tidemill.market.panel_files import interval_of
+from tidemill.market.fear_greed import API, COLUMNS, FearGreedSource, as_known, fear_greed_source, join_known, next_due
 from tidemill.provenance import fingerprint, source_version
 from tidemill.services import ServiceOptions
 from tidemill.storage.fear_greed import read_fear_greed, write_fear_greed
@@ -151,26 +148,3 @@ def index_prints(study: Study, months: Iterable[str], features: FeatureSet) -> M
         prints[month] = fingerprint(code, known.filter((pl.col("known_at") >= previous) & (pl.col("known_at") < end)).rows())
         previous = end
     return prints
-
-
-def join_source(bars: pl.DataFrame, spec: str) -> pl.DataFrame:
-    """Bars of one's own with the index of a source beside them, as it was known at each close; nothing is stored."""
-    return join_known(bars, source_index(spec), panel_interval(bars))
-
-
-def panel_interval(bars: pl.DataFrame) -> Interval:
-    """The interval of bars of one's own."""
-    return interval_of(bars.select("symbol", "open_time").sort("symbol", "open_time"))
-
-
-def source_index(spec: str) -> pl.DataFrame:
-    """known_at, fear_greed, fear_greed_change_7 of a source; nothing is stored."""
-
-    async def read() -> pl.DataFrame:
-        source = fear_greed_source(spec)
-        try:
-            return await source.values(None)
-        finally:
-            await source.close()
-
-    return as_known(asyncio.run(read()).with_columns((pl.col("stamp") + DELAY).alias("known_at")))

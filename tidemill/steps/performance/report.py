@@ -12,12 +12,12 @@ import polars as pl
 
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.provenance import fingerprint, library_version, source_version
+from tidemill.queries.results import engine_metrics, portfolio_metrics
 from tidemill.reports.html import render_report
 from tidemill.reports.inputs import ReportInputs
 from tidemill.reports.sentences import verdict
 from tidemill.steps.market_data.bars import import_facts
 from tidemill.steps.market_data.news import vintage_notes
-from tidemill.steps.performance.skill import engine_metrics, portfolio_metrics
 from tidemill.steps.predictions.validity import refusal_counts
 from tidemill.steps.trading.attribution import attribution_table
 from tidemill.study.freshness import StepReport

@@ -12,6 +12,7 @@ from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics, periods_per_year
 from tidemill.provenance import fingerprint, source_version
+from tidemill.queries.results import engine_metrics, portfolio_metrics
 from tidemill.steps.performance.selection import judge_books
 from tidemill.steps.trading.attribution import attribution_facts
 from tidemill.storage.results import write_equity
@@ -19,9 +20,8 @@ from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import books, coefficients_of, scored_rows
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, METRICS, SELECTION
+from tidemill.study.tables import BENCHMARK, ENGINES, ENSEMBLE, EQUITY, METRICS, PORTFOLIO
 
-ENGINES, PORTFOLIO = "engines", "portfolio"
 SKILL = (
     *("ic", "ic_low", "ic_high", "rank_ic", "rank_ic_low", "rank_ic_high"),
     *("icir", "rank_icir", "t_stat", "hit_rate", "turnover"),
@@ -115,13 +115,6 @@ def _finite(value: float) -> float | None:
     return float(value) if value == value and abs(value) != float("inf") else None
 
 
-def engine_metrics(study: Study) -> pl.DataFrame:
-    """One row for each book: skill, Sharpe before and after costs, costs, and what the ledger makes of it."""
-    skill = study.lake.scan(METRICS, study.key, partitions=[ENGINES]).collect()
-    judged = study.lake.scan(METRICS, study.key, partitions=[SELECTION]).collect()
-    return skill.join(judged, on="book", how="left", maintain_order="left")
-
-
 def evaluate_portfolio(study: Study) -> StepReport:
     """The metrics of DESIGN §10 for the ensemble's portfolio, each engine's and the benchmark's; equity goes to Postgres."""
     code = source_version("tidemill.steps.performance.skill", "tidemill.metrics.returns")
@@ -149,8 +142,3 @@ def evaluate_portfolio(study: Study) -> StepReport:
         columns=("metric", *frame["book"]),
         table=tuple((name, *frame[name]) for name in frame.columns if name != "book"),
     )
-
-
-def portfolio_metrics(study: Study) -> pl.DataFrame:
-    """One row for each book and the benchmark, one column for each metric."""
-    return study.lake.scan(METRICS, study.key, partitions=[PORTFOLIO]).collect()

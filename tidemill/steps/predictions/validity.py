@@ -34,15 +34,15 @@ from tidemill.quality.validity import (
 )
 from tidemill.storage.lake import Manifest
 from tidemill.study.model_index import month_versions, touched
+from tidemill.study.rejections import KEYS, refusals_of, without
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE, FEATURES, PREDICTIONS, partition_of
+from tidemill.study.tables import ENSEMBLE, FEATURES, PREDICTIONS, REFUSALS, partition_of
 from tidemill.validation.splits import Fold
 
-REFUSALS, BOUNDS = "refusals", "feature_bounds"
+BOUNDS = "feature_bounds"
 MANY = 0.05  # of the predictions: more refused ones than this is worth a warning
 _SAMPLE = 20_000  # rows of a training window that its bounds are estimated from
-_KEYS = ("symbol", "open_time")
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,9 +118,9 @@ def _judge_fold(study: Study, fold: Fold, past: dict[str, PastRange | None], win
         for book in predicted
         for frame in (by_inputs, together if book == ENSEMBLE else by_range[book])
     ]
-    rows = pl.concat(found).select("book", *no_refusals().columns).sort("book", *_KEYS, "why")
+    rows = pl.concat(found).select("book", *no_refusals().columns).sort("book", *KEYS, "why")
     counts = rows.group_by("book", "why").len().sort("book", "why").rows()
-    said = {book: past_range(_allowed(frame, by_range[book])["prediction"]) for book, frame in own.items()}
+    said = {book: past_range(without(frame, by_range[book])["prediction"]) for book, frame in own.items()}
     facts: dict[str, Any] = {
         "counts": [list(row) for row in counts],
         "ranges": {k: list(v) if v else None for k, v in said.items()},
@@ -173,26 +173,9 @@ def _by_others(study: Study, own: dict[str, pl.DataFrame], by_range: dict[str, p
         columns = ("symbol", "open_time", "engine", "prediction")
         ranked = ranks(pl.concat([frame.select(columns) for frame in own.values()]), names)
         found.append(refused(ranked, disagreement(ranked, names), spec.disagreement, DISAGREEMENT))
-    members = pl.concat(list(by_range.values())).group_by(_KEYS).agg((pl.len() / len(names)).alias("share")).sort(_KEYS)
+    members = pl.concat(list(by_range.values())).group_by(KEYS).agg((pl.len() / len(names)).alias("share")).sort(KEYS)
     found.append(refused(members, members["share"], 0.5, MEMBERS))
     return pl.concat(found)
-
-
-def _allowed(predicted: pl.DataFrame, refusals: pl.DataFrame) -> pl.DataFrame:
-    return predicted.join(refusals.select(_KEYS).unique(), on=_KEYS, how="anti", maintain_order="left")
-
-
-def refusals_of(study: Study, book: str | None = None) -> pl.DataFrame:
-    """book, symbol, open_time, why, value, limit of what is refused, of one book or of all; empty before validation."""
-    if not study.lake.manifests(REFUSALS, study.key):
-        return no_refusals().with_columns(pl.lit("").alias("book")).select("book", *no_refusals().columns)
-    rows = study.lake.scan(REFUSALS, study.key).collect()
-    return rows if book is None else rows.filter(pl.col("book") == book)
-
-
-def tradable(study: Study, book: str, predicted: pl.DataFrame) -> pl.DataFrame:
-    """`predicted` of a book without what is refused, in its order."""
-    return _allowed(predicted, refusals_of(study, book))
 
 
 def refusal_counts(study: Study) -> pl.DataFrame:

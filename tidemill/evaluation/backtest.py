@@ -28,6 +28,7 @@ from tidemill.market.tables import stem
 from tidemill.steps.trading.attribution import attribution_of
 from tidemill.strategies.neutral import neutralised
 from tidemill.strategies.registry import strategy as strategy_named
+from tidemill.study.book import with_file
 
 if TYPE_CHECKING:
     from tidemill.study.workspace import Workspace
@@ -117,17 +118,18 @@ def backtest_frame(
     instruments = instruments_for(bars, length, can_short)
     costs = CostSpec(fee_bps=fee_bps, slippage_bps=slippage_bps, capital=capital)
     given = weights_from(weights, "the weights") if weights is not None else None
+    neutral = None if neutralise is None else with_file(neutralise)
     if given is not None:
         told: tuple[str, ...] = ()
         asked = given
-        if neutralise is not None:
-            asked, told = neutralised(given, neutralise, instruments, bars)
+        if neutral is not None:
+            asked, told = neutralised(given, neutral, instruments, bars)
         result = backtest(bars, asked, interval=length, instruments=instruments, costs=costs)
         result = dataclasses.replace(result, notes=(*told, *result.notes)) if told else result
     else:
         over_bars(str(strategy))
         result = backtest_strategy(
-            str(strategy), params, bars, interval=length, instruments=instruments, costs=costs, neutralise=neutralise
+            str(strategy), params, bars, interval=length, instruments=instruments, costs=costs, neutralise=neutral
         )
     if ledger is None:
         return result
@@ -139,7 +141,7 @@ def backtest_frame(
         params=params,
         weights=given,
         source=source,
-        choices=_choices(instruments, neutralise),
+        choices=_choices(instruments, neutral),
     )
     return counted(ledger, result, of)
 

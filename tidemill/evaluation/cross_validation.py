@@ -7,6 +7,7 @@ show how stable a skill is over time and choice of sample, not what it would hav
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -18,19 +19,17 @@ from tidemill.domain.experiment import EngineSpec
 from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Lineage
-from tidemill.models.inference import predict_batch
 from tidemill.models.registry import engine as engine_named
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
-from tidemill.steps.performance.selection import configuration, data_version
-from tidemill.steps.performance.skill import bars_a_year
-from tidemill.storage.trials import TrialBatch
-from tidemill.study.counting import label_text, record_trials
-from tidemill.study.sources import flags_of, instruments_of
+from tidemill.study.book import Span, book
+from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
+from tidemill.study.fitting import fit, scores
+from tidemill.study.rejections import bounds_over, feature_rows, reject, tradable_folds, without
 from tidemill.study.study import Study
 from tidemill.validation.cross_validation import Split, combinatorial_purged, paths, purged_k_fold, training_part
-from tidemill.validation.splits import Fold, embargo_length, rows_with_history, training_rows, walk_forward
+from tidemill.validation.splits import Fold, embargo_length, training_rows, walk_forward
 
 Splitter = Literal["walk_forward", "purged_k_fold", "combinatorial"]
 SPLITTERS: tuple[Splitter, ...] = ("walk_forward", "purged_k_fold", "combinatorial")
@@ -65,11 +64,12 @@ class CrossValidation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Part(NamedTuple):
-    """What one model is trained on, and the stretches of time that it is tested on, by group."""
+    """What one model is trained on, and the stretches of time that it is tested on, by group. fold: of walk-forward."""
 
     number: int
     training: pl.DataFrame
-    tested: tuple[tuple[int, Any, Any], ...]
+    tested: tuple[tuple[int, datetime, datetime], ...]
+    fold: Fold | None = None
 
 
 def cross_validate(
@@ -89,10 +89,12 @@ def cross_validate(
     made = {part.number: _scores(study, spec, part) for part in parts}
     labels = study.training_frame.select("symbol", "open_time", "label")
     along = [_along(made, route) for route in routes]
-    returns = [_returns(study, spec, frame) for frame in along]
+    counting = _counting(study, spec, parts, made)
+    span = Span(min(start for part in parts for _, start, _ in part.tested))
+    returns = [book(study, _along(counting, route), span).returns for route in routes]
     year = bars_a_year(study)
     sharpes = [sharpe(series["return"].to_numpy(), year) for series in returns]
-    trial = _count(study, spec, chosen, embargo, returns[_median(sharpes)], year)
+    trial = _count(study, spec, chosen, embargo, returns[_median(sharpes)])
     return CrossValidation(
         engine=engine,
         plan=chosen,
@@ -132,7 +134,7 @@ def _parts(study: Study, plan: Plan, embargo: int) -> tuple[list[_Part], list[tu
 
 
 def _of_fold(frame: pl.DataFrame, fold: Fold) -> _Part:
-    return _Part(fold.number, training_rows(frame, fold), ((fold.number, fold.test_start, fold.test_end),))
+    return _Part(fold.number, training_rows(frame, fold), ((fold.number, fold.test_start, fold.test_end),), fold)
 
 
 def _of_split(frame: pl.DataFrame, split: Split) -> _Part:
@@ -142,14 +144,28 @@ def _of_split(frame: pl.DataFrame, split: Split) -> _Part:
 
 def _scores(study: Study, spec: EngineSpec, part: _Part) -> dict[int, pl.DataFrame]:
     """Group → symbol, open_time, prediction."""
-    engine, seed = engine_named(spec.name), study.experiment.seed
-    available = study.available
-    lineage = Lineage(feature_fingerprint=available.fingerprint, horizon=study.experiment.label.horizon)
-    artifact = engine.fit(part.training, features=available.names, params=spec.params, seed=seed, lineage=lineage)
+    lineage = Lineage(feature_fingerprint=study.available.fingerprint, horizon=study.experiment.label.horizon)
+    artifact = fit(study, spec, part.training, lineage)
+    return {group: scores(study, artifact, start, end) for group, start, end in part.tested}
+
+
+def _counting(
+    study: Study, spec: EngineSpec, parts: Sequence[_Part], made: Mapping[int, Mapping[int, pl.DataFrame]]
+) -> dict[int, dict[int, pl.DataFrame]]:
+    """Part → group → the predictions that count. Where no test comes before another they are judged by their inputs alone."""
+    folds = [part.fold for part in parts if part.fold is not None]
+    if folds:
+        kept = tradable_folds(study, folds, [{spec.name: made[fold.number][fold.number]} for fold in folds], spec.name)
+        return {fold.number: {fold.number: frame} for fold, frame in zip(folds, kept, strict=True)}
+    return {part.number: _by_inputs(study, spec, part, made[part.number]) for part in parts}
+
+
+def _by_inputs(study: Study, spec: EngineSpec, part: _Part, made: Mapping[int, pl.DataFrame]) -> dict[int, pl.DataFrame]:
+    bounds = bounds_over(study, part.training)
     found = {}
     for group, start, end in part.tested:
-        rows = rows_with_history(study.feature_frame.filter(pl.col("open_time") < end), start, engine.info.history)
-        found[group] = predict_batch(artifact, rows, start=start)
+        rejected = reject(study, {spec.name: made[group]}, feature_rows(study, start, end), bounds, {})
+        found[group] = without(made[group], rejected.rows)
     return found
 
 
@@ -159,57 +175,17 @@ def _along(made: Mapping[int, Mapping[int, pl.DataFrame]], route: Sequence[int])
     return pl.concat([made[part][group] for group, part in zip(groups, route, strict=True)]).sort("symbol", "open_time")
 
 
-def _returns(study: Study, spec: EngineSpec, predictions: pl.DataFrame) -> pl.DataFrame:
-    """time, return after costs, by the experiment's strategy."""
-    from tidemill.backtest.backtest import backtest
-    from tidemill.strategies.registry import strategy, weigh
-
-    chosen = study.experiment.strategy
-    first = predictions["open_time"].min()
-    bars = study.bars.filter(pl.col("open_time") >= first)
-    instruments = instruments_of(study.workspace, study.dataset.venue)
-    needs_bars = strategy(chosen.name).needs == "bars"
-    given = study.adjusted.filter(pl.col("open_time") >= first) if needs_bars else predictions
-    weights = weigh(chosen.name, given, chosen.params, instruments, bars=study.adjusted, neutralise=chosen.neutralise).weights
-    flags = flags_of(study)
-    suspected = flags.filter((pl.col("flag") == "suspected_action") & (pl.col("open_time") >= first))
-    result = backtest(
-        bars,
-        weights,
-        interval=study.dataset.interval,
-        instruments=instruments,
-        adjustments=study.adjustments.filter(pl.col("ex_time") >= first),
-        costs=study.experiment.costs,
-        suspected=suspected.select("symbol", "open_time") if suspected.height else None,
-        resize=chosen.neutralise is not None or strategy(chosen.name).resize,
-    )
-    return result.returns
-
-
 def _median(sharpes: Sequence[float]) -> int:
     """Which one is the median, the lower of two; one that is not defined counts as the lowest."""
     order = sorted(range(len(sharpes)), key=lambda at: (sharpes[at] == sharpes[at], sharpes[at], at))
     return order[(len(order) - 1) // 2]
 
 
-def _count(study: Study, spec: EngineSpec, plan: Plan, embargo: int, returns: pl.DataFrame, year: float) -> str:
+def _count(study: Study, spec: EngineSpec, plan: Plan, embargo: int, returns: pl.DataFrame) -> str:
     config = {**configuration(study, spec), "splits": {**msgspec.to_builtins(plan), "embargo": embargo}}
     if plan.splitter == "walk_forward":
         config["splits"] = {**msgspec.to_builtins(study.splits), "embargo": embargo}
-    batch = TrialBatch(
-        experiment=study.experiment.name,
-        kind="cross_validation",
-        family=study.dataset.bars_key,
-        universe=study.dataset.key,
-        data_version=data_version(study),
-        label=label_text(study.experiment.label),
-        engines=[spec.name],
-        configs=[config],
-        times=returns["time"].cast(pl.Datetime("us", "UTC")),
-        returns=np.asarray(returns["return"].to_numpy(), dtype=np.float64)[:, None],
-        periods_per_year=year,
-    )
-    return record_trials(study.workspace, batch).trial_ids[0]
+    return count(study, Evaluated.one("cross_validation", spec.name, config, returns)).trial_ids[0]
 
 
 def _split_row(study: Study, part: _Part, made: Mapping[int, pl.DataFrame], labels: pl.DataFrame) -> dict[str, Any]:

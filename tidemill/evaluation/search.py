@@ -11,12 +11,11 @@ seeded for each trial by its number, and finds the same whether or not it was in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from tidemill.domain.errors import InputError
@@ -24,20 +23,18 @@ from tidemill.domain.experiment import EngineSpec, Experiment
 from tidemill.metrics.predictions import information_coefficients
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Dimension, Lineage
-from tidemill.models.inference import predict_batch
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars, sync_instruments
-from tidemill.steps.performance.selection import configuration, data_version
-from tidemill.steps.performance.skill import bars_a_year
-from tidemill.storage.trials import TrialBatch
-from tidemill.study.counting import label_text, record_trials
-from tidemill.study.sources import instruments_of
+from tidemill.study.book import Span, book
+from tidemill.study.counting import Evaluated, bars_a_year, configuration, count, data_version
+from tidemill.study.fitting import fit, scores
+from tidemill.study.rejections import tradable_folds
 from tidemill.study.study import Study
-from tidemill.validation.splits import Fold, scoring_rows, training_rows
+from tidemill.validation.splits import Fold, training_rows
 
 if TYPE_CHECKING:
     from optuna import Study as Journal
@@ -164,76 +161,48 @@ def _suggested(trial: Trial, space: tuple[Dimension, ...]) -> dict[str, Any]:
     return made
 
 
-def score_of(study: Study, spec: EngineSpec, folds: list[Fold], until: Fold | None) -> Score:
-    """How `spec` does out of sample on `folds`, counted as one trial; nothing is looked at from the cut of `until` on."""
-    predictions = pl.concat([_predicted(study, spec, fold) for fold in folds]).sort("symbol", "open_time")
-    labels = study.training_frame.select("symbol", "open_time", "label", "label_end_at")
-    if until is not None:
-        labels = labels.filter(pl.col("label_end_at") <= until.train_end)
-        predictions = predictions.filter(pl.col("open_time") < until.train_end)
-    both = predictions.join(labels, on=("symbol", "open_time"))
-    finite = (pl.col("prediction").is_finite() & pl.col("label").is_finite()).fill_null(value=False)
-    skill = information_coefficients(both.filter(finite))["rank_ic"].mean()
-    returns = _returns(study, predictions)
+def score_of(study: Study, spec: EngineSpec, folds: list[Fold], until: Fold | None, before: Sequence[Fold] = ()) -> Score:
+    """How `spec` does out of sample on `folds`, counted as one trial; nothing is looked at from the cut of `until` on.
+
+    before: folds that come before them. What the engine said there decides with what is rejected, and nothing else.
+    """
+    every = [*before, *folds]
+    made = [_predicted(study, spec, fold) for fold in every]
+    kept = tradable_folds(study, every, [{spec.name: frame} for frame in made], spec.name)
+    predictions, counting = (_joined(frames[len(before) :], until) for frames in (made, kept))
+    skill = information_coefficients(_with_outcomes(study, predictions, until))["rank_ic"].mean()
+    returns = book(study, counting, Span(folds[0].test_start, until.train_end if until else folds[-1].test_end)).returns
     ratio = sharpe(returns["return"].to_numpy(), bars_a_year(study))
     rank_ic = float(skill) if isinstance(skill, float) else None
-    trial = _counted(study, spec, returns, {"rank_ic": rank_ic}, searched=until is not None)
+    trial = _counted(study, spec, returns, rank_ic, searched=until is not None)
     return Score(rank_ic, float(ratio) if math.isfinite(ratio) else None, trial)
 
 
+def _joined(frames: Sequence[pl.DataFrame], until: Fold | None) -> pl.DataFrame:
+    """The predictions of several folds before the cut of `until`."""
+    rows = pl.concat(frames).sort("symbol", "open_time")
+    return rows if until is None else rows.filter(pl.col("open_time") < until.train_end)
+
+
+def _with_outcomes(study: Study, predictions: pl.DataFrame, until: Fold | None) -> pl.DataFrame:
+    """Predictions beside the labels that were known at the cut of `until`."""
+    labels = study.training_frame.select("symbol", "open_time", "label", "label_end_at")
+    known = labels if until is None else labels.filter(pl.col("label_end_at") <= until.train_end)
+    finite = (pl.col("prediction").is_finite() & pl.col("label").is_finite()).fill_null(value=False)
+    return predictions.join(known, on=("symbol", "open_time")).filter(finite)
+
+
 def _predicted(study: Study, spec: EngineSpec, fold: Fold) -> pl.DataFrame:
-    engine, available = engine_named(spec.name), study.available
-    artifact = engine.fit(
-        training_rows(study.training_frame, fold),
-        features=available.names,
-        params=spec.params,
-        seed=study.experiment.seed,
-        lineage=Lineage(feature_fingerprint=available.fingerprint, horizon=study.experiment.label.horizon),
-    )
-    rows = scoring_rows(study.feature_frame, fold, history=engine.info.history)
-    return predict_batch(artifact, rows, start=fold.test_start)
+    lineage = Lineage(feature_fingerprint=study.available.fingerprint, horizon=study.experiment.label.horizon)
+    artifact = fit(study, spec, training_rows(study.training_frame, fold), lineage)
+    return scores(study, artifact, fold.test_start, fold.test_end)
 
 
-def _returns(study: Study, predictions: pl.DataFrame) -> pl.DataFrame:
-    """time, return after costs of the experiment's strategy over the bars of `predictions` alone."""
-    from tidemill.backtest.backtest import backtest
-    from tidemill.strategies.registry import strategy, weigh
-
-    chosen, instruments = study.experiment.strategy, instruments_of(study.workspace, study.dataset.venue)
-    first, last = predictions["open_time"].min(), predictions["open_time"].max()
-    inside = pl.col("open_time").is_between(first, last)
-    known = study.adjusted.filter(pl.col("open_time") <= last)
-    given = known.filter(inside) if strategy(chosen.name).needs == "bars" else predictions
-    weighed = weigh(chosen.name, given, chosen.params, instruments, bars=known, neutralise=chosen.neutralise)
-    return backtest(
-        study.bars.filter(inside),
-        weighed.weights,
-        interval=study.dataset.interval,
-        instruments=instruments,
-        adjustments=study.adjustments.filter(pl.col("ex_time").is_between(first, last)),
-        costs=study.experiment.costs,
-        resize=chosen.neutralise is not None or strategy(chosen.name).resize,
-    ).returns
-
-
-def _counted(study: Study, spec: EngineSpec, returns: pl.DataFrame, metrics: Mapping[str, Any], *, searched: bool) -> str:
+def _counted(study: Study, spec: EngineSpec, returns: pl.DataFrame, rank_ic: float | None, *, searched: bool) -> str:
     """The trial in the ledger; the held-out folds are other data than those of the search."""
-    part = "search" if searched else "held out"
-    batch = TrialBatch(
-        experiment=study.experiment.name,
-        kind="search",
-        family=study.dataset.bars_key,
-        universe=study.dataset.key,
-        data_version=fingerprint(data_version(study), part, study.splits),
-        label=label_text(study.experiment.label),
-        engines=[spec.name],
-        configs=[configuration(study, spec)],
-        times=returns["time"].cast(pl.Datetime("us", "UTC")),
-        returns=np.asarray(returns["return"].to_numpy(), dtype=np.float64)[:, None],
-        periods_per_year=bars_a_year(study),
-        metrics=[dict(metrics)],
-    )
-    return record_trials(study.workspace, batch).trial_ids[0]
+    version = fingerprint(data_version(study), "search" if searched else "held out", study.splits)
+    more = {"version": version, "metrics": [{"rank_ic": rank_ic}]}
+    return count(study, Evaluated.one("search", spec.name, configuration(study, spec), returns, **more)).trial_ids[0]
 
 
 def _result(study: Study, engine: str, metric: str, journal: Journal, searched: list[Fold], tail: list[Fold]) -> Searched:
@@ -252,7 +221,7 @@ def _result(study: Study, engine: str, metric: str, journal: Journal, searched: 
         trials=rows,
         params=best["params"],
         value=best["value"],
-        held_out=score_of(study, spec, tail, until=None),
+        held_out=score_of(study, spec, tail, until=None, before=searched),
         folds=len(searched),
         held_out_folds=len(tail),
         experiment=msgspec.structs.replace(study.experiment, engines=(*others, spec)),

@@ -14,7 +14,7 @@ other times.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -102,14 +102,15 @@ def _weights(chosen: EnsembleParams, features: tuple[str, ...]) -> Floats:
     return np.array(chosen.weights, dtype=np.float64)
 
 
-def combine(predictions: pl.DataFrame, engines: tuple[str, ...]) -> pl.DataFrame:
-    """Ensemble of `predictions[symbol, open_time, engine, prediction]`: `symbol, open_time, prediction`, equal weights.
+def combine(predictions: pl.DataFrame, engines: tuple[str, ...], weights: Sequence[float] = ()) -> pl.DataFrame:
+    """Ensemble of `predictions[symbol, open_time, engine, prediction]`: `symbol, open_time, prediction`.
 
-    An engine that is missing altogether counts as one that scored nothing.
+    weights: one for each engine, 1 in sum; equal ones when not given. An engine that is missing altogether counts as one that
+    scored nothing.
     """
-    ensemble = Ensemble()
+    ensemble, params = Ensemble(), {"weights": tuple(weights)} if weights else {}
     rows = wide(predictions, engines)
-    return ensemble.predict(ensemble.fit(rows, features=engines, params={}, seed=0), rows)
+    return ensemble.predict(ensemble.fit(rows, features=engines, params=params, seed=0), rows)
 
 
 def wide(predictions: pl.DataFrame, engines: tuple[str, ...]) -> pl.DataFrame:

@@ -9,23 +9,32 @@ from tidemill.domain.errors import IntegrityError, StopError
 from tidemill.domain.experiment import Experiment
 from tidemill.storage.postgres import Connection, Database
 
-_COLUMNS = """id, dataset, book, models::text AS models, experiment::text AS experiment, trained_until, reason,
-    evidence::text AS evidence, source, promoted_at, undone_at, undone_why"""
+_COLUMNS = """id, dataset, book, models::text AS models, weights::text AS weights, experiment::text AS experiment,
+    trained_until, reason, evidence::text AS evidence, source, promoted_at, undone_at, undone_why"""
 _CURRENT = f"SELECT {_COLUMNS} FROM champions WHERE dataset = $1 AND undone_at IS NULL ORDER BY id DESC LIMIT 1"  # nosec B608
 _HISTORY = f"SELECT {_COLUMNS} FROM champions WHERE $1::text IS NULL OR dataset = $1 ORDER BY id DESC"  # nosec B608
 _INSERT = """
-INSERT INTO champions (dataset, book, models, experiment, trained_until, reason, evidence, source)
-VALUES ($1, $2, $3::text::jsonb, $4::text::jsonb, $5, $6, $7::text::jsonb, $8) RETURNING id
+INSERT INTO champions (dataset, book, models, experiment, trained_until, reason, evidence, source, weights)
+VALUES ($1, $2, $3::text::jsonb, $4::text::jsonb, $5, $6, $7::text::jsonb, $8, $9::text::jsonb) RETURNING id
 """
 _UNDO = "UPDATE champions SET undone_at = clock_timestamp(), undone_why = $2 WHERE id = $1"
 # Promotions of one dataset take turns until their transaction ends; another dataset does not wait.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('champions'), hashtext($1))"
 
+_TEXTUAL: tuple[tuple[str, Any], ...] = (
+    ("models", dict[str, str]),
+    ("weights", dict[str, float]),
+    ("experiment", Experiment),
+    ("evidence", dict[str, Any]),
+)
+
 Source = Literal["policy", "operator"]
 
 
 class Champion(msgspec.Struct, frozen=True, kw_only=True):
-    """One promotion. models: engine → model_id; trained_until: end of the data that they saw."""
+    """One promotion. models: engine → model_id; trained_until: end of the data that they saw. weights: of the engines in the
+    book, empty for one engine alone, and for equal weights of before they were kept.
+    """
 
     id: int
     dataset: str
@@ -37,6 +46,7 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any]
     source: Source
     promoted_at: datetime
+    weights: dict[str, float] = {}
     undone_at: datetime | None = None
     undone_why: str | None = None
 
@@ -52,6 +62,7 @@ class Nominee(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     evidence: dict[str, Any]
     source: Source = "policy"
+    weights: dict[str, float] = {}
 
 
 async def current(database: Database | Connection, dataset: str) -> Champion | None:
@@ -77,7 +88,7 @@ async def promote(database: Database, nominee: Nominee, *, instead_of: int | Non
             raise StopError(f"The champion of {nominee.dataset} changed meanwhile. Compare again, then promote.")
         await connection.fetchval(
             _INSERT, nominee.dataset, nominee.book, _json(nominee.models), _json(nominee.experiment), nominee.trained_until,
-            nominee.reason, _json(nominee.evidence), nominee.source,
+            nominee.reason, _json(nominee.evidence), nominee.source, _json(nominee.weights),
         )  # fmt: skip
         made = await current(connection, nominee.dataset)
     if made is None:
@@ -105,6 +116,6 @@ def _json(value: Any) -> str:
 
 def _champion(row: Any) -> Champion:
     given = dict(row)
-    for name, kind in (("models", dict[str, str]), ("experiment", Experiment), ("evidence", dict[str, Any])):
+    for name, kind in _TEXTUAL:
         given[name] = msgspec.json.decode(given[name], type=kind)
     return Champion(**given)

@@ -1,36 +1,111 @@
-"""The one book: from the predictions of a range to target weights, fills and returns."""
+"""The one book: from predictions that count to target weights, fills and returns over a range of time.
+
+A run, a promotion, a search, a cross-validation and a notebook trade through it, so that the same predictions over the same
+range give the same returns to the bit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import polars as pl
 
-from tidemill.domain.experiment import StrategySpec
+from tidemill.domain.experiment import NeutraliseSpec, StrategySpec
 from tidemill.domain.market import Instrument
 from tidemill.market.column_files import read_sectors
 from tidemill.provenance import fingerprint
 from tidemill.strategies.benchmark import benchmark_weights
-from tidemill.study.rejections import tradable
-from tidemill.study.scoring import predicted_by
-from tidemill.study.sources import flags_of, instruments_of
+from tidemill.study.sources import instruments_of, suspected_actions
 from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, SIGNALS
 
 if TYPE_CHECKING:
+    from tidemill.backtest.panel import Panel
     from tidemill.backtest.result import BacktestResult
     from tidemill.strategies.base import Weighed
 
 
+class Span(NamedTuple):
+    """Orders are made in [start, end); None: to the last bar."""
+
+    start: datetime
+    end: datetime | None = None
+
+    def of(self, frame: pl.DataFrame, column: str = "open_time") -> pl.DataFrame:
+        """The rows of a frame that lie in it."""
+        inside = pl.col(column) >= self.start
+        return frame.filter(inside if self.end is None else inside & (pl.col(column) < self.end))
+
+
+def book(study: Study, predictions: pl.DataFrame, span: Span) -> BacktestResult:
+    """The experiment's strategy on predictions over a range, after its costs.
+
+    predictions: symbol, open_time, prediction; those that count and no others (`study.rejections`).
+    """
+    return traded(study, weighed(study, predictions, span).weights, span)
+
+
+def tested(study: Study) -> Span:
+    """From the first test window on: before it every prediction would be in sample."""
+    return Span(study.folds[0].test_start)
+
+
+def weighed(study: Study, predictions: pl.DataFrame, span: Span) -> Weighed:
+    """Target weights of the experiment's strategy, neutral as it asks, and what a person should know of them.
+
+    A strategy over bars asks nothing of the predictions; every book then trades alike.
+    """
+    from tidemill.strategies.registry import strategy, weigh
+
+    spec = resolved(study.experiment.strategy)
+    bars = study.adjusted if sees_bars(spec) else None
+    given = span.of(study.adjusted if strategy(spec.name).needs == "bars" else predictions)
+    return weigh(spec.name, given, spec.params, _instruments(study), bars=bars, neutralise=spec.neutralise)
+
+
+def traded(study: Study, weights: pl.DataFrame, span: Span, *, benchmark: bool = False) -> BacktestResult:
+    """Weights (symbol, open_time, weight) through the kernel over the raw bars of a range, after the experiment's costs.
+
+    Corporate actions are booked; what is only suspected of being one earns and loses nothing, and the result holds the figures
+    with it beside. benchmark: the weights are of the benchmark, and are kept to.
+    """
+    from tidemill.backtest.backtest import Inputs, Options, backtest_panel  # numba: 0.3 s that a run with nothing to do saves
+    from tidemill.backtest.panel import weights_panel
+
+    panel = _panel(study, span)
+    targets, stray = weights_panel(weights, panel.axes)
+    suspected = span.of(suspected_actions(study))
+    inputs = Inputs(
+        panel,
+        targets,
+        study.dataset.interval,
+        instruments=_instruments(study),
+        adjustments=span.of(study.adjustments, "ex_time"),
+        suspected=suspected if suspected.height else None,
+        stray_weights=stray,
+    )
+    return backtest_panel(inputs, study.experiment.costs, Options(resize=benchmark or _resizes(study)))
+
+
+def benchmark_book(study: Study, span: Span) -> BacktestResult:
+    """What the experiment is measured against, bought and held over a range."""
+    return traded(study, benchmark_weights(span.of(study.bars), study.experiment.benchmark), span, benchmark=True)
+
+
 def resolved(spec: StrategySpec) -> StrategySpec:
     """`spec` with the sectors of its file in it, so that their content and not their path decides what is stale."""
-    if spec.neutralise is None or spec.neutralise.sector_file is None:
+    return spec if spec.neutralise is None else msgspec.structs.replace(spec, neutralise=with_file(spec.neutralise))
+
+
+def with_file(spec: NeutraliseSpec) -> NeutraliseSpec:
+    """`spec` with the sectors of its file in it."""
+    if spec.sector_file is None:
         return spec
     from tidemill.strategies.neutral import with_sectors
 
-    return msgspec.structs.replace(spec, neutralise=with_sectors(spec.neutralise, read_sectors(spec.neutralise.sector_file)))
+    return with_sectors(spec, read_sectors(spec.sector_file))
 
 
 def sees_bars(spec: StrategySpec) -> bool:
@@ -40,52 +115,24 @@ def sees_bars(spec: StrategySpec) -> bool:
     return strategy(spec.name).needs != "predictions" or (spec.neutralise is not None and spec.neutralise.by == "beta")
 
 
-def _weighed(study: Study, spec: StrategySpec, book: str, instruments: Mapping[str, Instrument]) -> Weighed:
-    from tidemill.strategies.registry import strategy, weigh
-
-    bars = study.adjusted if sees_bars(spec) else None
-    # A strategy over bars asks for nothing of the predictions; every book then trades alike.
-    over_bars = strategy(spec.name).needs == "bars"
-    given = _tested(study, study.adjusted) if over_bars else tradable(study, book, predicted_by(study, book))
-    return weigh(spec.name, given, spec.params, instruments, bars=bars, neutralise=spec.neutralise)
+def bars_print(study: Study) -> tuple[str, str, str]:
+    """Of everything that a book reads beside its predictions: bars, corporate actions, and those that are suspected."""
+    actions = study.adjustments.sort("symbol", "ex_time", "kind").rows()
+    return study.bars_version, fingerprint(actions), fingerprint(suspected_actions(study).rows())
 
 
-def _traded_bars(study: Study) -> pl.DataFrame:
-    """Bars from the first test window on: nothing before it may be traded, since every prediction there would be in sample."""
-    return study.once("traded", lambda: _tested(study, study.bars))
-
-
-def _tested(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
-    return bars.filter(pl.col("open_time") >= study.folds[0].test_start)
-
-
-def _run_book(study: Study, book: str) -> BacktestResult:
-    from tidemill.backtest.backtest import Inputs, Options, backtest_panel  # numba: 0.3 s that a run with nothing to do saves
-    from tidemill.backtest.panel import bars_panel, weights_panel
+def _resizes(study: Study) -> bool:
     from tidemill.strategies.registry import strategy
 
-    bars, spec, interval = _traded_bars(study), study.experiment.strategy, study.dataset.interval
-    weights = (
-        benchmark_weights(bars, study.experiment.benchmark)
-        if book == BENCHMARK
-        else study.lake.scan(SIGNALS, study.key, partitions=[book]).select("symbol", "open_time", "weight").collect()
-    )
-    panel = study.once("panel", lambda: bars_panel(bars, interval))  # of all books
-    targets, stray = weights_panel(weights, panel.axes)
-    flags = flags_of(study)
-    suspected = flags.filter((pl.col("flag") == "suspected_action") & (pl.col("open_time") >= study.folds[0].test_start))
-    inputs = Inputs(
-        panel,
-        targets,
-        interval,
-        instruments=study.once("instruments", lambda: instruments_of(study.workspace, study.dataset.venue)),
-        adjustments=study.adjustments.filter(pl.col("ex_time") >= study.folds[0].test_start),
-        suspected=suspected.select("symbol", "open_time") if suspected.height else None,
-        stray_weights=stray,
-    )
-    resize = book == BENCHMARK or spec.neutralise is not None or strategy(spec.name).resize
-    return backtest_panel(inputs, study.experiment.costs, Options(resize=resize))
+    spec = study.experiment.strategy
+    return spec.neutralise is not None or strategy(spec.name).resize
 
 
-def _bars_print(study: Study) -> tuple[str, str]:
-    return study.bars_version, fingerprint(study.adjustments.sort("symbol", "ex_time", "kind").rows())
+def _panel(study: Study, span: Span) -> Panel:
+    from tidemill.backtest.panel import bars_panel
+
+    return study.once(("panel", span), lambda: bars_panel(span.of(study.bars), study.dataset.interval))  # of all books
+
+
+def _instruments(study: Study) -> Mapping[str, Instrument]:
+    return study.once("instruments", lambda: instruments_of(study.workspace, study.dataset.venue))

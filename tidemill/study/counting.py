@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
 import polars as pl
 
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.experiment import LabelSpec
+from tidemill.domain.experiment import EngineSpec, LabelSpec
+from tidemill.domain.market import Calendar
 from tidemill.metrics.bootstrap import NOT_DEFINED, sharpe_interval
-from tidemill.metrics.returns import Floats
+from tidemill.metrics.returns import Floats, periods_per_year
+from tidemill.models.registry import engine as engine_named
+from tidemill.provenance import fingerprint
 from tidemill.storage.trials import (
     LedgerSince,
     Recorded,
@@ -25,6 +28,10 @@ from tidemill.storage.trials import (
     reset_ledger,
 )
 from tidemill.storage.trials import record_trials as record_in
+from tidemill.study.model_index import spec_of
+from tidemill.study.sources import instruments_of
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE
 from tidemill.study.workspace import Workspace
 from tidemill.validation.selection import Estimate, Selection, select
 
@@ -38,6 +45,46 @@ def record_trials(workspace: Workspace, batch: TrialBatch) -> Recorded:
     configuration did on data calls this, before its result is shown.
     """
     return workspace.call(record_in, workspace.database, workspace.lake, batch)
+
+
+class Evaluated(NamedTuple):
+    """What was evaluated on a study's data: one configuration for each column of `returns`.
+
+    names: the engine or book of each. times: of the returns. version: of the data looked at, where it is less than all of it.
+    """
+
+    kind: str
+    names: Sequence[str]
+    configs: Sequence[dict[str, Any]]
+    times: pl.Series
+    returns: Floats
+    version: str | None = None
+    metrics: Sequence[dict[str, Any]] = ()
+
+    @classmethod
+    def one(cls, kind: str, name: str, config: dict[str, Any], returns: pl.DataFrame, **more: Any) -> Self:
+        """A single configuration, with the `time, return` that it made."""
+        series = np.asarray(returns["return"].to_numpy(), dtype=np.float64)[:, None]
+        return cls(kind, [name], [config], returns["time"], series, **more)
+
+
+def count(study: Study, what: Evaluated) -> Recorded:
+    """Count evaluations of a study as trials of its source, label and universe."""
+    batch = TrialBatch(
+        experiment=study.experiment.name,
+        kind=what.kind,
+        family=study.dataset.bars_key,
+        universe=study.dataset.key,
+        data_version=what.version or data_version(study),
+        label=label_text(study.experiment.label),
+        engines=list(what.names),
+        configs=list(what.configs),
+        times=what.times.cast(pl.Datetime("us", "UTC")),
+        returns=what.returns,
+        periods_per_year=bars_a_year(study),
+        metrics=list(what.metrics),
+    )
+    return record_trials(study.workspace, batch)
 
 
 def label_text(label: LabelSpec) -> str:
@@ -201,3 +248,45 @@ def _figures(selection: Selection, row: Mapping[str, Any], column: int | None) -
         float("nan") if column is None else selection.pbo_when_best(column),
     )
     return tuple(_finite(value) for value in found)
+
+
+def bars_a_year(study: Study) -> float:
+    """Periods in a year for this dataset: its interval, and the calendar of its instruments."""
+    calendars = {item.calendar for item in instruments_of(study.workspace, study.dataset.venue).values()}
+    calendar = calendars.pop() if len(calendars) == 1 else Calendar.ALWAYS
+    return periods_per_year(study.dataset.interval, calendar)
+
+
+_DECIDES_NOTHING = ("name", "dataset", "label", "benchmark", "promotion", "modules", "engines")
+
+
+def configuration(study: Study, book: str | EngineSpec) -> dict[str, Any]:
+    """Everything that decides a book besides data, label and universe, as the experiment states it with all defaults.
+
+    The experiment's name, its benchmark and its rules of promotion decide nothing. Code of a user's own counts by its hash.
+    """
+    from tidemill.strategies.registry import source_of, strategy
+
+    spec = study.experiment.strategy
+    if isinstance(book, EngineSpec):
+        members: tuple[EngineSpec, ...] = (book,)
+    else:
+        members = study.experiment.engines if book == ENSEMBLE else (spec_of(study, book),)
+    stated: dict[str, Any] = msgspec.to_builtins(study.experiment)
+    for name in _DECIDES_NOTHING if book == ENSEMBLE else (*_DECIDES_NOTHING, "ensemble"):
+        del stated[name]
+    stated["features"]["definitions"] = study.features.fingerprint
+    stated["strategy"]["params"] = msgspec.to_builtins(strategy(spec.name).parse(spec.params))
+    own = {"strategy": source_of(spec.name), "label": getattr(study.label, "source", "")}
+    own |= {member.name: getattr(engine_named(member.name), "source", "") for member in members}
+    return {
+        **stated,
+        "engines": [msgspec.to_builtins(member) for member in members],
+        "code": {name: source for name, source in own.items() if source},
+    }
+
+
+def data_version(study: Study) -> str:
+    """Of the bars and the corporate actions of the source."""
+    actions = study.adjustments.sort("symbol", "ex_time", "kind").rows()
+    return fingerprint(study.bars_version, actions)

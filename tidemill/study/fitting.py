@@ -2,28 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+
+import polars as pl
+
 from tidemill.domain.experiment import EngineSpec
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
+from tidemill.models.ensemble import wide
+from tidemill.models.inference import predict_batch
 from tidemill.models.registry import engine as engine_named
+from tidemill.provenance import fingerprint
 from tidemill.storage.content import content_version
 from tidemill.study.model_index import (
     artifact_folder,
     models_home,
 )
 from tidemill.study.study import Study
-from tidemill.study.tables import FEATURES, LABELS
-from tidemill.validation.splits import Fold, training_rows
+from tidemill.study.tables import ENSEMBLE, FEATURES, LABELS
+from tidemill.study.weighing import EQUAL, rounded, weights_of
+from tidemill.validation.splits import Fold, rows_with_history, training_rows
+
+
+def fit(study: Study, spec: EngineSpec, training: pl.DataFrame, lineage: Lineage) -> Artifact:
+    """One engine trained on `training` (features, label, label_end_at), its labels purged; nothing is stored."""
+    engine, available = engine_named(spec.name), study.available
+    return engine.fit(training, features=available.names, params=spec.params, seed=study.experiment.seed, lineage=lineage)
 
 
 def fit_fold(study: Study, spec: EngineSpec, fold: Fold) -> Artifact:
     """One engine trained on the window of `fold`, its label purged and embargoed; the artifact is stored."""
-    engine, rows = engine_named(spec.name), training_rows(study.training_frame, fold)
-    artifact = engine.fit(
-        rows, features=study.available.names, params=spec.params, seed=study.experiment.seed, lineage=lineage_of(study, fold)
-    )
+    artifact = fit(study, spec, training_rows(study.training_frame, fold), lineage_of(study, fold))
     artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
     return artifact
+
+
+def fit_ensemble(study: Study, fold: Fold, members: Mapping[str, str], evidence: Mapping[str, str]) -> Artifact:
+    """The ensemble of a window, weighed as the experiment asks by what was known before it; the artifact is stored.
+
+    members: engine → model id. evidence: versions of the predictions and labels that the weights come from.
+    """
+    weights = [] if study.experiment.ensemble == EQUAL else [one.weight for one in weights_of(study, fold).values()]
+    lineage = Lineage(
+        feature_fingerprint=fingerprint(members),
+        data_versions={**members, **evidence},
+        horizon=study.experiment.label.horizon,
+        split={"weighed_until": fold.train_end.isoformat(), "test_start": fold.test_start.isoformat()},
+    )
+    params, seed = {"weights": rounded(weights)} if weights else {}, study.experiment.seed
+    artifact = engine_named(ENSEMBLE).fit(pl.DataFrame(), features=tuple(members), params=params, seed=seed, lineage=lineage)
+    artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
+    return artifact
+
+
+def scores(study: Study, artifact: Artifact, start: datetime, end: datetime) -> pl.DataFrame:
+    """symbol, open_time, prediction of a model on the bars in [start, end), after as much history as its engine remembers."""
+    history = engine_named(artifact.inputs.engine).info.history
+    known = study.features_until(end, start, history).filter(pl.col("open_time") < end)
+    return predict_batch(artifact, rows_with_history(known, start, history), start=start)
+
+
+def combined(ensemble: Artifact, own: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """symbol, open_time, prediction of an ensemble from those of its engines."""
+    told = [frame.select("symbol", "open_time", "prediction", pl.lit(name).alias("engine")) for name, frame in own.items()]
+    return engine_named(ENSEMBLE).predict(ensemble, wide(pl.concat(told), tuple(own)))
 
 
 def lineage_of(study: Study, fold: Fold) -> Lineage:

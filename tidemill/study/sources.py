@@ -9,6 +9,7 @@ from tidemill.domain.experiment import DatasetSpec
 from tidemill.domain.market import Instrument
 from tidemill.domain.ports import BarSource
 from tidemill.market.sources import open_source
+from tidemill.quality.flags import Flag
 from tidemill.study.study import Study
 from tidemill.study.tables import FLAGS
 from tidemill.study.workspace import Workspace
@@ -33,3 +34,14 @@ def flags_of(study: Study) -> pl.DataFrame:
     if "all" not in study.lake.manifests(FLAGS, study.dataset.bars_key):
         return pl.DataFrame(schema={"symbol": pl.String, "open_time": pl.Datetime("us", "UTC"), "flag": pl.String})
     return study.lake.scan(FLAGS, study.dataset.bars_key).collect()
+
+
+def suspected_actions(study: Study) -> pl.DataFrame:
+    """symbol, open_time of the first bar after each move that may be an unrecorded corporate action (NUMBERS, Fills)."""
+    return (
+        flags_of(study)
+        .filter(pl.col("flag") == Flag.SUSPECTED_ACTION)
+        .select("symbol", "open_time")
+        .unique()
+        .sort("symbol", "open_time")
+    )

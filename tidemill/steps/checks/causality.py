@@ -30,7 +30,7 @@ ASSETS = (FEATURES, PREDICTIONS, SIGNALS)
 _CODE = {
     FEATURES: ("tidemill.validation.causality.features", "tidemill.market.adjustments", "tidemill.market.fear_greed"),
     PREDICTIONS: ("tidemill.validation.causality.folds", "tidemill.steps.checks.samples", "tidemill.validation.labels"),
-    SIGNALS: ("tidemill.steps.checks.samples", "tidemill.strategies.registry", "tidemill.steps.models.weighing"),
+    SIGNALS: ("tidemill.steps.checks.samples", "tidemill.strategies.registry", "tidemill.study.weighing"),
 }
 _SHOWN = 20
 

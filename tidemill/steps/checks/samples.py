@@ -179,7 +179,7 @@ def prove_signals(study: Study) -> Proof:
 def prove_weighing(study: Study) -> Proof:
     """The ensemble's weights at the border of each fold, from outcomes known by then; nothing where they are equal."""
     from tidemill.metrics.predictions import scored
-    from tidemill.steps.models.weighing import coefficients, skill_weights
+    from tidemill.study.weighing import coefficients, skill_weights
 
     if study.experiment.ensemble == "equal":
         return Proof(proven=(), refuted=())

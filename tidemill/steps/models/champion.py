@@ -11,9 +11,8 @@ on evidence about a champion of the past.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,29 +22,26 @@ from tidemill.domain.errors import InputError, IntegrityError, StopError
 from tidemill.domain.experiment import Experiment
 from tidemill.metrics.bootstrap import mean_interval
 from tidemill.metrics.predictions import prediction_metrics, scored
-from tidemill.metrics.returns import performance_metrics
+from tidemill.metrics.returns import Floats, performance_metrics
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
-from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
 from tidemill.steps.features.technical import compute_features
-from tidemill.steps.performance.selection import configuration, data_version
-from tidemill.steps.performance.skill import bars_a_year
+from tidemill.steps.models.ensemble import evidence_for
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
-from tidemill.storage.trials import TrialBatch
-from tidemill.strategies.registry import strategy, weigh
-from tidemill.study.counting import label_text, record_trials
-from tidemill.study.fitting import fit_fold
+from tidemill.study.book import Span, book
+from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
+from tidemill.study.fitting import fit_ensemble, fit_fold, scores
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import artifact_folder, models_home, spec_of
-from tidemill.study.sources import instruments_of
+from tidemill.study.rejections import reject_fold, stored_past, without
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE
-from tidemill.validation.splits import Fold, embargo_length, scoring_rows
+from tidemill.study.tables import ENSEMBLE, LABELS
+from tidemill.validation.splits import Fold, embargo_length
 
 if TYPE_CHECKING:
-    from tidemill.backtest.result import BacktestResult
+    pass
 
 # Folds of the walk-forward are numbered from 0; a window of a challenger is none of them.
 _CHALLENGE = 1_000_000
@@ -66,6 +62,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     low: float
     confidence: float
     models: dict[str, str]
+    weights: dict[str, float] = {}
     trained_until: datetime
     refusals: tuple[str, ...] = ()
 
@@ -118,11 +115,11 @@ def challenge_fold(study: Study) -> Fold:
 def compare(study: Study, champion: Champion | None) -> Comparison:
     """Train the challenger, score it and the champion on the held-out bars, and weigh one against the other."""
     fold = challenge_fold(study)
-    artifacts = {name: fit_fold(study, spec_of(study, name), fold) for name in members(study.experiment)}
-    mine = _book_returns(study, artifacts, fold)
+    contender = _trained(study, fold)
+    mine = _book_returns(study, contender, fold)
     _count(study, fold, mine)
     theirs = None if champion is None else _champion_returns(study, champion, fold)
-    difference = mine.returns if theirs is None else mine.returns - theirs.returns
+    difference = mine.net if theirs is None else mine.net - theirs.net
     confidence = study.experiment.promotion.confidence
     interval = mean_interval(difference, level=2.0 * confidence - 1.0)
     return Comparison(
@@ -134,35 +131,51 @@ def compare(study: Study, champion: Champion | None) -> Comparison:
         advantage=float(np.mean(difference)),
         low=interval.low if interval.low == interval.low else float("-inf"),
         confidence=confidence,
-        models={name: artifact.model_id for name, artifact in artifacts.items()},
+        models=contender.ids,
+        weights=contender.weights,
         trained_until=fold.train_end,
         refusals=_refusals(study),
     )
 
 
+class _Contender(NamedTuple):
+    """A book to be judged: its models by engine, and their weights where it is an ensemble; empty weights are equal."""
+
+    book: str
+    models: dict[str, Artifact]
+    weights: dict[str, float]
+
+    @property
+    def ids(self) -> dict[str, str]:
+        return {name: artifact.model_id for name, artifact in self.models.items()}
+
+
+def _trained(study: Study, fold: Fold) -> _Contender:
+    """The book of the experiment trained on the window of a fold, weighed as the experiment asks."""
+    book = study.experiment.promotion.book
+    models = {name: fit_fold(study, spec_of(study, name), fold) for name in members(study.experiment)}
+    made = _Contender(book, models, {})
+    if book != ENSEMBLE:
+        return made
+    ensemble = fit_ensemble(study, fold, made.ids, evidence_for(study, fold))
+    weights = (float(weight) for weight in ensemble.tensors["weights"])
+    return made._replace(weights=dict(zip(models, weights, strict=True)))
+
+
 def _count(study: Study, fold: Fold, book: _Book) -> None:
     """A challenge evaluates a configuration on data: it is a trial like any other."""
     window = {"train": study.splits.train, "held_out": study.experiment.promotion.bars, "train_end": fold.train_end.isoformat()}
-    batch = TrialBatch(
-        experiment=study.experiment.name,
-        kind="promotion",
-        family=study.dataset.bars_key,
-        universe=study.dataset.key,
-        data_version=data_version(study),
-        label=label_text(study.experiment.label),
-        engines=[study.experiment.promotion.book],
-        configs=[{**configuration(study, study.experiment.promotion.book), "splits": window}],
-        times=book.times.cast(pl.Datetime("us", "UTC")),
-        returns=np.asarray(book.returns, dtype=np.float64)[:, None],
-        periods_per_year=bars_a_year(study),
-    )
-    record_trials(study.workspace, batch)
+    config = {**configuration(study, study.experiment.promotion.book), "splits": window}
+    count(study, Evaluated.one("promotion", study.experiment.promotion.book, config, book.returns))
 
 
-class _Book(msgspec.Struct, frozen=True):
-    times: Any  # bar times after the first
-    returns: Any  # float64, one for each of them
+class _Book(NamedTuple):
+    returns: pl.DataFrame  # time, return of the bars after the first
     facts: dict[str, Any]
+
+    @property
+    def net(self) -> Floats:
+        return self.returns["return"].to_numpy()
 
 
 def _champion_returns(study: Study, champion: Champion, fold: Fold) -> _Book:
@@ -177,12 +190,12 @@ def _champion_returns(study: Study, champion: Champion, fold: Fold) -> _Book:
         own = Study(study.workspace, champion.experiment, study.dataset.venue)
         compute_features(own)
     try:
-        artifacts = {name: _load(own, model_id) for name, model_id in champion.models.items()}
+        models = {name: _load(own, model_id) for name, model_id in champion.models.items()}
     except (IntegrityError, FileNotFoundError) as exc:
         raise StopError(
             f"The champion of {champion.dataset} cannot be scored by today's code ({exc}). Promote by hand, or undo it."
         ) from exc
-    return _book_returns(own, artifacts, fold)
+    return _book_returns(own, _Contender(champion.book, models, champion.weights), fold)
 
 
 def _load(study: Study, model_id: str) -> Artifact:
@@ -190,58 +203,39 @@ def _load(study: Study, model_id: str) -> Artifact:
     return load(folder, feature_fingerprint=study.available.fingerprint)
 
 
-def _book_returns(study: Study, artifacts: Mapping[str, Artifact], fold: Fold) -> _Book:
+def _book_returns(study: Study, contender: _Contender, fold: Fold) -> _Book:
     """Net returns of the book on the bars of the comparison, and what a person wants to know of it."""
-    predictions = _predictions(study, artifacts, fold)
-    result = _traded(study, predictions, fold)
-    slots = result.returns.sort("time")[1:]
-    net = slots["return"].to_numpy()
-    labels = study.lake.scan("labels", study.labels_key).collect()
+    predicted = _predicted(study, contender, fold)
+    rejected = reject_fold(study, fold, predicted, stored_past(study, fold.test_start))
+    predictions = predicted[contender.book]
+    result = book(study, without(predictions, rejected.of(contender.book)), Span(fold.test_start, fold.test_end))
+    returns = result.returns.sort("time")[1:]
+    labels = study.lake.scan(LABELS, study.labels_key).collect()
     skill = prediction_metrics(scored(predictions, labels), study.experiment.label.horizon)
-    measured = performance_metrics(net, bars_a_year(study))
+    measured = performance_metrics(returns["return"].to_numpy(), bars_a_year(study))
     facts = {
-        "engines": list(artifacts),
-        "models": {name: artifact.model_id for name, artifact in artifacts.items()},
+        "engines": list(contender.models),
+        "models": contender.ids,
+        "weights": contender.weights,
         "rank_ic": _finite(skill.rank_ic),
         "sharpe": measured["sharpe"],
         "total_return": measured["total_return"],
         "max_drawdown": measured["max_drawdown"],
         "costs": result.costs,
         "trades": result.trades.height,
+        "predictions rejected": rejected.of(contender.book).height,
     }
-    return _Book(slots["time"], net, facts)
+    return _Book(returns, facts)
 
 
-def _predictions(study: Study, artifacts: Mapping[str, Artifact], fold: Fold) -> pl.DataFrame:
-    """symbol, open_time, prediction of the book: the engine's own, or the ensemble of several."""
-    parts = []
-    for name, artifact in artifacts.items():
-        engine = engine_named(name)
-        rows = scoring_rows(
-            study.features_until(fold.test_end, fold.test_start, engine.info.history), fold, history=engine.info.history
-        )
-        parts.append(engine.predict(artifact, rows, start=fold.test_start).with_columns(pl.lit(name).alias("engine")))
-    return parts[0].drop("engine") if len(parts) == 1 else combine(pl.concat(parts, how="diagonal"), tuple(artifacts))
-
-
-def _traded(study: Study, predictions: pl.DataFrame, fold: Fold) -> BacktestResult:
-    from tidemill.backtest.backtest import backtest
-
-    spec, instruments = study.experiment.strategy, instruments_of(study.workspace, study.dataset.venue)
-    inside = pl.col("open_time") >= fold.test_start
-    chosen = strategy(spec.name)
-    seen = study.adjusted if chosen.needs != "predictions" or spec.neutralise is not None else None
-    given = study.adjusted.filter(inside) if chosen.needs == "bars" else predictions
-    weights = weigh(spec.name, given, spec.params, instruments, bars=seen, neutralise=spec.neutralise).weights
-    return backtest(
-        study.bars.filter(inside),
-        weights,
-        interval=study.dataset.interval,
-        instruments=instruments,
-        adjustments=study.adjustments.filter(pl.col("ex_time") >= fold.test_start),
-        costs=study.experiment.costs,
-        resize=chosen.resize,
-    )
+def _predicted(study: Study, contender: _Contender, fold: Fold) -> dict[str, pl.DataFrame]:
+    """Book → symbol, open_time, prediction: of each engine, and of the ensemble where it is the one to be judged."""
+    own = {name: scores(study, artifact, fold.test_start, fold.test_end) for name, artifact in contender.models.items()}
+    if contender.book != ENSEMBLE:
+        return own
+    told = pl.concat(frame.with_columns(pl.lit(name).alias("engine")) for name, frame in own.items())
+    weights = [contender.weights[name] for name in own] if contender.weights else ()
+    return {**own, ENSEMBLE: combine(told, tuple(own), weights)}
 
 
 def _finite(value: float) -> float | None:
@@ -291,6 +285,7 @@ def nominee(study: Study, outcome: Comparison) -> Nominee:
         dataset=study.dataset.key,
         book=study.experiment.promotion.book,
         models=outcome.models,
+        weights=outcome.weights,
         experiment=study.experiment,
         trained_until=outcome.trained_until,
         reason=outcome.sentence(),

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import msgspec
-import polars as pl
 
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.artifact import load
-from tidemill.models.base import Lineage
-from tidemill.models.ensemble import wide
-from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
-from tidemill.steps.models.weighing import Skill, coefficients, rounded, skill_weights
 from tidemill.steps.predictions.engines import drop_old_folds, keep, prediction_frame, prediction_report
+from tidemill.study.fitting import combined, fit_ensemble
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import (
     Index,
@@ -26,12 +22,10 @@ from tidemill.study.model_index import (
     spec_of,
     store_index,
 )
-from tidemill.study.scoring import scored_rows
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, LABELS, PREDICTIONS, STORED, partition_of
+from tidemill.study.weighing import EQUAL, SKILL
 from tidemill.validation.splits import Fold
-
-SKILL, EQUAL = "skill", "equal"
 
 
 def train_ensemble(study: Study) -> StepReport:
@@ -40,7 +34,7 @@ def train_ensemble(study: Study) -> StepReport:
     members = {spec.name: index_of(study, spec) for spec in study.experiment.engines}
     index = read_index(home, key)
     known = {entry.fold: entry for entry in index.folds} if index else {}
-    versions = _versions(study)
+    versions = versions_of(study)
     entries = [_entry(study, fold, members, code, known.get(fold.number), versions) for fold in study.folds]
     inputs = fingerprint([entry.fingerprint for entry in entries])
     worked = index is None or index.inputs != inputs
@@ -50,80 +44,49 @@ def train_ensemble(study: Study) -> StepReport:
     return _report(study, entries, worked=worked, code=code)
 
 
-class _Versions(NamedTuple):
+class Versions(NamedTuple):
     """Data versions of what weights come from, looked up once for all folds: fold → engine/fold, and month of labels."""
 
     predictions: dict[str, dict[str, str]]
     labels: dict[str, str]
 
 
-def _versions(study: Study) -> _Versions:
+def versions_of(study: Study) -> Versions:
     predictions: dict[str, dict[str, str]] = {}
     for spec in study.experiment.engines:
         for part, manifest in study.lake.manifests(PREDICTIONS, study.engine_key(spec)).items():
             predictions.setdefault(part, {})[f"{spec.name}/{part}"] = manifest.data_version
     months = study.lake.manifests(LABELS, study.labels_key)
-    return _Versions(predictions, {month: manifest.data_version for month, manifest in months.items()})
+    return Versions(predictions, {month: manifest.data_version for month, manifest in months.items()})
 
 
 def _entry(
-    study: Study, fold: Fold, members: dict[str, Index], code: str, known: TrainedFold | None, versions: _Versions
+    study: Study, fold: Fold, members: dict[str, Index], code: str, known: TrainedFold | None, versions: Versions
 ) -> TrainedFold:
     """The ensemble of one fold: the known one when nothing that decides its weights has changed."""
     own = {name: index.folds[fold.number].model_id for name, index in members.items()}
-    evidence = _evidence(study, fold, versions)
+    evidence = evidence_for(study, fold, versions)
     seen = fingerprint(code, study.experiment.ensemble, own, evidence)
     home = models_home(study.workspace)
     if known is not None and known.fingerprint == seen and artifact_folder(home, known.model_id).is_dir():
         return msgspec.structs.replace(known, test_start=fold.test_start, test_end=fold.test_end)
+    made = fit_ensemble(study, fold, own, evidence)
     return TrainedFold(
-        fold=fold.number, fingerprint=seen, model_id=_fit(study, fold, own, evidence), rows=0, start="", end="",
+        fold=fold.number, fingerprint=seen, model_id=made.model_id, rows=0, start="", end="",
         test_start=fold.test_start, test_end=fold.test_end,
     )  # fmt: skip
 
 
-def _evidence(study: Study, fold: Fold, versions: _Versions) -> dict[str, str]:
+def evidence_for(study: Study, fold: Fold, versions: Versions | None = None) -> dict[str, str]:
     """Versions of the predictions and labels from which the weights of `fold` come; none where they are equal."""
-    if study.experiment.ensemble == EQUAL or fold.number == 0:
+    earlier = [before for before in study.folds if before.test_start < fold.test_start]
+    if study.experiment.ensemble == EQUAL or not earlier:
         return {}
-    earlier = [versions.predictions.get(partition_of(before), {}) for before in study.folds[: fold.number]]
+    held = versions or versions_of(study)
+    predicted = [held.predictions.get(partition_of(before), {}) for before in earlier]
     tested, cut = f"{study.folds[0].test_start:%Y-%m}", f"{fold.train_end:%Y-%m}"
-    seen = {month: version for month, version in versions.labels.items() if tested <= month <= cut}
-    return {name: version for found in earlier for name, version in found.items()} | seen
-
-
-def _fit(study: Study, fold: Fold, members: dict[str, str], evidence: dict[str, str]) -> str:
-    names = tuple(members)
-    params = (
-        {}
-        if study.experiment.ensemble == EQUAL
-        else {"weights": rounded([one.weight for one in weights_of(study, fold).values()])}
-    )
-    lineage = Lineage(
-        feature_fingerprint=fingerprint(members),
-        data_versions=members | evidence,
-        horizon=study.experiment.label.horizon,
-        split={"weighed_until": fold.train_end.isoformat(), "test_start": fold.test_start.isoformat()},
-    )
-    engine = engine_named(ENSEMBLE)
-    artifact = engine.fit(pl.DataFrame(), features=names, params=params, seed=study.experiment.seed, lineage=lineage)
-    artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
-    return artifact.model_id
-
-
-def weights_of(study: Study, fold: Fold) -> dict[str, Skill]:
-    """Weight of each engine in the ensemble of `fold`, and the skill from which it comes."""
-    if study.experiment.ensemble == EQUAL:
-        equal = 1.0 / len(study.experiment.engines)
-        return {spec.name: Skill(equal, None, 0.0) for spec in study.experiment.engines}
-    for spec in study.experiment.engines:
-        if not study.lake.manifests(PREDICTIONS, study.engine_key(spec)):
-            raise UnknownNameError(
-                "prediction", spec.name, hint="Materialize predictions/engines first: the weights need them."
-            )
-    names = [spec.name for spec in study.experiment.engines]
-    known = {name: coefficients(scored_rows(study, name), fold.train_end) for name in names}
-    return skill_weights(known, study.experiment.label.horizon)
+    seen = {month: version for month, version in held.labels.items() if tested <= month <= cut}
+    return {name: version for found in predicted for name, version in found.items()} | seen
 
 
 def _report(study: Study, entries: list[TrainedFold], *, worked: bool, code: str) -> StepReport:
@@ -167,7 +130,7 @@ def predict_ensemble(study: Study) -> StepReport:
     keys = {name: study.engine_key(spec_of(study, name)) for name in names}
     versions = {name: study.lake.manifests(PREDICTIONS, key) for name, key in keys.items()}
     have = study.lake.manifests(PREDICTIONS, study.ensemble_key)
-    combined = 0
+    made = 0
     for fold, entry in zip(study.folds, index.folds, strict=True):
         partition = partition_of(fold)
         print_ = fingerprint(
@@ -175,13 +138,11 @@ def predict_ensemble(study: Study) -> StepReport:
         )
         if partition in have and have[partition].fingerprint == print_:
             continue
-        columns = ("symbol", "open_time", "engine", "prediction")
-        parts = [study.lake.scan(PREDICTIONS, key, partitions=[partition]).select(columns).collect() for key in keys.values()]
-        artifact = load(artifact_folder(home, entry.model_id))
-        scored = engine_named(ENSEMBLE).predict(artifact, wide(pl.concat(parts), names))
+        own = {name: study.lake.scan(PREDICTIONS, key, partitions=[partition]).collect() for name, key in keys.items()}
+        scored = combined(load(artifact_folder(home, entry.model_id)), own)
         keep(
             study, study.ensemble_key, partition, prediction_frame(scored, ENSEMBLE, fold.number, entry.model_id, study), print_
         )
-        combined += 1
+        made += 1
     drop_old_folds(study, study.ensemble_key, have)
-    return prediction_report(study, [(ENSEMBLE, study.ensemble_key)], combined)
+    return prediction_report(study, [(ENSEMBLE, study.ensemble_key)], made)

@@ -5,22 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.domain.experiment import EngineSpec
-from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
 from tidemill.storage.lake import Manifest
-from tidemill.storage.trials import TrialBatch, config_hash, family_version, ledger_since, read_trials, trial_id
-from tidemill.study.counting import judge, label_text, record_trials
-from tidemill.study.model_index import spec_of
+from tidemill.storage.trials import config_hash, family_version, ledger_since, read_trials, trial_id
+from tidemill.study.counting import Evaluated, configuration, count, data_version, judge, label_text
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE, EQUITY, METRICS, SELECTION
-
-_DECIDES_NOTHING = ("name", "dataset", "label", "benchmark", "promotion", "modules", "engines")
+from tidemill.study.tables import EQUITY, METRICS, SELECTION
 
 
 def judge_books(study: Study, periods: float) -> tuple[Manifest, bool]:
@@ -34,7 +28,7 @@ def judge_books(study: Study, periods: float) -> tuple[Manifest, bool]:
     held = study.lake.manifest(METRICS, study.key, SELECTION)
     if held is not None and held.fingerprint == fingerprint(code, equity, ids, _version(study, family)):
         return held, False
-    record_trials(study.workspace, _batch(study, periods))
+    count(study, _evaluated(study))
     frame = pl.DataFrame(_rows(study, ids, periods), infer_schema_length=None)
     print_ = fingerprint(code, equity, ids, _version(study, family))
     return study.lake.write(METRICS, study.key, SELECTION, frame, fingerprint=print_), True
@@ -49,43 +43,11 @@ def book_trials(study: Study) -> dict[str, str]:
     }
 
 
-def configuration(study: Study, book: str | EngineSpec) -> dict[str, Any]:
-    """Everything that decides a book besides data, label and universe, as the experiment states it with all defaults.
-
-    The experiment's name, its benchmark and its rules of promotion decide nothing. Code of a user's own counts by its hash.
-    """
-    from tidemill.strategies.registry import source_of, strategy
-
-    spec = study.experiment.strategy
-    if isinstance(book, EngineSpec):
-        members: tuple[EngineSpec, ...] = (book,)
-    else:
-        members = study.experiment.engines if book == ENSEMBLE else (spec_of(study, book),)
-    stated: dict[str, Any] = msgspec.to_builtins(study.experiment)
-    for name in _DECIDES_NOTHING if book == ENSEMBLE else (*_DECIDES_NOTHING, "ensemble"):
-        del stated[name]
-    stated["features"]["definitions"] = study.features.fingerprint
-    stated["strategy"]["params"] = msgspec.to_builtins(strategy(spec.name).parse(spec.params))
-    own = {"strategy": source_of(spec.name), "label": getattr(study.label, "source", "")}
-    own |= {member.name: getattr(engine_named(member.name), "source", "") for member in members}
-    return {
-        **stated,
-        "engines": [msgspec.to_builtins(member) for member in members],
-        "code": {name: source for name, source in own.items() if source},
-    }
-
-
 def _version(study: Study, family: str) -> str:
     return study.workspace.call(family_version, study.workspace.database, family)
 
 
-def data_version(study: Study) -> str:
-    """Of the bars and the corporate actions of the source."""
-    actions = study.adjustments.sort("symbol", "ex_time", "kind").rows()
-    return fingerprint(study.bars_version, actions)
-
-
-def _batch(study: Study, periods: float) -> TrialBatch:
+def _evaluated(study: Study) -> Evaluated:
     """The books' net returns over the times that any of them has."""
     frames = [
         study.lake.scan(EQUITY, study.key, partitions=[book]).select("time", pl.lit(book).alias("book"), "return").collect()
@@ -93,19 +55,8 @@ def _batch(study: Study, periods: float) -> TrialBatch:
     ]
     wide = pl.concat(frames).pivot("book", index="time", values="return").sort("time")
     names = tuple(books(study))
-    return TrialBatch(
-        experiment=study.experiment.name,
-        kind="run",
-        family=study.dataset.bars_key,
-        universe=study.dataset.key,
-        data_version=data_version(study),
-        label=label_text(study.experiment.label),
-        engines=names,
-        configs=[configuration(study, book) for book in names],
-        times=wide["time"].cast(pl.Datetime("us", "UTC")),
-        returns=wide.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy(),
-        periods_per_year=periods,
-    )
+    returns = wide.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    return Evaluated("run", names, [configuration(study, book) for book in names], wide["time"], returns)
 
 
 def _rows(study: Study, ids: dict[str, str], periods: float) -> list[dict[str, Any]]:

@@ -7,18 +7,17 @@ from typing import Any
 
 import polars as pl
 
-from tidemill.domain.market import Calendar
 from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
-from tidemill.metrics.returns import performance_metrics, periods_per_year
+from tidemill.metrics.returns import performance_metrics
 from tidemill.provenance import fingerprint, source_version
 from tidemill.queries.results import engine_metrics, portfolio_metrics
 from tidemill.steps.performance.selection import judge_books
 from tidemill.steps.trading.attribution import attribution_facts
 from tidemill.storage.results import write_equity
+from tidemill.study.counting import bars_a_year
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import books, coefficients_of, scored_rows
-from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENGINES, ENSEMBLE, EQUITY, METRICS, PORTFOLIO
 
@@ -32,13 +31,6 @@ _SHOWN = (
     *("deflated_sharpe", "deflated_sharpe_clustered", "trials", "trial_clusters", "pbo", "annual_return", "max_drawdown"),
     *("portfolio_turnover", "fees", "slippage", "borrow"),
 )
-
-
-def bars_a_year(study: Study) -> float:
-    """Periods in a year for this dataset: its interval, and the calendar of its instruments."""
-    calendars = {item.calendar for item in instruments_of(study.workspace, study.dataset.venue).values()}
-    calendar = calendars.pop() if len(calendars) == 1 else Calendar.ALWAYS
-    return periods_per_year(study.dataset.interval, calendar)
 
 
 def returns_of(study: Study, book: str) -> pl.DataFrame:

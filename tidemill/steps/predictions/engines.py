@@ -8,9 +8,7 @@ import polars as pl
 
 from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.months import month_start
-from tidemill.models.artifact import Artifact, load
-from tidemill.models.base import Engine
-from tidemill.models.inference import predict_batch
+from tidemill.models.artifact import load
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
@@ -18,6 +16,7 @@ from tidemill.queries.predictions import forget_predictions
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Manifest
 from tidemill.storage.results import write_predictions
+from tidemill.study.fitting import scores
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import (
     artifact_folder,
@@ -29,7 +28,7 @@ from tidemill.study.model_index import (
 )
 from tidemill.study.study import Study
 from tidemill.study.tables import FEATURES, PREDICTIONS, STORED, fold_of, partition_of
-from tidemill.validation.splits import Fold, scoring_rows
+from tidemill.validation.splits import Fold
 
 
 def predict(study: Study) -> StepReport:
@@ -47,7 +46,7 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     whole = fingerprint(code_version(engine), index, study.features_version, STORED)
     if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
         return 0
-    scored, months = 0, month_versions(study, FEATURES)
+    made, months = 0, month_versions(study, FEATURES)
     code = fingerprint(code_version(engine), STORED)
     for entry, fold in zip(index.folds, study.folds, strict=True):
         partition = partition_of(fold)
@@ -61,11 +60,12 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
         artifact = load(
             artifact_folder(models_home(study.workspace), entry.model_id), feature_fingerprint=study.available.fingerprint
         )
-        keep(study, key, partition, _scores(study, engine, artifact, fold, entry.model_id), print_, seen)
-        scored += 1
+        scored = scores(study, artifact, fold.test_start, fold.test_end)
+        keep(study, key, partition, prediction_frame(scored, spec.name, fold.number, entry.model_id, study), print_, seen)
+        made += 1
     drop_old_folds(study, key, have)
     stamp.write_text(whole, encoding="utf-8")
-    return scored
+    return made
 
 
 def _scored_versions(study: Study, fold: Fold) -> dict[str, str]:
@@ -78,13 +78,6 @@ def _scored_versions(study: Study, fold: Fold) -> dict[str, str]:
     versions = {month: manifest.data_version for month, manifest in manifests.items() if month < last}
     inside = pl.col("open_time").is_between(month_start(last), fold.test_end, closed="left")
     return versions | {last: content_version(study.features_of_month(last).filter(inside))}
-
-
-def _scores(study: Study, engine: Engine, artifact: Artifact, fold: Fold, model_id: str) -> pl.DataFrame:
-    history = engine.info.history
-    rows = scoring_rows(study.features_until(fold.test_end, fold.test_start, history), fold, history=history)
-    scored = predict_batch(artifact, rows, start=fold.test_start)
-    return prediction_frame(scored, engine.info.name, fold.number, model_id, study)
 
 
 def prediction_frame(scored: pl.DataFrame, engine: str, fold: int, model_id: str, study: Study) -> pl.DataFrame:

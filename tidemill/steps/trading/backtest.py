@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill.provenance import fingerprint, source_version
 from tidemill.steps.trading.attribution import write_attribution
-from tidemill.study.book import _bars_print, _run_book
+from tidemill.study.book import bars_print, benchmark_book, tested, traded
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
@@ -18,20 +18,25 @@ if TYPE_CHECKING:
 
 def run_backtests(study: Study) -> StepReport:
     """Every book through the kernel over the out-of-sample range, with the experiment's costs."""
-    code = source_version("tidemill.backtest.backtest", "tidemill.steps.trading.signals")
+    code = source_version("tidemill.backtest.backtest", "tidemill.study.book")
     signals = study.lake.manifests(SIGNALS, study.key)
     inputs = {book: manifest.data_version for book, manifest in signals.items()}
-    bars_print = _bars_print(study)
+    seen = bars_print(study)
     worked = 0
     for book in (BENCHMARK, *books(study)):  # the others' attribution looks at its returns
-        print_ = fingerprint(
-            code, inputs.get(book), bars_print, study.experiment.costs, study.experiment.benchmark, study.folds
-        )
+        print_ = fingerprint(code, inputs.get(book), seen, study.experiment.costs, study.experiment.benchmark, study.folds)
         held = study.lake.manifest(EQUITY, study.key, book)
         if held is None or held.fingerprint != print_:
             _write_book(study, book, _run_book(study, book), print_)
             worked += 1
     return _backtest_report(study, worked=worked > 0, code=code, inputs=inputs)
+
+
+def _run_book(study: Study, book: str) -> BacktestResult:
+    if book == BENCHMARK:
+        return benchmark_book(study, tested(study))
+    weights = study.lake.scan(SIGNALS, study.key, partitions=[book]).select("symbol", "open_time", "weight").collect()
+    return traded(study, weights, tested(study))
 
 
 def _write_book(study: Study, book: str, result: BacktestResult, print_: str) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from tidemill.provenance import fingerprint, source_version
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.storage.results import write_signals
-from tidemill.study.book import _bars_print, _weighed, resolved, sees_bars
+from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
 from tidemill.study.freshness import StepReport
-from tidemill.study.scoring import books
+from tidemill.study.rejections import tradable
+from tidemill.study.scoring import books, predicted_by
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, PREDICTIONS, SIGNALS
-
-if TYPE_CHECKING:
-    pass
 
 
 def _prediction_version(study: Study, key: str) -> str:
@@ -30,8 +26,8 @@ def make_signals(study: Study) -> StepReport:
 
     instruments = instruments_of(study.workspace, study.dataset.venue)
     chosen = resolved(study.experiment.strategy)
-    code = source_version("tidemill.strategies.registry", "tidemill.steps.trading.signals")
-    seen = _bars_print(study) if sees_bars(chosen) else None
+    code = source_version("tidemill.strategies.registry", "tidemill.study.book", "tidemill.study.rejections")
+    seen = bars_print(study) if sees_bars(chosen) else None
     judged = validate_predictions(study)
     worked, table, notes = 0, [], []
     for book, key in books(study).items():
@@ -39,7 +35,7 @@ def make_signals(study: Study) -> StepReport:
         print_ = fingerprint(made_of, _prediction_version(study, key))
         held = study.lake.manifest(SIGNALS, study.key, book)
         if held is None or held.fingerprint != print_:
-            weights, told = _weighed(study, chosen, book, instruments)
+            weights, told = weighed(study, tradable(study, book, predicted_by(study, book)), tested(study))
             frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
             if book == ENSEMBLE:
                 _store_signals(study, frame)

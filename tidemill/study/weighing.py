@@ -23,11 +23,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from tidemill.domain.errors import UnknownNameError
 from tidemill.metrics.predictions import information_coefficients
+from tidemill.study.scoring import scored_rows
+from tidemill.study.tables import PREDICTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tidemill.study.study import Study
+    from tidemill.validation.splits import Fold
+
+SKILL, EQUAL = "skill", "equal"
 CREDIBILITY = 64.0
 
 
@@ -71,3 +78,18 @@ def _mean(values: pl.Series) -> float | None:
 def rounded(weights: Sequence[float]) -> tuple[float, ...]:
     """Weights to 12 digits, so that a sum taken in another order makes no other artifact."""
     return tuple(round(weight, 12) for weight in weights)
+
+
+def weights_of(study: Study, fold: Fold) -> dict[str, Skill]:
+    """Weight of each engine in the ensemble of `fold`, and the skill from which it comes."""
+    if study.experiment.ensemble == EQUAL:
+        equal = 1.0 / len(study.experiment.engines)
+        return {spec.name: Skill(equal, None, 0.0) for spec in study.experiment.engines}
+    for spec in study.experiment.engines:
+        if not study.lake.manifests(PREDICTIONS, study.engine_key(spec)):
+            raise UnknownNameError(
+                "prediction", spec.name, hint="Materialize predictions/engines first: the weights need them."
+            )
+    names = [spec.name for spec in study.experiment.engines]
+    known = {name: coefficients(scored_rows(study, name), fold.train_end) for name in names}
+    return skill_weights(known, study.experiment.label.horizon)

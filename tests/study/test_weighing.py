@@ -20,11 +20,11 @@ from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.models.engines import train
-from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble, weights_of
-from tidemill.steps.models.weighing import CREDIBILITY, coefficients, skill_weights
+from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.predictions.engines import predict
 from tidemill.study.model_index import artifact_folder, models_home, read_index
 from tidemill.study.study import Study
+from tidemill.study.weighing import CREDIBILITY, coefficients, skill_weights, weights_of
 from tidemill.study.workspace import Workspace
 
 START = datetime(2022, 1, 1, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 
 from tidemill.user_modules.loading import unload_module
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 SECTION = "## Your own features, label, engine and strategy"
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 import polars as pl
 
 from tidemill.domain.errors import InputError
-from tidemill.validation.labels import LABEL_COLUMNS, Label
+from tidemill.validation.labels import LABEL_COLUMNS, Label, crosses, marks_so_far
 from tidemill.validation.panel import require_columns, require_panel
 
 _PRICES = ("high", "low", "close", "volume", "quote_volume")
@@ -17,7 +17,7 @@ _PRICES = ("high", "low", "close", "volume", "quote_volume")
 _CUTS = (0.35, 0.6, 0.85)
 
 
-def custom_labels(bars: pl.DataFrame, label: Label) -> pl.DataFrame:
+def custom_labels(bars: pl.DataFrame, label: Label, *, suspected: pl.DataFrame | None = None) -> pl.DataFrame:
     """`symbol, open_time, label, label_end_at` of a user's label, one row for each bar and in its order.
 
     bars: adjusted, sorted by symbol and open_time. `label_end_at` is the open time of the symbol's bar t + 1 + horizon; where
@@ -30,7 +30,14 @@ def custom_labels(bars: pl.DataFrame, label: Label) -> pl.DataFrame:
     for share in _CUTS:
         if len(times) > label.horizon + 2:
             _prove(bars, label, made, times[int(share * (len(times) - 1))])
-    return made
+    return made if suspected is None else _within(made, marks_so_far(bars, suspected), label.horizon)
+
+
+def _within(made: pl.DataFrame, marks: pl.Series, horizon: int) -> pl.DataFrame:
+    """The labels that cross no mark; the others are null."""
+    whole = ~crosses(horizon)
+    kept = (pl.when(whole).then(pl.col(name)).alias(name) for name in ("label", "label_end_at"))
+    return made.with_columns(marks).with_columns(kept).select(LABEL_COLUMNS)
 
 
 def _labels(bars: pl.DataFrame, label: Label) -> pl.DataFrame:

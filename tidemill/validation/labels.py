@@ -81,10 +81,9 @@ def forward_return(
     _require_grid(bars_adjusted, interval)
     entry = pl.col("open").shift(-1).over("symbol")
     leave = pl.col("open").shift(-1 - horizon).over("symbol")
-    crossed = pl.col("marks").shift(-1 - horizon).over("symbol") - pl.col("marks").shift(-1).over("symbol")
-    known = entry.is_finite() & leave.is_finite() & (entry > 0) & (leave > 0) & (crossed == 0)
+    known = entry.is_finite() & leave.is_finite() & (entry > 0) & (leave > 0) & ~crosses(horizon)
     return (
-        bars_adjusted.select("symbol", "open_time", pl.col("open").cast(pl.Float64), _marks_so_far(bars_adjusted, suspected))
+        bars_adjusted.select("symbol", "open_time", pl.col("open").cast(pl.Float64), marks_so_far(bars_adjusted, suspected))
         .with_columns(
             pl.when(known).then(leave / entry - 1.0).alias("label"),
             pl.when(known).then(pl.col("open_time").shift(-1 - horizon).over("symbol")).alias("label_end_at"),
@@ -93,8 +92,13 @@ def forward_return(
     )
 
 
-def _marks_so_far(bars: pl.DataFrame, suspected: pl.DataFrame | None) -> pl.Series:
-    """For each bar, how many marks its symbol has had up to and including it."""
+def crosses(horizon: int) -> pl.Expr:
+    """Whether a mark lies within the holding period of a row's label: after its entry, up to its exit. Needs `marks_so_far`."""
+    return pl.col("marks").shift(-1 - horizon).over("symbol") != pl.col("marks").shift(-1).over("symbol")
+
+
+def marks_so_far(bars: pl.DataFrame, suspected: pl.DataFrame | None) -> pl.Series:
+    """`marks`: for each bar, how many marks (`symbol, open_time`) its symbol has had up to and including it."""
     if suspected is None:
         return pl.zeros(bars.height, dtype=pl.Int64, eager=True).alias("marks")
     require_columns(suspected, ("symbol", "open_time"), "frame of suspected corporate actions")

@@ -16,10 +16,9 @@ import polars as pl
 from tidemill.domain.experiment import Experiment
 from tidemill.features.api import FeatureSet, State, compute, feature_set
 from tidemill.features.declaration import sets
-from tidemill.provenance import fingerprint
 from tidemill.steps.features.technical import feature_fingerprints, inputs_of
 from tidemill.study.checkpoints import resume, save_state
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
 from tidemill.study.study import Study
 
 TABLE = "regime"
@@ -46,16 +45,12 @@ def regime_key(study: Study) -> str:
 
 def compute_regime(study: Study) -> StepReport:
     """Compute the states of every month whose inputs changed, and of all months after the first such."""
-    features, key = regime_features(), regime_key(study)
+    features, tables = regime_features(), [Table(name, regime_key(study)) for name in (TABLE, FITS)]
     wanted = feature_fingerprints(study, features)
-    have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(TABLE, key).items()}
-    months = list(wanted)
-    stale = next((index for index, month in enumerate(months) if have.get(month) != wanted[month]), None)
-    first = len(months) if stale is None else _compute_from(study, features, months, stale, wanted)
-    for gone in have.keys() - wanted.keys():
-        study.lake.drop(TABLE, key, gone)
-        study.lake.drop(FITS, key, gone)
-    return _report(study, features, worked=stale is not None, computed=len(months) - first)
+    old, months = stale(study.lake, tables, wanted), list(wanted)
+    first = _compute_from(study, features, months, months.index(old[0]), wanted) if old else len(months)
+    drop_others(study.lake, tables, wanted)
+    return _report(study, features, worked=bool(old), computed=len(months) - first)
 
 
 def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], stale: int, wanted: dict[str, str]) -> int:
@@ -66,8 +61,7 @@ def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], sta
     for index in range(first, len(months)):
         month = months[index]
         frame, state = compute(inputs_of(study, [month], features), features, state)
-        # The table of states is written last: its fingerprint says that all of the month is there.
-        study.lake.write(FITS, key, month, fits_frame(state, features, wanted[month]))
+        study.lake.write(FITS, key, month, fits_frame(state, features, wanted[month]), fingerprint=wanted[month])
         if index >= len(months) - 2:
             save_state(folder, month, wanted[month], state)
         study.lake.write(TABLE, key, month, frame, fingerprint=wanted[month])
@@ -128,30 +122,22 @@ def regime_frame(study: Study) -> pl.DataFrame:
 
 def _report(study: Study, features: FeatureSet, *, worked: bool, computed: int) -> StepReport:
     manifests = study.lake.manifests(TABLE, regime_key(study))
-    filled = [manifest for manifest in manifests.values() if manifest.rows]
     table, fitted = _latest(study)
-    return StepReport(
-        worked=worked,
-        rows=sum(manifest.rows for manifest in filled),
-        symbols=max((manifest.symbols for manifest in filled), default=0),
-        start=min((manifest.start for manifest in filled if manifest.start), default=None),
-        end=max((manifest.end for manifest in filled if manifest.end), default=None),
-        bytes=sum(manifest.bytes for manifest in filled),
-        data_version=fingerprint({month: manifest.data_version for month, manifest in manifests.items()}),
-        code_version=features.fingerprint,
-        facts={
-            "features": len(features.names),
-            "months computed": computed,
-            "months kept": len(manifests) - computed,
-            "symbols with a fitted model": fitted,
-        },
-        columns=("symbol", "state", "calm", "middle", "wild", "volatility percentile", "trend", "model since"),
-        table=table,
-        notes=(
-            "State 1 is the calmest. Probabilities are filtered: each was known at its bar's close. A model is fitted again "
-            "every 252 bars of its symbol, on what came before.",
-        ),
-    )
+    facts = {
+        "features": len(features.names),
+        "months computed": computed,
+        "months kept": len(manifests) - computed,
+        "symbols with a fitted model": fitted,
+    }
+    columns = ("symbol", "state", "calm", "middle", "wild", "volatility percentile", "trend", "model since")
+    shown: dict[str, Any] = {"facts": facts, "columns": columns, "table": table, "notes": (_NOTE,)}
+    return stored(manifests, worked=worked, code_version=features.fingerprint, **shown)
+
+
+_NOTE = (
+    "State 1 is the calmest. Probabilities are filtered: each was known at its bar's close. A model is fitted again every 252 "
+    "bars of its symbol, on what came before."
+)
 
 
 def _latest(study: Study) -> tuple[tuple[tuple[Any, ...], ...], int]:

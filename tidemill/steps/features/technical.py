@@ -17,7 +17,7 @@ from tidemill.features.api import FeatureSet, State, compute
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.steps.features.context import context_prints, with_context
 from tidemill.study.checkpoints import resume, save_state
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
 from tidemill.study.study import LEFT_OUT, Study
 from tidemill.study.tables import FEATURES, KNOWN, month_of
 
@@ -51,15 +51,13 @@ def compute_features(study: Study) -> StepReport:
 
     A function of a module that fails is left out of every month, named in the report, and tried again in the next run.
     """
-    wanted = feature_fingerprints(study)
-    have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(FEATURES, study.features_key).items()}
-    stale = next((index for index, (month, print_) in enumerate(wanted.items()) if have.get(month) != print_), None)
-    months = list(wanted)
-    if stale is not None:
-        _compute_from(study, study.features, months, stale, wanted)
-    for gone in have.keys() - wanted.keys():
-        study.lake.drop(FEATURES, study.features_key, gone)
-    return _report(study, worked=stale is not None, computed=months[stale:] if stale is not None else [])
+    table, wanted = Table(FEATURES, study.features_key), feature_fingerprints(study)
+    old, months = stale(study.lake, [table], wanted), list(wanted)
+    computed = months[months.index(old[0]) :] if old else []
+    if old:
+        _compute_from(study, study.features, months, months.index(old[0]), wanted)
+    drop_others(study.lake, [table], wanted)
+    return _report(study, computed=computed)
 
 
 def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], stale: int, wanted: dict[str, str]) -> None:
@@ -112,26 +110,16 @@ def _state_folder(study: Study) -> Path:
     return study.workspace.settings.home / "state" / study.features_key
 
 
-def _report(study: Study, *, worked: bool, computed: Sequence[str]) -> StepReport:
+def _report(study: Study, *, computed: Sequence[str]) -> StepReport:
     manifests = study.lake.manifests(FEATURES, study.features_key)
-    filled = [manifest for manifest in manifests.values() if manifest.rows]
-    return StepReport(
-        worked=worked,
-        rows=sum(manifest.rows for manifest in filled),
-        symbols=max((manifest.symbols for manifest in filled), default=0),
-        start=min((manifest.start for manifest in filled if manifest.start), default=None),
-        end=max((manifest.end for manifest in filled if manifest.end), default=None),
-        bytes=sum(manifest.bytes for manifest in filled),
-        data_version=fingerprint({month: manifest.data_version for month, manifest in manifests.items()}),
-        code_version=study.features.fingerprint,
-        facts={
-            "features": len(study.available.names),
-            "longest look-back": study.features.lookback,
-            "months computed": len(computed),
-            "months kept": len(manifests) - len(computed),
-        },
-        notes=left_out_notes(study),
-    )
+    facts = {
+        "features": len(study.available.names),
+        "longest look-back": study.features.lookback,
+        "months computed": len(computed),
+        "months kept": len(manifests) - len(computed),
+    }
+    code, notes = study.features.fingerprint, left_out_notes(study)
+    return stored(manifests, worked=bool(computed), code_version=code, facts=facts, notes=notes)
 
 
 def left_out_notes(study: Study) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from tidemill.provenance import fingerprint
 from tidemill.study.freshness import StepReport
 from tidemill.study.study import Study
 
-FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+FOLDER = Path(__file__).resolve().parents[3] / "notebooks"
 _PATIENCE = 900.0
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tidemill.provenance import fingerprint, source_version
-from tidemill.steps.trading.attribution import write_attribution
+from tidemill.steps.trading.attribution import ATTRIBUTION, write_attribution
 from tidemill.study.book import bars_print, benchmark_book, tested, traded
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, Table, stale
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, POSITIONS, SIGNALS, TRADES
@@ -25,11 +25,16 @@ def run_backtests(study: Study) -> StepReport:
     worked = 0
     for book in (BENCHMARK, *books(study)):  # the others' attribution looks at its returns
         print_ = fingerprint(code, inputs.get(book), seen, study.experiment.costs, study.experiment.benchmark, study.folds)
-        held = study.lake.manifest(EQUITY, study.key, book)
-        if held is None or held.fingerprint != print_:
+        if stale(study.lake, _tables(study, book), {book: print_}):
             _write_book(study, book, _run_book(study, book), print_)
             worked += 1
     return _backtest_report(study, worked=worked > 0, code=code, inputs=inputs)
+
+
+def _tables(study: Study, book: str) -> list[Table]:
+    """What is kept of a book; the benchmark is the market, of which nothing is attributed."""
+    names = (TRADES, POSITIONS, EQUITY, *((ATTRIBUTION,) if book != BENCHMARK else ()))
+    return [Table(name, study.key) for name in names]
 
 
 def _run_book(study: Study, book: str) -> BacktestResult:
@@ -47,7 +52,6 @@ def _write_book(study: Study, book: str, result: BacktestResult, print_: str) ->
     study.lake.write(POSITIONS, study.key, book, result.positions, fingerprint=print_)
     if book != BENCHMARK:
         write_attribution(study, book, result, print_)
-    # The equity comes last: its manifest says that the book is whole.
     study.lake.write(EQUITY, study.key, book, equity, fingerprint=print_, metadata=book_facts(result))
 
 

@@ -8,7 +8,7 @@ from tidemill.provenance import fingerprint, source_version
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.storage.results import write_signals
 from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, stored
 from tidemill.study.rejections import tradable
 from tidemill.study.scoring import books, predicted_by
 from tidemill.study.sources import instruments_of
@@ -43,21 +43,16 @@ def make_signals(study: Study) -> StepReport:
             worked += 1
         table.append((book, held.rows, held.symbols))
         notes += [f"{book}: {note}" for note in held.metadata.get("notes", ())]
-    manifests = study.lake.manifests(SIGNALS, study.key)
-    return StepReport(
+    facts = {
+        "strategy": chosen.name,
+        "neutralised by": chosen.neutralise.by if chosen.neutralise else "nothing",
+        "predictions refused": judged.refused,
+    }
+    return stored(
+        study.lake.manifests(SIGNALS, study.key),
         worked=worked > 0,
-        rows=sum(manifest.rows for manifest in manifests.values()),
-        symbols=max((manifest.symbols for manifest in manifests.values()), default=0),
-        start=min((manifest.start for manifest in manifests.values() if manifest.start), default=None),
-        end=max((manifest.end for manifest in manifests.values() if manifest.end), default=None),
-        bytes=sum(manifest.bytes for manifest in manifests.values()),
-        data_version=fingerprint({name: manifest.data_version for name, manifest in manifests.items()}),
         code_version=code,
-        facts={
-            "strategy": chosen.name,
-            "neutralised by": chosen.neutralise.by if chosen.neutralise else "nothing",
-            "predictions refused": judged.refused,
-        },
+        facts=facts,
         columns=("book", "rows", "symbols"),
         table=tuple(table),
         notes=(*judged.sentences(), *notes),

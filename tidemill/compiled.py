@@ -23,7 +23,7 @@ _SETTINGS: Any = config  # numba declares its settings at run time
 _INNER = {"nopython": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-class Kernel(CPUDispatcher):  # type: ignore[misc]  # numba has no types
+class Kernel(CPUDispatcher):
     """A function that compiled code alone can call.
 
     It is compiled without the wrapper that takes Python's objects. numba gives Python a function all the same, whose address is

@@ -11,14 +11,14 @@ import polars as pl
 
 from tidemill.config import Settings
 from tidemill.domain.experiment import DatasetSpec, Experiment
-from tidemill.domain.intervals import Interval
+from tidemill.domain.intervals import Interval, moment
 from tidemill.domain.market import Calendar, Instrument
 from tidemill.domain.ports import BarSource, SpannedSource
 from tidemill.domain.provenance import fingerprint, library_version, source_version
 from tidemill.market.files import FileSource
 from tidemill.market.sources import open_source
 from tidemill.research.ingest import BARS, FLAGS, import_bars
-from tidemill.research.study import StepReport, Study, dataset_for, features_key, moment
+from tidemill.research.study import StepReport, Study, dataset_for, features_key
 from tidemill.research.workspace import Workspace
 from tidemill.storage.lake import Lake, Manifest
 

@@ -11,6 +11,7 @@ import polars as pl
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.research.evaluation import PORTFOLIO, engine_metrics, portfolio_metrics
+from tidemill.research.experiments import stored_experiment
 from tidemill.research.market_data import source_of
 from tidemill.research.report_words import interval, number, percent, total_costs, whole
 from tidemill.research.reporting import SUMMARY, report_path
@@ -129,4 +130,4 @@ def latest_report(workspace: Workspace) -> Result | None:
     reports = sorted((workspace.settings.home / "reports").glob("*/experiment.json"), key=lambda path: path.stat().st_mtime)
     if not reports:
         return None
-    return result_of(workspace, msgspec.json.decode(reports[-1].read_bytes(), type=Experiment))
+    return result_of(workspace, stored_experiment(reports[-1]))

@@ -32,6 +32,7 @@ from tidemill.research.experiments import (
     checked,
     experiment_for,
     experiment_from_text,
+    experiment_on,
     load_experiment,
     schema,
     stored_experiment,
@@ -157,6 +158,15 @@ def test_a_benchmark_is_one_of_the_symbols_that_are_chosen() -> None:
     checked(msgspec.structs.replace(chosen, benchmark="MSFT"))
     with pytest.raises(UnknownNameError, match=r"no benchmark named 'MSFTT'\. Did you mean MSFT\?"):
         checked(msgspec.structs.replace(chosen, benchmark="MSFTT"))
+
+
+def test_what_the_command_line_replaces_is_not_held_against_an_experiment(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(to_text(msgspec.structs.replace(SOUND, dataset=DatasetSpec(symbols=("AAPL",)), benchmark="MSFT")))
+    assert experiment_on(file, {"symbols": ("AAPL", "MSFT")}).benchmark == "MSFT"
+    for told in ({}, {"symbols": ("XOM",)}):
+        with pytest.raises(UnknownNameError, match="no benchmark named 'MSFT'"):
+            experiment_on(file, told)
 
 
 def test_a_promotion_that_nobody_wrote_down_refuses_no_label() -> None:

@@ -48,6 +48,11 @@ def load_experiment(path: Path, modules: Sequence[Path] = ()) -> Experiment:
     path: a file, or the name of an experiment that ships, such as `all_engines`.
     modules: further files of one's own, whose names the experiment may use.
     """
+    return checked(_written(path, modules))
+
+
+def _written(path: Path, modules: Sequence[Path]) -> Experiment:
+    """What a file says, with its modules loaded and unchecked: the command line may still replace some of it."""
     shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
     if not path.exists():
         path = shipped.get(str(path), path)
@@ -61,7 +66,7 @@ def load_experiment(path: Path, modules: Sequence[Path] = ()) -> Experiment:
     except UnicodeDecodeError as exc:
         raise InputError(f"The experiment file {path} is not UTF-8 text.") from exc
     experiment = beside(experiment_from_text(text, str(path)), path.absolute().parent)
-    return checked(with_modules(experiment, modules, adopt=False))
+    return with_modules(experiment, modules, adopt=False)
 
 
 def experiment_for(dataset: DatasetSpec, modules: Sequence[Path] = ()) -> Experiment:
@@ -82,9 +87,7 @@ def experiment_on(file: Path | None, dataset: Mapping[str, Any], modules: Sequen
     """The experiment of `file`, or the default one without it, on a dataset of which `dataset` replaces the fields it names."""
     if file is None:
         return experiment_for(msgspec.structs.replace(DatasetSpec(), **dataset), modules)
-    experiment = load_experiment(file, modules)
-    if not dataset:
-        return experiment
+    experiment = _written(file, modules)
     return checked(msgspec.structs.replace(experiment, dataset=msgspec.structs.replace(experiment.dataset, **dataset)))
 
 

@@ -171,7 +171,10 @@ def tracked_experiments(instance: dg.DagsterInstance, job_name: str) -> list[Tra
     for record in instance.get_run_records(wanted, limit=_TRACKED_RUNS):
         text = experiment_text(record.dagster_run.run_config)
         if text and text not in found:
-            experiment = experiment_from_text(text, f"run {record.dagster_run.run_id}")
+            try:
+                experiment = experiment_from_text(text, f"run {record.dagster_run.run_id}")
+            except InputError:  # of a run before a rule that it breaks: it must not stop the others
+                continue
             if experiment.dataset.source in _TRACKED_SOURCES and experiment.dataset.end is None:
                 found[text] = Tracked(experiment, record.create_timestamp)
     return list(found.values())

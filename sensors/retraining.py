@@ -13,7 +13,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from orchestration.run_request import experiment_config, experiment_text, run_tags
 from tidemill.config import Settings, load_settings
-from tidemill.domain.errors import TidemillError
+from tidemill.domain.errors import InputError, TidemillError
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import experiment_from_text
 from tidemill.steps.performance.drift import Drift, last_drift, reasons
@@ -66,7 +66,8 @@ def run_experiments(instance: dg.DagsterInstance) -> list[Experiment]:
     for record in instance.get_run_records(wanted, limit=_TRACKED_RUNS):
         text = experiment_text(record.dagster_run.run_config)
         if text and text not in found:
-            found[text] = experiment_from_text(text, f"run {record.dagster_run.run_id}")
+            with suppress(InputError):  # of a run before a rule that it breaks: it must not stop the others
+                found[text] = experiment_from_text(text, f"run {record.dagster_run.run_id}")
     return list(found.values())
 
 

@@ -14,7 +14,18 @@ from tests.study.panels import before_day, daily_bars, small_experiment
 from tidemill import lab
 from tidemill.config import Secret
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.experiment import DatasetSpec
+from tidemill.domain.experiment import (
+    CostSpec,
+    DatasetSpec,
+    FeatureSpec,
+    LabelSpec,
+    NeutraliseSpec,
+    NewsSpec,
+    PromotionSpec,
+    RiskSpec,
+    StrategySpec,
+    ValidationSpec,
+)
 from tidemill.experiments.files import to_text
 
 
@@ -167,6 +178,29 @@ def test_names_that_are_none_are_refused(home: Path) -> None:
         lab.bars("sample", symbols=["NOPE"])
     with pytest.raises(InputError):
         lab.bars(small_experiment(home, dataset=DatasetSpec(source="sample", symbols=("../x",))))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"label": LabelSpec(horizon=-3)}, r"label\.horizon is -3; it must be at least 1"),
+        ({"costs": CostSpec(fee_bps=float("nan"))}, r"costs\.fee_bps is nan"),
+        ({"features": FeatureSpec(sets=(), names=("ROC5",))}, "momentum needs the features"),
+        ({"validation": ValidationSpec(range=-1.0)}, r"validation\.range is -1"),
+        ({"promotion": PromotionSpec(book="oracle")}, r"promotion\.book"),
+        ({"risk": RiskSpec(least=300, window=200)}, r"risk\.least is 300"),
+        ({"news": NewsSpec(source="file:nowhere.csv")}, r"nowhere\.csv"),
+        ({"strategy": StrategySpec(neutralise=NeutraliseSpec(by="sector"))}, r"strategy\.neutralise"),
+    ],
+)
+def test_an_experiment_made_in_python_is_refused_before_a_bar_is_stored(
+    folder: Path, change: dict[str, object], reason: str
+) -> None:
+    wrong = small_experiment(folder, **change)
+    for use in (lab.bars, lab.predictions, lab.result):
+        with pytest.raises(InputError, match=reason):
+            use(wrong)
+    assert not (folder.parent / "home").exists()
 
 
 def test_the_sample_is_there_without_servers_beforehand_and_none_is_held_afterwards(tmp_path: Path, new_home: object) -> None:

@@ -86,10 +86,10 @@ def close() -> None:
 
 def _experiment(of: str | Path | Experiment) -> Experiment:
     from tidemill.domain.experiment import DatasetSpec, Experiment
-    from tidemill.experiments.files import experiment_for, load_experiment
+    from tidemill.experiments.files import checked, experiment_for, load_experiment
 
     if isinstance(of, Experiment):
-        return of
+        return checked(of)
     if isinstance(of, Path) or str(of).endswith((".yaml", ".yml")):
         return load_experiment(Path(of))
     return experiment_for(DatasetSpec(source=of))

@@ -7,6 +7,7 @@ import pytest
 
 from tests.study.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.experiment import EngineSpec, FeatureSpec
 from tidemill.evaluation import search as searching
 from tidemill.evaluation.search import experiment_text, search
 from tidemill.experiments.files import load_experiment
@@ -87,6 +88,13 @@ def test_the_result_can_be_written_as_an_experiment_and_read_again(study: Study,
     file = tmp_path / "best.yaml"
     file.write_text(experiment_text(found.experiment), encoding="utf-8")
     assert load_experiment(file) == found.experiment
+
+
+def test_an_engine_without_the_features_that_it_needs_is_refused_before_a_bar_is_stored(study: Study, folder: Path) -> None:
+    few = small_experiment(folder, features=FeatureSpec(sets=(), names=("rsi_14",)), engines=(EngineSpec(name="ridge"),))
+    with pytest.raises(InputError, match="mean_reversion needs the features"):
+        search(study_of(study.workspace, few), "mean_reversion", trials=1)
+    assert not study.lake.manifests("bars", study.dataset.bars_key)
 
 
 def test_what_cannot_be_searched_is_refused(study: Study) -> None:

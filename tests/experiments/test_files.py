@@ -11,11 +11,15 @@ import pytest
 
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import (
+    CostSpec,
     DatasetSpec,
     EngineSpec,
     Experiment,
     FeatureSpec,
+    LabelSpec,
+    NeutraliseSpec,
     NewsSpec,
+    PromotionSpec,
     RiskSpec,
     SplitSpec,
     StrategySpec,
@@ -23,14 +27,17 @@ from tidemill.domain.experiment import (
 from tidemill.experiments.files import (
     DEFAULT_ENGINES,
     SAMPLE,
+    SHIPPED,
     checked,
     experiment_for,
     experiment_from_text,
+    experiment_on,
     load_experiment,
     schema,
     to_text,
 )
 from tidemill.models.registry import engines
+from tidemill.study.places import stored_experiment
 
 PROJECT = Path(__file__).resolve().parents[2]
 PUBLISHED = PROJECT / "docs" / "experiment.schema.json"
@@ -106,7 +113,7 @@ def test_texts_that_grow_without_bound_are_refused_quickly() -> None:
         ({"dataset": DatasetSpec(end="31.1.2011")}, "dataset.end"),
         ({"news": NewsSpec(source="reuters")}, "feed:URL"),
         ({"news": NewsSpec(source="file:n.csv", classifier="oracle")}, "lexicon"),
-        ({"news": NewsSpec(source="file:n.csv", half_life=0.0)}, "half-life"),
+        ({"news": NewsSpec(source="file:n.csv", half_life=0.0)}, r"news\.half_life is 0\.0"),
         ({"news": NewsSpec(source="file:n.csv", aliases={"../x": ("X",)})}, "symbol"),
         ({"features": FeatureSpec(sets=("sentiment",))}, "news.source"),
         ({"engines": (EngineSpec(name="sentiment"),)}, "nothing to say without news"),
@@ -127,6 +134,63 @@ def test_the_experiment_with_all_engines_has_every_one_that_ships_and_suits_any_
 def test_an_unknown_engine_names_the_choices() -> None:
     with pytest.raises(UnknownNameError, match="gru, lightgbm, mean_reversion, momentum, ridge"):
         checked(msgspec.structs.replace(SOUND, engines=(EngineSpec(name="oracle"),)))
+
+
+def test_an_engine_is_refused_without_the_features_that_it_needs_by_its_own_parameters() -> None:
+    features = FeatureSpec(sets=(), names=("roc_10", "natr_14"))
+    reversal = (EngineSpec(name="mean_reversion"),)
+    checked(msgspec.structs.replace(SOUND, features=features, engines=reversal))
+    other = (EngineSpec(name="mean_reversion", params={"bars": 12}),)
+    with pytest.raises(InputError, match=r"ROC12 and STD20, or roc_12 and natr_14.* hold no roc_12.* Did you mean roc_10"):
+        checked(msgspec.structs.replace(SOUND, features=features, engines=other))
+    checked(msgspec.structs.replace(SOUND, features=FeatureSpec(names=("roc_12",)), engines=other))
+
+
+def test_what_nothing_can_sell_short_is_not_neutralised_by_beta() -> None:
+    strategy = StrategySpec(neutralise=NeutraliseSpec(by="beta"))
+    checked(msgspec.structs.replace(SOUND, strategy=strategy))
+    with pytest.raises(InputError, match="nothing can on kraken"):
+        checked(msgspec.structs.replace(SOUND, strategy=strategy, dataset=DatasetSpec(source="kraken")))
+
+
+def test_a_benchmark_is_one_of_the_symbols_that_are_chosen() -> None:
+    chosen = msgspec.structs.replace(SOUND, dataset=DatasetSpec(symbols=("AAPL", "MSFT")))
+    checked(msgspec.structs.replace(chosen, benchmark="MSFT"))
+    with pytest.raises(UnknownNameError, match=r"no benchmark named 'MSFTT'\. Did you mean MSFT\?"):
+        checked(msgspec.structs.replace(chosen, benchmark="MSFTT"))
+
+
+def test_what_the_command_line_replaces_is_not_held_against_an_experiment(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(to_text(msgspec.structs.replace(SOUND, dataset=DatasetSpec(symbols=("AAPL",)), benchmark="MSFT")))
+    assert experiment_on(file, {"symbols": ("AAPL", "MSFT")}).benchmark == "MSFT"
+    for told in ({}, {"symbols": ("XOM",)}):
+        with pytest.raises(UnknownNameError, match="no benchmark named 'MSFT'"):
+            experiment_on(file, told)
+
+
+def test_a_promotion_that_nobody_wrote_down_refuses_no_label() -> None:
+    long = msgspec.structs.replace(SOUND, label=LabelSpec(horizon=100))
+    assert checked(long) == long
+    with pytest.raises(InputError, match=r"promotion\.bars is 63"):
+        checked(msgspec.structs.replace(long, promotion=PromotionSpec(book="momentum")))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(SHIPPED.glob("*.yaml"))])
+def test_every_experiment_that_ships_is_sound(name: str) -> None:
+    assert load_experiment(Path(name)).engines
+
+
+def test_what_a_run_left_beside_its_report_is_read_as_an_experiment(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.json"
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(SOUND, costs=CostSpec(fee_bps=1e-7))))
+    assert stored_experiment(path).costs.fee_bps == 1e-7
+    path.write_bytes(path.read_bytes().replace(b"1e-7", b"-2.0"))
+    with pytest.raises(InputError, match=r"experiment\.json is not an experiment: costs\.fee_bps is -2\.0"):
+        stored_experiment(path)
+    path.write_bytes(b"{")
+    with pytest.raises(InputError, match="is not JSON"):
+        stored_experiment(path)
 
 
 def test_checking_imports_no_library_of_an_engine() -> None:

@@ -22,6 +22,7 @@ from sensors.new_data import (
     open_folder,
     tracked_experiments,
 )
+from sensors.retraining import run_experiments
 from tests.orchestration import small_definitions
 from tidemill.config import Settings
 from tidemill.domain.errors import InputError
@@ -190,6 +191,17 @@ def test_experiments_on_a_venue_that_go_on_are_tracked_from_their_newest_run() -
         tracked = tracked_experiments(instance, "main")
         newest = instance.get_run_records(limit=10)[3].create_timestamp
     assert [(item.experiment, item.since) for item in tracked] == [(venue(), newest)]
+
+
+def test_a_run_whose_experiment_fits_no_longer_does_not_stop_the_others() -> None:
+    old = venue("5m")
+    old = msgspec.structs.replace(old, label=msgspec.structs.replace(old.label, horizon=-3))
+    with dg.DagsterInstance.ephemeral() as instance:
+        for experiment in (old, venue()):
+            config = experiment_config(experiment)
+            instance.add_run(dg.DagsterRun(job_name="main", run_config=config, status=dg.DagsterRunStatus.SUCCESS))
+        assert [item.experiment for item in tracked_experiments(instance, "main")] == [venue()]
+        assert run_experiments(instance) == [venue()]
 
 
 def test_the_experiment_survives_the_way_through_run_config() -> None:

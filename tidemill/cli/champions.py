@@ -15,19 +15,17 @@ if TYPE_CHECKING:
 
 def _study(opened: "Workspace", file: Path | None) -> "Study":
     """The study of an experiment file, or of the report that was written last."""
-    import msgspec
-
     from tidemill.domain.errors import InputError
-    from tidemill.domain.experiment import Experiment
     from tidemill.experiments.files import load_experiment
     from tidemill.queries.results import study_of
+    from tidemill.study.places import stored_experiment
 
     if file is not None:
         return study_of(opened, load_experiment(file))
     reports = sorted((opened.settings.home / "reports").glob("*/experiment.json"), key=lambda path: path.stat().st_mtime)
     if not reports:
         raise InputError("Nothing has been run yet. `tidemill run` makes what can be promoted.")
-    return study_of(opened, msgspec.json.decode(reports[-1].read_bytes(), type=Experiment))
+    return study_of(opened, stored_experiment(reports[-1]))
 
 
 @click.command()

@@ -37,11 +37,19 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, choices: Iterable[str] = (), hint: str = "") -> None:
         self.kind, self.name, self.choices = kind, name, tuple(choices)
-        text = f"There is no {kind} named {name!r}."
+        text = f"There is no {kind} named {name!r}.{did_you_mean(name, self.choices)}"
         if self.choices:
             shown = ", ".join(self.choices[:12]) + (", …" if len(self.choices) > 12 else "")
             text += f" Choose one of: {shown}."
         super().__init__(f"{text} {hint}".rstrip())
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """` Did you mean …?`, with the names of `choices` that are most like `name`; empty where none is."""
+    import difflib
+
+    near = difflib.get_close_matches(name, tuple(choices), n=3)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 class AmbiguousNameError(InputError):

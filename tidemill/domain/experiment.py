@@ -1,8 +1,21 @@
-"""An experiment: everything that decides a result, in one frozen value. `docs/experiment.schema.json` is made from it."""
+"""An experiment: everything that decides a result, in one frozen value. `docs/experiment.schema.json` is made from it.
 
-from typing import Any, Literal
+Each number's range stands in its type, so that msgspec refuses what lies outside when an experiment is read; NaN and the
+infinite lie in no range. A value made in Python is held against the same types by `domain.reading.require_fitting`.
+"""
+
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
+
+_MOST = 2**31 - 1  # more bars than there are, and the largest seed that every library takes
+Count = Annotated[int, Meta(ge=1, le=_MOST)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
+BasisPoints = Annotated[float, Meta(ge=0.0, lt=10_000.0)]
+NeutralBars = Annotated[int, Meta(ge=2, le=10_000)]
+GarchBars = Annotated[int, Meta(ge=100, le=100_000)]
 
 
 class DatasetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,7 +45,7 @@ class LabelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     brings its own horizon.
     """
 
-    horizon: int = 5
+    horizon: Count = 5
     name: str = "forward_return"
 
 
@@ -49,10 +62,10 @@ class SplitSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `embargo` None means max(horizon, longest finite look-back of the features); it is printed.
     """
 
-    train: int
-    test: int
-    min_folds: int = 6
-    embargo: int | None = None
+    train: Count
+    test: Count
+    min_folds: Count = 6
+    embargo: Annotated[int, Meta(ge=0, le=_MOST)] | None = None
 
 
 class NeutraliseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,8 +78,8 @@ class NeutraliseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     by: Literal["sector", "beta"]
     sectors: dict[str, str] = {}
     sector_file: str | None = None
-    window: int = 120
-    least: int = 60
+    window: NeutralBars = 120
+    least: NeutralBars = 60
 
 
 class StrategySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,9 +93,9 @@ class StrategySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class CostSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Basis points of notional, one way. `capital` in the quote currency."""
 
-    fee_bps: float = 5.0
-    slippage_bps: float = 5.0
-    capital: float = 1_000_000.0
+    fee_bps: BasisPoints = 5.0
+    slippage_bps: BasisPoints = 5.0
+    capital: Annotated[float, Meta(gt=0.0, le=1e15)] = 1_000_000.0
 
 
 class ValidationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,11 +108,11 @@ class ValidationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     broken and little else.
     """
 
-    missing: float | None = 0.5
-    distance: float | None = 10.0
-    range: float | None = 3.0
-    history: int = 1000
-    disagreement: float | None = 0.95
+    missing: Share | None = 0.5
+    distance: Positive | None = 10.0
+    range: Annotated[float, Meta(ge=0.0, le=1e9)] | None = 3.0
+    history: Count = 1000
+    disagreement: Share | None = 0.95
 
 
 class PromotionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,11 +125,11 @@ class PromotionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """
 
     book: str = "ensemble"
-    bars: int = 63
-    confidence: float = 0.9
-    new_bars: int = 126
-    moved_features: float = 0.3
-    skill_t: float = -2.0
+    bars: Annotated[int, Meta(ge=2, le=_MOST)] = 63
+    confidence: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.9
+    new_bars: Annotated[int, Meta(ge=0, le=_MOST)] = 126
+    moved_features: Share = 0.3
+    skill_t: Annotated[float, Meta(ge=-1e6, le=0.0)] = -2.0
 
 
 class NewsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,7 +142,7 @@ class NewsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     source: str
     classifier: str = "lexicon"
-    half_life: float = 5.0
+    half_life: Positive = 5.0
     aliases: dict[str, tuple[str, ...]] = {}
 
 
@@ -139,9 +152,9 @@ class RiskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     garch: bool = True
-    decay: float = 0.94
-    least: int = 250
-    window: int = 1000
+    decay: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.94
+    least: GarchBars = 250
+    window: GarchBars = 1000
 
 
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -164,5 +177,5 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     benchmark: str = "equal_weight"
     promotion: PromotionSpec = PromotionSpec()
     news: NewsSpec | None = None
-    seed: int = 7
+    seed: Annotated[int, Meta(ge=0, le=_MOST)] = 7
     modules: tuple[str, ...] = ()

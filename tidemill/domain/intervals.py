@@ -51,3 +51,14 @@ class Interval(msgspec.Struct, frozen=True, order=True):
             if self.seconds % _UNITS[unit] == 0:
                 return f"{self.seconds // _UNITS[unit]}{unit}"
         return f"{self.seconds}s"
+
+
+def moment(text: str | None, name: str) -> datetime | None:
+    """An ISO date or time as UTC; InputError names the field."""
+    if text is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise InputError(f"{name} is {text!r}; write a date such as 2024-01-31.") from exc
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)

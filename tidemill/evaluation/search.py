@@ -23,6 +23,7 @@ from tidemill.domain.experiment import EngineSpec, Experiment
 from tidemill.metrics.predictions import information_coefficients
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Dimension, Lineage
+from tidemill.models.checking import check_engine
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint
@@ -90,6 +91,7 @@ def search(
         raise InputError(f"The engine {engine} declares no parameters to search. Try another one.")
     if metric not in METRICS or trials < 1:
         raise InputError("A search needs at least one trial, and rank_ic or sharpe as its metric.")
+    check_engine(EngineSpec(name=engine), study.features.names)
     for step in (sync_bars, sync_instruments, compute_features, build_training_set):
         step(study)
     searched, tail = _divided(study.folds, held_out)

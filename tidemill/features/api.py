@@ -21,7 +21,7 @@ from tidemill.domain.errors import InputError
 from tidemill.features import declaration
 from tidemill.features.declaration import Feature
 from tidemill.features.external import External, Function, functions_of
-from tidemill.features.kernel_cache import sources_hash
+from tidemill.features.kernel_sources import sources_hash
 from tidemill.features.sources import source_of
 
 if TYPE_CHECKING:

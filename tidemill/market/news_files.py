@@ -45,6 +45,11 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def news_file(place: str) -> "NewsFile":
+    """The news file at a path as a person writes it."""
+    return NewsFile(Path(place).expanduser())
+
+
 class NewsFile:
     """A `NewsSource` over one file. Raises InputError for a file of another kind, or without a headline and a time."""
 

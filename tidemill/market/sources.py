@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tidemill.services import ServiceOptions
 
 SOURCES = ("sample", "file:PATH", "binance", "coinbase", "kraken")
+LONG_ONLY = ("binance", "coinbase", "kraken")  # spot: nothing can be sold short
 
 
 def open_source(spec: str, settings: Settings) -> BarSource:

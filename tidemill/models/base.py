@@ -5,7 +5,7 @@ fitted on the training rows alone and travels in the artifact. A prediction depe
 that symbol's earlier rows, but on no other row of the batch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError, IntegrityError
+from tidemill.domain.reading import told
 from tidemill.models.artifact import Artifact, Inputs, Tensor
 from tidemill.provenance import source_version
 from tidemill.validation.panel import require_columns, require_panel
@@ -49,6 +50,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     kind: `rule`, `linear`, `trees`, `sequence` or `ensemble`.
     history: rows of the same symbol before a row that its prediction depends on.
     needs: alternatives of feature columns; one of them must be there in full. Empty: any features will do.
+    needs_by: the alternatives for given parameters (a `params`), where they decide; `needs` are then those of the defaults.
     space: what a search of hyper-parameters varies; empty: nothing is worth it.
     params: what `fit` decodes its parameters into; with it an experiment is refused before any work. None: only `fit` knows.
     """
@@ -58,6 +60,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     about: str
     history: int = 0
     needs: tuple[tuple[str, ...], ...] = ()
+    needs_by: Callable[[Any], tuple[tuple[str, ...], ...]] | None = None
     params: type[msgspec.Struct] | None = None
     space: tuple[Dimension, ...] = ()
 
@@ -108,8 +111,8 @@ def decoded(kind: type[Params], params: Mapping[str, Any], engine: str) -> Param
     try:
         return msgspec.convert(dict(params), kind, strict=True)
     except msgspec.ValidationError as exc:
-        names = ", ".join(kind.__struct_fields__)
-        raise InputError(f"A parameter of the engine {engine} is wrong: {exc}. It knows: {names}.") from exc
+        names, wrong = ", ".join(kind.__struct_fields__), told(exc, dict(params), kind)
+        raise InputError(f"A parameter of the engine {engine} is wrong: {wrong} It knows: {names}.") from exc
 
 
 @dataclass(frozen=True)

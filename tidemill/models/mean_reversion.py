@@ -69,6 +69,11 @@ def rules(params: MeanReversionParams) -> tuple[Rule, ...]:
     )
 
 
+def needed(params: MeanReversionParams) -> tuple[tuple[str, ...], ...]:
+    """Alternatives of columns, in order of preference."""
+    return tuple(rule.columns for rule in rules(params))
+
+
 class MeanReversion:
     """Expected label from the last bars' return against the symbol's own volatility, the sign turned."""
 
@@ -76,7 +81,8 @@ class MeanReversion:
         name="mean_reversion",
         kind="rule",
         about="short-term reversal: the last bars' return against its own volatility, the sign turned",
-        needs=tuple(rule.columns for rule in rules(MeanReversionParams())),
+        needs=needed(MeanReversionParams()),
+        needs_by=needed,
         params=MeanReversionParams,
         space=(Dimension("threshold", 0.0, 2.0),),
     )

@@ -12,7 +12,7 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.reports.numbers import interval, number, percent, whole
 from tidemill.reports.sentences import total_costs
-from tidemill.study.places import report_path
+from tidemill.study.places import report_path, stored_experiment
 from tidemill.study.sources import source_of
 from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENGINES, EQUITY, METRICS, PORTFOLIO, SELECTION, SUMMARY
@@ -128,7 +128,7 @@ def latest_report(workspace: Workspace) -> Result | None:
     reports = sorted((workspace.settings.home / "reports").glob("*/experiment.json"), key=lambda path: path.stat().st_mtime)
     if not reports:
         return None
-    return result_of(workspace, msgspec.json.decode(reports[-1].read_bytes(), type=Experiment))
+    return result_of(workspace, stored_experiment(reports[-1]))
 
 
 def engine_metrics(study: Study) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 
 from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.reading import told
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return msgspec.convert(dict(given), self.params, strict=False)
         except msgspec.ValidationError as exc:
-            raise InputError(f"A parameter of {self.name} is wrong: {exc}.") from exc
+            raise InputError(f"A parameter of {self.name} is wrong: {told(exc, dict(given), self.params)}") from exc
 
 
 def require(fine: bool, text: str) -> None:

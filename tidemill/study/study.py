@@ -9,7 +9,7 @@ import msgspec
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, PromotionSpec, SplitSpec
-from tidemill.domain.intervals import Interval
+from tidemill.domain.intervals import Interval, moment
 from tidemill.domain.market import Dataset
 from tidemill.provenance import fingerprint
 from tidemill.storage.ordered import by_symbol
@@ -28,17 +28,6 @@ ALL = "all"
 # In the manifest of a month of features: feature → why it was left out.
 LEFT_OUT = "left out"
 T = TypeVar("T")
-
-
-def moment(text: str | None, name: str) -> datetime | None:
-    """An ISO date or time as UTC; InputError names the field."""
-    if text is None:
-        return None
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise InputError(f"{name} is {text!r}; write a date such as 2024-01-31.") from exc
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
 def dataset_for(spec: DatasetSpec, venue: str) -> Dataset:

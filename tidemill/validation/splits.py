@@ -49,6 +49,18 @@ def embargo_length(spec: SplitSpec, *, horizon: int, lookback: int) -> int:
     return spec.embargo
 
 
+def require_room(spec: SplitSpec, *, horizon: int, lookback: int) -> int:
+    """`embargo_length`, once it leaves some rows of the training window; else InputError."""
+    embargo = embargo_length(spec, horizon=horizon, lookback=lookback)
+    if spec.train <= embargo + horizon + 1:
+        raise InputError(
+            f"A training window of {spec.train} bar times (splits.train) keeps no row after an embargo of {embargo} and a "
+            f"label of {horizon} bars. Use at least {2 * (embargo + horizon + 1)}, features that look back less, or a smaller "
+            "embargo."
+        )
+    return embargo
+
+
 def walk_forward(times: pl.Series | Iterable[datetime], spec: SplitSpec, *, horizon: int, lookback: int = 0) -> list[Fold]:
     """Folds over the unique `times` of all symbols together; every fold has a full training window and at least one test bar.
 
@@ -61,12 +73,7 @@ def walk_forward(times: pl.Series | Iterable[datetime], spec: SplitSpec, *, hori
     """
     if spec.train < 1 or spec.test < 1 or spec.min_folds < 1:
         raise InputError("The splits need a train and a test window and a fold count of at least 1.")
-    embargo = embargo_length(spec, horizon=horizon, lookback=lookback)
-    if spec.train <= embargo + horizon + 1:
-        raise InputError(
-            f"A training window of {spec.train} bar times keeps no row after an embargo of {embargo} and a label of {horizon} "
-            f"bars. Use at least {2 * (embargo + horizon + 1)}, features that look back less, or a smaller embargo."
-        )
+    embargo = require_room(spec, horizon=horizon, lookback=lookback)
     if horizon > spec.test:
         raise InputError(
             f"A label of {horizon} bars is longer than a test window of {spec.test} bar times, so no prediction of a fold has "

@@ -7,8 +7,8 @@ from typing import Any
 
 from numba.np.numpy_support import carray
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Flags, Floats, Integers
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.pointers import flags_from, floats_from, integers_from
 
 # int64 …

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Floats, Integers
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.formulas import correlation_of, enough
 from tidemill.features.kernels.scratch import (
     COUNT,

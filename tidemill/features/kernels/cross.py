@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from tidemill.compiled import entry, kernel
 from tidemill.features.arrays import Floats, Integers
-from tidemill.features.kernel_cache import entry, kernel
 from tidemill.features.opcodes import DEGENERATE
 
 RANK, ZSCORE = 0, 1

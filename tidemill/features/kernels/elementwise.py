@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Floats
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.opcodes import (
     ABSOLUTE,
     ADD,

@@ -5,8 +5,8 @@ Both stand behind one entry, `execute`; with an entry each, the compiler would b
 
 import numpy as np
 
+from tidemill.compiled import entry, kernel
 from tidemill.features.arrays import Flags, Floats, Integers
-from tidemill.features.kernel_cache import entry, kernel
 from tidemill.features.kernels.bound import (
     AT,
     BOUNDS,

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from tidemill.features.kernel_cache import kernel
+from tidemill.compiled import kernel
 from tidemill.features.kernels.elementwise import finite
 from tidemill.features.opcodes import DEGENERATE
 

@@ -1,7 +1,7 @@
 """The rows of a program that are more than element-wise, for a block of lanes: which function does which."""
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Flags, Floats, Integers
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.changes import changes, deviations, pairs
 from tidemill.features.kernels.order import extremes, places, ranks
 from tidemill.features.kernels.recursive import adaptive, age, cumulative, sar, smooth

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
+from tidemill.compiled import entry, kernel
 from tidemill.features.arrays import Floats, Integers
-from tidemill.features.kernel_cache import entry, kernel
 from tidemill.features.opcodes import DEGENERATE
 
 # More steps gain little: 3 nats in the median of three states of 1,008 hourly returns, of some 3,000, at twice the time.

@@ -7,8 +7,8 @@ operators that are rare here, go to the functions for blocks.
 
 import numpy as np
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Flags, Floats, Integers
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.elementwise import single
 from tidemill.features.kernels.groups import carried, window_group
 from tidemill.features.kernels.narrow_windows import (

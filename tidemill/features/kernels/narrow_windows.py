@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Floats, Integers
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.formulas import (
     correlation_of,
     enough,

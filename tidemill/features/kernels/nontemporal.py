@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Floats
-from tidemill.features.kernel_cache import kernel
 
 _WIDTH = 8
 _BYTES = 8

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Floats, Integers
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.formulas import enough
 from tidemill.features.kernels.scratch import COUNT, S1, S2, SHIFT
 from tidemill.features.kernels.windows import add_counts, bars, clear

@@ -6,8 +6,8 @@ is counted at every slice and call. On one bar of one symbol that was most of th
 
 from typing import TYPE_CHECKING
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Flags, Floats, Integers
-from tidemill.features.kernel_cache import kernel
 
 if TYPE_CHECKING:
 

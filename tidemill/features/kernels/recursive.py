@@ -7,8 +7,8 @@ A NaN input gives NaN and changes no state.
 
 import numpy as np
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Flags, Floats
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.elementwise import finite
 
 

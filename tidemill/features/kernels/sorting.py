@@ -7,8 +7,8 @@ is missing, infinity. In a scan a row is one number; in a step it is as wide as 
 
 import numpy as np
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Flags, Floats, Integers
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.elementwise import finite
 from tidemill.features.kernels.scratch import COUNT, S1, S2, SK
 from tidemill.features.kernels.windows import add_counts, bars, clear

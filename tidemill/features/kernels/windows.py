@@ -6,8 +6,8 @@ order, newest value to oldest, on values less the newest number in the window; h
 only share one scan. Where no lane misses a value (`full`), it needs no masks and no counts, and its sums are the same.
 """
 
+from tidemill.compiled import kernel
 from tidemill.features.arrays import Floats, Integers
-from tidemill.features.kernel_cache import kernel
 from tidemill.features.kernels.formulas import enough, fit_of, mean_of, residual_of, slope_of, std_of, weighted_of
 from tidemill.features.kernels.scratch import COUNT, S1, S2, SHIFT, SK, SKK, SKX
 from tidemill.features.opcodes import (

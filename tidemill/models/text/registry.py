@@ -7,7 +7,7 @@ from typing import Protocol
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.base import Floats
 
-_MODEL = "model:"
+MODEL = "model:"
 
 
 class TextClassifier(Protocol):
@@ -25,17 +25,17 @@ class TextClassifier(Protocol):
 
 def require_classifier(name: str) -> None:
     """UnknownNameError unless `name` is that of a classifier. Nothing is loaded."""
-    if name != "lexicon" and (not name.startswith(_MODEL) or name == _MODEL):
+    if name != "lexicon" and (not name.startswith(MODEL) or name == MODEL):
         raise UnknownNameError("text classifier", name, ("lexicon", "model:FOLDER"))
 
 
 def text_classifier(name: str) -> TextClassifier:
     """The classifier `lexicon` or `model:FOLDER`. UnknownNameError for another name; a folder's own errors for a bad folder."""
     require_classifier(name)
-    if name.startswith(_MODEL):
+    if name.startswith(MODEL):
         from tidemill.models.text.classifier import SentenceClassifier
 
-        return SentenceClassifier(Path(name.removeprefix(_MODEL)).expanduser())
+        return SentenceClassifier(Path(name.removeprefix(MODEL)).expanduser())
     from tidemill.models.text.lexicon import Lexicon
 
     return Lexicon()

@@ -11,7 +11,7 @@ import polars as pl
 
 from tidemill.config import Settings
 from tidemill.domain.experiment import DatasetSpec, Experiment
-from tidemill.domain.intervals import Interval
+from tidemill.domain.intervals import Interval, moment
 from tidemill.domain.market import Calendar
 from tidemill.domain.ports import BarSource, SpannedSource
 from tidemill.market.files import FileSource
@@ -20,7 +20,7 @@ from tidemill.steps.market_data.ingest import import_bars
 from tidemill.storage.lake import Lake, Manifest
 from tidemill.study.freshness import StepReport
 from tidemill.study.sources import instruments_of, source_of
-from tidemill.study.study import Study, dataset_for, features_key, moment
+from tidemill.study.study import Study, dataset_for, features_key
 from tidemill.study.tables import BARS, IMPORTS
 
 

@@ -1,0 +1,28 @@
+"""What an experiment says of its features, checked before any work: the names, and that what they read is there."""
+
+from collections.abc import Sequence
+
+from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.experiment import Experiment
+from tidemill.features.api import FeatureSet, feature_set
+from tidemill.features.declaration import sets
+from tidemill.features.expression import FEAR_GREED, SENTIMENT
+
+
+def check(experiment: Experiment) -> None:
+    """UnknownNameError or InputError unless every set and feature exists and has what it reads."""
+    for name in experiment.features.sets:
+        if name not in sets():
+            raise UnknownNameError("feature set", name, sets(), hint="Single features stand under features.names.")
+    chosen = feature_set(*experiment.features.sets, *experiment.features.names)
+    if experiment.features.fear_greed is None:
+        advice = "reads the Fear & Greed Index. Say where it comes from with features.fear_greed: alternative.me or file:PATH"
+        _require_unread(chosen, FEAR_GREED, advice)
+    if experiment.news is None:
+        _require_unread(chosen, SENTIMENT, "reads the news. Say where it comes from with news.source: file:PATH or feed:URL")
+
+
+def _require_unread(chosen: FeatureSet, columns: Sequence[str], advice: str) -> None:
+    for feature in chosen.features:
+        if not feature.expression.inputs.isdisjoint(columns):
+            raise InputError(f"The feature {feature.name} {advice}.")

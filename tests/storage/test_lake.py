@@ -177,7 +177,7 @@ def stop(path, content):
     print("stuck", flush=True)
     signal.pause()
 
-lake._write_atomically = stop
+lake.write_sealed = stop
 lake.Lake(Path(sys.argv[1])).write("bars", "v.1h", "2024-01", frame(value=2.0))
 """
 

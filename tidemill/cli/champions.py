@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
 def _study(opened: "Workspace", file: Path | None) -> "Study":
     """The study of an experiment file, or of the report that was written last."""
-    import msgspec
-
     from tidemill.domain.errors import InputError
-    from tidemill.domain.experiment import Experiment
     from tidemill.research.experiments import load_experiment
+    from tidemill.research.reporting import reported_experiment
     from tidemill.research.results import study_of
 
     if file is not None:
@@ -27,7 +25,7 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
     reports = sorted((opened.settings.home / "reports").glob("*/experiment.json"), key=lambda path: path.stat().st_mtime)
     if not reports:
         raise InputError("Nothing has been run yet. `tidemill run` makes what can be promoted.")
-    return study_of(opened, msgspec.json.decode(reports[-1].read_bytes(), type=Experiment))
+    return study_of(opened, reported_experiment(reports[-1]))
 
 
 @click.command()

@@ -8,6 +8,7 @@ import polars as pl
 
 from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.provenance import fingerprint, source_version
+from tidemill.durable import write_file
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.base import Engine
 from tidemill.models.inference import predict_batch
@@ -49,7 +50,7 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     have = study.lake.manifests(PREDICTIONS, key)
     stamp = models_home(study.workspace) / "index" / f"{key}.scored"
     whole = fingerprint(code_version(engine), index, study.features_version, STORED)
-    if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
+    if len(have) == len(index.folds) and stamp.is_file() and stamp.read_bytes() == whole.encode():
         return 0
     scored, months = 0, month_versions(study, TABLE)
     code = fingerprint(code_version(engine), STORED)
@@ -68,7 +69,7 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
         keep(study, key, partition, _scores(study, engine, artifact, fold, entry.model_id), print_, seen)
         scored += 1
     drop_old_folds(study, key, have)
-    stamp.write_text(whole, encoding="utf-8")
+    write_file(stamp, whole.encode())
     return scored
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from tidemill.domain.experiment import Experiment
 from tidemill.domain.provenance import fingerprint, library_version, source_version
+from tidemill.durable import make_folder, write_file
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.research.attributing import attribution_table
 from tidemill.research.evaluation import engine_metrics, portfolio_metrics
@@ -24,6 +25,7 @@ from tidemill.research.selection import METRICS
 from tidemill.research.study import StepReport, Study
 from tidemill.research.trading import BENCHMARK, EQUITY
 from tidemill.research.validating import refusal_counts
+from tidemill.storage.made_from import is_made_from, read_made, write_note
 from tidemill.validation.splits import embargo_length
 
 # What is known of a source that its bars do not show.
@@ -43,6 +45,8 @@ _UNKNOWN_SOURCE = (
 
 # The first paragraph, beside the report: whoever only tells it need not gather everything again.
 SUMMARY = "summary.json"
+EXPERIMENT = "experiment.json"
+MADE_FROM = "made-from.txt"
 
 
 def report_path(study: Study) -> Path:
@@ -55,15 +59,15 @@ def write_report(study: Study) -> StepReport:
     metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
     equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
     print_ = fingerprint(code, metrics, equity, study.experiment)
-    path, stamp = report_path(study), report_path(study).with_name("made-from.txt")
-    worked = not path.is_file() or not stamp.is_file() or stamp.read_text(encoding="utf-8") != print_
+    path = report_path(study)
+    worked = not is_made_from(path.with_name(MADE_FROM), print_)
     if worked:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         inputs = report_inputs(study)
-        _replace(path, render_report(inputs))
-        _replace(path.with_name(SUMMARY), msgspec.json.encode(verdict(inputs)).decode())
-        _replace(path.with_name("experiment.json"), msgspec.json.encode(study.experiment).decode())
-        _replace(stamp, print_)
+        write_file(path, render_report(inputs).encode())
+        write_file(path.with_name(SUMMARY), msgspec.json.encode(verdict(inputs)))
+        write_file(path.with_name(EXPERIMENT), msgspec.json.encode(study.experiment))
+        write_note(path.with_name(MADE_FROM), print_, path, path.with_name(SUMMARY), path.with_name(EXPERIMENT))
     return StepReport(
         worked=worked,
         bytes=path.stat().st_size,
@@ -74,10 +78,9 @@ def write_report(study: Study) -> StepReport:
     )
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def reported_experiment(path: Path) -> Experiment:
+    """The experiment in a file beside a report. IntegrityError when it is not what was written."""
+    return read_made(path.with_name(MADE_FROM), path, Experiment)
 
 
 def report_inputs(study: Study) -> ReportInputs:

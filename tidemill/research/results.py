@@ -13,11 +13,12 @@ from tidemill.domain.experiment import Experiment
 from tidemill.research.evaluation import PORTFOLIO, engine_metrics, portfolio_metrics
 from tidemill.research.market_data import source_of
 from tidemill.research.report_words import interval, number, percent, total_costs, whole
-from tidemill.research.reporting import SUMMARY, report_path
+from tidemill.research.reporting import MADE_FROM, SUMMARY, report_path, reported_experiment
 from tidemill.research.selection import METRICS
 from tidemill.research.study import Study
 from tidemill.research.trading import BENCHMARK, EQUITY
 from tidemill.research.workspace import Workspace
+from tidemill.storage.made_from import read_made
 
 _COLUMNS = (
     "IC",
@@ -90,7 +91,7 @@ def result_of(workspace: Workspace, experiment: Experiment) -> Result:
 def _sentences(study: Study) -> tuple[str, ...]:
     """The first paragraph of the report; empty when it was not written yet."""
     path = report_path(study).with_name(SUMMARY)
-    return tuple(msgspec.json.decode(path.read_bytes(), type=list[str])) if path.is_file() else ()
+    return tuple(read_made(path.with_name(MADE_FROM), path, list[str])) if path.is_file() else ()
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
@@ -129,4 +130,4 @@ def latest_report(workspace: Workspace) -> Result | None:
     reports = sorted((workspace.settings.home / "reports").glob("*/experiment.json"), key=lambda path: path.stat().st_mtime)
     if not reports:
         return None
-    return result_of(workspace, msgspec.json.decode(reports[-1].read_bytes(), type=Experiment))
+    return result_of(workspace, reported_experiment(reports[-1]))

@@ -63,10 +63,11 @@ def artifact_folder(home: Path, model_id: str) -> Path:
 def read_index(home: Path, engine_key: str) -> Index | None:
     """IntegrityError when it is damaged."""
     path = _index_path(home, engine_key)
-    return _index_in(path) if path.is_file() else None
+    return index_in(path) if path.is_file() else None
 
 
-def _index_in(path: Path) -> Index:
+def index_in(path: Path) -> Index:
+    """What an index file says. IntegrityError when it is damaged."""
     try:
         return msgspec.json.decode(read_sealed(path), type=Index)
     except msgspec.DecodeError as exc:
@@ -136,7 +137,7 @@ def index_of(study: Study, spec: EngineSpec) -> Index:
 
 def stored_models(workspace: Workspace) -> list[dict[str, Any]]:
     """Every model in an index of this home, newest test window first."""
-    indexes = [_index_in(path) for path in sorted((models_home(workspace) / "index").glob("*.json"))]
+    indexes = [index_in(path) for path in sorted((models_home(workspace) / "index").glob("*.json"))]
     rows = [
         {"engine": index.engine, "dataset": index.dataset, **msgspec.to_builtins(entry)}
         for index in indexes

@@ -26,6 +26,7 @@ from tidemill.storage.lake_check import Damage, at_a_glance, damaged
 from tidemill.storage.trials import RETURNS
 
 _MANIFEST = "SELECT manifest::text FROM models WHERE model_id = $1"
+_CHAMPIONS = "SELECT DISTINCT value FROM champions, jsonb_each_text(models) WHERE value = $1"
 Outcome = Literal["restored", "removed", "lost"]
 
 
@@ -135,14 +136,17 @@ def _mended_models(workspace: Workspace) -> Iterator[Mended]:
 
 
 def _model_mended(workspace: Workspace, folder: Path) -> Outcome:
-    """Its manifest comes from Postgres where it is damaged; its weights are trained again where their data are still there."""
+    """Its manifest comes from Postgres where it is damaged; its weights are trained again where their data are still there.
+
+    Else the indexes that name it go, so that the next run trains it; one that only a champion names is lost, and stays.
+    """
     with suppress(TidemillError):
         if not _manifest_reads(folder):
             _restore_manifest(workspace, folder)
         if _loads(folder) or restore(workspace, folder.name).same:
             return "restored"
     naming = [path for path in _indexes(workspace.settings.home) if folder.name in _names(path)]
-    if not naming:
+    if not naming and workspace.call(workspace.database.fetchval, _CHAMPIONS, folder.name) is not None:
         return "lost"
     for path in naming:
         path.unlink()

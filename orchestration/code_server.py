@@ -6,6 +6,8 @@ from pathlib import Path
 import yaml
 from dagster._grpc.client import DagsterGrpcClient
 
+from tidemill.durable import write_file
+
 # The name of our code location: in the web UI, and in the runs that `tidemill run` records.
 LOCATION = "tidemill"
 
@@ -27,4 +29,4 @@ def command(module: str, folder: Path, socket: Path) -> list[str]:
 def write_workspace(file: Path, socket: Path) -> None:
     """The workspace file by which the web UI and the daemon find the code server."""
     content = {"load_from": [{"grpc_server": {"socket": str(socket), "location_name": LOCATION}}]}
-    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    write_file(file, yaml.safe_dump(content).encode())

@@ -5,7 +5,6 @@ variables instead of addresses, so no file holds a password.
 """
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestration.storage import dagster_dsn
 from tidemill.config import Settings
 from tidemill.domain.errors import ConfigError, StopError, UnavailableError
+from tidemill.durable import write_file
 from tidemill.embedded import Servers
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -55,10 +55,7 @@ def prepare_home(settings: Settings, source: Path = PROJECT / "dagster.yaml") ->
 def _replace(target: Path, text: str) -> None:
     if target.is_file() and target.read_text(encoding="utf-8") == text:
         return
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".dagster-")  # readable by the owner only
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(temporary).replace(target)
+    write_file(target, text.encode(), mode=0o600)
 
 
 def environment(settings: Settings, servers: Servers, *, flushed: bool = True) -> dict[str, str]:

@@ -26,6 +26,7 @@ from orchestration.instance import PROJECT, dagster_home
 from tidemill.access.passes import KEY_VARIABLE, LINKS_VARIABLE, Passes
 from tidemill.config import Settings
 from tidemill.domain.errors import ConfigError
+from tidemill.durable import write_file
 from tidemill.processes.supervisor import Service, StopRequested, Supervisor
 
 _ROUND_SECONDS = 0.1
@@ -97,7 +98,7 @@ class Stack:
         folder = self._folder / "jupyter-config"
         (folder / "labconfig").mkdir(parents=True, exist_ok=True)
         quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
-        (folder / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(quiet), encoding="utf-8")
+        write_file(folder / "labconfig" / "default_setting_overrides.json", json.dumps(quiet).encode())
         return folder
 
     def _service(

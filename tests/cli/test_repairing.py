@@ -19,6 +19,6 @@ def test_a_person_is_told_the_command_and_the_command_mends(home: Path, tidemill
     answer = tidemill("data", "repair", "--json")
     assert answer.code == 0, answer
     told = json.loads(answer.out)
-    assert [one["why"] for one in told["restored"]] == ["its file cannot be read"]
+    assert [one["why"] for one in told["restored"]] == ["its file holds other bytes than were written"]
     assert pl.read_parquet(file).height > 0
     assert "restored" not in tidemill("data", "repair").out

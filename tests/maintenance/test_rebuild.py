@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from tests.study.panels import day_of, small_experiment
-from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec
+from tidemill.durable import read_sealed, write_sealed
 from tidemill.maintenance.rebuild import lineage, rebuild, restore
 from tidemill.models.artifact import load
 from tidemill.queries.results import study_of
@@ -81,7 +82,11 @@ def test_a_manifest_that_names_other_parameters_makes_another_model_and_says_so(
     run(workspace, experiment)
     model = one_model(workspace, "ridge")
     manifest = artifact_folder(models_home(workspace), model) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"penalty": 0.1', '"penalty": 0.7'))
+    stated = read_sealed(manifest)
+    manifest.write_bytes(manifest.read_bytes().replace(b'"penalty": 0.1', b'"penalty": 0.7'))
+    with pytest.raises(IntegrityError, match="data repair"):
+        rebuild(workspace, model)
+    write_sealed(manifest, stated.replace(b'"penalty": 0.1', b'"penalty": 0.7'))
     found = rebuild(workspace, model)
     assert not found.same
     assert "other weights" in found.why

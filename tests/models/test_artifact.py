@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 from tidemill.domain.errors import InputError, IntegrityError, UnavailableError
+from tidemill.durable import read_sealed, write_sealed
 from tidemill.models.artifact import Artifact, Inputs, load, make
 
 
@@ -43,11 +44,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def edited(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Rewrite the manifest after `change`."""
+    """Rewrite the manifest after `change`, with a seal that fits."""
     path = folder / "manifest.json"
-    content = msgspec.json.decode(path.read_bytes())
+    content = msgspec.json.decode(read_sealed(path))
     change(content)
-    path.write_bytes(msgspec.json.encode(content))
+    write_sealed(path, msgspec.json.encode(content))
 
 
 def test_what_is_saved_is_loaded_with_the_same_hash(folder: Path) -> None:

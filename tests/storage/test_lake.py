@@ -1,19 +1,26 @@
 """Partitions change at once or not at all; names stay inside the folder; a query sees the lake and nothing else."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
 from tidemill.domain.errors import InputError, IntegrityError, UnavailableError, UnknownNameError
+from tidemill.durable import read_sealed
 from tidemill.storage import lake as module
+from tidemill.storage import verified
 from tidemill.storage.lake import Lake
+from tidemill.storage.lake_check import damaged
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -137,6 +144,135 @@ def test_a_damaged_manifest_is_an_integrity_error(lake: Lake) -> None:
         lake.scan("bars", "v.1h")
 
 
+def spoil(path: Path, content: bytes | None) -> None:
+    """Other content in a file, at another time whatever the clock of the file system says; None: the file is gone."""
+    if content is None:
+        path.unlink()
+        return
+    at = path.stat().st_mtime_ns if path.exists() else time.time_ns()
+    path.write_bytes(content)
+    os.utime(path, ns=(at + 1, at + 1))
+
+
+def spoiled(whole: bytes, flips: int) -> Iterator[bytes | None]:
+    """The file gone, emptied, cut off, and with single bits flipped."""
+    chance = random.Random(7)
+    yield from (None, b"", whole[:-1], whole[: len(whole) // 2], whole + b"x", bytes(len(whole)))
+    for bit in chance.sample(range(8 * len(whole)), flips):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield bytes(changed)
+
+
+def test_no_damage_of_a_file_goes_unseen(lake: Lake) -> None:
+    lake.write("bars", "v.1h", "2024-01", frame(200))
+    (path,) = parquet_files(lake)
+    whole = path.read_bytes()
+    for content in spoiled(whole, 300):
+        spoil(path, content)
+        with pytest.raises(IntegrityError, match=r"partition=2024-01 is damaged\. Mend it with `tidemill data repair`\.$"):
+            lake.scan("bars", "v.1h").collect()
+    spoil(path, whole)
+    assert lake.scan("bars", "v.1h").collect().equals(frame(200))
+
+
+def test_no_damage_of_a_manifest_gives_other_content(lake: Lake) -> None:
+    """Without its manifest a partition is not there: whoever needs it says so."""
+    written = lake.write("bars", "v.1h", "2024-01", frame(), fingerprint="f", metadata={"known": 0.25})
+    path = next(lake.root.rglob("manifest.json"))
+    for content in spoiled(path.read_bytes(), 300):
+        spoil(path, content)
+        if content is None:
+            assert lake.manifest("bars", "v.1h", "2024-01") is None
+        else:
+            with pytest.raises(IntegrityError, match="data repair"):
+                lake.manifest("bars", "v.1h", "2024-01")
+    lake.drop("bars", "v.1h")
+    assert lake.write("bars", "v.1h", "2024-01", frame(), fingerprint="f", metadata={"known": 0.25}).rows == written.rows
+
+
+def test_a_query_answers_from_whole_files_alone_and_minds_those_that_it_names(lake: Lake) -> None:
+    lake.write("bars", "v.1h", "2024-01", frame(200))
+    lake.write("flags", "v.1h", "2024-01", frame(3))
+    path = next(path for path in parquet_files(lake) if "bars" in path.parts)
+    for content in spoiled(path.read_bytes(), 40):
+        spoil(path, content)
+        with pytest.raises(IntegrityError, match="data repair"):
+            lake.sql("SELECT sum(x) FROM BARS")
+        assert lake.sql("SELECT sum(x) FROM flags").item() == 6.0
+
+
+def test_the_same_content_written_again_takes_the_place_of_a_damaged_file(lake: Lake) -> None:
+    lake.write("bars", "v.1h", "2024-01", frame(200))
+    (path,) = parquet_files(lake)
+    whole = path.read_bytes()
+    for content in spoiled(whole, 20):
+        spoil(path, content)
+        lake.write("bars", "v.1h", "2024-01", frame(200))
+        assert lake.scan("bars", "v.1h").collect().equals(frame(200))
+
+
+def test_a_file_is_read_through_once_and_again_when_it_has_changed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for month in ("2024-01", "2024-02", "2024-03", "2024-04", "2024-05"):
+        lake.write("bars", "v.1h", month, frame(value=float(month[-1])))
+    read: list[Path] = []
+    real = verified.checksum
+    monkeypatch.setattr(verified, "checksum", lambda path: [read.append(path), real(path)][1])
+    lake.scan("bars", "v.1h")
+    assert read == [], "this process wrote them"
+    files = parquet_files(lake)
+    for file in files:
+        spoil(file, file.read_bytes())
+    for _ in range(3):
+        lake.scan("bars", "v.1h")
+    assert sorted(read) == files
+    spoil(files[2], files[2].read_bytes())
+    lake.scan_partition(lake.manifests("bars", "v.1h")["2024-03"])
+    assert read[5:] == [next(file for file in files if "partition=2024-03" in file.parts)] == [files[2]]
+
+
+def as_before_checksums(lake: Lake) -> None:
+    """Manifests as versions before checksums wrote them."""
+    for path in lake.root.rglob("manifest.json"):
+        content = msgspec.json.decode(read_sealed(path))
+        del content["checksums"]
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1))
+
+
+def test_what_was_written_before_checksums_is_read_and_its_damage_is_seen(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    lake.write("bars", "v.1h", "2024-01", frame(200))
+    as_before_checksums(lake)
+    assert lake.manifests("bars", "v.1h")["2024-01"].checksums == {}
+    assert lake.scan("bars", "v.1h").collect().equals(frame(200))
+    (path,) = parquet_files(lake)
+    whole, seen = path.read_bytes(), 0
+    for content in spoiled(whole, 100):
+        spoil(path, content)
+        try:
+            found = lake.scan("bars", "v.1h").collect()
+        except IntegrityError:
+            seen += 1
+        else:
+            assert found.equals(frame(200)), "a bit that means nothing, as in statistics"
+    assert seen > 50
+
+
+def test_what_was_written_before_checksums_gets_them_when_it_is_looked_over(lake: Lake) -> None:
+    written = lake.write("bars", "v.1h", "2024-01", frame(200))
+    as_before_checksums(lake)
+    assert damaged(lake) == (1, [])
+    assert lake.manifest("bars", "v.1h", "2024-01") == written
+    assert next(lake.root.rglob("manifest.json")).read_bytes().startswith(b'{"sha256":"')
+
+
+def test_a_damaged_partition_can_be_dropped_with_its_dataset(lake: Lake) -> None:
+    lake.write("bars", "v.1h", "2024-01", frame())
+    next(lake.root.rglob("manifest.json")).write_text("{")
+    lake.drop("bars", "v.1h")
+    assert lake.datasets("bars") == []
+
+
 def test_readers_beside_writers_see_one_whole_version_each_time(lake: Lake) -> None:
     lake.write("bars", "v.1h", "2024-01", frame(500, 0.0))
     failures: list[object] = []
@@ -177,7 +313,7 @@ def stop(path, content):
     print("stuck", flush=True)
     signal.pause()
 
-lake._write_atomically = stop
+lake.write_sealed = stop
 lake.Lake(Path(sys.argv[1])).write("bars", "v.1h", "2024-01", frame(value=2.0))
 """
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidemill.domain.errors import InputError
+from tidemill.durable import replacing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,11 +39,9 @@ def replace_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file beside `path`, then rename it. InputError when it cannot be written."""
     import polars as pl
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        write(temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            write(temporary)
     except (OSError, pl.exceptions.PolarsError) as exc:
-        temporary.unlink(missing_ok=True)
         reason = getattr(exc, "strerror", None) or str(exc).splitlines()[0]
         raise InputError(f"{path} cannot be written: {reason}. Free some space or choose another --output.") from exc

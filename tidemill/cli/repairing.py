@@ -1,4 +1,4 @@
-"""`tidemill data repair`: the lake made whole again."""
+"""`tidemill data repair`: what is stored made whole again."""
 
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def repair(as_json: bool) -> None:
-    """Read the whole lake and mend what is damaged: bars from Postgres; what is computed is left for the next run to make."""
+    """Read all that is stored and mend what is damaged: bars and models are restored; the rest the next run makes again."""
     from tidemill.cli.common.progress import progress
     from tidemill.cli.common.session import workspace
-    from tidemill.maintenance.repair import repair_lake
+    from tidemill.maintenance.repair import repair as repair_home
 
-    with workspace() as opened, progress("Reading the lake"):
-        done = repair_lake(opened)
+    with workspace() as opened, progress("Reading what is stored"):
+        done = repair_home(opened)
     if as_json:
         write_json(done)
         return
@@ -29,6 +29,15 @@ def repair(as_json: bool) -> None:
     _tell("restored from Postgres", done.restored)
     _tell("removed; the next run makes it again", done.removed)
     _tell("lost; evaluate those trials again", done.lost)
+    for one in done.files:
+        click.echo(f"  {one.path}: {one.why}; {_OUTCOMES[one.outcome]}")
+
+
+_OUTCOMES = {
+    "restored": "restored",
+    "removed": "removed; the next run makes it again",
+    "lost": "lost; restore it from a copy",
+}
 
 
 def _tell(what: str, found: "Sequence[Damage]") -> None:

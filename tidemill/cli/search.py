@@ -36,6 +36,7 @@ def search(
 
     from tidemill.cli.common.progress import progress
     from tidemill.cli.common.session import workspace
+    from tidemill.durable import write_file
     from tidemill.evaluation import search as searching
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import study_of
@@ -45,7 +46,7 @@ def search(
         wanted: searching.Metric = "sharpe" if metric == "sharpe" else "rank_ic"
         found = searching.search(study_of(opened, experiment), engine, trials=trials, metric=wanted, held_out=held_out)
     if output is not None:
-        output.write_text(searching.experiment_text(found.experiment), encoding="utf-8")
+        write_file(output, searching.experiment_text(found.experiment).encode())
     if as_json:
         write_json(msgspec.to_builtins(found))
     else:

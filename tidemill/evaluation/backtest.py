@@ -19,6 +19,7 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec, NeutraliseSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument, slug
+from tidemill.durable import replacing
 from tidemill.evaluation.counted_backtests import Evaluated, counted
 from tidemill.market.calendars import infer_calendar
 from tidemill.market.column_files import read_weights
@@ -212,8 +213,7 @@ def write_result(result: BacktestResult, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, frame in (("trades", result.trades), ("equity", result.equity), ("positions", result.positions)):
-            temporary = folder / f".{name}.partial"
-            frame.write_parquet(temporary)
-            temporary.replace(folder / f"{name}.parquet")
+            with replacing(folder / f"{name}.parquet") as temporary:
+                frame.write_parquet(temporary)
     except OSError as exc:
         raise InputError(f"{folder} cannot be written: {exc.strerror}. Choose another --output.") from exc

@@ -20,6 +20,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import EngineSpec, Experiment
+from tidemill.durable import make_folder
 from tidemill.metrics.predictions import information_coefficients
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Dimension, Lineage
@@ -122,16 +123,17 @@ def journal_path(study: Study, engine: str) -> Path:
 def _journal(study: Study, engine: str, metric: str, held_out: int) -> Journal:
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from tidemill.storage.journal import Journal as JournalFile
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = journal_path(study, engine)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     made, stated = engine_named(engine), msgspec.structs.replace(study.experiment, name="", engines=())
     data = (study.features_version, study.labels_version, study.splits)
     decided = (code_version(made), made.info.space, metric, held_out, *data, stated)
     return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(path))),
+        storage=JournalStorage(JournalFile(path)),
         study_name=fingerprint(*decided),
         direction="maximize",
         load_if_exists=True,

@@ -15,6 +15,7 @@ from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import slug
+from tidemill.durable import replacing
 from tidemill.evaluation.backtest import bars_interval, instruments_for, over_bars
 from tidemill.evaluation.counted_backtests import UNCOUNTED, Evaluated, sweep_trials
 from tidemill.market.calendars import infer_calendar
@@ -168,8 +169,7 @@ def _write(runs: pl.DataFrame, folder: Path) -> None:
     """sweep.parquet in `folder`, which is made if need be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".sweep.partial"
-        runs.write_parquet(temporary)
-        temporary.replace(folder / "sweep.parquet")
+        with replacing(folder / "sweep.parquet") as temporary:
+            runs.write_parquet(temporary)
     except OSError as exc:
         raise InputError(f"{folder} cannot be written: {exc.strerror}. Choose another --output.") from exc

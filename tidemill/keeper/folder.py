@@ -18,12 +18,14 @@ from typing import TypeVar
 import msgspec
 
 from tidemill.domain.errors import ConfigError
+from tidemill.durable import sweep, write_file
 from tidemill.keeper.failures import explained
 from tidemill.keeper.processes import Process, open_lock
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 SYSTEM_FOLDER = Path("/var/lib/tidemill")
+_OWNER = 0o600  # nobody else may read it
 SERVERS = ("postgres", "redis")
 
 
@@ -83,7 +85,8 @@ class Folder:
         return _read(self.root / "state.json", State)
 
     def write_state(self, state: State) -> None:
-        _replace(self.root / "state.json", msgspec.json.encode(state))
+        write_file(self.root / "state.json", msgspec.json.encode(state), mode=_OWNER)
+        sweep(self.root)
 
     def credentials(self) -> Credentials | None:
         return _read(self.root / "credentials.json", Credentials)
@@ -92,7 +95,7 @@ class Folder:
         import secrets
 
         made = Credentials(postgres=secrets.token_urlsafe(24), redis=secrets.token_urlsafe(24))
-        _replace(self.root / "credentials.json", msgspec.json.encode(made))
+        write_file(self.root / "credentials.json", msgspec.json.encode(made), mode=_OWNER)
         return made
 
 
@@ -101,21 +104,6 @@ def _read(path: Path, kind: type[T]) -> T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Whole or not at all, for its owner alone."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def locate(home: Path) -> Folder:
@@ -178,7 +166,7 @@ def _link_new_folder(home: Path, link: Path) -> None:
             os.rename(root, root.with_name(f"{root.name}.unlinked-{secrets.token_hex(3)}"))
         root.mkdir()
         root.chmod(0o711)
-        _replace(root / "home", os.fsencode(home))
+        write_file(root / "home", os.fsencode(home), mode=_OWNER)
         os.symlink(root, link)
     finally:
         os.close(lock)
@@ -201,4 +189,4 @@ def _own(home: Path, link: Path, root: Path) -> None:
         raise ConfigError(
             f"{home} is a copy of {owner} and would share its database. Remove the link {link} to begin with an empty one."
         )
-    _replace(root / "home", os.fsencode(home))
+    write_file(root / "home", os.fsencode(home), mode=_OWNER)

@@ -170,6 +170,16 @@ def _leftovers(settings: Settings) -> Finding:
     return Finding("leftovers", True, "servers run whose keeper was killed; the next command takes them over")
 
 
+def _stored(settings: Settings) -> Finding:
+    """Checksums of all but the lake's rows and models' weights: there sizes are compared, and `data repair` reads them."""
+    from tidemill.maintenance.repair import damage_at_a_glance
+
+    wrong = damage_at_a_glance(settings)
+    if not wrong:
+        return Finding("stored data", True, "whole at a glance")
+    return Finding("stored data", False, f"{len(wrong)} damaged, the first: {wrong[0]}", "Run `tidemill data repair`.")
+
+
 def _unlinked() -> list[Path]:
     return [path for path in sorted(SYSTEM_FOLDER.glob("*")) if (path / "postgres").is_dir() and not is_linked(path)]
 
@@ -318,4 +328,5 @@ _CHECKS: tuple[Callable[[Settings], Finding], ...] = (
     _torch,
     _clock,
     _leftovers,
+    _stored,
 )

@@ -1,14 +1,12 @@
 """A trained model as a folder: `manifest.json` beside `weights.safetensors` or `model.txt`, and nothing else. Never a pickle.
 
 A model file is input like any other: `load` reads data, executes nothing, and refuses with IntegrityError whatever is not
-exactly what the manifest says.
+exactly what the manifest says. The manifest is sealed, so it may be read without the weights.
 """
 
 import hashlib
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError, IntegrityError, UnavailableError
+from tidemill.durable import make_folder, replacing_folder, seal, sweep, unseal
 
 MANIFEST_FILE = "manifest.json"
 TENSOR_FILE: Final = "weights.safetensors"
@@ -125,22 +124,19 @@ class Artifact:
             ) from exc
 
     def _save(self, folder: Path) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            weights = self._weight_bytes()
-            _write(made / self.manifest.weights_file, weights)
-            stored = Stated(
-                manifest=self.manifest,
-                hash=self.hash,
-                weights_bytes=len(weights),
-                weights_sha256=hashlib.sha256(weights).hexdigest(),
-            )
-            _write(made / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(stored, order="sorted"), indent=1))
-            made.chmod(0o755)
-            _swap(made, folder)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+        make_folder(folder.parent)
+        sweep(folder.parent)
+        weights = self._weight_bytes()
+        stored = Stated(
+            manifest=self.manifest,
+            hash=self.hash,
+            weights_bytes=len(weights),
+            weights_sha256=hashlib.sha256(weights).hexdigest(),
+        )
+        with replacing_folder(folder) as made:
+            (made / self.manifest.weights_file).write_bytes(weights)
+            content = msgspec.json.format(msgspec.json.encode(stored, order="sorted"), indent=1)
+            (made / MANIFEST_FILE).write_bytes(seal(content))
 
     def _weight_bytes(self) -> bytes:
         if self.manifest.weights_file == TEXT_FILE:
@@ -221,10 +217,14 @@ def _tensors(folder: Path, data: bytes, expected: Mapping[str, TensorSpec]) -> d
 
 
 def read_manifest(folder: Path) -> Stated:
-    """What the manifest of a stored model says, its weights unread and unchecked. IntegrityError when it is not one."""
-    path = folder / MANIFEST_FILE
+    """What the manifest of a stored model says, its weights unread and unchecked. IntegrityError when it is not one, or not
+    what was written.
+    """
+    content = unseal(_read(folder / MANIFEST_FILE, MAXIMUM_MANIFEST_BYTES))
+    if content is None:
+        raise _refused(folder, f"{MANIFEST_FILE} is not the manifest that was written")
     try:
-        return msgspec.json.decode(_read(path, MAXIMUM_MANIFEST_BYTES), type=Stated, strict=True)
+        return msgspec.json.decode(content, type=Stated, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise _refused(folder, f"{MANIFEST_FILE} is not a manifest of this format ({exc})") from exc
 
@@ -256,23 +256,7 @@ def _open_without_links(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _swap(made: Path, folder: Path) -> None:
-    """Rename `made` to `folder`. A folder with content cannot be renamed over, so an old one steps aside first."""
-    if folder.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        folder.rename(aside / "old")
-        made.rename(folder)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        made.rename(folder)
-
-
 def _refused(folder: Path, why: str) -> IntegrityError:
-    return IntegrityError(f"The model in {folder} is refused: {why}. Train it again or restore it from a copy.")
+    return IntegrityError(
+        f"The model in {folder} is refused: {why}. Mend it with `tidemill data repair`, or restore it from a copy."
+    )

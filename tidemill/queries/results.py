@@ -12,7 +12,8 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.reports.numbers import interval, number, percent, whole
 from tidemill.reports.sentences import total_costs
-from tidemill.study.places import report_path, stored_experiment
+from tidemill.storage.made_from import read_made
+from tidemill.study.places import MADE_FROM, report_path, stored_experiment
 from tidemill.study.sources import source_of
 from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENGINES, EQUITY, METRICS, PORTFOLIO, SELECTION, SUMMARY
@@ -89,7 +90,7 @@ def result_of(workspace: Workspace, experiment: Experiment) -> Result:
 def _sentences(study: Study) -> tuple[str, ...]:
     """The first paragraph of the report; empty when it was not written yet."""
     path = report_path(study).with_name(SUMMARY)
-    return tuple(msgspec.json.decode(path.read_bytes(), type=list[str])) if path.is_file() else ()
+    return tuple(read_made(path.with_name(MADE_FROM), path, list[str])) if path.is_file() else ()
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from tidemill.domain.errors import InputError
+from tidemill.durable import write_file
 from tidemill.features.api import compute, feature_set
 from tidemill.market.panel_files import read_panel
 
@@ -92,6 +93,6 @@ def write_picture(series: pl.DataFrame, name: str, unit: str, path: Path) -> Non
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     try:
-        path.write_bytes(buffer.getvalue())
+        write_file(path, buffer.getvalue())
     except OSError as exc:
         raise InputError(f"{path} cannot be written: {exc.strerror}. Choose another file.") from exc

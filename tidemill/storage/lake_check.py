@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import polars as pl
 
 from tidemill.domain.errors import IntegrityError
-from tidemill.storage.content import content_version
+from tidemill.storage import verified
 from tidemill.storage.lake import Lake, Manifest
 
 
@@ -22,31 +22,46 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def damaged(lake: Lake) -> tuple[int, list[Damage]]:
-    """How many partitions were read, and those that are damaged: each file is read whole and its content compared."""
+    """How many partitions were read, and those that are damaged. What versions before checksums wrote gets them here."""
     found, checked = [], 0
+    for one in _looked_at(lake):
+        checked += 1
+        if isinstance(one, Damage):
+            found.append(one)
+        elif verified.broken(lake.stored(one)):
+            found.append(_damage(one, "its file holds other bytes than were written"))
+        elif not one.checksums:
+            lake.seal(one)
+    return checked, found
+
+
+def at_a_glance(lake: Lake) -> tuple[int, list[Damage]]:
+    """As `damaged`, quickly: manifests and sizes, the files unread. Changes nothing."""
+    looked = list(_looked_at(lake))
+    return len(looked), [one for one in looked if isinstance(one, Damage)]
+
+
+def _looked_at(lake: Lake) -> Iterator[Damage | Manifest]:
+    """Every partition: its manifest, or what a look at manifest and sizes finds wrong."""
     for table in lake.tables():
         for folder in sorted((lake.root / table).glob("dataset=*/partition=*")):
             dataset, partition = folder.parent.name.partition("=")[2], folder.name.partition("=")[2]
             try:
                 manifest = lake.manifest(table, dataset, partition)
-                why = "" if manifest is None else _why(folder, manifest)
-                checked += manifest is not None
             except IntegrityError:
-                why, checked = "its manifest is no manifest", checked + 1
-            if why:
-                found.append(Damage(table=table, dataset=dataset, partition=partition, why=why))
-    return checked, found
+                yield Damage(table=table, dataset=dataset, partition=partition, why="its manifest is damaged")
+                continue
+            if manifest is not None:
+                why = next(filter(None, (_why(file.path, file.size) for file in lake.stored(manifest))), "")
+                yield _damage(manifest, why) if why else manifest
 
 
-def _why(folder: Path, manifest: Manifest) -> str:
-    """Empty where the files hold what the manifest says."""
-    for name in manifest.files:
-        path = folder / name
-        if not path.is_file():
-            return "its file is gone"
-        try:
-            if content_version(pl.read_parquet(path, hive_partitioning=False)) != manifest.data_version:
-                return "its file holds other rows than were written"
-        except (pl.exceptions.PolarsError, OSError):
-            return "its file cannot be read"
-    return ""
+def _damage(manifest: Manifest, why: str) -> Damage:
+    return Damage(table=manifest.table, dataset=manifest.dataset, partition=manifest.partition, why=why)
+
+
+def _why(path: Path, size: int) -> str:
+    """Empty where a file of that size is there."""
+    if not path.is_file():
+        return "its file is gone"
+    return "" if path.stat().st_size == size else "its file is cut off"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tidemill.domain.errors import IntegrityError
+from tidemill.durable import read_sealed, sweep, write_sealed
 from tidemill.features.api import State
 
 # The newest month grows, so the state before it is needed again; the one after it serves the month that follows.
@@ -39,7 +39,7 @@ def resume_with(
         if not path.is_file():
             continue
         try:
-            return index, read(path.read_bytes())
+            return index, read(read_sealed(path))
         except IntegrityError:
             # A damaged or outdated state costs time, never correctness.
             path.unlink(missing_ok=True)
@@ -48,11 +48,9 @@ def resume_with(
 
 def save_state(folder: Path, month: str, print_: str, state: Savable) -> None:
     """Keep the state after a month; older ones, and one of the month as it was before, are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{month}-{print_}.state"
-    temporary = target.with_suffix(f".{os.getpid()}.partial")
-    temporary.write_bytes(state.to_bytes())
-    os.replace(temporary, target)
+    write_sealed(target, state.to_bytes())
+    sweep(folder)
     # First what the month was before: it would count among those that are kept, and the state before the month would go.
     for twin in folder.glob(f"{month}-*.state"):
         if twin != target:

@@ -11,7 +11,8 @@ import polars as pl
 
 from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
-from tidemill.models.artifact import MANIFEST_FILE, load
+from tidemill.durable import damaged, read_sealed, sweep, write_sealed
+from tidemill.models.artifact import load, read_manifest
 from tidemill.storage.results import write_models
 from tidemill.study.study import Study
 from tidemill.study.tables import FEATURES, LABELS
@@ -58,8 +59,17 @@ def artifact_folder(home: Path, model_id: str) -> Path:
 
 
 def read_index(home: Path, engine_key: str) -> Index | None:
+    """IntegrityError when it is damaged."""
     path = _index_path(home, engine_key)
-    return msgspec.json.decode(path.read_bytes(), type=Index) if path.is_file() else None
+    return index_in(path) if path.is_file() else None
+
+
+def index_in(path: Path) -> Index:
+    """What an index file says. IntegrityError when it is damaged."""
+    try:
+        return msgspec.json.decode(read_sealed(path), type=Index)
+    except msgspec.DecodeError as exc:
+        raise damaged(path) from exc
 
 
 def store_index(study: Study, engine_key: str, index: Index) -> None:
@@ -80,7 +90,7 @@ def _model_rows(study: Study, index: Index) -> pl.DataFrame:
                 "engine": index.engine,
                 "fold": entry.fold,
                 "path": str(folder),
-                "manifest": (folder / MANIFEST_FILE).read_text(encoding="utf-8"),
+                "manifest": msgspec.json.encode(read_manifest(folder)).decode(),
                 "metrics": "{}",
             }
         )
@@ -89,10 +99,8 @@ def _model_rows(study: Study, index: Index) -> pl.DataFrame:
 
 def _write_index(home: Path, engine_key: str, index: Index) -> None:
     path = _index_path(home, engine_key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=1))
-    temporary.replace(path)
+    write_sealed(path, msgspec.json.format(msgspec.json.encode(index), indent=1))
+    sweep(path.parent)
 
 
 def month_versions(study: Study, *tables: str) -> dict[str, dict[str, str]]:
@@ -127,9 +135,7 @@ def index_of(study: Study, spec: EngineSpec) -> Index:
 
 def stored_models(workspace: Workspace) -> list[dict[str, Any]]:
     """Every model in an index of this home, newest test window first."""
-    indexes = [
-        msgspec.json.decode(path.read_bytes(), type=Index) for path in sorted((models_home(workspace) / "index").glob("*.json"))
-    ]
+    indexes = [index_in(path) for path in sorted((models_home(workspace) / "index").glob("*.json"))]
     rows = [
         {"engine": index.engine, "dataset": index.dataset, **msgspec.to_builtins(entry)}
         for index in indexes

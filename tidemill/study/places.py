@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.reading import read
+from tidemill.storage.made_from import read_made
 from tidemill.study.study import Study
+
+# Beside the report: the experiment that it is of, and what all of it was made from.
+EXPERIMENT, MADE_FROM = "experiment.json", "made-from.txt"
 
 
 def report_path(study: Study) -> Path:
@@ -17,12 +19,11 @@ def report_path(study: Study) -> Path:
 
 
 def stored_experiment(path: Path) -> Experiment:
-    """An experiment from the JSON that a run left beside its report. InputError for what does not fit the schema."""
-    try:
-        value = msgspec.json.decode(path.read_bytes())
-    except msgspec.DecodeError as exc:
-        raise InputError(f"{path} is not JSON: {exc}. Run the experiment again.") from exc
-    return experiment_from(value, str(path))
+    """An experiment from the JSON that a run left beside its report.
+
+    IntegrityError when it is not what was written, InputError for what does not fit the schema any more.
+    """
+    return experiment_from(read_made(path.with_name(MADE_FROM), path, dict), str(path))
 
 
 def experiment_from(value: object, origin: str) -> Experiment:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from tidemill.domain.errors import IntegrityError
+from tidemill.durable import read_sealed, sweep, write_sealed
 from tidemill.provenance import fingerprint, source_version
 from tidemill.quality.expectations import SuiteName
 from tidemill.quality.suites import ExpectationResult, docs_index, run_suite, suite_expectations
@@ -130,8 +131,8 @@ def _changed(study: Study, suite: SuiteName, asset: str, last: Path, parts: dict
     if not last.is_file():
         return []
     try:
-        before = msgspec.json.decode(last.read_bytes(), type=_Last)
-    except msgspec.DecodeError:
+        before = msgspec.json.decode(read_sealed(last), type=_Last)
+    except (IntegrityError, msgspec.DecodeError):
         return []  # a damaged note costs time, never a check
     if before.code != _code():
         return []  # what an older suite let pass says nothing of this one
@@ -152,10 +153,8 @@ def _scope(parts: Sequence[str]) -> str:
 
 
 def _remember(path: Path, last: _Last) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.partial")
-    temporary.write_bytes(msgspec.json.encode(last))
-    temporary.replace(path)
+    write_sealed(path, msgspec.json.encode(last))
+    sweep(path.parent)
 
 
 def _verdict(asset: str, dataset: str, version: str, result: ExpectationResult) -> Verdict:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
+from tidemill.durable import read_sealed, write_sealed
 from tidemill.models.artifact import Artifact, Inputs, load, make
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
@@ -148,13 +150,13 @@ def forecast_risk(study: Study) -> StepReport:
         raise UnknownNameError("trained model", RISK, hint="Materialize models/risk first.")
     whole = fingerprint(code, index.inputs, study.folds, _versions(study))
     stamp = home / "index" / f"{key}.forecast"
-    if len(study.lake.manifests(RISK, key)) == len(study.folds) and stamp.is_file():
-        last = msgspec.json.decode(stamp.read_bytes(), type=_Last)
-        if last.inputs == whole:
+    if len(study.lake.manifests(RISK, key)) == len(study.folds):
+        last = _last(stamp)
+        if last is not None and last.inputs == whole:
             return _forecast_report(study, 0, code, last.skill)
     worked = _forecast_folds(study, index, code)
     skill = skill_of_risk(study)
-    stamp.write_bytes(msgspec.json.encode(_Last(whole, skill)))
+    write_sealed(stamp, msgspec.json.encode(_Last(whole, skill)))
     return _forecast_report(study, worked, code, skill)
 
 
@@ -163,6 +165,14 @@ class _Last(msgspec.Struct, frozen=True):
 
     inputs: str
     skill: dict[str, float | None]
+
+
+def _last(stamp: Path) -> _Last | None:
+    """None where there is none, or a damaged one: it costs time."""
+    try:
+        return msgspec.json.decode(read_sealed(stamp), type=_Last)
+    except (FileNotFoundError, IntegrityError, msgspec.DecodeError):
+        return None
 
 
 def _forecast_folds(study: Study, index: Index, code: str) -> int:

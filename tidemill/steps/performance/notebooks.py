@@ -12,8 +12,10 @@ from pathlib import Path
 
 from tidemill.config import Settings
 from tidemill.domain.errors import StopError, UnknownNameError
+from tidemill.durable import make_folder, settle, write_file
 from tidemill.experiments.files import to_text
 from tidemill.provenance import fingerprint
+from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.freshness import StepReport
 from tidemill.study.study import Study
 
@@ -47,10 +49,10 @@ def execute_notebook(study: Study, name: str) -> StepReport:
     print_ = fingerprint(source.read_text(encoding="utf-8"), metrics, study.bars_version, study.experiment)
     target = executed_path(study, name)
     stamp = target.with_suffix(".made-from")
-    worked = not target.is_file() or not stamp.is_file() or stamp.read_text(encoding="utf-8") != print_
+    worked = not is_made_from(stamp, print_)
     if worked:
         _run(study, source, target)
-        stamp.write_text(print_, encoding="utf-8")
+        write_note(stamp, print_, target)
     return StepReport(
         worked=worked,
         bytes=target.stat().st_size,
@@ -61,9 +63,9 @@ def execute_notebook(study: Study, name: str) -> StepReport:
 
 
 def _run(study: Study, source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     experiment = target.parent / "experiment.yaml"
-    experiment.write_text(to_text(study.experiment), encoding="utf-8")
+    write_file(experiment, to_text(study.experiment).encode())
     partial = target.with_suffix(".partial.ipynb")
     command = [sys.executable, "-m", "papermill", str(source), str(partial), "--cwd", str(target.parent)]
     command += ["--no-progress-bar", "-p", "experiment", str(experiment)]
@@ -77,4 +79,4 @@ def _run(study: Study, source: Path, target: Path) -> None:
     if done.returncode != 0:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
         raise StopError(f"The notebook {source.stem} failed: {last.rstrip('.')}. Its cells so far are in {partial}.")
-    partial.replace(target)
+    settle(partial, target)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 
+from tidemill.durable import make_folder, write_file
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.queries.results import engine_metrics, portfolio_metrics
@@ -20,9 +19,10 @@ from tidemill.steps.market_data.bars import import_facts
 from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.predictions.validity import refusal_counts
 from tidemill.steps.trading.attribution import attribution_table
+from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import index_of, silent_notes
-from tidemill.study.places import report_path
+from tidemill.study.places import EXPERIMENT, MADE_FROM, report_path
 from tidemill.study.scoring import coefficients_of, scored_rows
 from tidemill.study.sources import flags_of
 from tidemill.study.study import Study
@@ -50,15 +50,15 @@ def write_report(study: Study) -> StepReport:
     metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
     equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
     print_ = fingerprint(code, metrics, equity, study.experiment)
-    path, stamp = report_path(study), report_path(study).with_name("made-from.txt")
-    worked = not path.is_file() or not stamp.is_file() or stamp.read_text(encoding="utf-8") != print_
+    path = report_path(study)
+    worked = not is_made_from(path.with_name(MADE_FROM), print_)
     if worked:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         inputs = report_inputs(study)
-        _replace(path, render_report(inputs))
-        _replace(path.with_name(SUMMARY), msgspec.json.encode(verdict(inputs)).decode())
-        _replace(path.with_name("experiment.json"), msgspec.json.encode(study.experiment).decode())
-        _replace(stamp, print_)
+        write_file(path, render_report(inputs).encode())
+        write_file(path.with_name(SUMMARY), msgspec.json.encode(verdict(inputs)))
+        write_file(path.with_name(EXPERIMENT), msgspec.json.encode(study.experiment))
+        write_note(path.with_name(MADE_FROM), print_, path, path.with_name(SUMMARY), path.with_name(EXPERIMENT))
     return StepReport(
         worked=worked,
         bytes=path.stat().st_size,
@@ -67,12 +67,6 @@ def write_report(study: Study) -> StepReport:
         facts={"path": str(path)},
         notes=(f"Open {path} in a browser; it needs no network.",),
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def report_inputs(study: Study) -> ReportInputs:

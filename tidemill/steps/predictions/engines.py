@@ -8,6 +8,7 @@ import polars as pl
 
 from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.months import month_start
+from tidemill.durable import write_file
 from tidemill.models.artifact import load
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
@@ -44,7 +45,7 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     have = study.lake.manifests(PREDICTIONS, key)
     stamp = models_home(study.workspace) / "index" / f"{key}.scored"
     whole = fingerprint(code_version(engine), index, study.features_version, STORED)
-    if len(have) == len(index.folds) and stamp.is_file() and stamp.read_text(encoding="utf-8") == whole:
+    if len(have) == len(index.folds) and stamp.is_file() and stamp.read_bytes() == whole.encode():
         return 0
     made, months = 0, month_versions(study, FEATURES)
     code = fingerprint(code_version(engine), STORED)
@@ -64,7 +65,7 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
         keep(study, key, partition, prediction_frame(scored, spec.name, fold.number, entry.model_id, study), print_, seen)
         made += 1
     drop_old_folds(study, key, have)
-    stamp.write_text(whole, encoding="utf-8")
+    write_file(stamp, whole.encode())
     return made
 
 

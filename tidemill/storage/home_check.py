@@ -13,12 +13,18 @@ from tidemill.storage import journal
 from tidemill.storage.made_from import harmed
 
 # Whatever is here and damaged is removed: the steps make it again.
-_SEALED = ("models/index/*.json", "models/index/*.forecast", "judged/*.json", "state/*/*.state")
+_SEALED = ("models/index/*.json", "judged/*.json", "state/*/*.state")
 _NOTES = ("reports/*/made-from.txt", "notebooks/*/*.made-from")
 _JOURNALS = "search/*.journal"
 _WRITTEN_TO = ("models/index", "models/artifacts", "judged", "state/*", "reports/*", "notebooks/*", "search")
 # Temporary names of versions before `durable`, whose writers held no lock.
-_OLD_LEFTOVERS = ("models/index/*.partial", "judged/*.partial", "state/*/*.partial")
+_OLD_LEFTOVERS = (
+    "models/index/*.partial",
+    "models/index/*.scored",
+    "models/index/*.forecast",
+    "judged/*.partial",
+    "state/*/*.partial",
+)
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):

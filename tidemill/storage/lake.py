@@ -123,6 +123,13 @@ class Lake:
                 sums = {name: checksum(folder / name) for name in manifest.files}
                 _write_manifest(folder, msgspec.structs.replace(manifest, checksums=sums))
 
+    def annotate(self, manifest: Manifest, metadata: dict[str, Any]) -> None:
+        """Other metadata for a partition whose rows stay as they are; one that changed since is left."""
+        folder = self._partition(manifest.table, manifest.dataset, manifest.partition)
+        with filelock.FileLock(folder / ".lock", timeout=_LOCK_PATIENCE):
+            if _read_manifest(folder) == manifest:
+                _write_manifest(folder, msgspec.structs.replace(manifest, metadata=metadata))
+
     def manifest(self, table: str, dataset: str, partition: str) -> Manifest | None:
         """What the partition holds now; None where there is none."""
         return _read_manifest(self._partition(table, dataset, partition))

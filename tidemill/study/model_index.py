@@ -12,7 +12,7 @@ import polars as pl
 from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.durable import damaged, read_sealed, sweep, write_sealed
-from tidemill.models.artifact import load, read_manifest
+from tidemill.models.artifact import MANIFEST_FILE, load, read_manifest
 from tidemill.storage.results import write_models
 from tidemill.study.study import Study
 from tidemill.study.tables import FEATURES, LABELS
@@ -56,6 +56,11 @@ def _index_path(home: Path, engine_key: str) -> Path:
 
 def artifact_folder(home: Path, model_id: str) -> Path:
     return home / "artifacts" / model_id
+
+
+def all_there(home: Path, index: Index) -> bool:
+    """Whether every model that an index names is stored: an index alone says nothing of them."""
+    return all((artifact_folder(home, entry.model_id) / MANIFEST_FILE).is_file() for entry in index.folds)
 
 
 def read_index(home: Path, engine_key: str) -> Index | None:

@@ -16,9 +16,9 @@ from tidemill.domain.market import Calendar
 from tidemill.domain.ports import BarSource, SpannedSource
 from tidemill.market.files import FileSource
 from tidemill.provenance import fingerprint, library_version, source_version
-from tidemill.steps.market_data.ingest import import_bars
+from tidemill.steps.market_data.ingest import copy_months, import_bars
 from tidemill.storage.lake import Lake, Manifest
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, is_made_of
 from tidemill.study.sources import instruments_of, source_of
 from tidemill.study.study import Study, dataset_for, features_key
 from tidemill.study.tables import BARS, IMPORTS
@@ -79,7 +79,9 @@ def sync_bars(study: Study) -> StepReport:
     content = _content(spec)
     partition = _import_name(spec)
     before = lake.manifest(IMPORTS, key, partition)
-    unchanged = content is not None and before is not None and before.fingerprint == content and lake.manifests(BARS, key)
+    # The mark of an import says nothing of the months: each is compared with its version in Postgres.
+    mended = copy_months(study.workspace, study.dataset.venue, study.dataset.interval)
+    unchanged = content is not None and is_made_of(before, content) and bool(lake.manifests(BARS, key))
     facts: dict[str, Any] = dict(before.metadata) if before is not None else {}
     if not unchanged:
         source, calendar = _changed_source(study, before)
@@ -92,7 +94,8 @@ def sync_bars(study: Study) -> StepReport:
                 {"symbol": [], "open_time": []}, schema={"symbol": pl.String, "open_time": pl.Datetime("us", "UTC")}
             )
             lake.write(IMPORTS, key, partition, empty, fingerprint=content, metadata=facts)
-    return _bars_report(study, worked=not unchanged and bool(facts.get("inserted") or facts.get("restated")), facts=facts)
+    changed = not unchanged and bool(facts.get("inserted") or facts.get("restated"))
+    return _bars_report(study, worked=changed or mended > 0, facts=facts)
 
 
 def _import(study: Study, source: BarSource, calendar: Calendar | None, start: datetime | None) -> dict[str, Any]:

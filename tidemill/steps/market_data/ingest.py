@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -113,6 +113,31 @@ def _symbols_by_rows(bars: pl.LazyFrame) -> Iterator[list[str]]:
     yield held
 
 
+def stale_months(workspace: Workspace, venue: str, interval: Interval) -> dict[str, tuple[int, int]]:
+    """Month → version and rows in Postgres, of the months that the lake lacks or holds in another version."""
+    held = workspace.lake.manifests(BARS, f"{venue}.{interval}")
+    sizes = workspace.call(workspace.store.month_sizes, venue, interval)
+    known = {month: manifest.metadata.get("version") for month, manifest in held.items()}
+    return {month: size for month, size in sizes.items() if known.get(month) != size[0]}
+
+
+def copy_months(
+    workspace: Workspace,
+    venue: str,
+    interval: Interval,
+    own: Callable[[str, int], pl.DataFrame | None] = lambda month, rows: None,
+) -> int:
+    """Bring the lake's months up to date with Postgres; how many were. own: a month's newest bars where somebody has them."""
+    old = stale_months(workspace, venue, interval)
+    for month, (version, rows) in old.items():
+        bars = own(month, rows)
+        if bars is None:
+            start, end = month_start(month), month_end(month)
+            bars = workspace.call(workspace.store.read, venue, interval, start=start, end=end)
+        workspace.lake.write(BARS, f"{venue}.{interval}", month, bars, metadata={"version": version})
+    return len(old)
+
+
 class _Import:
     """The state of one import while its batches come in."""
 
@@ -160,27 +185,17 @@ class _Import:
         self.times += [time for time in (good["open_time"].min(), good["open_time"].max()) if isinstance(time, datetime)]
 
     def write_lake(self) -> None:
-        """Bring the lake up to date: each month of it notes the version in Postgres that it was made from.
+        """Bring the lake up to date. An import that was interrupted before is finished here, whatever this one changed."""
+        copy_months(self.workspace, self.source.venue, self.interval, self._own)
 
-        So an import that was interrupted between the two is finished by the next one, whatever that one changes.
-        """
-        lake, store = self.workspace.lake, self.workspace.store
-        held = lake.manifests(BARS, self.key)
-        for month, (version, rows) in self.workspace.call(store.month_sizes, self.source.venue, self.interval).items():
-            if month in held and held[month].metadata.get("version") == version:
-                continue
-            lake.write(BARS, self.key, month, self._newest(month, rows), metadata={"version": version})
-
-    def _newest(self, month: str, rows: int) -> pl.DataFrame:
-        """The newest version of every bar of a month: this import's, where it holds them all, else read back."""
+    def _own(self, month: str, rows: int) -> pl.DataFrame | None:
+        """The newest version of every bar of a month where this import holds them all."""
         own = self.spool.month(month)
-        if own is not None:
-            own = own.unique(("symbol", "open_time"), keep="last", maintain_order=True)
-            # A restated bar is known since its receipt, which only the store knows.
-            if own.height == rows and not self.counts["restated"]:
-                return own.sort("symbol", "open_time")
-        start, end = month_start(month), month_end(month)
-        return self.workspace.call(self.workspace.store.read, self.source.venue, self.interval, start=start, end=end)
+        # A restated bar is known since its receipt, which only the store knows.
+        if own is None or self.counts["restated"]:
+            return None
+        own = own.unique(("symbol", "open_time"), keep="last", maintain_order=True)
+        return own.sort("symbol", "open_time") if own.height == rows else None
 
     def finish(self) -> ImportReport:
         """Gaps, flags and corporate actions of the whole, and what to tell."""

@@ -21,6 +21,7 @@ from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import (
     Index,
     TrainedFold,
+    all_there,
     artifact_folder,
     models_home,
     month_versions,
@@ -44,7 +45,7 @@ def train(study: Study, name: str) -> StepReport:
     code = (code_version(engine), *map(library_version, _LIBRARIES))
     inputs = fingerprint(code, spec, study.experiment.seed, study.splits, study.features_version, study.labels_version)
     index = read_index(home, key)
-    if index is not None and index.inputs == inputs:
+    if index is not None and index.inputs == inputs and all_there(home, index):
         return _training_report(study, index, trained=0, code=code[0])
     known = {entry.fold: entry for entry in index.folds} if index else {}
     months, entries = month_versions(study, FEATURES, LABELS), []

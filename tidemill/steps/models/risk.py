@@ -10,27 +10,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
+from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
-from tidemill.durable import read_sealed, write_sealed
 from tidemill.models.artifact import Artifact, Inputs, load, make
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
 from tidemill.steps.predictions.engines import drop_old_folds
-from tidemill.study.freshness import StepReport
-from tidemill.study.model_index import Index, TrainedFold, artifact_folder, models_home, read_index, store_index
+from tidemill.study.freshness import StepReport, Table, is_made_of
+from tidemill.study.model_index import Index, TrainedFold, all_there, artifact_folder, models_home, read_index, store_index
 from tidemill.study.study import Study
 from tidemill.study.tables import partition_of
 from tidemill.validation.splits import Fold
 
-RISK = "risk"
+RISK, SKILL = "risk", "risk_skill"
 # Bars of its own before a test window that EWMA is started on: what lies further back weighs less than rounding does.
 _HISTORY = 1_000
 _CODE = ("tidemill.risk.volatility", "tidemill.steps.models.risk")
@@ -74,7 +72,7 @@ def train_risk(study: Study) -> StepReport:
     home, key, code = models_home(study.workspace), risk_key(study), source_version(*_CODE)
     index = read_index(home, key)
     inputs = fingerprint(code, library_version("arch"), spec_of(study), study.folds, _versions(study))
-    worked = index is None or index.inputs != inputs
+    worked = index is None or index.inputs != inputs or not all_there(home, index)
     if index is None or worked:
         known = {entry.fold: entry for entry in index.folds} if index else {}
         entries = [_entry(study, fold, known.get(fold.number), code) for fold in study.folds]
@@ -149,33 +147,23 @@ def forecast_risk(study: Study) -> StepReport:
     if index is None:
         raise UnknownNameError("trained model", RISK, hint="Materialize models/risk first.")
     whole = fingerprint(code, index.inputs, study.folds, _versions(study))
-    stamp = home / "index" / f"{key}.forecast"
-    if len(study.lake.manifests(RISK, key)) == len(study.folds):
-        last = _last(stamp)
-        if last is not None and last.inputs == whole:
-            return _forecast_report(study, 0, code, last.skill)
-    worked = _forecast_folds(study, index, code)
+    table, score = Table(RISK, key), study.lake.manifest(SKILL, key, _ALL)
+    known = {part: held.metadata.get("seen") for part, held in study.lake.manifests(*table).items()}
+    if score is not None and is_made_of(score, whole) and known == {partition_of(fold): whole for fold in study.folds}:
+        return _forecast_report(study, 0, code, score.metadata)
+    worked = _forecast_folds(study, index, code, whole)
     skill = skill_of_risk(study)
-    write_sealed(stamp, msgspec.json.encode(_Last(whole, skill)))
+    rows = pl.DataFrame({"measure": list(skill), "value": list(skill.values())}, schema=_SKILL_SCHEMA)
+    study.lake.write(SKILL, key, _ALL, rows, fingerprint=whole, metadata=dict(skill))
     return _forecast_report(study, worked, code, skill)
 
 
-class _Last(msgspec.Struct, frozen=True):
-    """Inputs of the last success, and the skill that it found."""
-
-    inputs: str
-    skill: dict[str, float | None]
+_ALL = "all"
+_SKILL_SCHEMA = {"measure": pl.String, "value": pl.Float64}
 
 
-def _last(stamp: Path) -> _Last | None:
-    """None where there is none, or a damaged one: it costs time."""
-    try:
-        return msgspec.json.decode(read_sealed(stamp), type=_Last)
-    except (FileNotFoundError, IntegrityError, msgspec.DecodeError):
-        return None
-
-
-def _forecast_folds(study: Study, index: Index, code: str) -> int:
+def _forecast_folds(study: Study, index: Index, code: str, whole: str) -> int:
+    """Forecast the folds whose model or past changed; each notes the whole data that it was last compared with."""
     key, worked = risk_key(study), 0
     have = study.lake.manifests(RISK, key)
     for fold, entry in zip(study.folds, index.folds, strict=True):
@@ -183,8 +171,10 @@ def _forecast_folds(study: Study, index: Index, code: str) -> int:
         seen = {name: _digest(frame.filter(before)) for name, frame in returns_by_symbol(study).items()}
         print_, part = fingerprint(code, entry.model_id, fold, seen), partition_of(fold)
         if part in have and have[part].fingerprint == print_:
+            study.lake.annotate(have[part], {"seen": whole})
             continue
-        study.lake.write(RISK, key, part, _forecasts(study, fold, entry.model_id), fingerprint=print_)
+        frame = _forecasts(study, fold, entry.model_id)
+        study.lake.write(RISK, key, part, frame, fingerprint=print_, metadata={"seen": whole})
         worked += 1
     drop_old_folds(study, key, have, table=RISK)
     return worked

@@ -8,7 +8,6 @@ import polars as pl
 
 from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.months import month_start
-from tidemill.durable import write_file
 from tidemill.models.artifact import load
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
@@ -43,20 +42,18 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
     engine, key = engine_named(spec.name), study.engine_key(spec)
     index = index_of(study, spec)
     have = study.lake.manifests(PREDICTIONS, key)
-    stamp = models_home(study.workspace) / "index" / f"{key}.scored"
-    whole = fingerprint(code_version(engine), index, study.features_version, STORED)
-    if len(have) == len(index.folds) and stamp.is_file() and stamp.read_bytes() == whole.encode():
-        return 0
     made, months = 0, month_versions(study, FEATURES)
     code = fingerprint(code_version(engine), STORED)
     for entry, fold in zip(index.folds, study.folds, strict=True):
         partition = partition_of(fold)
+        held = have.get(partition)
         seen = fingerprint(entry.model_id, touched(months, None, fold.test_end), fold, code)
-        if partition in have and have[partition].metadata.get("seen") == seen:
+        if held is not None and held.metadata.get("seen") == seen:
             continue
         history = study.once(("scored", fold.number), lambda fold=fold: _scored_versions(study, fold))  # type: ignore[misc]
         print_ = fingerprint(entry.model_id, history, fold, code)
-        if partition in have and have[partition].fingerprint == print_:
+        if held is not None and held.fingerprint == print_:
+            study.lake.annotate(held, {"seen": seen})  # what came later in the month is none of this fold's
             continue
         artifact = load(
             artifact_folder(models_home(study.workspace), entry.model_id), feature_fingerprint=study.available.fingerprint
@@ -65,7 +62,6 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
         keep(study, key, partition, prediction_frame(scored, spec.name, fold.number, entry.model_id, study), print_, seen)
         made += 1
     drop_old_folds(study, key, have)
-    write_file(stamp, whole.encode())
     return made
 
 

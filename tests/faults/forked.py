@@ -1,7 +1,7 @@
 """Trials in processes of their own, forked from one that has imported everything and done nothing.
 
-`python -m tests.faults.forked` reads one task a line and answers each with what its child found. A child costs 10 ms where a new
-interpreter costs seconds of imports.
+`python -m tests.faults.forked` reads one task a line and answers each with what its child found. A child costs 10 ms where a
+new interpreter costs seconds of imports.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.faults.killing import Kill, Watch, Write
 from tidemill.domain.errors import TidemillError
 
 _LIMIT = 120
-_PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ class Forked:
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.forked"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_PROJECT, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT, env=environment,
         )  # fmt: skip
 
     def do(self, task: Task) -> Answer:

@@ -1,7 +1,7 @@
 """A process that counts what it writes and is killed at one of these writes: SIGKILL, so that nothing of it has a say in it.
 
-A write is what another process sees at once: a rename inside the home, a file that is opened to be written where it stays, and a
-commit in Postgres that changed a table. It is patched at `os` and at asyncpg, below everything of ours.
+A write is what another process sees at once: a rename inside the home, a file that is opened to be written where it stays,
+and a commit in Postgres that changed a table. It is patched at `os` and at asyncpg, below everything of ours.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _OF_TABLE = re.compile(r"^(?:staged_)?([a-z_]+?)(?:_\d{4}_\d{2})?$")
 _READS = ("SELECT", "BEGIN", "ROLLBACK", "SET", "SHOW")
 
 
+When = Literal["before", "after", "torn"]
+
+
 class Write(msgspec.Struct, frozen=True):
     """One write of a process: what it belongs to (lake/labels, models/index, postgres/signals, …), the how manieth of that, and
     which file.
@@ -38,7 +41,7 @@ class Kill(msgspec.Struct, frozen=True):
     """When to die: before or after the write took effect; torn: the file that is written in place exists and is empty."""
 
     write: Write
-    when: Literal["before", "after", "torn"]
+    when: When
 
 
 class Watch:
@@ -69,10 +72,11 @@ class Watch:
     def _renaming(self, rename: Callable[..., None]) -> Callable[..., None]:
         def watched(source: Any, target: Any, **options: Any) -> None:
             path = os.fspath(target)
-            if not isinstance(path, str) or not path.startswith(self._home):
-                return rename(source, target, **options)
-            self._renamed.add(os.fspath(source).removeprefix(self._home))
-            write = self._next(table_of(path.removeprefix(self._home)), path.removeprefix(self._home))
+            write = None
+            if isinstance(path, str) and path.startswith(self._home):
+                self._renamed.add(os.fspath(source).removeprefix(self._home))
+                own = path.removeprefix(self._home)
+                write = self._next(table_of(own), own)
             self._die(write, "before")
             rename(source, target, **options)
             self._die(write, "after")
@@ -136,7 +140,7 @@ class Watch:
         self._writes.append(write)
         return write
 
-    def _die(self, write: Write, when: str) -> None:
+    def _die(self, write: Write | None, when: str) -> None:
         kill = self._kill
-        if kill and kill.when == when and (kill.write.table, kill.write.number) == (write.table, write.number):
+        if write and kill and kill.when == when and (kill.write.table, kill.write.number) == (write.table, write.number):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -69,7 +69,9 @@ _HOURS = 6
 _BARS = 340
 _SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
 # What says when, how often or where something was written, and not what was.
-_TIMES = frozenset({"recorded_at", "changed_at", "flagged_at", "counted_at", "created_at", "found_at", "filled_at", "at", "since"})
+_TIMES = frozenset(
+    {"recorded_at", "changed_at", "flagged_at", "counted_at", "created_at", "found_at", "filled_at", "at", "since"}
+)
 _BOOKKEEPING = _TIMES | {"path", "id", "version"}
 _UNREADABLE = "unreadable"
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2})?(\.\d+)?(\+00:00)?( UTC)?")
@@ -85,9 +87,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def settings(self) -> Settings:
-        return Settings(
-            home=Path(self.home), postgres_dsn=Secret(self.postgres), redis_url=Secret(self.redis), connections=4
-        )
+        return Settings(home=Path(self.home), postgres_dsn=Secret(self.postgres), redis_url=Secret(self.redis), connections=4)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The same settings for a command."""
+        names = {"HOME": self.home, "POSTGRES_DSN": self.postgres, "REDIS_URL": self.redis, "CONNECTIONS": "4"}
+        return {f"TIDEMILL_{name}": value for name, value in names.items()}
 
     @property
     def experiment(self) -> Experiment:
@@ -286,7 +292,9 @@ def _digest(content: bytes) -> str:
 
 def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
     """What is other than it should be, in words; figures that a person reads come first."""
-    names = sorted(found.keys() ^ expected.keys() | {name for name in found.keys() & expected.keys() if found[name] != expected[name]})
+    names = sorted(
+        found.keys() ^ expected.keys() | {name for name in found.keys() & expected.keys() if found[name] != expected[name]}
+    )
     told = [f"{name} is {found.get(name, 'missing')}, not {expected.get(name, 'there')}" for name in names]
     return sorted(told, key=lambda text: (not text.startswith("lake/metrics"), ".sharpe" not in text))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.faults import running
+from tests.faults.killing import Kill, When, Write
 from tests.faults.trials import Point, Staged, Trials, killed, run_in_steps, told
 
 # Everything that the run of the tiny experiment writes to; a test below finds what is missing here.
@@ -16,6 +19,12 @@ TABLES = (
     "postgres/models", "postgres/predictions", "postgres/quarantine", "postgres/signals", "postgres/trials", "reports", "state",
 )  # fmt: skip
 MOST_WRITES = 120
+# Kills of `tidemill run` itself, which costs too much to be killed everywhere.
+COMMAND_KILLS: tuple[tuple[str, int, When], ...] = (
+    ("lake/labels", 2, "after"),
+    ("models/index", 2, "before"),
+    ("lake/equity", 8, "before"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +38,15 @@ def writes_of(points: list[Point]) -> list[list[Point]]:
     return [points[at : at + 2] for at in range(0, len(points), 2)] if lake else [[point] for point in points]
 
 
-def moments(points: list[Point]) -> list[tuple[Point, str]]:
+def moments(points: list[Point]) -> list[tuple[Point, When]]:
     """Before each rename and commit, and after the last: what lies between two of them changes no content."""
     return [*((point, "before") for point in points), (points[-1], "after")]
 
 
-def few_moments(points: list[Point]) -> list[tuple[Point, str]]:
+def few_moments(points: list[Point]) -> list[tuple[Point, When]]:
     """After the first and the second write, and in the middle of the last."""
     writes = writes_of(points)
-    chosen = [(write[-1], "after") for write in writes[:2]] + [(writes[-1][-1], "before")]
+    chosen: list[tuple[Point, When]] = [(write[-1], "after") for write in writes[:2]] + [(writes[-1][-1], "before")]
     return list(dict.fromkeys(chosen))
 
 
@@ -79,7 +88,27 @@ def test_a_kill_at_any_write_of_a_table_leaves_no_trace_in_anything(trials: Tria
     _expect_healing(trials, staged, moments(staged.of(table)), whole=True)
 
 
-def _expect_healing(trials: Trials, staged: Staged, chosen: list[tuple[Point, str]], *, whole: bool) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_command_heals_as_the_steps_do(trials: Trials, staged: Staged) -> None:
+    trials.restore(staged.before[running.ORDER[0]])
+    assert trials.command().returncode == 0
+    expected, failures = trials.well(figures=True).figures, []
+    kills: list[tuple[str, int, When]] = [
+        ("lake/labels", 2, "after"),
+        ("models/index", 2, "before"),
+        ("lake/equity", 8, "before"),
+    ]
+    for table, number, when in kills:
+        trials.restore(staged.before[running.ORDER[0]])
+        assert trials.command(Kill(Write(table, number), when)).returncode == -signal.SIGKILL
+        ended = trials.command()
+        problems = [ended.stderr] if ended.returncode else running.differences(trials.well(figures=True).figures, expected)
+        failures += [told(f"{when} {table} {number}", problems)] if problems else []
+    assert not failures, "\n".join(failures)
+
+
+def _expect_healing(trials: Trials, staged: Staged, chosen: list[tuple[Point, When]], *, whole: bool) -> None:
     failures = []
     for point, when in chosen:
         if problems := killed(trials, staged, point, when, whole=whole):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +14,8 @@ import msgspec
 import psycopg2
 
 from tests.faults import running
-from tests.faults.forked import Answer, Forked, Task
-from tests.faults.killing import Kill, Write
+from tests.faults.forked import PROJECT, Answer, Forked, Task
+from tests.faults.killing import Kill, When, Write
 from tidemill.embedded import Servers
 
 
@@ -30,7 +33,7 @@ class Trials:
     def __init__(self, folder: Path, servers: Servers) -> None:
         self._folder, self._dsn = folder, servers.postgres_dsn
         self._databases: list[str] = []
-        self._current = ""
+        self._clean = ""
         self.place = running.Place(
             home=str(folder / "home"),
             postgres=f"{self._dsn.reveal().rpartition('/')[0]}/{self._name('trial')}",
@@ -64,6 +67,8 @@ class Trials:
 
     def do(self, **task: object) -> Answer:
         answer = self.forked.do(Task(place=self.place, **task))  # type: ignore[arg-type]  # fields of Task
+        if answer.signal or any(write.table.startswith("postgres/") for write in answer.writes):
+            self._clean = ""
         self.forked.warm(answer.modules)
         return answer
 
@@ -73,6 +78,16 @@ class Trials:
         assert (answer.signal, answer.error, answer.defect) == (0, "", ""), answer
         return answer
 
+    def command(self, kill: Kill | None = None) -> subprocess.CompletedProcess[str]:
+        """`tidemill run` of the experiment, killed at a write if one is named."""
+        self._clean, file = "", self._folder / "tiny.yaml"
+        file.write_bytes(msgspec.json.encode(self.place.experiment))  # JSON is YAML as well
+        module = ["tidemill.cli.main"] if kill is None else ["tests.faults.killed_command", msgspec.json.encode(kill).decode()]
+        return subprocess.run(
+            [sys.executable, "-m", *module, "run", "--experiment", str(file)],
+            env=os.environ | self.place.environment, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
     def keep(self, name: str, figures: dict[str, str], *, database: str = "") -> Prepared:
         """The home and its database as they are now. database: an equal one that was kept before."""
         home = self._folder / "prepared" / name
@@ -80,15 +95,19 @@ class Trials:
         if not database:
             database = self._name(name.replace(" ", "_"))
             self._copy_database(database, self._name("trial"))
+        self._clean = database
         return Prepared(home=home, database=database, figures=figures)
 
     def restore(self, prepared: Prepared) -> None:
+        """Home and database as they were; a database that nothing was committed to since is left as it is."""
         running.copy_home(prepared.home, Path(self.place.home))
-        self._copy_database(self._name("trial"), prepared.database)
+        if self._clean != prepared.database:
+            self._copy_database(self._name("trial"), prepared.database)
+        self._clean = prepared.database
 
-    def restore_home(self, prepared: Prepared) -> None:
-        """The home alone: what was done since has changed nothing in the database."""
-        running.copy_home(prepared.home, Path(self.place.home))
+    def still_clean(self, prepared: Prepared) -> None:
+        """What was killed commits nothing."""
+        self._clean = prepared.database
 
     def new_day(self, *, come: bool) -> None:
         """Move the next day's bars into the panel, or away again."""
@@ -128,6 +147,11 @@ class Staged(msgspec.Struct, frozen=True):
         """Files that were opened to be written where they stay."""
         return [point for point in self.points if point.write.table.endswith(" in place")]
 
+    @property
+    def committing(self) -> set[str]:
+        """Steps that commit something."""
+        return {point.step for point in self.points if point.write.table.startswith("postgres/")}
+
     def of(self, table: str) -> list[Point]:
         return [point for point in self.points if point.write.table == table]
 
@@ -150,15 +174,17 @@ def run_in_steps(trials: Trials) -> Staged:
     return Staged(before, after, tuple(points))
 
 
-def killed(trials: Trials, staged: Staged, point: Point, when: str, *, whole: bool) -> list[str]:
+def killed(trials: Trials, staged: Staged, point: Point, when: When, *, whole: bool) -> list[str]:
     """What is wrong after a kill at a write and an undisturbed run; nothing where all is as it should be.
 
     whole: run to the end of the graph and compare there; otherwise to the end of the step that was killed.
     """
     trials.restore(staged.before[point.step])
-    answer = trials.do(steps=(point.step,), kill=Kill(point.write, when))  # type: ignore[arg-type]  # one of its words
+    answer = trials.do(steps=(point.step,), kill=Kill(point.write, when))
     if answer.signal != signal.SIGKILL:
         return [f"was not killed: {answer}"]
+    if point.step not in staged.committing:
+        trials.still_clean(staged.before[point.step])
     steps = running.ORDER if whole else running.ORDER[: running.ORDER.index(point.step) + 1]
     expected = staged.end if whole else staged.after[point.step]
     return wrong(trials.do(steps=steps, figures=True, again=True), expected.figures)
@@ -175,5 +201,3 @@ def wrong(answer: Answer, expected: dict[str, str]) -> list[str]:
 def told(name: str, problems: Sequence[str], most: int = 4) -> str:
     more = len(problems) - most
     return f"{name}: " + "; ".join(problems[:most]) + (f"; and {more} more" if more > 0 else "")
-
-

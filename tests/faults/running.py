@@ -20,23 +20,26 @@ import polars as pl
 
 from tidemill.config import Secret, Settings
 from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, LabelSpec, RiskSpec, SplitSpec
-from tidemill.research.drift import measure_drift
-from tidemill.research.ensembling import predict_ensemble, train_ensemble
-from tidemill.research.evaluation import evaluate_engines, evaluate_portfolio
-from tidemill.research.market_data import list_gaps, sync_bars, sync_instruments
-from tidemill.research.predicting import predict
-from tidemill.research.regime import compute_regime
-from tidemill.research.repairing import repair_lake
-from tidemill.research.reporting import write_report
-from tidemill.research.results import study_of
-from tidemill.research.risk_forecast import forecast_risk, train_risk
-from tidemill.research.study import StepReport, Study
-from tidemill.research.technical import build_training_set, compute_features
-from tidemill.research.trading import make_signals, run_backtests
-from tidemill.research.training import train
-from tidemill.research.workspace import open_workspace
+from tidemill.maintenance.repair import repair_lake
+from tidemill.queries.results import study_of
+from tidemill.steps.features.labels import build_training_set
+from tidemill.steps.features.regime import compute_regime
+from tidemill.steps.features.technical import compute_features
+from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
+from tidemill.steps.models.engines import train
+from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
+from tidemill.steps.models.risk import forecast_risk, train_risk
+from tidemill.steps.performance.drift import measure_drift
+from tidemill.steps.performance.report import write_report
+from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfolio
+from tidemill.steps.predictions.engines import predict
+from tidemill.steps.trading.backtest import run_backtests
+from tidemill.steps.trading.signals import make_signals
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Lake
+from tidemill.study.freshness import StepReport
+from tidemill.study.study import Study
+from tidemill.study.workspace import open_workspace
 
 Step = Callable[[Study], StepReport]
 

@@ -14,7 +14,7 @@ from tests.faults.trials import Point, Staged, Trials, killed, run_in_steps, tol
 TABLES = (
     "lake/attribution", "lake/bars", "lake/drift", "lake/engine_shares", "lake/equity", "lake/feature_bounds", "lake/features",
     "lake/flags", "lake/imports", "lake/labels", "lake/metrics", "lake/positions", "lake/predictions", "lake/refusals",
-    "lake/regime", "lake/regime_fits", "lake/risk", "lake/signals", "lake/trades", "lake/trials", "models/artifacts",
+    "lake/regime", "lake/regime_fits", "lake/risk", "lake/risk_skill", "lake/signals", "lake/trades", "lake/trials", "models/artifacts",
     "models/index", "postgres/bars", "postgres/equity", "postgres/gaps", "postgres/instruments",
     "postgres/models", "postgres/predictions", "postgres/quarantine", "postgres/signals", "postgres/trials", "reports", "state",
 )  # fmt: skip

@@ -92,8 +92,8 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
 
 
 def settle(made: Path, path: Path) -> None:
-    """Rename a finished file of the same folder to `path`, durably."""
-    _flush(made)
+    """Rename a finished file or folder of the same folder to `path`, durably. A folder that is there already is no target."""
+    _flush_all(made)
     made.replace(path)
     _flush(path.parent)
 
@@ -106,10 +106,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     with _claimed_folder(path.parent, TEMPORARY) as made:
         yield made
-        for file in made.iterdir():
-            _flush(file)
-        _flush(made)
         made.chmod(0o755)
+        _flush_all(made)
         _swap(made, path)
 
 
@@ -206,6 +204,13 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _flush_all(made: Path) -> None:
+    """A file, or a folder with all that is in it."""
+    for path in (*made.rglob("*"), made):
+        if not path.is_symlink():
+            _flush(path)
 
 
 def _flush(path: Path) -> None:

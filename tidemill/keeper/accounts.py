@@ -12,6 +12,7 @@ from typing import IO, Any
 import msgspec
 
 from tidemill.domain.errors import ConfigError
+from tidemill.durable import settle
 from tidemill.keeper.folder import SYSTEM_FOLDER
 from tidemill.keeper.processes import open_lock
 
@@ -111,7 +112,7 @@ def _copy(trees: Sequence[Path], target: Path) -> None:
     for tree in trees:
         shutil.copytree(tree, partial / tree.name, ignore=shutil.ignore_patterns("include", "*.py", "*.pyc", "__pycache__"))
     _open_to_all([target.parent, partial, *partial.rglob("*")])
-    os.rename(partial, target)
+    settle(partial, target)
 
 
 def _open_to_all(paths: Iterable[Path]) -> None:

@@ -1,7 +1,6 @@
 """The embedded Postgres: its programs, its data folder, one run of it."""
 
 import importlib.util
-import os
 import secrets
 import shutil
 import signal
@@ -11,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from tidemill.domain.errors import ConfigError, IntegrityError, TidemillError
+from tidemill.durable import settle
 from tidemill.keeper.accounts import Account, reachable
 from tidemill.keeper.failures import failure, require_space
 from tidemill.keeper.folder import Folder
@@ -128,7 +128,7 @@ class Postgres:
         self._run("initdb", "-D", str(partial), *flags, "--no-instructions", text="")
         (partial / "pg_hba.conf").write_text(_HBA)
         self._set_password(partial, f"CREATE DATABASE {DATABASE}\n")
-        os.rename(partial, self._data)
+        settle(partial, self._data)
 
     def _set_password(self, data: Path, more: str = "") -> None:
         """In single-user mode: no server, no password needed, and the new one travels through a pipe."""

@@ -132,7 +132,7 @@ def _mended_models(workspace: Workspace) -> Iterator[Mended]:
             load(folder)
             _sealed_manifest(folder)
         except TidemillError as exc:
-            yield _mended(home, folder, str(exc).partition(" Mend it")[0], _model_mended(workspace, folder))
+            yield _mended(home, folder, _reason(exc), _model_mended(workspace, folder))
 
 
 def _model_mended(workspace: Workspace, folder: Path) -> Outcome:
@@ -185,6 +185,11 @@ def _model_folders(home: Path) -> list[Path]:
 
 def _indexes(home: Path) -> list[Path]:
     return sorted((home / "models" / "index").glob("*.json"))
+
+
+def _reason(exc: TidemillError) -> str:
+    """What is wrong with a model, without where it lies and what to do."""
+    return str(exc).partition(" is refused: ")[2].partition(". Mend")[0] or "its folder is gone"
 
 
 def _names(index: Path) -> set[str]:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults import running
 from tests.faults.forked import Answer
-from tests.faults.trials import Prepared, Trials, told, wrong
+from tests.faults.trials import Prepared, Trials, told, trouble, wrong
 
 # Of a home: the tables of the lake, and what lies beside it. A test below finds what is missing here.
 TABLES = (
@@ -92,7 +92,7 @@ def unread(trials: Trials, file: str, damaged: bytes | None, answer: Answer, exp
 def sound_or_told(trials: Trials, file: str, damaged: bytes | None, answer: Answer, expected: dict[str, str]) -> list[str]:
     """What is wrong with a run on a damaged home that nobody repaired."""
     if answer.signal or answer.defect:
-        return [answer.defect.strip().splitlines()[-1] if answer.defect else f"signal {answer.signal}"]
+        return [trouble(answer)]
     if answer.error:
         return [] if REPAIR in answer.error else [f"the command that repairs is not named: {answer.error}"]
     return running.differences(unread(trials, file, damaged, answer, expected), expected)
@@ -110,7 +110,7 @@ def after_damage(trials: Trials, finished: Finished, file: str, kind: str, *, to
     run = [f"without repair: {problem}" for problem in sound_or_told(trials, file, damaged, first, expected)]
     second = trials.do(repair=True, steps=running.ORDER, figures=True, again=True)
     trials.new_day(come=False)
-    return run + [f"after repair: {problem.strip().splitlines()[-1]}" for problem in wrong(second, expected)]
+    return run + [f"after repair: {problem}" for problem in wrong(second, expected)]
 
 
 def _without_keys(file: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 import pytest
 
 from tests.faults import running
 from tests.faults.killing import Kill, When, Write
-from tests.faults.trials import Point, Staged, Trials, killed, run_in_steps, told
+from tests.faults.trials import Point, Staged, Trials, killed, killed_next_day, run_in_steps, told
 
 # Everything that the run of the tiny experiment writes to; a test below finds what is missing here.
 TABLES = (
@@ -41,6 +42,11 @@ def writes_of(points: list[Point]) -> list[list[Point]]:
 def moments(points: list[Point]) -> list[tuple[Point, When]]:
     """Before each rename and commit, and after the last: what lies between two of them changes no content."""
     return [*((point, "before") for point in points), (points[-1], "after")]
+
+
+def kills_of(writes: Sequence[Write]) -> list[Kill]:
+    """Before each write, and in the middle of those that are made in place."""
+    return [Kill(write, "torn" if write.table.endswith(" in place") else "before") for write in writes]
 
 
 def few_moments(points: list[Point]) -> list[tuple[Point, When]]:
@@ -86,6 +92,21 @@ def test_a_kill_at_the_first_second_or_last_write_of_a_table_leaves_no_trace(
 @pytest.mark.parametrize("table", TABLES)
 def test_a_kill_at_any_write_of_a_table_leaves_no_trace_in_anything(trials: Trials, staged: Staged, table: str) -> None:
     _expect_healing(trials, staged, moments(staged.of(table)), whole=True)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_kill_at_any_write_of_the_next_day_s_run_leaves_no_trace(trials: Trials, staged: Staged) -> None:
+    trials.restore(staged.end)
+    trials.new_day(come=True)
+    try:
+        undisturbed = trials.well(steps=running.ORDER, figures=True, again=True)
+        kills = kills_of(undisturbed.writes)
+        wrongs = {kill: killed_next_day(trials, staged, kill, undisturbed.figures) for kill in kills}
+    finally:
+        trials.new_day(come=False)
+    failures = [told(f"{kill.when} {kill.write}", problems) for kill, problems in wrongs.items() if problems]
+    assert not failures, f"{len(failures)} of {len(wrongs)} kills were not healed:\n" + "\n".join(failures)
 
 
 @pytest.mark.long

@@ -190,12 +190,28 @@ def killed(trials: Trials, staged: Staged, point: Point, when: When, *, whole: b
     return wrong(trials.do(steps=steps, figures=True, again=True), expected.figures)
 
 
+def killed_next_day(trials: Trials, staged: Staged, kill: Kill, expected: dict[str, str]) -> list[str]:
+    """The same for a run that adds a day to a finished home; the day's bars have come already."""
+    trials.restore(staged.end)
+    answer = trials.do(steps=running.ORDER, kill=kill)
+    if answer.signal != signal.SIGKILL:
+        return [f"was not killed: {answer}"]
+    return wrong(trials.do(steps=running.ORDER, figures=True, again=True), expected)
+
+
 def wrong(answer: Answer, expected: dict[str, str]) -> list[str]:
     """What a run that should have mended everything did not."""
     if answer.signal or answer.error or answer.defect:
-        return [f"signal {answer.signal}"] if answer.signal else [answer.error or answer.defect]
+        return [answer.error or trouble(answer)]
     found = running.differences(answer.figures, expected)
     return found + ([f"the run after it had work to do: {', '.join(answer.again)}"] if answer.again else [])
+
+
+def trouble(answer: Answer) -> str:
+    """How a child failed that said no sentence: its signal, or where and with what its traceback ends."""
+    lines = [line.strip() for line in answer.defect.strip().splitlines()]
+    where = next((line for line in reversed(lines) if line.startswith("File ")), "")
+    return f"traceback: {lines[-1]} ({where})" if lines else f"signal {answer.signal}" if answer.signal else ""
 
 
 def told(name: str, problems: Sequence[str], most: int = 4) -> str:

@@ -20,7 +20,7 @@ import polars as pl
 
 from tidemill.config import Secret, Settings
 from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, LabelSpec, RiskSpec, SplitSpec
-from tidemill.maintenance.repair import repair_lake
+from tidemill.maintenance.repair import repair as repair_home
 from tidemill.queries.results import study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.regime import compute_regime
@@ -168,7 +168,7 @@ def run(place: Place, steps: Sequence[str] = ORDER) -> list[str]:
 def repair(place: Place) -> None:
     """What `tidemill data repair` does."""
     with open_workspace(place.settings) as workspace:
-        repair_lake(workspace)
+        repair_home(workspace)
 
 
 def figures(place: Place) -> dict[str, str]:

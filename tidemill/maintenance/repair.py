@@ -41,7 +41,7 @@ class Mended(msgspec.Struct, frozen=True, kw_only=True):
 class Repaired(msgspec.Struct, frozen=True, kw_only=True):
     """checked: partitions read. restored: months of bars written again from Postgres. removed: what the next run makes again.
 
-    lost: what nothing else holds, the returns of counted trials; it is left as it is, and evaluating them again stores it.
+    lost: what nothing else holds, the returns of counted trials; it is taken away, and evaluating them again stores it.
     files: what was damaged beside the lake.
     """
 
@@ -86,6 +86,7 @@ def repair_lake(workspace: Workspace) -> Repaired:
     restored, removed, lost = [], [], []
     for one in found:
         if one.table == RETURNS:
+            workspace.lake.drop(one.table, one.dataset, one.partition)  # read as gone, where damage would stop every judgement
             lost.append(one)
         elif one.table == BARS and _restored(workspace, one):
             restored.append(one)

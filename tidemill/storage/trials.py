@@ -119,7 +119,8 @@ def trial_id(config: str, data_version: str, label: str, universe: str) -> str:
 async def record_trials(database: Database, lake: Lake, batch: TrialBatch) -> Recorded:
     """Count the trials of a batch. The returns are stored before the rows, so that a counted trial always has its series.
 
-    Configurations that a batch holds twice count once (their first returns). Raises InputError when the shapes do not agree.
+    Configurations that a batch holds twice count once (their first returns); a known one whose series is gone gets it again.
+    Raises InputError when the shapes do not agree.
     """
     _check(batch)
     hashes = [config_hash(engine, config) for engine, config in zip(batch.engines, batch.configs, strict=True)]
@@ -130,7 +131,8 @@ async def record_trials(database: Database, lake: Lake, batch: TrialBatch) -> Re
     digests = _digests(batch)
     rows = await database.fetch(_KNOWN, [ids[at] for at in first])
     known = {row["trial_id"]: (row["returns_digest"], row["returns_ref"]) for row in rows}
-    changed = [at for at in first if known.get(ids[at], ("", ""))[0] != digests[at]]
+    held = {ref for _, ref in known.values() if is_stored(lake, batch.family, ref)}
+    changed = [at for at in first if known.get(ids[at], ("", ""))[0] != digests[at] or known[ids[at]][1] not in held]
     reference = _store(lake, batch, [ids[at] for at in changed], changed, [digests[at] for at in changed])
     new = set(changed)
     references = {at: reference if at in new else known[ids[at]][1] for at in first}
@@ -172,6 +174,11 @@ def read_returns(lake: Lake, trials: pl.DataFrame) -> pl.DataFrame:
             frames.append(lake.scan_partition(manifest).filter(pl.col("trial_id").is_in(group["trial_id"].to_list())))
     empty = pl.DataFrame(schema={"trial_id": pl.String, "time": pl.Datetime("us", "UTC"), "return": pl.Float64})
     return pl.concat(pl.collect_all(frames)).sort("trial_id", "time") if frames else empty
+
+
+def is_stored(lake: Lake, family: str, reference: str) -> bool:
+    """Whether the series of returns that trials refer to is there."""
+    return bool(reference) and lake.manifest(RETURNS, family, reference) is not None
 
 
 def _check(batch: TrialBatch) -> None:

@@ -10,8 +10,9 @@ import polars as pl
 
 from tidemill.provenance import fingerprint, source_version
 from tidemill.storage.lake import Manifest
-from tidemill.storage.trials import config_hash, family_version, ledger_since, read_trials, trial_id
+from tidemill.storage.trials import config_hash, family_version, is_stored, ledger_since, read_trials, trial_id
 from tidemill.study.counting import Evaluated, configuration, count, data_version, judge, label_text
+from tidemill.study.freshness import is_made_of
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
 from tidemill.study.tables import EQUITY, METRICS, SELECTION
@@ -26,12 +27,20 @@ def judge_books(study: Study, periods: float) -> tuple[Manifest, bool]:
     ids = book_trials(study)
     code, family = source_version("tidemill.steps.performance.selection"), study.dataset.bars_key
     held = study.lake.manifest(METRICS, study.key, SELECTION)
-    if held is not None and held.fingerprint == fingerprint(code, equity, ids, _version(study, family)):
+    wanted = fingerprint(code, equity, ids, _version(study, family))
+    if held is not None and is_made_of(held, wanted) and _have_returns(study, ids):
         return held, False
     count(study, _evaluated(study))
     frame = pl.DataFrame(_rows(study, ids, periods), infer_schema_length=None)
     print_ = fingerprint(code, equity, ids, _version(study, family))
     return study.lake.write(METRICS, study.key, SELECTION, frame, fingerprint=print_), True
+
+
+def _have_returns(study: Study, ids: dict[str, str]) -> bool:
+    """Whether the series of all books are there: they lie in a table of their own."""
+    found = study.workspace.call(read_trials, study.workspace.database, trial_ids=list(ids.values()))
+    stored = [is_stored(study.lake, *row) for row in found.select("family", "returns_ref").iter_rows()]
+    return len(stored) == len(set(ids.values())) and all(stored)
 
 
 def book_trials(study: Study) -> dict[str, str]:

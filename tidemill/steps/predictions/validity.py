@@ -18,6 +18,7 @@ from tidemill.quality.validity import (
     widened,
 )
 from tidemill.storage.lake import Manifest
+from tidemill.study.freshness import is_made_of
 from tidemill.study.model_index import month_versions, touched
 from tidemill.study.rejections import bounds_over, feature_rows, refusals_of, reject
 from tidemill.study.scoring import books
@@ -59,7 +60,7 @@ def validate_predictions(study: Study) -> Judgement:
     )
     keys = books(study)
     predictions = {book: study.lake.manifests(PREDICTIONS, key) for book, key in keys.items()}
-    have, worked = study.lake.manifests(REFUSALS, study.key), 0
+    have, bounds, worked = study.lake.manifests(REFUSALS, study.key), study.lake.manifests(BOUNDS, study.key), 0
     ranges: dict[str, list[PastRange | None]] = {book: [] for book in keys}
     for fold in study.folds:
         partition = partition_of(fold)
@@ -68,7 +69,7 @@ def validate_predictions(study: Study) -> Judgement:
         window = (touched(months, fold.train_start, fold.train_end), touched(months, fold.test_start, fold.test_end))
         print_ = fingerprint(code, study.experiment.validation, study.available.names, fold, seen, past, window)
         held = have.get(partition)
-        if held is None or held.fingerprint != print_:
+        if held is None or not is_made_of(held, print_) or partition not in bounds:
             held = _judge_fold(study, fold, past, fingerprint(code, study.available.names, fold, window[0]), print_)
             have[partition], worked = held, worked + 1
         for book, known in held.metadata["ranges"].items():

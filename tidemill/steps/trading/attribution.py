@@ -78,6 +78,11 @@ def _shares(study: Study) -> pl.DataFrame:
     return study.lake.scan(SHARES, study.key).collect()
 
 
+def has_shares(study: Study) -> bool:
+    """Whether it is kept of every fold who wanted the ensemble's positions."""
+    return {partition_of(fold) for fold in study.folds} <= study.lake.manifests(SHARES, study.key).keys()
+
+
 def _by_fold(study: Study, signals: pl.DataFrame) -> dict[int, pl.DataFrame]:
     """Fold → the rows inside its test window, in their order."""
     started = pl.Series([fold.test_start for fold in study.folds]).search_sorted(signals["open_time"], side="right")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tidemill.provenance import fingerprint, source_version
-from tidemill.steps.trading.attribution import ATTRIBUTION, write_attribution
+from tidemill.steps.trading.attribution import ATTRIBUTION, has_shares, write_attribution
 from tidemill.study.book import bars_print, benchmark_book, tested, traded
 from tidemill.study.freshness import StepReport, Table, stale
 from tidemill.study.scoring import books
@@ -25,7 +25,7 @@ def run_backtests(study: Study) -> StepReport:
     worked = 0
     for book in (BENCHMARK, *books(study)):  # the others' attribution looks at its returns
         print_ = fingerprint(code, inputs.get(book), seen, study.experiment.costs, study.experiment.benchmark, study.folds)
-        if stale(study.lake, _tables(study, book), {book: print_}):
+        if stale(study.lake, _tables(study, book), {book: print_}) or (book == ENSEMBLE and not has_shares(study)):
             _write_book(study, book, _run_book(study, book), print_)
             worked += 1
     return _backtest_report(study, worked=worked > 0, code=code, inputs=inputs)

@@ -9,7 +9,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.domain.experiment import (
     CostSpec,
     DatasetSpec,
@@ -189,7 +189,7 @@ def test_what_a_run_left_beside_its_report_is_read_as_an_experiment(tmp_path: Pa
     with pytest.raises(InputError, match=r"experiment\.json is not an experiment: costs\.fee_bps is -2\.0"):
         stored_experiment(path)
     path.write_bytes(b"{")
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(IntegrityError, match=r"experiment\.json is damaged\. Mend it with `tidemill data repair`"):
         stored_experiment(path)
 
 

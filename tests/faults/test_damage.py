@@ -20,7 +20,8 @@ from tests.faults.trials import Prepared, Trials, told, trouble, wrong
 TABLES = (
     "cache.stamps", "lake/attribution", "lake/bars", "lake/drift", "lake/engine_shares", "lake/equity", "lake/feature_bounds",
     "lake/features", "lake/flags", "lake/imports", "lake/labels", "lake/metrics", "lake/positions", "lake/predictions",
-    "lake/refusals", "lake/regime", "lake/regime_fits", "lake/risk", "lake/risk_skill", "lake/signals", "lake/trades", "lake/trials",
+    "lake/refusals", "lake/regime", "lake/regime_fits", "lake/risk",
+    "lake/risk_skill", "lake/signals", "lake/trades", "lake/trials",
     "models/artifacts", "models/index", "reports", "state",
 )  # fmt: skip
 KINDS = ("gone", "cut to half", "empty", "one bit flipped")

@@ -15,7 +15,8 @@ from tests.faults.trials import Point, Staged, Trials, killed, killed_next_day, 
 TABLES = (
     "lake/attribution", "lake/bars", "lake/drift", "lake/engine_shares", "lake/equity", "lake/feature_bounds", "lake/features",
     "lake/flags", "lake/imports", "lake/labels", "lake/metrics", "lake/positions", "lake/predictions", "lake/refusals",
-    "lake/regime", "lake/regime_fits", "lake/risk", "lake/risk_skill", "lake/signals", "lake/trades", "lake/trials", "models/artifacts",
+    "lake/regime", "lake/regime_fits", "lake/risk",
+    "lake/risk_skill", "lake/signals", "lake/trades", "lake/trials", "models/artifacts",
     "models/index", "postgres/bars", "postgres/equity", "postgres/gaps", "postgres/instruments",
     "postgres/models", "postgres/predictions", "postgres/quarantine", "postgres/signals", "postgres/trials", "reports", "state",
 )  # fmt: skip

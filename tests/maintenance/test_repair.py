@@ -50,7 +50,8 @@ def test_bars_come_back_from_postgres_and_what_is_computed_is_left_for_the_next_
     assert {month: one.data_version for month, one in mended.items()} == {m: one.data_version for m, one in manifests.items()}
     assert not lake.manifests(FEATURES, "some.1d.all")
     again = repair_lake(workspace)
-    assert (again.restored, again.removed, again.lost) == ((), (), done.lost)
+    assert (again.restored, again.removed, again.lost) == ((), (), ())
+    assert lake.manifest(RETURNS, key, "a-trial") is None  # damaged, it would stop every judgement; gone, its trial is counted
 
 
 def test_bars_that_postgres_does_not_have_are_read_from_their_source_again(workspace: Workspace, folder: Path) -> None:

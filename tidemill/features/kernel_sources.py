@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-# Trials are named by the features that they saw. Kernels of this hash compute what those of that one did, which was taken of the
-# files as they stood, comments and all.
+# Trials are named by the features that they saw. Kernels of this hash compute what those of that one did, which was taken of
+# the files as they stood, comments and all.
 _SAME_AS = {"c0b4acf589e18502": "9c8f441d295c3faf"}
 
 

@@ -170,7 +170,7 @@ def _count(study: Study, fold: Fold, book: _Book) -> None:
 
 
 class _Book(NamedTuple):
-    returns: pl.DataFrame  # time, return of the bars after the first
+    returns: pl.DataFrame  # time, return
     facts: dict[str, Any]
 
     @property
@@ -209,7 +209,7 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold) -> _Book:
     rejected = reject_fold(study, fold, predicted, stored_past(study, fold.test_start))
     predictions = predicted[contender.book]
     result = book(study, without(predictions, rejected.of(contender.book)), Span(fold.test_start, fold.test_end))
-    returns = result.returns.sort("time")[1:]
+    returns = result.returns.sort("time")
     labels = study.lake.scan(LABELS, study.labels_key).collect()
     skill = prediction_metrics(scored(predictions, labels), study.experiment.label.horizon)
     measured = performance_metrics(returns["return"].to_numpy(), bars_a_year(study))

@@ -76,6 +76,8 @@ _TIMES = frozenset(
     {"recorded_at", "changed_at", "flagged_at", "counted_at", "created_at", "found_at", "filled_at", "at", "since"}
 )
 _BOOKKEEPING = _TIMES | {"path", "id", "version"}
+# Tables of which a manifest's facts say from what and how often the part was written, not what came of it.
+_BOOKKEPT = {"imports", "bars", "labels", "predictions"}
 _UNREADABLE = "unreadable"
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2})?(\.\d+)?(\+00:00)?( UTC)?")
 
@@ -194,7 +196,7 @@ def _lake_figures(lake: Lake) -> dict[str, str]:
                 found[f"{name}: version"] = manifest.data_version if steady.width == rows.width else "dated"
                 if table == "metrics":
                     found |= {f"{name}: {cell}": value for cell, value in _cells(rows)}
-                if table not in ("imports", "bars"):  # these tell how often they were written
+                if table not in _BOOKKEPT:
                     found[f"{name}: facts"] = _digest(msgspec.json.encode(manifest.metadata))
     return found
 

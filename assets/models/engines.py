@@ -13,6 +13,7 @@ from tidemill.models.registry import engines
 from tidemill.provenance import source_version
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import train_ensemble
+from tidemill.study import code as code_of
 from tidemill.user_modules.adoption import configured
 
 # How many are trained at once, over all runs, is in dagster.yaml: twelve on two cores would need more memory than there is.
@@ -30,7 +31,7 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
         owners=["team:research"],
         pool=TRAINING_POOL,
         deps=[["features", "technical"], ["features", "training_set"]],
-        code_version=source_version("tidemill.models.registry", "tidemill.steps.models.engines"),
+        code_version=source_version("tidemill.models.registry", own=["tidemill.study.fitting"]),
         description=f"{about[:1].upper()}{about[1:]}. Trained on every walk-forward fold, purged and embargoed.",
     )
     def engine(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -49,7 +50,7 @@ engine_assets = [_engine_asset(engine.info.name, engine.info.about) for engine i
     kinds={"polars"},
     owners=["team:research"],
     deps=[*(asset.key for asset in engine_assets), ["predictions", "engines"], ["features", "training_set"]],
-    code_version=source_version("tidemill.models.ensemble", "tidemill.steps.models.ensemble"),
+    code_version=code_of.ensemble(),
     description="Weights of the engines' ranks: for each fold by the skill that they had shown out of sample before it.",
 )
 def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

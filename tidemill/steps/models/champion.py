@@ -25,11 +25,12 @@ from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import Floats, performance_metrics
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.models.ensemble import evidence_for
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
+from tidemill.study import code as code_of
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
 from tidemill.study.fitting import fit_ensemble, fit_fold, scores
@@ -260,7 +261,7 @@ def consider(study: Study) -> StepReport:
     """
     database, call = study.workspace.database, study.workspace.call
     champion = call(champions.current, database, study.dataset.key)
-    code = source_version("tidemill.steps.models.champion")
+    code = code_of.challenge()
     print_ = fingerprint(code, study.experiment, study.features_version, study.labels_version, champion.id if champion else 0)
     held = study.lake.manifest("challenges", study.key, "last")
     if held is not None and held.metadata.get("settled") == print_:

@@ -1,4 +1,4 @@
-"""Code versions of the computing modules only: what keeps, reads or tells makes nothing stale, a kernel exactly what it computes."""
+"""Code versions of what computes alone: what keeps, reads or tells makes nothing stale, a kernel what it computes."""
 
 from collections.abc import Callable
 

@@ -8,6 +8,7 @@ from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
 from tidemill.steps.models.champion import consider
+from tidemill.strategies.registry import SHIPPED
 
 
 @dg.asset(
@@ -16,7 +17,7 @@ from tidemill.steps.models.champion import consider
     kinds={"postgres"},
     owners=["team:research"],
     deps=[["features", "training_set"], ["performance", "portfolio"], ["performance", "drift"]],
-    code_version=source_version("tidemill.steps.models.champion"),
+    code_version=source_version("tidemill.steps.models.champion", *SHIPPED.values()),
     description="A challenger is trained on the newest window and compared with the champion on bars that neither saw, costs "
     "included. It is promoted when it earned more, is proven causal and every check passed; `tidemill models undo` reverts it.",
 )

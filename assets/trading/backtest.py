@@ -10,6 +10,7 @@ from tidemill.provenance import source_version
 from tidemill.steps import plots
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
+from tidemill.strategies.registry import SHIPPED
 
 
 @dg.asset(
@@ -18,7 +19,7 @@ from tidemill.steps.trading.signals import make_signals
     kinds={"polars", "parquet", "postgres"},
     owners=["team:trading"],
     deps=[["predictions", "ensemble"], ["predictions", "engines"], ["market_data", "instruments"]],
-    code_version=source_version("tidemill.strategies.registry", "tidemill.steps.trading.signals"),
+    code_version=source_version("tidemill.steps.trading.signals", *SHIPPED.values()),
     description="Target weights of the strategy, known at the close of their bar.",
 )
 def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -31,7 +32,7 @@ def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"numpy", "parquet"},
     owners=["team:trading"],
     deps=[["trading", "signals"], ["market_data", "bars"]],
-    code_version=source_version("tidemill.backtest.backtest", "tidemill.steps.trading.signals"),
+    code_version=source_version("tidemill.backtest.backtest", "tidemill.steps.trading.signals", *SHIPPED.values()),
     description="Each engine's and the ensemble's signals through the decision kernel: fills at the next open, with fees, "
     "slippage and borrow.",
 )

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def run_backtests(study: Study) -> StepReport:
     """Every book through the kernel over the out-of-sample range, with the experiment's costs."""
-    code = source_version("tidemill.backtest.backtest", "tidemill.study.book")
+    from tidemill.strategies.registry import code_version
+
+    own = code_version(study.experiment.strategy.name)
+    code = fingerprint(own, source_version("tidemill.backtest.backtest", "tidemill.study.book"))[:16]
     signals = study.lake.manifests(SIGNALS, study.key)
     inputs = {book: manifest.data_version for book, manifest in signals.items()}
     seen = bars_print(study)

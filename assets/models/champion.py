@@ -7,6 +7,7 @@ import dagster as dg
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.steps.models.champion import consider
+from tidemill.strategies.registry import SHIPPED
 from tidemill.study import code as code_of
 
 
@@ -16,7 +17,7 @@ from tidemill.study import code as code_of
     kinds={"postgres"},
     owners=["team:research"],
     deps=[["features", "training_set"], ["performance", "portfolio"], ["performance", "drift"]],
-    code_version=code_of.challenge(),
+    code_version=code_of.challenge(*SHIPPED.values()),
     description="A challenger is trained on the newest window and compared with the champion on bars that neither saw, costs "
     "included. It is promoted when it earned more, is proven causal and every check passed; `tidemill models undo` reverts it.",
 )

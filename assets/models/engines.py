@@ -1,20 +1,16 @@
-"""One asset for each engine: an engine that is added to the registry appears in the graph by itself.
-
-So does one of a module that was loaded before: those of the settings, and in `tidemill run` those of its experiment.
-"""
+"""One asset for each engine of the graph, and the ensemble of them."""
 
 from typing import Any
 
 import dagster as dg
 
+from assets.engine_keys import MODEL_KEYS, TRAINED
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.models.registry import engines
 from tidemill.provenance import source_version
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import train_ensemble
 from tidemill.study import code as code_of
-from tidemill.user_modules.adoption import configured
 
 # How many are trained at once, over all runs, is in dagster.yaml: twelve on two cores would need more memory than there is.
 TRAINING_POOL = "training"
@@ -40,8 +36,7 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
     return engine
 
 
-configured()
-engine_assets = [_engine_asset(engine.info.name, engine.info.about) for engine in engines() if engine.info.kind != "ensemble"]
+engine_assets = [_engine_asset(info.name, info.about) for info in TRAINED]
 
 
 @dg.asset(
@@ -49,7 +44,7 @@ engine_assets = [_engine_asset(engine.info.name, engine.info.about) for engine i
     group_name="training",
     kinds={"polars"},
     owners=["team:research"],
-    deps=[*(asset.key for asset in engine_assets), ["predictions", "engines"], ["features", "training_set"]],
+    deps=[*MODEL_KEYS, ["predictions", "engines"], ["features", "training_set"]],
     code_version=code_of.ensemble(),
     description="Weights of the engines' ranks: for each fold by the skill that they had shown out of sample before it.",
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.models.engines import engine_assets
+from assets.engine_keys import MODEL_KEYS
 from assets.reporting import result
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
@@ -19,7 +19,7 @@ from tidemill.study import code as code_of
     group_name="prediction",
     kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
-    deps=[*(asset.key for asset in engine_assets), dg.AssetKey(["features", "technical"])],
+    deps=[*MODEL_KEYS, dg.AssetKey(["features", "technical"])],
     code_version=source_version("tidemill.models.registry", own=["tidemill.study.fitting"]),
     description="Predictions of every engine on every fold's test window: out of sample only.",
 )

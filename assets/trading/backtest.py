@@ -9,6 +9,7 @@ from resources.experiment import ExperimentResource
 from tidemill.steps import plots
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
+from tidemill.strategies.registry import SHIPPED
 from tidemill.study import code as code_of
 
 
@@ -18,7 +19,7 @@ from tidemill.study import code as code_of
     kinds={"polars", "parquet", "postgres"},
     owners=["team:trading"],
     deps=[["predictions", "ensemble"], ["predictions", "engines"], ["market_data", "instruments"]],
-    code_version=code_of.signals(),
+    code_version=code_of.signals(*SHIPPED.values()),
     description="Target weights of the strategy, known at the close of their bar.",
 )
 def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

@@ -1,19 +1,21 @@
 """Code versions of what computes alone: what keeps, reads or tells makes nothing stale, a kernel what it computes."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tidemill import provenance
+from tidemill.strategies.registry import SHIPPED
 from tidemill.study import code
 
 VERSIONS: dict[str, Callable[[], str]] = {
     name: getattr(code, name)
     for name in (
-        *("labels", "rejections", "signals", "backtests", "attribution", "ensemble"),
-        *("skill", "selection", "drift", "risk", "sentiment", "challenge"),
+        *("labels", "rejections", "backtests", "attribution", "ensemble"),
+        *("skill", "selection", "drift", "risk", "sentiment"),
     )
-}
+} | {name: partial(getattr(code, name), *SHIPPED.values()) for name in ("signals", "challenge")}
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_what_keeps_reads_or_tells_makes_nothing_stale(changed_by: Callable[[str
         ("tidemill.trading.decision", {"backtests", "challenge"}),
         ("tidemill.risk.volatility", {"risk"}),
         ("tidemill.metrics.attribution", {"attribution"}),
-        ("tidemill.strategies.ranked", {"signals", "challenge"}),
+        ("tidemill.strategies.quantile", {"signals", "challenge"}),
         ("tidemill.study.book", {"signals", "backtests", "challenge"}),
         ("tidemill.quality.validity", {"rejections", "signals", "challenge"}),
         ("tidemill.validation.labels", {"labels"}),

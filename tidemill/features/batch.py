@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 
 from tidemill.domain.errors import InputError
-from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Floats, Integers
 from tidemill.features.binding import Bound
 from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
+from tidemill.features.feature_set import FeatureSet
 from tidemill.features.kernels.execute import execute
 from tidemill.features.opcodes import BLOCK
 from tidemill.features.prices import average_price

@@ -12,9 +12,9 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from tidemill.domain.errors import InputError
-from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Floats
 from tidemill.features.batch import compute_frame, require_bars
+from tidemill.features.feature_set import FeatureSet
 from tidemill.features.state import State
 
 # What the features of one part may take.

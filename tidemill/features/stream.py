@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import EPOCH
-from tidemill.features.api import FeatureSet
 from tidemill.features.arrays import Flags, Floats
 from tidemill.features.binding import Bound
 from tidemill.features.blocks import Blocks
 from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
+from tidemill.features.feature_set import FeatureSet
 from tidemill.features.kernels.execute import execute
 from tidemill.features.state import State
 

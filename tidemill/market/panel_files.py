@@ -81,7 +81,7 @@ def compute_streaming(bars: pl.DataFrame, features: FeatureSet, left_out: dict[s
     """
     if not features.functions:
         return stepped(bars, features)[0]
-    from tidemill.features.external import stream_functions
+    from tidemill.features.functions import stream_functions
 
     own = stream_functions(bars, features, left_out)
     whole = pl.concat([stepped(bars, features.compiled)[0], own.drop("symbol", "open_time")], how="horizontal")

@@ -30,6 +30,7 @@ from tidemill.models.base import (
     require_scoring,
     training_set,
 )
+from tidemill.models.trees.table import LARGEST
 
 if TYPE_CHECKING:
     from tidemill.models.trees.stream import TreesStream
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 _THREADS = 1
 # Rows from which bin boundaries are taken. LightGBM's 200,000 double the time of a fit and give the same skill.
 _BIN_SAMPLE = 50_000
-# Beyond it a float32 is infinite.
-LARGEST = 1e38
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Fraction = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 

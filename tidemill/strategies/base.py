@@ -75,14 +75,6 @@ def require(fine: bool, text: str) -> None:
         raise ValueError(text)
 
 
-def require_ranking(every: int, gross: float, max_weight: float, quantile: float = 0.5) -> None:
-    """What holds for the parameters of every strategy that ranks symbols; as `require`."""
-    require(0.0 < quantile <= 0.5, "quantile must be above 0 and at most 0.5")
-    require(every >= 1, "every must be at least 1")
-    require(0.0 < gross < float("inf"), "gross must be above 0")
-    require(0.0 < max_weight < float("inf"), "max_weight must be above 0")
-
-
 def closes(bars: pl.DataFrame) -> tuple[Floats, Indices]:
     """Closes of all symbols one after the other, and where each stops. InputError unless sorted by symbol."""
     import numpy as np

@@ -1,56 +1,75 @@
-"""All strategies by name, and the one door to their weights."""
+"""All strategies by name, and the one door to their weights. One that ships is loaded when it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import NeutraliseSpec
 from tidemill.domain.market import Instrument
+from tidemill.provenance import fingerprint, source_version
 from tidemill.strategies.base import Strategy, Weighed
 from tidemill.strategies.neutral import neutralised
-from tidemill.strategies.ranked import LONG_ONLY_TOP_K, QUANTILE
-from tidemill.strategies.sized import INVERSE_VOLATILITY, MEAN_VARIANCE
-from tidemill.strategies.sma_cross import SMA_CROSS
 
 if TYPE_CHECKING:
     import polars as pl
 
-_SHIPPED = (QUANTILE, LONG_ONLY_TOP_K, INVERSE_VOLATILITY, MEAN_VARIANCE, SMA_CROSS)
-_STRATEGIES: dict[str, Strategy] = {item.name: item for item in _SHIPPED}
-_SOURCES: dict[str, str] = {}
+# name → the module that holds it as `STRATEGY`. `source_version` of this module does not see those: ask `code_version`.
+SHIPPED = {
+    "quantile": "tidemill.strategies.quantile",
+    "long_only_top_k": "tidemill.strategies.long_only_top_k",
+    "inverse_volatility": "tidemill.strategies.inverse_volatility",
+    "mean_variance": "tidemill.strategies.mean_variance",
+    "sma_cross": "tidemill.strategies.sma_cross",
+}
+_OWN: dict[str, tuple[Strategy, str]] = {}
 
 
 def strategies() -> tuple[str, ...]:
     """Their names, sorted."""
-    return tuple(sorted(_STRATEGIES))
+    return tuple(sorted({*SHIPPED, *_OWN}))
 
 
 def strategy(name: str) -> Strategy:
     """The strategy of that name, else UnknownNameError with the choices."""
-    if name not in _STRATEGIES:
+    if name in _OWN:
+        return _OWN[name][0]
+    if name not in SHIPPED:
         raise UnknownNameError("strategy", name, strategies())
-    return _STRATEGIES[name]
+    return _shipped(name)
+
+
+@cache
+def _shipped(name: str) -> Strategy:
+    made = import_module(SHIPPED[name]).STRATEGY
+    assert isinstance(made, Strategy)  # nosec B101  # a wrong table entry is a defect, not input
+    return made
 
 
 def register(item: Strategy, source: str = "") -> None:
     """Make a strategy of one's own known. InputError if its name is taken. source: hash of its code."""
-    if item.name in _STRATEGIES:
+    if item.name in SHIPPED or item.name in _OWN:
         raise InputError(f"There is already a strategy named {item.name!r}. Give yours another name.")
-    _STRATEGIES[item.name] = item
-    _SOURCES[item.name] = source
+    _OWN[item.name] = item, source
 
 
 def unregister(name: str) -> None:
     """Forget a strategy that was registered; the shipped ones stay."""
-    if _SOURCES.pop(name, None) is not None:
-        del _STRATEGIES[name]
+    _OWN.pop(name, None)
 
 
 def source_of(name: str) -> str:
     """Hash of the code of a strategy of a user's own; empty for a shipped one, whose source the project's own hash covers."""
-    return _SOURCES.get(name, "")
+    return _OWN[name][1] if name in _OWN else ""
+
+
+def code_version(name: str) -> str:
+    """16 hex digits of the source that decides the weights of a strategy, a user's own code included."""
+    own = source_version(__name__, SHIPPED.get(name, "tidemill.strategies.custom"))
+    return fingerprint(own, source_of(name))[:16]
 
 
 def target_weights(

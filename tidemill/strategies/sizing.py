@@ -1,26 +1,31 @@
-"""The work of `inverse_volatility` and `mean_variance`, apart from their names since it imports numpy."""
+"""Sizing by risk what predictions chose: what `inverse_volatility` and `mean_variance` share.
+
+Both choose as `quantile` does and estimate from the last `window` bars up to the rebalancing time, that bar included and
+nothing later. A chosen symbol with fewer than `least` returns there (a late listing), or without any spread, is left out;
+what has no prediction any more (a dead symbol) gets 0.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Weighed
-from tidemill.strategies.optimise import Bounds, Covariance, optimal_weights, shrunk_covariance
-from tidemill.strategies.past import Floats, PastReturns, past_returns, volatility
-from tidemill.strategies.ranked import sides
+from tidemill.strategies.base import require
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
-    from tidemill.strategies.sized import InverseVolatilityParams, MeanVarianceParams
+    from tidemill.strategies.past import Floats, PastReturns
 
 
-class _Choice(NamedTuple):
+def require_window(window: int, least: int) -> None:
+    """What holds for the past that risk is estimated from; as `require`."""
+    require(2 <= least <= window <= 10_000, "least must be at least 2 and at most window, window at most 10,000")
+
+
+class Choice(NamedTuple):
     """What was ranked at one rebalancing time; arrays over `symbols`. place: their columns among the past returns, −1 for none.
     score: rank with mean 0 and deviation 1, NaN without a prediction.
     """
@@ -32,8 +37,20 @@ class _Choice(NamedTuple):
     score: Floats
     both: bool
 
+    def own(self, values: Floats) -> Floats:
+        """`values` of the columns of the past, by symbol; NaN for none."""
+        import numpy as np
 
-def _choices(ranked: pl.DataFrame, past: PastReturns) -> Iterator[_Choice]:
+        return np.where(self.place >= 0, values[self.place], np.nan)
+
+    def budget(self, gross: float) -> float:
+        """Of each side."""
+        return gross / 2.0 if self.both else gross
+
+
+def choices(ranked: pl.DataFrame, past: PastReturns) -> Iterator[Choice]:
+    """The rebalancing times of `ranking.sides`, in order."""
+    import numpy as np
     import polars as pl
 
     column = {symbol: at for at, symbol in enumerate(past.symbols)}
@@ -44,20 +61,13 @@ def _choices(ranked: pl.DataFrame, past: PastReturns) -> Iterator[_Choice]:
         symbols = rows["symbol"].to_list()
         place = np.array([column.get(symbol, -1) for symbol in symbols], dtype=np.int64)
         side = rows["side"].cast(pl.Float64).to_numpy()
-        yield _Choice(int(str(at)), symbols, place, side, rows["score"].to_numpy(), bool(rows["both"][0]))
+        yield Choice(int(str(at)), symbols, place, side, rows["score"].to_numpy(), bool(rows["both"][0]))
 
 
-def _at(values: Floats, place: NDArray[np.int64]) -> Floats:
-    """`values` of the columns at `place`, NaN for none."""
-    return np.where(place >= 0, values[place], np.nan)
-
-
-def _budget(both: bool, gross: float) -> float:
-    return gross / 2.0 if both else gross
-
-
-def _by_inverse(side: Floats, deviation: Floats, budget: float, cap: float) -> Floats:
+def by_inverse(side: Floats, deviation: Floats, budget: float, cap: float) -> Floats:
     """Each side's budget shared in inverse proportion to volatility, each position cut to `cap`."""
+    import numpy as np
+
     weight = np.zeros_like(side)
     for sign in (1.0, -1.0):
         own = (side == sign) & np.isfinite(deviation)
@@ -67,73 +77,17 @@ def _by_inverse(side: Floats, deviation: Floats, budget: float, cap: float) -> F
     return weight
 
 
-def _frame(made: list[tuple[_Choice, Floats]], ranked: pl.DataFrame) -> pl.DataFrame:
+def frame_of(weights: list[Floats], ranked: pl.DataFrame) -> pl.DataFrame:
     """One row for each row of `ranked`, in its order."""
+    import numpy as np
     import polars as pl
 
-    weights = np.concatenate([weight for _, weight in made]) if made else np.zeros(0)
-    return ranked.select("symbol", "open_time").with_columns(pl.Series("weight", weights, dtype=pl.Float64))
+    values = np.concatenate(weights) if weights else np.zeros(0)
+    return ranked.select("symbol", "open_time").with_columns(pl.Series("weight", values, dtype=pl.Float64))
 
 
-def _left_out(count: int, least: int) -> tuple[str, ...]:
+def left_out(count: int, least: int) -> tuple[str, ...]:
+    """A sentence about the chosen symbols whose risk is not known; empty where there is none."""
     if not count:
         return ()
     return (f"{count:,} times a chosen symbol was left out: fewer than {least} returns, or only equal prices, were known.",)
-
-
-def inverse_volatility(
-    predictions: pl.DataFrame, params: InverseVolatilityParams, instruments: Mapping[str, Instrument], bars: pl.DataFrame
-) -> Weighed:
-    """Weights in inverse proportion to the volatility of the past."""
-    past = past_returns(bars)
-    ranked = sides(predictions, params.every, params.quantile, instruments)
-    made, unknown = [], 0
-    for choice in _choices(ranked, past):
-        deviation = _at(volatility(past.window(choice.at, params.window), params.least), choice.place)
-        unknown += int(((choice.side != 0.0) & ~np.isfinite(deviation)).sum())
-        budget = _budget(choice.both, params.gross)
-        made.append((choice, _by_inverse(choice.side, deviation, budget, params.max_weight)))
-    return Weighed(_frame(made, ranked), _left_out(unknown, params.least))
-
-
-def mean_variance(
-    predictions: pl.DataFrame, params: MeanVarianceParams, instruments: Mapping[str, Instrument], bars: pl.DataFrame
-) -> Weighed:
-    """Weights that maximise expected return less λ times variance, under the caps; the sides keep their sign.
-
-    μ of a symbol is ic × volatility × score (Grinold 1994, "Alpha is volatility times IC times score"), so engines of any
-    scale are treated alike; the covariance is shrunk (Ledoit and Wolf 2004). Where there is a short side the book is
-    neutral in cash. Where the solver finds nothing, the weights are those of `inverse_volatility`, and a note says so.
-    """
-    past = past_returns(bars)
-    ranked = sides(predictions, params.every, params.quantile, instruments)
-    estimate: Covariance | None = None
-    made, unknown, failed = [], 0, 0
-    for number, choice in enumerate(_choices(ranked, past)):
-        if estimate is None or number % params.refit == 0:
-            estimate = shrunk_covariance(past.window(choice.at, params.window), params.least)
-        deviation = _at(estimate.deviation, choice.place)
-        chosen = _problem(choice, deviation, params.most)
-        unknown += int(((choice.side != 0.0) & ~np.isfinite(deviation)).sum())
-        budget, weight = _budget(choice.both, params.gross), np.zeros(len(choice.side))
-        if chosen.size:
-            side, place, own = choice.side[chosen], choice.place[chosen], deviation[chosen]
-            # A symbol alone has no rank: its own side is the whole opinion.
-            score = np.where(np.isfinite(choice.score[chosen]), choice.score[chosen], side)
-            bounds = Bounds(side, budget, params.max_weight, neutral=choice.both and len(choice.side) > 1)
-            found = optimal_weights(params.ic * own * score, estimate.among(place), bounds, params.risk_aversion)
-            failed += found is None
-            weight[chosen] = _by_inverse(side, own, budget, params.max_weight) if found is None else found
-        made.append((choice, weight))
-    told = f"The solver found no weights at {failed:,} of {len(made):,} times; inverse volatility was used."
-    solver = (told,) if failed else ()
-    return Weighed(_frame(made, ranked), (*_left_out(unknown, params.least), *solver))
-
-
-def _problem(choice: _Choice, deviation: Floats, most: int) -> NDArray[np.int64]:
-    """Indices of the chosen symbols that take part: of those with a known risk, the `most` with the strongest scores."""
-    able = np.flatnonzero((choice.side != 0.0) & np.isfinite(deviation))
-    if choice.both and len({*choice.side[able]}) < 2:
-        return able[:0] if len(choice.side) > 1 else able  # one side alone would be a bet on the market
-    strength = np.nan_to_num(np.abs(choice.score[able]), nan=0.0)
-    return np.sort(able[np.argsort(-strength, kind="stable")[:most]])

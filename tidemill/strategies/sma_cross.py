@@ -54,10 +54,10 @@ def _grid(
 ) -> Iterator[Floats]:
     from tidemill.strategies.sma_kernel import cross_grid
 
-    return cross_grid(close, ends, grid, share, spread)
+    return cross_grid(close, ends, [(params.fast, params.slow) for params in grid], share, spread)
 
 
-SMA_CROSS = Strategy(
+STRATEGY = Strategy(
     name="sma_cross",
     about="Hold a symbol while its fast moving average lies above its slow one.",
     needs="bars",

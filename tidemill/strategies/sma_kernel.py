@@ -6,15 +6,11 @@ shorter one ended, so one pass serves every length, with the same bits as a pass
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.compiled import entry, kernel
-
-if TYPE_CHECKING:
-    from tidemill.strategies.sma_cross import SmaCrossParams
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -123,9 +119,9 @@ def crossed(fast_means: Floats, slow_means: Floats, share: Floats) -> Floats:
 
 
 def cross_grid(
-    close: Floats, ends: Indices, grid: Sequence["SmaCrossParams"], share: Floats, spread: Callable[[Floats], Floats]
+    close: Floats, ends: Indices, grid: Sequence[tuple[int, int]], share: Floats, spread: Callable[[Floats], Floats]
 ) -> Iterator[Floats]:
-    """The panel of targets of each of `grid`, in order; equal to `spread(cross_signals(…))` to the bit.
+    """The panel of targets of each (fast, slow) of `grid`, in order; equal to `spread(cross_signals(…))` to the bit.
 
     Each mean is worked out and spread once for all parameters that use it, as many as fit into memory at a time.
     """
@@ -134,13 +130,13 @@ def cross_grid(
     while at < len(grid):
         lengths: set[int] = set()
         stop = at
-        while stop < len(grid) and len(lengths | {grid[stop].fast, grid[stop].slow}) <= most:
-            lengths |= {grid[stop].fast, grid[stop].slow}
+        while stop < len(grid) and len(lengths.union(grid[stop])) <= most:
+            lengths.update(grid[stop])
             stop += 1
         ordered = sorted(lengths)
         means = window_means(close, ends, np.array(ordered, dtype=np.int64))
         panels = {length: spread(means[number]) for number, length in enumerate(ordered)}
         del means
-        for params in grid[at:stop]:
-            yield crossed(panels[params.fast], panels[params.slow], share)
+        for fast, slow in grid[at:stop]:
+            yield crossed(panels[fast], panels[slow], share)
         at = stop

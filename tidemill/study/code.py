@@ -28,9 +28,9 @@ def rejections() -> str:
     return source_version("tidemill.quality.validity", "tidemill.models.ensemble", own=["tidemill.study.rejections"])
 
 
-def signals() -> str:
-    """Of target weights."""
-    return source_version(*_WEIGHTS, own=["tidemill.study.book", "tidemill.study.rejections"])
+def signals(*strategies: str) -> str:
+    """Of target weights. strategies: modules of those that are meant; a strategy has a version of its own beside it."""
+    return source_version(*_WEIGHTS, *strategies, own=["tidemill.study.book", "tidemill.study.rejections"])
 
 
 def backtests() -> str:
@@ -79,7 +79,7 @@ def sentiment() -> str:
     return source_version("tidemill.features.sentiment", own=["tidemill.steps.features.sentiment"])
 
 
-def challenge() -> str:
-    """Of the comparison of a challenger with the champion."""
+def challenge(*strategies: str) -> str:
+    """Of the comparison of a challenger with the champion. strategies: as for `signals`."""
     own = ["tidemill.study.book", "tidemill.study.rejections", "tidemill.study.weighing", "tidemill.steps.models.champion"]
-    return source_version(*_WEIGHTS, *_FILLS, *_SKILL, own=own)
+    return source_version(*_WEIGHTS, *_FILLS, *_SKILL, *strategies, own=own)

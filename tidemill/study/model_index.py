@@ -165,6 +165,12 @@ def model_manifest(workspace: Workspace, model_id: str) -> dict[str, Any]:
     }
 
 
+def stored_weights(study: Study, model_id: str) -> tuple[float, ...]:
+    """Weights of the engines in one ensemble, in the order of its features."""
+    artifact = load(artifact_folder(models_home(study.workspace), model_id))
+    return tuple(float(weight) for weight in artifact.tensors["weights"])
+
+
 def silent_notes(index: Index) -> tuple[str, ...]:
     """One sentence about the folds in which an engine had nothing to learn from; empty where there is none."""
     silent = sum(entry.rows == 0 for entry in index.folds)

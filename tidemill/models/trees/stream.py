@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Floats, distinct, require_shape
-from tidemill.models.gradient_boosting import LARGEST
 from tidemill.models.trees.kernel import score
-from tidemill.models.trees.table import table
+from tidemill.models.trees.table import LARGEST, table
 
 
 def scored(artifact: Artifact, rows: NDArray[np.float32]) -> Floats:

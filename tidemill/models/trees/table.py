@@ -18,6 +18,7 @@ from tidemill.models.base import Floats
 from tidemill.models.trees.text import MISSING_IS_NAN, MISSING_KIND, MISSING_LEFT, Tree, trees
 
 Numbers: TypeAlias = NDArray[np.float32]
+LARGEST = 1e38  # of a feature's value: beyond it a float32 is infinite
 _GREATEST = np.finfo(np.float32).max  # an infinite threshold must still lie below what is missing
 _CHILD_BITS = 32
 

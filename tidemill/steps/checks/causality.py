@@ -30,7 +30,7 @@ ASSETS = (FEATURES, PREDICTIONS, SIGNALS)
 _CODE = {
     FEATURES: ("tidemill.validation.causality.features", "tidemill.market.adjustments", "tidemill.market.fear_greed"),
     PREDICTIONS: ("tidemill.validation.causality.folds", "tidemill.steps.checks.samples", "tidemill.validation.labels"),
-    SIGNALS: ("tidemill.steps.checks.samples", "tidemill.strategies.registry", "tidemill.study.weighing"),
+    SIGNALS: ("tidemill.steps.checks.samples", "tidemill.study.weighing"),
 }
 _SHOWN = 20
 
@@ -109,7 +109,7 @@ def definition(study: Study, asset: str) -> str:
         decided = (*decided, [study.engine_key(spec) for spec in study.experiment.engines], study.experiment.label)
         decided = (*decided, _engine_code(study))
     if asset == SIGNALS:
-        decided = (study.experiment.strategy, _strategy_source(study), study.ensemble_key)
+        decided = (study.experiment.strategy, _strategy_code(study), study.ensemble_key)
     code = source_version("tidemill.steps.checks.causality", *_CODE[asset])
     manifests = study.lake.manifests(BARS, study.dataset.bars_key)
     sample = {month: manifests[month].data_version for month in sample_months(study)}
@@ -126,10 +126,10 @@ def _engine_code(study: Study) -> list[str]:
     return [code_version(engine(spec.name)) for spec in study.experiment.engines]
 
 
-def _strategy_source(study: Study) -> str:
-    from tidemill.strategies.registry import source_of
+def _strategy_code(study: Study) -> str:
+    from tidemill.strategies.registry import code_version
 
-    return source_of(study.experiment.strategy.name)
+    return code_version(study.experiment.strategy.name)
 
 
 def _prove_features(study: Study) -> Proof:

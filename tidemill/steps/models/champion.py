@@ -12,7 +12,7 @@ on evidence about a champion of the past.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,7 +30,7 @@ from tidemill.steps.features.technical import compute_features
 from tidemill.steps.models.ensemble import evidence_for
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
-from tidemill.study import code as code_of
+from tidemill.strategies.registry import code_version
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
 from tidemill.study.fitting import fit_ensemble, fit_fold, scores
@@ -40,9 +40,6 @@ from tidemill.study.rejections import reject_fold, stored_past, without
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, LABELS
 from tidemill.validation.splits import Fold, embargo_length
-
-if TYPE_CHECKING:
-    pass
 
 # Folds of the walk-forward are numbered from 0; a window of a challenger is none of them.
 _CHALLENGE = 1_000_000
@@ -261,15 +258,14 @@ def consider(study: Study) -> StepReport:
     """
     database, call = study.workspace.database, study.workspace.call
     champion = call(champions.current, database, study.dataset.key)
-    code = code_of.challenge()
-    print_ = fingerprint(code, study.experiment, study.features_version, study.labels_version, champion.id if champion else 0)
+    code, print_ = _made_of(study, champion)
     held = study.lake.manifest("challenges", study.key, "last")
     if held is not None and held.metadata.get("settled") == print_:
         return _report(champion, msgspec.convert(held.metadata["comparison"], Comparison), worked=False, code=code)
     outcome = compare(study, champion)
     if outcome.wins:
         champion = call(champions.promote, database, nominee(study, outcome), instead_of=champion.id if champion else None)
-    settled = fingerprint(code, study.experiment, study.features_version, study.labels_version, champion.id if champion else 0)
+    _, settled = _made_of(study, champion)
     study.lake.write(
         "challenges",
         study.key,
@@ -278,6 +274,15 @@ def consider(study: Study) -> StepReport:
         metadata={"settled": settled, "comparison": msgspec.to_builtins(outcome)},
     )
     return _report(champion, outcome, worked=True, code=code)
+
+
+def _made_of(study: Study, champion: Champion | None) -> tuple[str, str]:
+    """Version of the code that a comparison stands on, the strategies of both sides included, and fingerprint of all of it."""
+    sides = (study.experiment, *((champion.experiment,) if champion else ()))
+    strategies = sorted({code_version(side.strategy.name) for side in sides})
+    code = fingerprint(strategies, code_of.challenge())[:16]
+    seen = (study.experiment, study.features_version, study.labels_version, champion.id if champion else 0)
+    return code, fingerprint(code, *seen)
 
 
 def nominee(study: Study, outcome: Comparison) -> Nominee:

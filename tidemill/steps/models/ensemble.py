@@ -22,6 +22,7 @@ from tidemill.study.model_index import (
     read_index,
     spec_of,
     store_index,
+    stored_weights,
 )
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, LABELS, PREDICTIONS, STORED, partition_of
@@ -113,12 +114,6 @@ _NOTES = {
     EQUAL: "Every engine has the same weight.",
     SKILL: "Weights: rank IC on earlier test windows, of labels that ended before the fold less the embargo, shrunk to equal.",
 }
-
-
-def stored_weights(study: Study, model_id: str) -> tuple[float, ...]:
-    """Weights of the engines in one ensemble, in the order of its features."""
-    artifact = load(artifact_folder(models_home(study.workspace), model_id))
-    return tuple(float(weight) for weight in artifact.tensors["weights"])
 
 
 def predict_ensemble(study: Study) -> StepReport:

@@ -9,12 +9,11 @@ import polars as pl
 from tidemill.metrics.attribution import ENGINES, SYMBOLS, Earned, attribution, by_engine, engine_shares
 from tidemill.models.ensemble import ranks
 from tidemill.provenance import fingerprint
-from tidemill.steps.models.ensemble import stored_weights
 from tidemill.steps.predictions.engines import drop_old_folds
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Manifest
 from tidemill.study import code as code_of
-from tidemill.study.model_index import models_home, read_index
+from tidemill.study.model_index import models_home, read_index, stored_weights
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, PREDICTIONS, partition_of
 

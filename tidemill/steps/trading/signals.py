@@ -23,16 +23,16 @@ def _prediction_version(study: Study, key: str) -> str:
 
 def make_signals(study: Study) -> StepReport:
     """Target weights of every book from its predictions, by the experiment's strategy."""
-    from tidemill.strategies.registry import source_of
+    from tidemill.strategies.registry import code_version
 
     instruments = instruments_of(study.workspace, study.dataset.venue)
     chosen = resolved(study.experiment.strategy)
-    code = code_of.signals()
+    code = fingerprint(code_version(chosen.name), code_of.signals())[:16]
     seen = bars_print(study) if sees_bars(chosen) else None
     judged = validate_predictions(study)
     worked, table, notes = 0, [], []
     for book, key in books(study).items():
-        made_of = (code, source_of(chosen.name), chosen, sorted(instruments.items()), seen, judged.version)
+        made_of = (code, chosen, sorted(instruments.items()), seen, judged.version)
         print_ = fingerprint(made_of, _prediction_version(study, key))
         held = study.lake.manifest(SIGNALS, study.key, book)
         if held is None or held.fingerprint != print_:

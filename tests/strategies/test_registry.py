@@ -1,0 +1,28 @@
+"""The table of the strategies that ship, and what of their source decides their version."""
+
+from pathlib import Path
+
+import pytest
+
+from tidemill import strategies
+from tidemill.provenance import source_modules
+from tidemill.strategies.base import Strategy
+from tidemill.strategies.registry import SHIPPED, code_version, strategy
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_strategy_that_ships_bears_the_name_it_is_listed_under(name: str) -> None:
+    found = strategy(name)
+    assert isinstance(found, Strategy)
+    assert found.name == name
+
+
+def test_every_module_that_holds_a_strategy_is_listed() -> None:
+    folder = Path(strategies.__file__).parent
+    holding = {f"tidemill.strategies.{path.stem}" for path in folder.glob("*.py") if "\nSTRATEGY = " in path.read_text("utf-8")}
+    assert holding == set(SHIPPED.values())
+
+
+def test_each_strategy_has_a_version_of_its_own_that_counts_what_it_is_made_with() -> None:
+    assert len({code_version(name) for name in SHIPPED}) == len(SHIPPED)
+    assert {"tidemill.strategies.sizing", "tidemill.strategies.optimise"} <= set(source_modules(SHIPPED["mean_variance"]))

@@ -1,0 +1,120 @@
+"""The strategy `mean_variance`: chosen as by `quantile`, weighted by expected return less λ times variance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tidemill.domain.market import Instrument
+from tidemill.strategies.base import Strategy, Weighed, require
+from tidemill.strategies.ranking import require_ranking, sides
+from tidemill.strategies.sizing import Choice, by_inverse, choices, frame_of, left_out, require_window
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from tidemill.strategies.optimise import Covariance
+    from tidemill.strategies.past import Floats
+
+
+class MeanVarianceParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """quantile, every, gross, max_weight, window, least: as in `inverse_volatility`.
+
+    refit: rebalancings between two estimates of the covariance. most: symbols in the problem, the best and the worst of
+    the chosen. ic: skill assumed in turning ranks into expected returns a bar. risk_aversion: λ of maximise w·μ − λ·variance.
+    """
+
+    quantile: float = 0.2
+    every: int = 20
+    gross: float = 1.0
+    max_weight: float = 0.10
+    window: int = 120
+    least: int = 60
+    refit: int = 1
+    most: int = 50
+    ic: float = 0.05
+    risk_aversion: float = 10.0
+
+    def __post_init__(self) -> None:
+        require_ranking(self.every, self.gross, self.max_weight, self.quantile)
+        require_window(self.window, self.least)
+        require(self.refit >= 1, "refit must be at least 1 rebalancing")
+        require(2 <= self.most <= 500, "most must be at least 2 and at most 500 symbols")
+        require(0.0 < self.ic < 1.0, "ic must be above 0 and below 1")
+        require(0.0 < self.risk_aversion < float("inf"), "risk_aversion must be above 0")
+
+
+def _weigh(
+    predictions: pl.DataFrame, params: MeanVarianceParams, instruments: Mapping[str, Instrument], bars: pl.DataFrame
+) -> Weighed:
+    """Weights that maximise expected return less λ times variance, under the caps; the sides keep their sign.
+
+    Where there is a short side the book is neutral in cash. Where the solver finds nothing, the weights are those of
+    `inverse_volatility`, and a note says so.
+    """
+    import numpy as np
+
+    from tidemill.strategies.optimise import shrunk_covariance
+    from tidemill.strategies.past import past_returns
+
+    past = past_returns(bars)
+    ranked = sides(predictions, params.every, params.quantile, instruments)
+    estimate: Covariance | None = None
+    made, unknown, failed = [], 0, 0
+    for number, choice in enumerate(choices(ranked, past)):
+        if estimate is None or number % params.refit == 0:
+            estimate = shrunk_covariance(past.window(choice.at, params.window), params.least)
+        deviation = choice.own(estimate.deviation)
+        unknown += int(((choice.side != 0.0) & ~np.isfinite(deviation)).sum())
+        weight, solved = _weights(choice, deviation, estimate, params)
+        failed += not solved
+        made.append(weight)
+    told = f"The solver found no weights at {failed:,} of {len(made):,} times; inverse volatility was used."
+    return Weighed(frame_of(made, ranked), (*left_out(unknown, params.least), *((told,) if failed else ())))
+
+
+def _weights(choice: Choice, deviation: Floats, estimate: Covariance, params: MeanVarianceParams) -> tuple[Floats, bool]:
+    """Weights of the symbols of a choice, and False where the solver found none.
+
+    μ of a symbol is ic × volatility × score (Grinold 1994, "Alpha is volatility times IC times score"), so engines of any
+    scale are treated alike; the covariance is shrunk (Ledoit and Wolf 2004).
+    """
+    import numpy as np
+
+    from tidemill.strategies.optimise import Bounds, optimal_weights
+
+    chosen, weight = _problem(choice, deviation, params.most), np.zeros(len(choice.side))
+    if not chosen.size:
+        return weight, True
+    side, own, budget = choice.side[chosen], deviation[chosen], choice.budget(params.gross)
+    # A symbol alone has no rank: its own side is the whole opinion.
+    score = np.where(np.isfinite(choice.score[chosen]), choice.score[chosen], side)
+    bounds = Bounds(side, budget, params.max_weight, neutral=choice.both and len(choice.side) > 1)
+    covariance = estimate.among(choice.place[chosen])
+    found = optimal_weights(params.ic * own * score, covariance, bounds, params.risk_aversion)
+    weight[chosen] = by_inverse(side, own, budget, params.max_weight) if found is None else found
+    return weight, found is not None
+
+
+def _problem(choice: Choice, deviation: Floats, most: int) -> NDArray[np.int64]:
+    """Indices of the chosen symbols that take part: of those with a known risk, the `most` with the strongest scores."""
+    import numpy as np
+
+    able = np.flatnonzero((choice.side != 0.0) & np.isfinite(deviation))
+    if choice.both and len({*choice.side[able]}) < 2:
+        return able[:0] if len(choice.side) > 1 else able  # one side alone would be a bet on the market
+    strength = np.nan_to_num(np.abs(choice.score[able]), nan=0.0)
+    return np.sort(able[np.argsort(-strength, kind="stable")[:most]])
+
+
+STRATEGY = Strategy(
+    name="mean_variance",
+    about="Long the highest predictions, short the lowest where the venue allows it, sized by mean and variance.",
+    needs="both",
+    params=MeanVarianceParams,
+    weigh=_weigh,
+)

@@ -31,6 +31,7 @@ from tidemill.steps.models.ensemble import evidence_for
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
 from tidemill.strategies.registry import code_version
+from tidemill.study import code as code_of
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
 from tidemill.study.fitting import fit_ensemble, fit_fold, scores

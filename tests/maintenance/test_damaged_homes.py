@@ -114,8 +114,6 @@ def stored(home: Path) -> dict[str, list[Path]]:
         "weights": "models/artifacts/*/w*",
         "model manifests": "models/artifacts/*/manifest.json",
         "states": "state/*/*.state",
-        "scored": "models/index/*.scored",
-        "forecast": "models/index/*.forecast",
         "judged": "judged/*.json",
         "report": "reports/*/*",
     }
@@ -188,7 +186,7 @@ def test_no_reader_gets_anything_else_from_a_damaged_file(home: Home) -> None:
 
 @pytest.mark.parametrize("way", ["gone", "empty", "cut off", "flipped"])
 def test_notes_of_what_was_done_cost_time_and_nothing_else(home: Home, way: str) -> None:
-    files = [path for kind in ("scored", "forecast", "judged", "states", "report") for path in stored(home.path)[kind]]
+    files = [path for kind in ("judged", "states", "report") for path in stored(home.path)[kind]]
     for number, path in enumerate(files):
         made = dict(zip(("gone", "empty", "cut off", "flipped"), damages(path.read_bytes(), number, flips=1), strict=True))
         spoil(path, made[way])
@@ -278,7 +276,7 @@ def test_a_home_of_before_checksums_is_read_without_work_and_gets_them_from_repa
 
 def test_the_damage_is_told_before_anything_reads_it(home: Home) -> None:
     assert damage_at_a_glance(home.workspace.settings) == []
-    for kind in ("rows", "manifests", "indexes", "weights", "model manifests", "states", "forecast", "judged", "report"):
+    for kind in ("rows", "manifests", "indexes", "weights", "model manifests", "states", "judged", "report"):
         path = stored(home.path)[kind][0]
         whole = path.read_bytes()
         spoil(path, whole[:-1])

@@ -166,7 +166,7 @@ async def test_the_version_of_a_month_grows_with_each_change_of_it(store: BarSto
     assert await store.months("v", HOUR) == {"2024-01": 1, "2024-02": 2}
 
 
-async def test_writers_of_the_same_bars_at_once_store_each_bar_once(fresh_dsn: Secret, database: Database) -> None:
+async def test_writers_of_the_same_bars_at_once_store_each_bar_once(migrated_dsn: Secret, database: Database) -> None:
     times = pl.datetime_range(START, START + timedelta(hours=1_000), "1h", time_unit="us", time_zone="UTC", eager=True)
     frame = pl.concat(
         [
@@ -176,7 +176,7 @@ async def test_writers_of_the_same_bars_at_once_store_each_bar_once(fresh_dsn: S
             for symbol in "ABCD"
         ]
     )
-    pools = [await Database.connect(fresh_dsn) for _ in range(3)]
+    pools = [await Database.connect(migrated_dsn) for _ in range(3)]
     written = await asyncio.gather(*(BarStore(pool).write("v", HOUR, frame) for pool in pools))
     assert sum(write.inserted for write in written) == frame.height
     assert sum(write.restated for write in written) == 0

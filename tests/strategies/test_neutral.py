@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.backtest.panels import TIME, day, instrument, weights
-from tests.strategies.test_sized import PARAMS, SHORT, SYMBOLS, market, scores
+from tests.strategies.test_sizing import PARAMS, SHORT, SYMBOLS, market, scores
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NeutraliseSpec
 from tidemill.strategies.neutral import neutralised, with_sectors

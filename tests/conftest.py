@@ -48,7 +48,7 @@ def shared_data() -> Path:
     return SHARED
 
 
-def _remove_home(settings: Settings) -> None:
+def remove_home(settings: Settings) -> None:
     """Stop the servers of a home, see that nothing of them is left, and remove its data, which for root lies elsewhere."""
     folder = existing(settings.home)
     if folder is None:
@@ -66,7 +66,7 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of the home whose servers all tests share. Do not kill these: `new_home` makes some for that."""
     settings = Settings(home=tmp_path_factory.mktemp("home"), keeper_linger=5.0)
     yield settings
-    _remove_home(settings)
+    remove_home(settings)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +84,7 @@ def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pass
     assert stop(settings)
     yield locate(settings.home).root
-    _remove_home(settings)
+    remove_home(settings)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def new_home(tmp_path: Path, _prepared: Path) -> Iterator[Callable[..., Settings
 
     yield make
     for settings in made:
-        _remove_home(settings)
+        remove_home(settings)
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ __all__ = [
     "attribution",
     "backtest",
     "bars",
+    "book",
     "close",
     "compare_trials",
     "cross_validate",
@@ -181,8 +182,39 @@ def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble"
 
     engine: one of the experiment's, or `ensemble`. InputError when `tidemill run` has not run the experiment yet.
     """
+    from tidemill.study.scoring import predictions_of
+
+    return predictions_of(_predicted_study(of, engine), engine)
+
+
+def book(
+    of: str | Path | Experiment = "sample", engine: str = "ensemble", *, start: str | None = None, end: str | None = None
+) -> BacktestResult:
+    """The book of an experiment that was run, traded again over a range as its run, its promotion and its search trade it.
+
+    Its stored predictions that count, its strategy, neutrality and costs. engine: one of the experiment's, or `ensemble`.
+    start, end: ISO texts, the end exclusive; from the first test window to the last bar when not given. It begins with cash at
+    the start. InputError when `tidemill run` has not run the experiment yet, or for a start before the first test window.
+    """
+    from tidemill.domain.errors import InputError
+    from tidemill.domain.intervals import moment
+    from tidemill.study.book import Span, tested
+    from tidemill.study.book import book as traded
+    from tidemill.study.rejections import tradable
+    from tidemill.study.scoring import predicted_by
+
+    study = _predicted_study(of, engine)
+    first = tested(study).start
+    since = moment(start, "start") or first
+    if since < first:
+        raise InputError(f"start is {since:%Y-%m-%d}, before the first test window of {first:%Y-%m-%d}. Give a later date.")
+    return traded(study, tradable(study, engine, predicted_by(study, engine)), Span(since, moment(end, "end")))
+
+
+def _predicted_study(of: str | Path | Experiment, engine: str) -> Study:
+    """The study of an experiment whose `engine` has predictions; InputError or UnknownNameError where it has none."""
     from tidemill.domain.errors import InputError, UnknownNameError
-    from tidemill.study.scoring import books, predictions_of
+    from tidemill.study.scoring import books
     from tidemill.study.tables import PREDICTIONS
 
     study = _study(of)
@@ -191,7 +223,7 @@ def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble"
         raise UnknownNameError("engine in this experiment", engine, known)
     if not study.lake.manifests(PREDICTIONS, known[engine]):
         raise InputError(f"The experiment {study.experiment.name!r} has no predictions yet. Run it first: `tidemill run`.")
-    return predictions_of(study, engine)
+    return study
 
 
 def result(of: str | Path | Experiment = "sample") -> Result:

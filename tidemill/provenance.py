@@ -66,9 +66,14 @@ def source_modules(*modules: str) -> dict[str, str]:
     return found
 
 
-def source_version(*modules: str) -> str:
-    """16 hex digits of the transitive source of `modules` (dotted names)."""
-    return fingerprint(source_modules(*modules))[:16]
+def source_version(*modules: str, own: Iterable[str] = ()) -> str:
+    """16 hex digits of the transitive source of `modules` (dotted names).
+
+    own: modules that count by their own text and not by what they import: they put computing together with keeping, reading and
+    telling, which are no part of a result.
+    """
+    found = source_modules(*modules)
+    return fingerprint({**{name: _source(name)[0] for name in own}, **found})[:16]
 
 
 @cache

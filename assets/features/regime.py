@@ -20,7 +20,7 @@ from tidemill.steps.features.regime import compute_regime
     deps=[["market_data", "bars"]],
     partitions_def=months,
     backfill_policy=one_run,
-    code_version=source_version("tidemill.features.api", "tidemill.steps.features.regime"),
+    code_version=source_version("tidemill.features.api", own=["tidemill.steps.features.regime"]),
     description="Volatility and trend states of every bar, among them filtered probabilities of a hidden Markov model fitted "
     "on each symbol's own past, with the fits in force each month. Models see the same when an experiment names the set "
     "`regime`.",

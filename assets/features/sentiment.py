@@ -6,9 +6,9 @@ import dagster as dg
 
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.provenance import source_version
 from tidemill.steps import plots
 from tidemill.steps.features.sentiment import compute_sentiment
+from tidemill.study import code as code_of
 
 
 @dg.asset(
@@ -17,7 +17,7 @@ from tidemill.steps.features.sentiment import compute_sentiment
     kinds={"polars", "parquet"},
     owners=["team:research"],
     deps=[["market_data", "bars"], ["market_data", "news"]],
-    code_version=source_version("tidemill.steps.features.sentiment"),
+    code_version=code_of.sentiment(),
     description="Decayed mean score, number and surprise of the news of each symbol, as known at each bar's close. The scores "
     "come from a lexicon, or from a classifier on this machine. Models see them when an experiment names a source of `news`.",
 )

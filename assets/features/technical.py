@@ -11,6 +11,7 @@ from tidemill.provenance import source_version
 from tidemill.steps import plots
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
+from tidemill.study import code as code_of
 
 
 @dg.asset(
@@ -38,7 +39,7 @@ def technical(context: dg.AssetExecutionContext, experiment: ExperimentResource)
     deps=[["features", "technical"], ["market_data", "bars"]],
     partitions_def=months,
     backfill_policy=one_run,
-    code_version=source_version("tidemill.validation.labels"),
+    code_version=code_of.labels(),
     description="The label of every bar: the return from the next open over the horizon, with the time at which it is known.",
 )
 def training_set(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

@@ -6,9 +6,9 @@ import dagster as dg
 
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.provenance import source_version
 from tidemill.steps.models.champion import consider
 from tidemill.strategies.registry import SHIPPED
+from tidemill.study import code as code_of
 
 
 @dg.asset(
@@ -17,7 +17,7 @@ from tidemill.strategies.registry import SHIPPED
     kinds={"postgres"},
     owners=["team:research"],
     deps=[["features", "training_set"], ["performance", "portfolio"], ["performance", "drift"]],
-    code_version=source_version("tidemill.steps.models.champion", *SHIPPED.values()),
+    code_version=code_of.challenge(*SHIPPED.values()),
     description="A challenger is trained on the newest window and compared with the champion on bars that neither saw, costs "
     "included. It is promoted when it earned more, is proven causal and every check passed; `tidemill models undo` reverts it.",
 )

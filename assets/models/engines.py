@@ -10,6 +10,7 @@ from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import train_ensemble
+from tidemill.study import code as code_of
 
 # How many are trained at once, over all runs, is in dagster.yaml: twelve on two cores would need more memory than there is.
 TRAINING_POOL = "training"
@@ -26,7 +27,7 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
         owners=["team:research"],
         pool=TRAINING_POOL,
         deps=[["features", "technical"], ["features", "training_set"]],
-        code_version=source_version("tidemill.models.registry", "tidemill.steps.models.engines"),
+        code_version=source_version("tidemill.models.registry", own=["tidemill.study.fitting"]),
         description=f"{about[:1].upper()}{about[1:]}. Trained on every walk-forward fold, purged and embargoed.",
     )
     def engine(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -44,7 +45,7 @@ engine_assets = [_engine_asset(info.name, info.about) for info in TRAINED]
     kinds={"polars"},
     owners=["team:research"],
     deps=[*MODEL_KEYS, ["predictions", "engines"], ["features", "training_set"]],
-    code_version=source_version("tidemill.models.ensemble", "tidemill.steps.models.ensemble"),
+    code_version=code_of.ensemble(),
     description="Weights of the engines' ranks: for each fold by the skill that they had shown out of sample before it.",
 )
 def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

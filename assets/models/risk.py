@@ -7,8 +7,8 @@ import dagster as dg
 from assets.models.engines import TRAINING_POOL
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.provenance import source_version
 from tidemill.steps.models.risk import forecast_risk, train_risk
+from tidemill.study import code as code_of
 
 
 @dg.asset(
@@ -18,7 +18,7 @@ from tidemill.steps.models.risk import forecast_risk, train_risk
     owners=["team:research"],
     pool=TRAINING_POOL,
     deps=[["market_data", "bars"]],
-    code_version=source_version("tidemill.steps.models.risk"),
+    code_version=code_of.risk(),
     description="GARCH(1,1) of every symbol, fitted before each fold; EWMA where a fit does not converge.",
 )
 def risk(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -31,7 +31,7 @@ def risk(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> d
     kinds={"numpy", "parquet"},
     owners=["team:research"],
     deps=[["models", "risk"], ["market_data", "bars"]],
-    code_version=source_version("tidemill.steps.models.risk"),
+    code_version=code_of.risk(),
     description="Volatility and expected drawdown of every symbol and bar of the test windows, held against what came true.",
 )
 def risk_forecasts(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

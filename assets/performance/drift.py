@@ -6,8 +6,8 @@ import dagster as dg
 
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.provenance import source_version
 from tidemill.steps.performance.drift import measure_drift
+from tidemill.study import code as code_of
 
 
 @dg.asset(
@@ -16,7 +16,7 @@ from tidemill.steps.performance.drift import measure_drift
     kinds={"polars"},
     owners=["team:research"],
     deps=[["features", "technical"], ["features", "training_set"], ["predictions", "ensemble"]],
-    code_version=source_version("tidemill.steps.performance.drift", "tidemill.metrics.drift"),
+    code_version=code_of.drift(),
     description="Population stability of every feature against its training window, and the decay of the ensemble's rank IC.",
 )
 def drift(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

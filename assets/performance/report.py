@@ -10,6 +10,7 @@ from tidemill.provenance import source_version
 from tidemill.steps import plots
 from tidemill.steps.performance.report import write_report
 from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfolio
+from tidemill.study import code as code_of
 
 
 @dg.asset(
@@ -18,7 +19,7 @@ from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfoli
     kinds={"polars"},
     owners=["team:research"],
     deps=[["predictions", "engines"], ["predictions", "ensemble"], ["trading", "backtest"]],
-    code_version=source_version("tidemill.steps.performance.skill", "tidemill.metrics.predictions"),
+    code_version=code_of.skill(),
     description="Skill of each engine out of sample, and what was left of it after costs.",
 )
 def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -32,7 +33,7 @@ def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"polars", "postgres"},
     owners=["team:research"],
     deps=[["trading", "backtest"]],
-    code_version=source_version("tidemill.steps.performance.skill", "tidemill.metrics.returns"),
+    code_version=code_of.skill(),
     description="Return, risk and cost of the ensemble's portfolio against the benchmark.",
 )
 def portfolio(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

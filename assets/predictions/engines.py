@@ -11,6 +11,7 @@ from tidemill.provenance import source_version
 from tidemill.steps import plots
 from tidemill.steps.models.ensemble import predict_ensemble
 from tidemill.steps.predictions.engines import predict
+from tidemill.study import code as code_of
 
 
 @dg.asset(
@@ -19,7 +20,7 @@ from tidemill.steps.predictions.engines import predict
     kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
     deps=[*MODEL_KEYS, dg.AssetKey(["features", "technical"])],
-    code_version=source_version("tidemill.steps.predictions.engines"),
+    code_version=source_version("tidemill.models.registry", own=["tidemill.study.fitting"]),
     description="Predictions of every engine on every fold's test window: out of sample only.",
 )
 def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -33,7 +34,7 @@ def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"polars", "parquet", "postgres"},
     owners=["team:research"],
     deps=[["predictions", "engines"], ["models", "ensemble"]],
-    code_version=source_version("tidemill.models.ensemble", "tidemill.steps.models.ensemble"),
+    code_version=code_of.ensemble(),
     description="The engines' predictions combined, fold by fold.",
 )
 def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:

@@ -6,11 +6,11 @@ import dagster as dg
 
 from assets.reporting import result
 from resources.experiment import ExperimentResource
-from tidemill.provenance import source_version
 from tidemill.steps import plots
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
 from tidemill.strategies.registry import SHIPPED
+from tidemill.study import code as code_of
 
 
 @dg.asset(
@@ -19,7 +19,7 @@ from tidemill.strategies.registry import SHIPPED
     kinds={"polars", "parquet", "postgres"},
     owners=["team:trading"],
     deps=[["predictions", "ensemble"], ["predictions", "engines"], ["market_data", "instruments"]],
-    code_version=source_version("tidemill.steps.trading.signals", *SHIPPED.values()),
+    code_version=code_of.signals(*SHIPPED.values()),
     description="Target weights of the strategy, known at the close of their bar.",
 )
 def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
@@ -32,7 +32,7 @@ def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     kinds={"numpy", "parquet"},
     owners=["team:trading"],
     deps=[["trading", "signals"], ["market_data", "bars"]],
-    code_version=source_version("tidemill.backtest.backtest", "tidemill.steps.trading.signals", *SHIPPED.values()),
+    code_version=code_of.backtests(),
     description="Each engine's and the ensemble's signals through the decision kernel: fills at the next open, with fees, "
     "slippage and borrow.",
 )

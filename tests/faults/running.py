@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,6 +77,8 @@ _TIMES = frozenset(
     {"recorded_at", "changed_at", "flagged_at", "counted_at", "created_at", "found_at", "filled_at", "at", "since"}
 )
 _BOOKKEEPING = _TIMES | {"path", "id", "version"}
+# Tables of which a manifest's facts say from what and how often the part was written, not what came of it.
+_BOOKKEPT = {"imports", "bars", "labels", "predictions"}
 _UNREADABLE = "unreadable"
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2})?(\.\d+)?(\+00:00)?( UTC)?")
 
@@ -194,7 +197,7 @@ def _lake_figures(lake: Lake) -> dict[str, str]:
                 found[f"{name}: version"] = manifest.data_version if steady.width == rows.width else "dated"
                 if table == "metrics":
                     found |= {f"{name}: {cell}": value for cell, value in _cells(rows)}
-                if table not in ("imports", "bars"):  # these tell how often they were written
+                if table not in _BOOKKEPT:
                     found[f"{name}: facts"] = _digest(msgspec.json.encode(manifest.metadata))
     return found
 
@@ -305,8 +308,8 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> list[s
 def copy_home(source: Path, target: Path) -> None:
     """An exact copy, times of change included, in the place of whatever was there."""
     shutil.rmtree(target, ignore_errors=True)
-    if source.is_dir():
-        shutil.copytree(source, target, symlinks=True)
+    target.parent.mkdir(exist_ok=True)
+    subprocess.run(["cp", "-a", source, target], check=True, timeout=60)  # a third of the time of shutil
 
 
 def table_of(path: str) -> str:

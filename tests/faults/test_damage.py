@@ -145,15 +145,15 @@ def few(files: list[str]) -> list[tuple[str, str]]:
 
 
 def many(files: list[str]) -> list[tuple[str, str]]:
-    """Every damage of the first and the last file of each kind, a lost and a flipped one of all others."""
-    ends = {file for found in kinds_of_files(files).values() for file in (found[0], found[-1])}
-    return [(file, kind) for file in files for kind in (KINDS if file in ends else (KINDS[0], KINDS[-1]))]
+    """Every damage of the first file of each kind; each other file is lost or has one bit flipped, in turn."""
+    first = {found[0] for found in kinds_of_files(files).values()}
+    every = [(file, kind) for file in files if file in first for kind in KINDS]
+    return every + [(file, KINDS[-(at % 2)]) for at, file in enumerate(files) if file not in first]
 
 
 def read_again(files: list[str]) -> list[tuple[str, str]]:
-    """A lost and a flipped one of the first and the last file of each kind."""
-    ends = {file: None for found in kinds_of_files(files).values() for file in (found[0], found[-1])}
-    return [(file, kind) for file in ends for kind in (KINDS[0], KINDS[-1])]
+    """The first file of each kind is lost, in the last one a bit flipped."""
+    return [pair for found in kinds_of_files(files).values() for pair in ((found[0], KINDS[0]), (found[-1], KINDS[-1]))]
 
 
 def test_every_stored_file_belongs_to_a_table_named_here(finished: Finished) -> None:

@@ -41,8 +41,12 @@ def writes_of(points: list[Point]) -> list[list[Point]]:
 
 
 def moments(points: list[Point]) -> list[tuple[Point, When]]:
-    """Before each rename and commit, and after the last: what lies between two of them changes no content."""
-    return [*((point, "before") for point in points), (points[-1], "after")]
+    """Before the first rename or commit, in the middle of every write or before it, and after the last.
+
+    What lies between the end of a write and the middle of the next changes nothing that a manifest names.
+    """
+    middles = [write[-1] for write in writes_of(points)]
+    return [*((point, "before") for point in dict.fromkeys((points[0], *middles))), (points[-1], "after")]
 
 
 def kills_of(writes: Sequence[Write]) -> list[Kill]:

@@ -80,39 +80,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if debug:
         argv = ["--debug", *(argument for argument in argv if argument != "--debug")]
         os.environ["TIDEMILL_LOG_LEVEL"] = "debug"  # a setting like any other, for the processes that are started too
+    code = _run(argv) if debug else _told(argv)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(argv: Sequence[str]) -> object:
+    """`_run`, with one sentence instead of a traceback for whatever fails."""
+    try:
+        return _run(argv)
+    except TidemillError as exc:
+        return fail(exc)
+    except OSError as exc:
+        where = f"{exc.filename}: " if exc.filename else ""
+        text = f"{where}{exc.strerror or exc}. Check that it may be read and written and the disk has room."
+        return fail(TidemillError(text))
+    except Exception as exc:  # the outermost boundary: a defect of ours must not throw a traceback at a person
+        return fail(_explained(exc))
+
+
+def _run(argv: Sequence[str]) -> object:
+    """Exit code of a command; what click and the shell say to each other is understood here."""
     stdout = sys.stdout
     try:
-        code = tidemill.main(args=argv, prog_name="tidemill", standalone_mode=False)
-    except click.UsageError as exc:
+        return tidemill.main(args=list(argv), prog_name="tidemill", standalone_mode=False)
+    except click.ClickException as exc:  # a wrong usage has exit code 2
         exc.show()
-        code = 2
-    except click.ClickException as exc:
-        exc.show()
-        code = exc.exit_code
+        return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
-        code = 130
-    except TidemillError as exc:
-        if debug:
-            raise
-        code = fail(exc)
+        return 130
     except BrokenPipeError:
-        code = 0
+        return 0
     except SystemExit as exc:
         # click's way out when the reader went away, which is no failure: it puts another stdout in place first.
-        code = exc.code if sys.stdout is stdout else 0
-    except OSError as exc:
-        if debug:
-            raise
-        where = f"{exc.filename}: " if exc.filename else ""
-        code = fail(
-            TidemillError(f"{where}{exc.strerror or exc}. Check that it may be read and written and the disk has room.")
-        )
-    except Exception as exc:  # the outermost boundary: a defect of ours must not throw a traceback at a person
-        if debug:
-            raise
-        code = fail(_explained(exc))
-    sys.exit(code if isinstance(code, int) else 0)
+        return exc.code if sys.stdout is stdout else 0
 
 
 if __name__ == "__main__":

@@ -49,6 +49,21 @@ def forbid_writing() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _writes(mode: object, flags: object) -> bool:
+    return bool(flags & _WRITING) if isinstance(flags, int) else any(letter in str(mode) for letter in "wax+")
+
+
+def _refuse(event: str) -> None:
+    """AccessRefusedError for an event that no module may cause, whatever it is about."""
+    for beginnings, what in (
+        (_PROCESSES, "start or signal a process"),
+        (_NETWORK, "use the network"),
+        (_CHANGES, "change files"),
+    ):
+        if event.startswith(beginnings):
+            raise AccessRefusedError(f"wants to {what} ({event})")
+
+
 def install(module: Path) -> None:
     """From now on every refused access raises AccessRefusedError. `module` may be read, so that errors can show its lines."""
     roots = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(ROOT / "tidemill"), *_READABLE_FOLDERS}
@@ -65,18 +80,13 @@ def install(module: Path) -> None:
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
             path, mode, flags = args
-            writes = bool(flags & _WRITING) if isinstance(flags, int) else any(letter in str(mode) for letter in "wax+")
-            if (writes and not isinstance(path, int) and path != os.devnull) or not readable(path):
+            if (_writes(mode, flags) and not isinstance(path, int) and path != os.devnull) or not readable(path):
                 raise AccessRefusedError(f"wants to open {os.fsdecode(path)!r}")
         elif event in ("os.listdir", "os.scandir"):
             if args and args[0] is not None and not readable(args[0]):
                 raise AccessRefusedError(f"wants to list {args[0]!r}")
-        elif event.startswith(_PROCESSES):
-            raise AccessRefusedError(f"wants to start or signal a process ({event})")
-        elif event.startswith(_NETWORK):
-            raise AccessRefusedError(f"wants to use the network ({event})")
-        elif event.startswith(_CHANGES):
-            raise AccessRefusedError(f"wants to change files ({event})")
+        else:
+            _refuse(event)
 
     sys.addaudithook(hook)
 

@@ -46,7 +46,7 @@ def arithmetic(op: int, out: Floats, x: Floats, y: Floats, lanes: int) -> None:
 
 
 @kernel
-def comparison(op: int, out: Floats, x: Floats, y: Floats, lanes: int) -> None:
+def comparison(op: int, out: Floats, x: Floats, y: Floats, lanes: int) -> None:  # noqa: C901  # a switch over opcodes
     """Maximum and minimum are NaN if either side is; a comparison with NaN is 0."""
     if op == MAXIMUM:
         for i in range(lanes):

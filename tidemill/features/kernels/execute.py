@@ -99,7 +99,7 @@ def give(memory: Floats, place: int, result: Floats, feature: int, begin: int, l
 
 
 @kernel
-def run_block(code: Integers, numbers: Floats, outputs: Integers, memory: Floats, at: Integers, back: int, lanes: int,
+def run_block(code: Integers, numbers: Floats, outputs: Integers, memory: Floats, at: Integers, back: int, lanes: int,  # noqa: C901  # a switch over opcodes
               mirror: Integers, clean: Integers, state: Floats, rows: int, stride: int, present: Flags, partial: bool,
               scratch: Floats, lists: Floats, offset: int, result: Floats, begin: int) -> None:  # fmt: skip
     """Every row of the program on one block of lanes; a feature is given away at once, since its place may be used again."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
+from tidemill.study import code as code_of
 from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
 from tidemill.study.sources import suspected_actions
 from tidemill.study.study import Study
@@ -43,7 +44,7 @@ def label_fingerprints(study: Study) -> dict[str, str]:
         study.experiment.label,
         study.experiment.dataset,
         study.label.source if study.label else "",
-        source_version("tidemill.validation.labels", "tidemill.validation.custom_labels", "tidemill.market.adjustments"),
+        code_of.labels(),
     )
     if study.label is not None:  # a function of one's own may look at all that came before
         rules = fingerprint(rules, {month: held.data_version for month, held in bars.items()}, marks.rows())
@@ -117,4 +118,4 @@ def _labels_report(study: Study, worked: bool) -> StepReport:
         if len(labels):
             facts |= {"mean label": float(labels.mean()), "standard deviation of labels": float(labels.std())}
     manifests = study.lake.manifests(LABELS, study.labels_key)
-    return stored(manifests, worked=worked, code_version=source_version("tidemill.validation.labels"), facts=facts)
+    return stored(manifests, worked=worked, code_version=code_of.labels(), facts=facts)

@@ -17,10 +17,11 @@ from tidemill.domain.experiment import NewsSpec
 from tidemill.features.sentiment import State, sentiment
 from tidemill.market.news import Mentions
 from tidemill.models.text.registry import TextClassifier, text_classifier
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.steps.market_data.news import NO_NEWS, news_key
 from tidemill.steps.market_data.news import TABLE as NEWS
 from tidemill.storage.content import content_version
+from tidemill.study import code as code_of
 from tidemill.study.checkpoints import resume_with, save_state
 from tidemill.study.freshness import StepReport
 from tidemill.study.study import Study
@@ -30,7 +31,7 @@ SCORES = "news_scores"
 TABLE = "sentiment"
 INPUTS = "sentiment_inputs"
 _ALL = "all"
-_CODE = ("tidemill.features.sentiment", "tidemill.market.news", "tidemill.steps.features.sentiment")
+
 _ITEMS = {"symbol": pl.String(), "known_at": pl.Datetime("us", "UTC"), "score": pl.Float64(), "item_id": pl.String()}
 
 
@@ -38,7 +39,7 @@ def compute_sentiment(study: Study) -> StepReport:
     """Score what is new among the news; compute the months of sentiment whose inputs changed, and all after the first such."""
     spec = study.experiment.news
     if spec is None:
-        return StepReport(worked=False, data_version="unused", code_version=source_version(*_CODE), notes=(NO_NEWS,))
+        return StepReport(worked=False, data_version="unused", code_version=code_of.sentiment(), notes=(NO_NEWS,))
     scored = score_news(study, spec)
     key, print_ = sentiment_key(study), _inputs_print(study, spec)
     before = study.lake.manifest(INPUTS, key, _ALL)
@@ -53,7 +54,7 @@ def _inputs_print(study: Study, spec: NewsSpec) -> str:
     """Everything that decides the sentiment, so that nothing need be read to know that nothing changed."""
     scores = study.lake.manifests(SCORES, _scores_key(study, spec))
     decided = {month: (manifest.fingerprint, manifest.data_version) for month, manifest in scores.items()}
-    return fingerprint(source_version(*_CODE), _selection(study), study.bars_version, decided)
+    return fingerprint(code_of.sentiment(), _selection(study), study.bars_version, decided)
 
 
 def _selection(study: Study) -> tuple[object, ...]:
@@ -144,7 +145,7 @@ def sentiment_fingerprints(study: Study) -> dict[str, str]:
     months = (pl.col("known_at") - study.dataset.interval.delta).dt.strftime("%Y-%m")
     parts = items_of(study).with_columns(months.alias("month")).partition_by("month", as_dict=True)
     prints = {str(key[0]): content_version(part) for key, part in parts.items()}
-    previous = fingerprint(source_version(*_CODE), _selection(study), sentiment_key(study))
+    previous = fingerprint(code_of.sentiment(), _selection(study), sentiment_key(study))
     chain: dict[str, str] = {}
     taken: set[str] = set()
     for month in sorted(bars):
@@ -206,7 +207,7 @@ def _report(study: Study, spec: NewsSpec, *, worked: bool, scored: int, facts: d
         end=max((manifest.end for manifest in filled if manifest.end), default=None),
         bytes=sum(manifest.bytes for manifest in filled),
         data_version=fingerprint(sentiment_prints(study)),
-        code_version=source_version(*_CODE),
+        code_version=code_of.sentiment(),
         inputs={NEWS: fingerprint(news)},
         facts={**settings, "items scored": scored, **facts},
         notes=() if facts["symbols with news"] else (silent,),

@@ -21,7 +21,9 @@ from tidemill.storage.lake import Lake, Manifest
 from tidemill.study.freshness import StepReport, is_made_of
 from tidemill.study.sources import instruments_of, source_of
 from tidemill.study.study import Study, dataset_for, features_key
-from tidemill.study.tables import BARS, IMPORTS
+from tidemill.study.tables import BARS, FLAGS, IMPORTS
+
+_FLAGGED = "flagged: "  # in the facts of an import: how many bars, by flag
 
 
 def _code() -> str:
@@ -81,6 +83,8 @@ def sync_bars(study: Study) -> StepReport:
     before = lake.manifest(IMPORTS, key, partition)
     # The mark of an import says nothing of the months: each is compared with its version in Postgres.
     mended = copy_months(study.workspace, study.dataset.venue, study.dataset.interval)
+    if not _have_flags(study, before):
+        before = None  # they come from all of the source
     unchanged = content is not None and is_made_of(before, content) and bool(lake.manifests(BARS, key))
     facts: dict[str, Any] = dict(before.metadata) if before is not None else {}
     if not unchanged:
@@ -96,6 +100,12 @@ def sync_bars(study: Study) -> StepReport:
             lake.write(IMPORTS, key, partition, empty, fingerprint=content, metadata=facts)
     changed = not unchanged and bool(facts.get("inserted") or facts.get("restated"))
     return _bars_report(study, worked=changed or mended > 0, facts=facts)
+
+
+def _have_flags(study: Study, before: Manifest | None) -> bool:
+    """Whether the flags are there that the last import found: they lie in a table of their own."""
+    found = before is not None and any(name.startswith(_FLAGGED) for name in before.metadata)
+    return not found or study.lake.manifest(FLAGS, study.dataset.bars_key, "all") is not None
 
 
 def _import(study: Study, source: BarSource, calendar: Calendar | None, start: datetime | None) -> dict[str, Any]:
@@ -136,7 +146,7 @@ def _facts(report: dict[str, Any]) -> dict[str, Any]:
     )
     facts = {name: report[name] for name in kept}
     facts |= {f"quarantined: {reason}": count for reason, count in report["reasons"].items()}
-    facts |= {f"flagged: {flag}": count for flag, count in report["flags"].items()}
+    facts |= {f"{_FLAGGED}{flag}": count for flag, count in report["flags"].items()}
     return facts | {"notes": list(report["notes"])}
 
 

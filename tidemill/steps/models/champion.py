@@ -26,12 +26,13 @@ from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import Floats, performance_metrics
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.models.ensemble import evidence_for
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
 from tidemill.strategies.registry import code_version
+from tidemill.study import code as code_of
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
 from tidemill.study.fitting import fit_ensemble, fit_fold, scores
@@ -169,7 +170,7 @@ def _count(study: Study, fold: Fold, book: _Book) -> None:
 
 
 class _Book(NamedTuple):
-    returns: pl.DataFrame  # time, return of the bars after the first
+    returns: pl.DataFrame  # time, return
     facts: dict[str, Any]
 
     @property
@@ -208,7 +209,7 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold) -> _Book:
     rejected = reject_fold(study, fold, predicted, stored_past(study, fold.test_start))
     predictions = predicted[contender.book]
     result = book(study, without(predictions, rejected.of(contender.book)), Span(fold.test_start, fold.test_end))
-    returns = result.returns.sort("time")[1:]
+    returns = result.returns.sort("time")
     labels = study.lake.scan(LABELS, study.labels_key).collect()
     skill = prediction_metrics(scored(predictions, labels), study.experiment.label.horizon)
     measured = performance_metrics(returns["return"].to_numpy(), bars_a_year(study))
@@ -277,7 +278,7 @@ def _made_of(study: Study, champion: Champion | None) -> tuple[str, str]:
     """Version of the code that a comparison stands on, the strategies of both sides included, and fingerprint of all of it."""
     sides = (study.experiment, *((champion.experiment,) if champion else ()))
     strategies = sorted({code_version(side.strategy.name) for side in sides})
-    code = fingerprint(strategies, source_version("tidemill.steps.models.champion"))[:16]
+    code = fingerprint(strategies, code_of.challenge())[:16]
     seen = (study.experiment, study.features_version, study.labels_version, champion.id if champion else 0)
     return code, fingerprint(code, *seen)
 

@@ -8,8 +8,9 @@ import msgspec
 
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.artifact import load
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.steps.predictions.engines import drop_old_folds, keep, prediction_frame, prediction_report
+from tidemill.study import code as code_of
 from tidemill.study.fitting import combined, fit_ensemble
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import (
@@ -31,7 +32,7 @@ from tidemill.validation.splits import Fold
 
 def train_ensemble(study: Study) -> StepReport:
     """One artifact for each fold: the weights of the engines, and the models whose predictions it combines."""
-    code, home, key = source_version(__name__, "tidemill.models.ensemble"), models_home(study.workspace), study.ensemble_key
+    code, home, key = code_of.ensemble(), models_home(study.workspace), study.ensemble_key
     members = {spec.name: index_of(study, spec) for spec in study.experiment.engines}
     index = read_index(home, key)
     known = {entry.fold: entry for entry in index.folds} if index else {}

@@ -19,9 +19,10 @@ import polars as pl
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
 from tidemill.models.artifact import Artifact, Inputs, load, make
-from tidemill.provenance import fingerprint, library_version, source_version
+from tidemill.provenance import fingerprint, library_version
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
 from tidemill.steps.predictions.engines import drop_old_folds
+from tidemill.study import code as code_of
 from tidemill.study.freshness import StepReport, Table, is_made_of
 from tidemill.study.model_index import Index, TrainedFold, all_there, artifact_folder, models_home, read_index, store_index
 from tidemill.study.study import Study
@@ -31,7 +32,6 @@ from tidemill.validation.splits import Fold
 RISK, SKILL = "risk", "risk_skill"
 # Bars of its own before a test window that EWMA is started on: what lies further back weighs less than rounding does.
 _HISTORY = 1_000
-_CODE = ("tidemill.risk.volatility", "tidemill.steps.models.risk")
 
 
 def spec_of(study: Study) -> RiskSpec:
@@ -69,7 +69,7 @@ def returns_by_symbol(study: Study) -> dict[str, pl.DataFrame]:
 
 def train_risk(study: Study) -> StepReport:
     """GARCH of every symbol for every fold that is new or whose past changed."""
-    home, key, code = models_home(study.workspace), risk_key(study), source_version(*_CODE)
+    home, key, code = models_home(study.workspace), risk_key(study), code_of.risk()
     index = read_index(home, key)
     inputs = fingerprint(code, library_version("arch"), spec_of(study), study.folds, _versions(study))
     worked = index is None or index.inputs != inputs or not all_there(home, index)
@@ -118,7 +118,7 @@ def _fit(study: Study, fold: Fold, past: dict[str, Floats], seen: str) -> Artifa
         engine=RISK,
         features=("return",),
         feature_fingerprint="log returns of total-return closes",
-        code_version=source_version(*_CODE),
+        code_version=code_of.risk(),
         data_versions={"returns before the cut": seen},
         label="volatility",
         horizon=study.experiment.label.horizon,
@@ -142,7 +142,7 @@ def garch_of(artifact: Artifact) -> dict[str, Garch | None]:
 
 def forecast_risk(study: Study) -> StepReport:
     """Forecasts of every fold whose model or bars changed, and how good those of the past were."""
-    home, key, code = models_home(study.workspace), risk_key(study), source_version(*_CODE)
+    home, key, code = models_home(study.workspace), risk_key(study), code_of.risk()
     index = read_index(home, key)
     if index is None:
         raise UnknownNameError("trained model", RISK, hint="Materialize models/risk first.")

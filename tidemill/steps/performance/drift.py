@@ -10,10 +10,11 @@ import polars as pl
 from tidemill.domain.experiment import PromotionSpec
 from tidemill.metrics.drift import MOVED, mean_shift, population_stability_index
 from tidemill.metrics.predictions import mode
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion
 from tidemill.storage.lake import Lake
+from tidemill.study import code as code_of
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import coefficients_of, scored_rows
 from tidemill.study.study import Study
@@ -57,7 +58,7 @@ def reasons(drift: Drift, policy: PromotionSpec) -> tuple[str, ...]:
 
 def measure_drift(study: Study) -> StepReport:
     """Population stability of every feature, newest bars against the newest training window, and the decay of skill."""
-    code = source_version("tidemill.steps.performance.drift", "tidemill.metrics.drift")
+    code = code_of.drift()
     champion = study.workspace.call(champions.current, study.workspace.database, study.dataset.key)
     versions = (study.features_version, study.labels_version)
     print_ = fingerprint(code, versions, study.experiment, study.folds[-1], champion.id if champion else 0)

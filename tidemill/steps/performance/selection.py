@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.storage.lake import Manifest
 from tidemill.storage.trials import config_hash, family_version, is_stored, ledger_since, read_trials, trial_id
+from tidemill.study import code as code_of
 from tidemill.study.counting import Evaluated, configuration, count, data_version, judge, label_text
 from tidemill.study.freshness import is_made_of
 from tidemill.study.scoring import books
@@ -25,7 +26,7 @@ def judge_books(study: Study, periods: float) -> tuple[Manifest, bool]:
     """
     equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
     ids = book_trials(study)
-    code, family = source_version("tidemill.steps.performance.selection"), study.dataset.bars_key
+    code, family = code_of.selection(), study.dataset.bars_key
     held = study.lake.manifest(METRICS, study.key, SELECTION)
     wanted = fingerprint(code, equity, ids, _version(study, family))
     if held is not None and is_made_of(held, wanted) and _have_returns(study, ids):

@@ -11,11 +11,12 @@ from tidemill.domain.numbers import finite
 from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.queries.results import engine_metrics, portfolio_metrics
 from tidemill.steps.performance.selection import judge_books
 from tidemill.steps.trading.attribution import attribution_facts
 from tidemill.storage.results import write_equity
+from tidemill.study import code as code_of
 from tidemill.study.counting import bars_a_year
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import books, coefficients_of, scored_rows
@@ -42,7 +43,7 @@ def returns_of(study: Study, book: str) -> pl.DataFrame:
 
 def evaluate_engines(study: Study) -> StepReport:
     """Skill out of sample, and Sharpe before and after costs, of every engine and the ensemble; each is counted as a trial."""
-    code = source_version("tidemill.steps.performance.skill", "tidemill.metrics.predictions", "tidemill.metrics.returns")
+    code = code_of.skill()
     equity = study.lake.manifests(EQUITY, study.key)
     print_ = fingerprint(code, study.labels_version, {book: manifest.fingerprint for book, manifest in equity.items()})
     held = study.lake.manifest(METRICS, study.key, ENGINES)
@@ -106,7 +107,7 @@ def _engine_row(study: Study, book: str) -> dict[str, Any]:
 
 def evaluate_portfolio(study: Study) -> StepReport:
     """The metrics of DESIGN §10 for the ensemble's portfolio, each engine's and the benchmark's; equity goes to Postgres."""
-    code = source_version("tidemill.steps.performance.skill", "tidemill.metrics.returns")
+    code = code_of.skill()
     equity = study.lake.manifests(EQUITY, study.key)
     print_ = fingerprint(code, {book: manifest.fingerprint for book, manifest in equity.items()})
     held = study.lake.manifest(METRICS, study.key, PORTFOLIO)

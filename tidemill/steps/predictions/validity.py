@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.quality.validity import (
     WHY,
     PastRange,
     widened,
 )
 from tidemill.storage.lake import Manifest
+from tidemill.study import code as code_of
 from tidemill.study.freshness import is_made_of
 from tidemill.study.model_index import month_versions, touched
 from tidemill.study.rejections import bounds_over, feature_rows, refusals_of, reject
@@ -55,7 +56,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 def validate_predictions(study: Study) -> Judgement:
     """Judge every fold whose inputs changed, and say what is refused in all of them."""
     code, months = (
-        source_version("tidemill.quality.validity", "tidemill.study.rejections"),
+        code_of.rejections(),
         month_versions(study, FEATURES),
     )
     keys = books(study)

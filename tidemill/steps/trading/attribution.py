@@ -8,10 +8,11 @@ import polars as pl
 
 from tidemill.metrics.attribution import ENGINES, SYMBOLS, Earned, attribution, by_engine, engine_shares
 from tidemill.models.ensemble import ranks
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.steps.predictions.engines import drop_old_folds
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Manifest
+from tidemill.study import code as code_of
 from tidemill.study.model_index import models_home, read_index, stored_weights
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, PREDICTIONS, partition_of
@@ -61,7 +62,7 @@ def _engine_profits(study: Study, result: BacktestResult) -> pl.DataFrame:
 
 def _shares(study: Study) -> pl.DataFrame:
     """Who wanted each position of the ensemble; worked out for the folds in which signals, predictions or weights changed."""
-    code = source_version(__name__, "tidemill.metrics.attribution", "tidemill.models.ensemble")
+    code = code_of.attribution()
     signals = study.lake.scan(_SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
     weights, predictions = _weights(study), _prediction_versions(study)
     have = study.lake.manifests(SHARES, study.key)

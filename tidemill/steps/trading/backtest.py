@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.steps.trading.attribution import ATTRIBUTION, has_shares, write_attribution
+from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, benchmark_book, tested, traded
 from tidemill.study.freshness import StepReport, Table, stale
 from tidemill.study.scoring import books
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
 
 def run_backtests(study: Study) -> StepReport:
     """Every book through the kernel over the out-of-sample range, with the experiment's costs."""
-    from tidemill.strategies.registry import code_version
-
-    own = code_version(study.experiment.strategy.name)
-    code = fingerprint(own, source_version("tidemill.backtest.backtest", "tidemill.study.book"))[:16]
+    code = code_of.backtests()
     signals = study.lake.manifests(SIGNALS, study.key)
     inputs = {book: manifest.data_version for book, manifest in signals.items()}
     seen = bars_print(study)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.storage.results import write_signals
+from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
 from tidemill.study.freshness import StepReport, stored
 from tidemill.study.rejections import tradable
@@ -26,7 +27,7 @@ def make_signals(study: Study) -> StepReport:
 
     instruments = instruments_of(study.workspace, study.dataset.venue)
     chosen = resolved(study.experiment.strategy)
-    code = fingerprint(code_version(chosen.name), source_version("tidemill.study.book", "tidemill.study.rejections"))[:16]
+    code = fingerprint(code_version(chosen.name), code_of.signals())[:16]
     seen = bars_print(study) if sees_bars(chosen) else None
     judged = validate_predictions(study)
     worked, table, notes = 0, [], []

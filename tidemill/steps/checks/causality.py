@@ -7,7 +7,7 @@ it is: a run with nothing new, or one new day, reads one row of Postgres for eac
 sample is judged again.
 
 The sample is small, so that a run waits seconds at most. `tidemill features prove` proves features on a whole file, and
-`prove_predictions` refits every fold of a study and compares the artifact with the stored one.
+`tidemill models prove` refits every fold of a study and compares the artifact with the stored one.
 """
 
 from __future__ import annotations

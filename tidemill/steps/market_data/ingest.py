@@ -20,6 +20,8 @@ from tidemill.market.adjustments import derive_adjustments
 from tidemill.market.calendars import infer_calendar
 from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
+from tidemill.storage.lake import Lake
+from tidemill.study.restatements import RESTATED, restated_in
 from tidemill.study.tables import BARS, FLAGS
 from tidemill.study.workspace import Workspace
 
@@ -134,8 +136,18 @@ def copy_months(
         if bars is None:
             start, end = month_start(month), month_end(month)
             bars = workspace.call(workspace.store.read, venue, interval, start=start, end=end)
-        workspace.lake.write(BARS, f"{venue}.{interval}", month, bars, metadata={"version": version})
+        facts = {"version": version, RESTATED: restated_in(bars, interval)}
+        workspace.lake.write(BARS, f"{venue}.{interval}", month, bars, metadata=facts)
+    _note_restatements(workspace.lake, f"{venue}.{interval}", interval)
     return len(old)
+
+
+def _note_restatements(lake: Lake, key: str, interval: Interval) -> None:
+    """Months written before restatements were noted get the note once."""
+    for manifest in lake.manifests(BARS, key).values():
+        if RESTATED not in manifest.metadata:
+            found = restated_in(lake.scan_partition(manifest).collect(), interval)
+            lake.annotate(manifest, {**manifest.metadata, RESTATED: found})
 
 
 class _Import:

@@ -10,9 +10,11 @@ from tests.study.panels import START, small_experiment
 from tests.study.running import run, worked
 from tidemill.domain.experiment import Experiment, FeatureSpec
 from tidemill.domain.intervals import Interval
+from tidemill.market.files import FileSource
 from tidemill.queries.results import study_of
 from tidemill.steps.checks.causality import ASSETS, judge_causality
 from tidemill.steps.market_data.bars import sync_bars
+from tidemill.steps.market_data.ingest import import_bars
 from tidemill.study.places import report_path
 from tidemill.study.workspace import Workspace
 
@@ -93,3 +95,102 @@ def test_a_restated_bar_is_known_from_its_receipt_where_one_asks_as_of_and_from_
     corrected = study.bars.filter(symbol="AAA", open_time=CORRECTED)
     assert corrected["close"][0] == stored(None)["close"][0]
     assert corrected["known_at"][0] == CORRECTED + DAY.delta
+
+
+def without(folder: Path, gone: pl.Expr) -> None:
+    file = folder / "base.parquet"
+    pl.read_parquet(file).filter(~gone).write_parquet(file)
+
+
+def test_a_symbol_that_was_taken_out_of_a_file_is_traded_no_more_and_stays_for_who_asks_before(
+    workspace: Workspace, experiment: Experiment, folder: Path, tmp_path: Path
+) -> None:
+    before, _ = run(workspace, experiment)
+    bars, then = before.bars, datetime.now(UTC)
+    without(folder, pl.col("symbol") == "FFF")
+    study, reports = run(workspace, experiment)
+    assert "FFF" not in study.bars["symbol"]
+    assert "FFF" not in study.lake.scan("signals", study.key).collect()["symbol"]
+    assert reports["bars"].facts["ended"] == 328
+    assert reports["bars"].notes[0].startswith("The source lost 17% of its bars.")
+    assert "328 bars left the source (FFF, 2021-01-04 to 2021-11-27)" in reports["bars"].notes[1]
+    assert "FFF" not in [row[0] for row in reports["instruments"].table]
+    assert study.bars_as_of(then).equals(bars, null_equal=True)
+    # What is left gives what it gives where the symbol never was.
+    never = tmp_path / "never"
+    never.mkdir()
+    pl.read_parquet(folder / "base.parquet").write_parquet(never / "base.parquet")
+    fresh, _ = run(workspace, small_experiment(never, features=experiment.features))
+    assert study.lake.scan("equity", study.key).collect().equals(fresh.lake.scan("equity", fresh.key).collect())
+
+
+def test_a_bar_that_left_its_file_ends_and_a_small_loss_is_said_without_alarm(
+    workspace: Workspace, experiment: Experiment, folder: Path
+) -> None:
+    run(workspace, experiment)
+    without(folder, (pl.col("symbol") == "AAA") & (pl.col("date") == CORRECTED.date()))
+    study = study_of(workspace, experiment)
+    report = sync_bars(study)
+    assert report.notes == (
+        f"1 bar left the source (AAA, {CORRECTED:%Y-%m-%d} to {CORRECTED:%Y-%m-%d}): in no result from "
+        f"{datetime.now(UTC):%Y-%m-%d} on; `tidemill data show --as-of` shows what was known before.",
+    )
+    assert study.bars.filter(symbol="AAA", open_time=CORRECTED).is_empty()
+    assert study.bars.height == 6 * 328 - 1
+
+
+def test_a_file_that_left_its_folder_takes_its_months_out_of_the_lake(
+    workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
+) -> None:
+    later = panel.with_columns(pl.col("date").dt.offset_by("1y"))
+    later.write_parquet(folder / "later.parquet")
+    study, _ = run(workspace, experiment)
+    assert max(study.lake.manifests("bars", study.dataset.bars_key)) == "2022-11"
+    (folder / "later.parquet").unlink()
+    study, _ = run(workspace, experiment)
+    assert max(study.lake.manifests("bars", study.dataset.bars_key)) == "2021-11"
+    assert max(study.lake.manifests("features", study.features_key)) == "2021-11"
+    assert worked(run(workspace, experiment)[1]) == set()
+
+
+def test_a_bar_whose_row_became_unreadable_keeps_its_last_good_version(
+    workspace: Workspace, experiment: Experiment, folder: Path
+) -> None:
+    run(workspace, experiment)
+    correct(folder, -1.0)
+    study = study_of(workspace, experiment)
+    report = sync_bars(study)
+    assert report.facts["quarantined"] == 1
+    assert report.facts["ended"] == 0
+    assert study.bars.height == 6 * 328
+
+
+def test_a_corporate_action_that_the_vendor_withdrew_ends_with_its_date(workspace: Workspace, tmp_path: Path) -> None:
+    file, closes = tmp_path / "paid.csv", [100.0, 101.0, 99.0, 98.0, 100.0, 102.0, 103.0, 104.0, 105.0, 106.0]
+
+    def write(factors: list[float]) -> None:
+        days = [(START + timedelta(days=day)).date() for day in range(len(closes))]
+        prices = pl.DataFrame({"symbol": "AAA", "date": days, **dict.fromkeys(("open", "high", "low", "close"), closes)})
+        adjusted = [close * factor for close, factor in zip(closes, factors, strict=True)]
+        prices.with_columns(pl.Series("adj_close", adjusted), volume=1000.0).write_csv(file)
+
+    experiment = small_experiment(file)
+    write([0.5] * 5 + [1.0] * 5)
+    study = study_of(workspace, experiment)
+    sync_bars(study)
+    told, then = study.adjustments, datetime.now(UTC)
+    assert told.height == 1
+    write([1.0] * 10)
+    study = study_of(workspace, experiment)
+    sync_bars(study)
+    assert study.adjustments.is_empty()
+    assert workspace.call(workspace.store.read_adjustments, study.dataset.venue, as_of=then).equals(told)
+
+
+def test_imports_into_a_named_dataset_merge_and_end_nothing(workspace: Workspace, folder: Path, tmp_path: Path) -> None:
+    whole = pl.read_parquet(folder / "base.parquet")
+    for number, symbols in enumerate((["AAA", "BBB"], ["CCC"])):
+        whole.filter(pl.col("symbol").is_in(symbols)).write_parquet(tmp_path / f"part{number}.parquet")
+        report = import_bars(workspace, FileSource(tmp_path / f"part{number}.parquet", venue="mine"), interval=DAY)
+        assert report.ended == 0
+    assert workspace.call(workspace.store.symbols, "mine", DAY) == ["AAA", "BBB", "CCC"]

@@ -96,13 +96,11 @@ def _experiment(of: str | Path | Experiment) -> Experiment:
 
 
 def _study(of: str | Path | Experiment) -> Study:
-    from tidemill.study.sources import source_of
+    from tidemill.study.sources import claimed
     from tidemill.study.study import Study
 
     experiment, workspace = _experiment(of), _workspace()
-    source = source_of(experiment.dataset, workspace.settings)
-    workspace.call(source.close)
-    return Study(workspace, experiment, source.venue)
+    return Study(workspace, experiment, claimed(workspace, experiment.dataset))
 
 
 def bars(

@@ -56,6 +56,21 @@ class FileSource:
         """Slug of the folder's or file's name, or of the name given."""
         return self._venue
 
+    @property
+    def path(self) -> Path:
+        """The file or folder, wherever links lead: two of one name in different folders are different sources."""
+        return self._path.resolve()
+
+    @property
+    def all_files(self) -> list[Path]:
+        """Every file that is looked at, with links resolved."""
+        return [file.resolve() for file in self._files]
+
+    def kept_under(self, venue: str) -> "FileSource":
+        """This source, its bars under another name. Unlike a `venue` that is given, the dataset is still its own alone."""
+        self._venue = slug(venue)
+        return self
+
     def files(self, interval: Interval) -> list[Path]:
         """The files that hold bars of `interval`, or too few to tell."""
         return self._chosen(interval)

@@ -20,7 +20,7 @@ from tidemill.steps.market_data.ingest import copy_months, import_bars
 from tidemill.storage.lake import Lake, Manifest
 from tidemill.study.freshness import StepReport, is_made_of
 from tidemill.study.restatements import restatement_notes
-from tidemill.study.sources import instruments_of, source_of
+from tidemill.study.sources import instruments_of, source_of, venue_of
 from tidemill.study.study import Study, dataset_for, features_key
 from tidemill.study.tables import BARS, IMPORTS
 
@@ -63,7 +63,7 @@ def _changed_source(study: Study, before: Manifest | None) -> tuple[BarSource | 
     and when a file has an adjusted close: corporate actions show only in the whole series.
     """
     spec, settings = study.experiment.dataset, study.workspace.settings
-    source = source_of(spec, settings)
+    source = source_of(spec, settings, study.dataset.venue)
     known = before.metadata if before is not None else {}
     if not isinstance(source, FileSource) or known.get("code") != _code() or source.adjusts():
         return source, None
@@ -74,7 +74,9 @@ def _changed_source(study: Study, before: Manifest | None) -> tuple[BarSource | 
     changed = [file for file in chosen if str(file) not in then]
     path = Path(spec.source.removeprefix("file:")).expanduser()
     calendar = Calendar(known["calendar"])
-    return FileSource(path, settings, only=changed, calendar=calendar) if changed else None, calendar
+    if not changed:
+        return None, calendar
+    return FileSource(path, settings, only=changed, calendar=calendar).kept_under(study.dataset.venue), calendar
 
 
 def sync_bars(study: Study) -> StepReport:
@@ -228,7 +230,7 @@ def month_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:
     spec = experiment.dataset
     start, end = moment(spec.start, "dataset.start"), moment(spec.end, "dataset.end")
     source = source_of(spec, settings)
-    newest = _newest_if_unchanged(experiment, source.venue, Lake(settings.lake))
+    newest = _newest_if_unchanged(experiment, venue_of(spec, settings), Lake(settings.lake))
     if newest is not None:
         return newest, newest
     found = source.span(Interval.parse(spec.interval)) if isinstance(source, SpannedSource) else None

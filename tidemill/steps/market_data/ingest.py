@@ -67,10 +67,10 @@ def ending_notes(gone: pl.DataFrame, held: int) -> list[str]:
     """What left the source, said first where it is more than a tenth of the `held` bars. gone: symbol, open_time."""
     if gone.is_empty():
         return []
-    symbols, first, last = gone["symbol"].unique().sort().to_list(), gone["open_time"].min(), gone["open_time"].max()
+    symbols, times = gone["symbol"].unique().sort().to_list(), gone["open_time"].dt.strftime("%Y-%m-%d").sort()
     named = ", ".join(symbols[:_NAMED]) + (f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else "")
     told = [
-        f"{gone.height:,} bar{'s' * (gone.height != 1)} left the source ({named}, {first:%Y-%m-%d} to {last:%Y-%m-%d}): in "
+        f"{gone.height:,} bar{'s' * (gone.height != 1)} left the source ({named}, {times[0]} to {times[-1]}): in "
         f"no result from {datetime.now(UTC):%Y-%m-%d} on; `tidemill data show --as-of` shows what was known before."
     ]
     if gone.height <= _GREAT_LOSS * held:

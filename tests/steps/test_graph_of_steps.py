@@ -178,6 +178,18 @@ def test_a_new_day_leaves_the_labels_of_old_months_alone(
 
 
 @pytest.mark.finished
+def test_labels_of_an_earlier_home_are_made_again(workspace: Workspace, experiment: Experiment) -> None:
+    study, _ = run(workspace, experiment)
+    key, whole = study.labels_key, study.lake.scan("labels", study.labels_key).collect()
+    for month in study.lake.manifests("labels", key):
+        rows = study.lake.scan("labels", key, partitions=[month]).collect()
+        # Each month carried what all were built from, and of its bars the version and how many there were.
+        study.lake.write("labels", key, month, rows, metadata={"built": "a", "rules": "b", "bars": ["c", 1_000]})
+    assert build_training_set(study_of(workspace, experiment)).worked
+    assert study.lake.scan("labels", key).collect().equals(whole, null_equal=True)
+
+
+@pytest.mark.finished
 def test_a_restated_bar_computes_its_month_and_every_later_one_again(
     workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
 ) -> None:

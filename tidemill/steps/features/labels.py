@@ -15,7 +15,7 @@ from tidemill.study.tables import BARS, LABELS, month_of
 from tidemill.validation.custom_labels import custom_labels
 from tidemill.validation.labels import forward_return
 
-_BARS = "bars"  # in a month's manifest: how many bars its labels were made from
+_BARS = "bars_labelled"  # in a month's manifest: how many bars its labels were made from
 
 
 def build_training_set(study: Study) -> StepReport:

@@ -37,18 +37,39 @@ from tidemill.domain.experiment import Experiment
 from tidemill.steps.features.regime import names_regimes
 from tidemill.steps.market_data.bars import month_range
 
-data = dg.Definitions(assets=[bars, instruments, gaps, fear_greed, news], asset_checks=[bar_checks], resources=resources)
-features = dg.Definitions(
-    assets=[technical, regime, sentiment, training_set], asset_checks=[feature_checks, feature_causality], resources=resources
+
+def _service(name: str, about: str, assets: list[dg.AssetsDefinition], *checks: dg.AssetChecksDefinition) -> dg.Definitions:
+    """Assets of one group with their checks, and the job, named as the service, that makes all of them."""
+    job = dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*assets),
+        description=f"{about} Only what this service makes: what others make is read as it is.",
+        executor_def=dg.in_process_executor,
+    )
+    return dg.Definitions(assets=assets, asset_checks=checks, jobs=[job], resources=resources)
+
+
+data = _service("data", "Bars, instruments, gaps, index and news.", [bars, instruments, gaps, fear_greed, news], bar_checks)
+features = _service(
+    "features", "Features and labels.", [technical, regime, sentiment, training_set], feature_checks, feature_causality
 )
-training = dg.Definitions(assets=[*engine_assets, ensemble_model, champion, risk], resources=resources)
-prediction = dg.Definitions(
-    assets=[engines, ensemble, risk_forecasts],
-    asset_checks=[prediction_checks, prediction_causality, prediction_validity],
-    resources=resources,
+training = _service(
+    "training", "Every engine, their ensemble, risk and the champion.", [*engine_assets, ensemble_model, champion, risk]
 )
-trading = dg.Definitions(assets=[signals, backtest], asset_checks=[signal_causality], resources=resources)
-monitoring = dg.Definitions(assets=[engine_performance, portfolio, drift, report, *notebook_assets], resources=resources)
+prediction = _service(
+    "prediction",
+    "Predictions out of sample.",
+    [engines, ensemble, risk_forecasts],
+    prediction_checks,
+    prediction_causality,
+    prediction_validity,
+)
+trading = _service("trading", "Signals and backtests.", [signals, backtest], signal_causality)
+monitoring = _service(
+    "monitoring",
+    "Performance, drift, report and notebooks.",
+    [engine_performance, portfolio, drift, report, *notebook_assets],
+)
 
 # One process runs the whole job: the steps share the study, and imports in each step would cost more than the steps.
 main = dg.define_asset_job(

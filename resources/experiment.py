@@ -10,7 +10,7 @@ from pydantic import PrivateAttr
 from resources.postgres import PostgresResource
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import SAMPLE, checked, experiment_from_text, load_experiment
-from tidemill.study.sources import source_of
+from tidemill.study.sources import claimed
 from tidemill.study.study import Study
 
 
@@ -35,7 +35,5 @@ class ExperimentResource(dg.ConfigurableResource[Any]):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["ExperimentResource"]:
         workspace = self.postgres.workspace
         experiment = read_experiment(self.yaml_text)
-        source = source_of(experiment.dataset, workspace.settings)
-        self._study = Study(workspace, experiment, source.venue)
-        workspace.call(source.close)
+        self._study = Study(workspace, experiment, claimed(workspace, experiment.dataset))
         yield self

@@ -8,13 +8,14 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from tidemill.study.workspace import Workspace, open_workspace
+from tidemill.telemetry import correlated
 
 
 class PostgresResource(dg.ConfigurableResource[Any]):
     """The workspace of the settings in force: the database pool, and the loop that its calls run in.
 
     Servers are joined, or started when nobody has. Settings come from `tidemill.config`, never from run config, so no run
-    holds a password.
+    holds a password. What is logged while it is open, and asked of other services, carries the id of the run.
     """
 
     _workspace: Workspace = PrivateAttr()
@@ -25,6 +26,6 @@ class PostgresResource(dg.ConfigurableResource[Any]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["PostgresResource"]:
-        with open_workspace() as opened:
+        with correlated(context.run_id or ""), open_workspace() as opened:
             self._workspace = opened
             yield self

@@ -5,12 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.databases import name_of, new_database
 from tidemill.config import Secret, Settings
 from tidemill.embedded import Servers, stop
 from tidemill.embedded import servers as running_servers
@@ -109,21 +109,45 @@ def new_home(tmp_path: Path, _prepared: Path) -> Iterator[Callable[..., Settings
 
 
 @pytest.fixture
-async def fresh_dsn(servers: Servers) -> AsyncIterator[Secret]:
-    """Address of an empty Postgres database of the test's own, dropped after it."""
-    import asyncpg
+def fresh_dsn(servers: Servers) -> Iterator[Secret]:
+    """Address of a Postgres database of the test's own without any table, dropped after it."""
+    with new_database(servers.postgres_dsn) as made:
+        yield made
 
-    shared = servers.postgres_dsn.reveal()
-    name = f"test_{uuid.uuid4().hex}"
-    async with asyncio.timeout(20):
-        connection = await asyncpg.connect(shared)
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        await connection.close()
-    yield Secret(f"{shared.rpartition('/')[0]}/{name}")
-    async with asyncio.timeout(20):
-        connection = await asyncpg.connect(shared)
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await connection.close()
+
+@pytest.fixture(scope="session")
+def migrated(servers: Servers) -> Iterator[str]:
+    """Name of a database with the tables of the schema, empty, to be copied."""
+    with new_database(servers.postgres_dsn) as made:
+        asyncio.run(_migrate(made))
+        yield name_of(made)
+
+
+async def _migrate(dsn: Secret) -> None:
+    from tidemill.storage.migrations import migrate
+    from tidemill.storage.postgres import Database
+
+    database = await Database.connect(dsn, connections=1)
+    await migrate(database)
+    await database.close()
+
+
+@pytest.fixture
+def migrated_dsn(servers: Servers, migrated: str) -> Iterator[Secret]:
+    """Address of a database of the test's own whose tables are there and empty, as those of a home before its first run."""
+    with new_database(servers.postgres_dsn, migrated) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def with_dagster(servers: Servers, migrated: str) -> Iterator[str]:
+    """Name of a database with the tables of the schema and Dagster's, empty, to be copied."""
+    from orchestration.storage import PooledPostgresStorage, dagster_dsn
+
+    with new_database(servers.postgres_dsn, migrated) as made:
+        storage = PooledPostgresStorage(dagster_dsn(made).reveal())
+        storage.run_storage.dispose()
+        yield name_of(made)
 
 
 @pytest.fixture

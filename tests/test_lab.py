@@ -30,11 +30,11 @@ from tidemill.experiments.files import to_text
 
 
 @pytest.fixture
-def home(tmp_path: Path, fresh_dsn: Secret, redis_url: Secret, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, migrated_dsn: Secret, redis_url: Secret, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home on an empty database; what the lab holds open is closed after the test, as at the end of Python."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TIDEMILL_POSTGRES_DSN", fresh_dsn.reveal())
+    monkeypatch.setenv("TIDEMILL_POSTGRES_DSN", migrated_dsn.reveal())
     monkeypatch.setenv("TIDEMILL_REDIS_URL", redis_url.reveal())
     monkeypatch.setenv("TIDEMILL_CONNECTIONS", "4")
     yield tmp_path

@@ -97,13 +97,11 @@ def _experiment(of: str | Path | Experiment) -> Experiment:
 
 
 def _study(of: str | Path | Experiment) -> Study:
-    from tidemill.study.sources import source_of
+    from tidemill.study.sources import claimed
     from tidemill.study.study import Study
 
     experiment, workspace = _experiment(of), _workspace()
-    source = source_of(experiment.dataset, workspace.settings)
-    workspace.call(source.close)
-    return Study(workspace, experiment, source.venue)
+    return Study(workspace, experiment, claimed(workspace, experiment.dataset))
 
 
 def bars(
@@ -115,17 +113,20 @@ def bars(
     end: str | None = None,
     adjusted: bool = True,
     fetch: bool = True,
+    as_of: str | None = None,
 ) -> pl.DataFrame:
     """Bars of a source (`sample`, `file:PATH`, a venue), or of an experiment's dataset, up to date with it.
 
     symbols, interval, start, end: of a source; an experiment states its own. Dates are ISO texts, the end exclusive.
     adjusted: on a total-return basis, by what was known at each bar; else raw, as traded. fetch: False asks nothing of the
-    source and reads what is stored, as the last run left it.
+    source and reads what is stored, as the last run left it. as_of: an ISO time; what was known then, each
+    bar from its receipt. Without it history is as corrected since, each bar known at its close.
     Raises UnknownNameError for a source or a symbol that is not there, InputError for a wrong interval or date, or where
     nothing is stored yet, UnavailableError for a venue that cannot be reached.
     """
     from tidemill.domain.errors import InputError
     from tidemill.domain.experiment import DatasetSpec
+    from tidemill.domain.intervals import moment
     from tidemill.experiments.files import experiment_for
     from tidemill.steps.market_data.bars import sync_bars
 
@@ -139,6 +140,9 @@ def bars(
         sync_bars(study)
     elif not study.lake.manifests("bars", study.dataset.bars_key):
         raise InputError("No bars of this dataset are stored yet. Leave out fetch=False, or run the experiment.")
+    at = moment(as_of, "as_of")
+    if at is not None:
+        return study.bars_as_of(at, adjusted=adjusted)
     return study.adjusted if adjusted else study.bars
 
 

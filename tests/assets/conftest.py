@@ -1,6 +1,5 @@
 """The main job on a small panel: run, run again, run on a damaged lake. Each is a real Dagster run on a database of its own."""
 
-import uuid
 from collections.abc import Iterator
 
 import polars as pl
@@ -9,7 +8,7 @@ from dagster import DagsterInstance
 
 from orchestration.instance import instance
 from orchestration.runner import DagsterOrchestrator
-from tests.orchestration.conftest import administer, database
+from tests.databases import new_database
 from tests.study.panels import daily_bars, small_experiment
 from tidemill.config import Settings
 from tidemill.domain.experiment import Experiment
@@ -21,12 +20,10 @@ MONTH = "2021-06"
 
 
 @pytest.fixture(scope="package")
-def settings(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Settings]:
-    name = f"test_{uuid.uuid4().hex}"
-    administer(servers.postgres_dsn, f"CREATE DATABASE {name} TEMPLATE template0")
+def settings(tmp_path_factory: pytest.TempPathFactory, servers: Servers, with_dagster: str) -> Iterator[Settings]:
     home = tmp_path_factory.mktemp("main_job") / "home"
-    yield Settings(home=home, postgres_dsn=database(servers, name), redis_url=servers.redis_url, connections=4)
-    administer(servers.postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database(servers.postgres_dsn, with_dagster) as dsn:
+        yield Settings(home=home, postgres_dsn=dsn, redis_url=servers.redis_url, connections=4)
 
 
 @pytest.fixture(scope="package")

@@ -112,6 +112,19 @@ def test_a_service_holds_one_group_and_leans_only_on_what_others_make(service: s
     assert set(alone.external_asset_keys) <= set(graph.materializable_asset_keys)
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_job_of_a_service_makes_its_group_and_nothing_else(service: str, graph: AssetGraph) -> None:
+    """Resolved from its own definitions, as a code location of its own would: what crosses is keys."""
+    own: dg.Definitions = getattr(definitions, service)
+    names = [job.name for job in own.get_repository_def().get_all_jobs() if not job.name.startswith("__")]
+    assert names == [service]
+    layer = own.resolve_job_def(service).asset_layer
+    group = {key for key in graph.get_all_asset_keys() if graph.get(key).group_name == service}
+    assert layer.executable_asset_keys == group
+    assert layer.asset_graph.asset_check_keys == {check for key in group for check in graph.get(key).check_keys}
+    assert defs.resolve_job_def(service).asset_layer.executable_asset_keys == group
+
+
 LOADS = """
 import sys
 import definitions

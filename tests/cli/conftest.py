@@ -61,9 +61,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def home(work: Path, fresh_dsn: Secret, redis_url: Secret, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(work: Path, migrated_dsn: Secret, redis_url: Secret, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`work` with an empty database and the shared Redis in force."""
-    monkeypatch.setenv("TIDEMILL_POSTGRES_DSN", fresh_dsn.reveal())
+    monkeypatch.setenv("TIDEMILL_POSTGRES_DSN", migrated_dsn.reveal())
     monkeypatch.setenv("TIDEMILL_REDIS_URL", redis_url.reveal())
     monkeypatch.setenv("TIDEMILL_CONNECTIONS", "4")
     return work

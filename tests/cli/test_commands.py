@@ -1,8 +1,9 @@
 """Commands that look at what there is, and those that reach the orchestrator."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,6 +15,8 @@ from tidemill.cli import dagster
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome
 from tidemill.experiments.files import load_experiment, to_text
+from tidemill.models import ridge
+from tidemill.models.artifact import Artifact
 from tidemill.study.workspace import open_workspace
 
 
@@ -79,6 +82,25 @@ def test_a_run_ends_with_a_table_sentences_and_a_report_that_the_other_commands_
     assert shown["engine"] == models[0]["engine"]
     assert models[0]["model_id"] in tidemill("models", "list").out
     assert "data_versions" in tidemill("models", "show", models[0]["model_id"]).out
+
+
+def test_models_of_a_run_are_proven_and_an_engine_whose_fits_differ_is_named(
+    experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove = ("models", "prove", "--experiment", experiment_file)
+    assert "Materialize models/momentum first" in tidemill(*prove).error
+    assert tidemill("run", "--experiment", experiment_file).code == 0
+    assert tidemill(*prove, "--json").json == {"proven": ["momentum", "ridge"], "refuted": []}
+    honest = type(ridge.ENGINE).fit
+
+    def other(self: Any, training: pl.DataFrame, *, params: Mapping[str, Any], **rest: Any) -> Artifact:
+        return honest(self, training, params={**params, "penalty": 7.5}, **rest)
+
+    monkeypatch.setattr(type(ridge.ENGINE), "fit", other)
+    answer = tidemill(*prove)
+    assert answer.code == 1
+    assert "1 engine proven, 1 refuted." in answer.out
+    assert "What comes later changes the models or the predictions of ridge." in answer.err
 
 
 def test_what_was_never_checked_is_compared_and_not_promoted(

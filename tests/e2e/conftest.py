@@ -3,8 +3,8 @@
 import os
 import shutil
 import sys
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 
 from orchestration.runner import DagsterOrchestrator
 from tests.conftest import skip_or_fail
-from tests.orchestration.conftest import administer, database
+from tests.databases import new_database
 from tests.study.panels import daily_bars, small_experiment
 from tidemill.config import Settings
 from tidemill.domain.experiment import Experiment
@@ -52,13 +52,14 @@ class Home:
 
 
 @pytest.fixture(scope="package")
-def new_database_home(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Home]]:
+def new_database_home(
+    servers: Servers, with_dagster: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Home]]:
     """Makes homes on empty databases of the shared server, with a panel of six symbols to run on."""
-    names = []
+    databases = ExitStack()
 
     def make() -> Home:
-        names.append(f"test_{uuid.uuid4().hex}")
-        administer(servers.postgres_dsn, f"CREATE DATABASE {names[-1]} TEMPLATE template0")
+        dsn = databases.enter_context(new_database(servers.postgres_dsn, with_dagster))
         folder = tmp_path_factory.mktemp("e2e")
         panel = folder / "panel"
         panel.mkdir()
@@ -66,13 +67,11 @@ def new_database_home(servers: Servers, tmp_path_factory: pytest.TempPathFactory
         experiment = small_experiment(panel)
         file = folder / "small.yaml"
         file.write_text(to_text(experiment), encoding="utf-8")
-        dsn = database(servers, names[-1])
         settings = Settings(home=folder / "home", postgres_dsn=dsn, redis_url=servers.redis_url, connections=4)
         return Home(settings, experiment, file)
 
-    yield make
-    for name in names:
-        administer(servers.postgres_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+    with databases:
+        yield make
 
 
 @pytest.fixture(scope="package")

@@ -74,7 +74,18 @@ _BARS = 340
 _SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
 # What says when, how often or where something was written, and not what was.
 _TIMES = frozenset(
-    {"recorded_at", "changed_at", "flagged_at", "counted_at", "created_at", "found_at", "filled_at", "at", "since"}
+    {
+        "recorded_at",
+        "changed_at",
+        "flagged_at",
+        "counted_at",
+        "created_at",
+        "claimed_at",
+        "found_at",
+        "filled_at",
+        "at",
+        "since",
+    }
 )
 _BOOKKEEPING = _TIMES | {"path", "id", "version"}
 # Tables of which a manifest's facts say from what and how often the part was written, not what came of it.

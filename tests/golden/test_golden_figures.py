@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import SHARED, skip_or_fail
+from tests.databases import new_database
 from tests.golden.gathering import PANELS, Figures, figures_of, frozen, place, processor, run
-from tests.orchestration.conftest import administer, database
 from tidemill import lab
 from tidemill.embedded import Servers
 
@@ -67,18 +67,18 @@ def differences(old: Figures, new: Figures, tolerance: float) -> dict[str, tuple
     scope="module",
     params=[pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in PANELS],
 )
-def golden(request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Golden]:
+def golden(
+    request: pytest.FixtureRequest, servers: Servers, with_dagster: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Golden]:
     """Figures of an experiment that was run as a person does it, in a home and on a database of its own."""
     name = request.param
     panel = PANELS[name]
     if panel is not None and not (SHARED / panel).is_file():
         skip_or_fail("data", f"no real data at {SHARED / panel}")
     folder = tmp_path_factory.mktemp("golden")
-    own = f"golden_{name}"
-    administer(servers.postgres_dsn, f"CREATE DATABASE {own} TEMPLATE template0")
-    with pytest.MonkeyPatch.context() as environment:
+    with new_database(servers.postgres_dsn, with_dagster) as dsn, pytest.MonkeyPatch.context() as environment:
         environment.setenv("TIDEMILL_HOME", str(folder / "home"))
-        environment.setenv("TIDEMILL_POSTGRES_DSN", database(servers, own).reveal())
+        environment.setenv("TIDEMILL_POSTGRES_DSN", dsn.reveal())
         environment.setenv("TIDEMILL_REDIS_URL", servers.redis_url.reveal())
         environment.setenv("TIDEMILL_CONNECTIONS", "4")
         file = place(name, folder)
@@ -86,7 +86,6 @@ def golden(request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: p
         found = figures_of(file, folder / "home")
         yield Golden(frozen(name), json.loads(json.dumps(found)))
         lab.close()
-    administer(servers.postgres_dsn, f"DROP DATABASE {own} WITH (FORCE)")
 
 
 def test_counts_and_ids_of_trials_are_the_frozen_ones(golden: Golden) -> None:

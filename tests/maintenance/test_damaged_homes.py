@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import asyncpg
 import msgspec
 import polars as pl
 import pytest
 
+from tests.databases import new_database
 from tests.study.panels import START, before_day, small_experiment
 from tests.study.running import STEPS
-from tidemill.config import Secret, Settings
+from tidemill.config import Settings
 from tidemill.domain.errors import IntegrityError
 from tidemill.domain.experiment import Experiment, RiskSpec
 from tidemill.embedded import Servers
@@ -47,28 +45,22 @@ class Home(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(servers: Servers, panel: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Path]]:
+def made(
+    servers: Servers, migrated: str, panel: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Home, Path]]:
     """A finished home, and a copy of all of it but the database."""
     place = tmp_path_factory.mktemp("damaged")
     (place / "panel").mkdir()
     before_day(panel, 328).write_parquet(place / "panel" / "base.parquet")
-    shared, name = servers.postgres_dsn.reveal(), f"test_{uuid.uuid4().hex}"
-    asyncio.run(execute(shared, f"CREATE DATABASE {name} TEMPLATE template0"))
-    dsn = Secret(f"{shared.rpartition('/')[0]}/{name}")
-    settings = Settings(home=place / "home", postgres_dsn=dsn, redis_url=servers.redis_url, connections=4)
-    with open_workspace(settings) as workspace:
+    settings = Settings(home=place / "home", redis_url=servers.redis_url, connections=4)
+    with (
+        new_database(servers.postgres_dsn, migrated) as dsn,
+        open_workspace(msgspec.structs.replace(settings, postgres_dsn=dsn)) as workspace,
+    ):
         experiment = small_experiment(place / "panel", risk=RiskSpec())
         right = run(workspace, experiment)
         shutil.copytree(settings.home, place / "copy", ignore=shutil.ignore_patterns("cache.stamps"))
         yield Home(workspace, experiment, settings.home, right), place / "copy"
-    asyncio.run(execute(shared, f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-async def execute(dsn: str, statement: str) -> None:
-    async with asyncio.timeout(20):
-        connection = await asyncpg.connect(dsn)
-        await connection.execute(statement)
-        await connection.close()
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def one_model(workspace: Workspace, engine: str) -> str:
     return str(next(row["model_id"] for row in stored_models(workspace) if row["engine"] == engine))
 
 
+@pytest.mark.finished
 def test_every_model_is_made_again_from_its_manifest_bit_for_bit(workspace: Workspace, experiment: Experiment) -> None:
     run(workspace, experiment)
     for row in stored_models(workspace):
@@ -51,6 +52,7 @@ def test_every_model_is_made_again_from_its_manifest_bit_for_bit(workspace: Work
         assert found.rebuilt == found.hash
 
 
+@pytest.mark.finished
 def test_a_model_whose_weights_are_lost_is_restored(workspace: Workspace, experiment: Experiment) -> None:
     run(workspace, experiment)
     model = one_model(workspace, "ridge")
@@ -61,6 +63,7 @@ def test_a_model_whose_weights_are_lost_is_restored(workspace: Workspace, experi
     assert load(folder).hash == before.hash
 
 
+@pytest.mark.finished
 def test_a_data_version_that_is_gone_is_named(
     workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
 ) -> None:
@@ -76,6 +79,7 @@ def test_a_data_version_that_is_gone_is_named(
         rebuild(workspace, model)
 
 
+@pytest.mark.finished
 def test_a_manifest_that_names_other_parameters_makes_another_model_and_says_so(
     workspace: Workspace, experiment: Experiment
 ) -> None:
@@ -94,6 +98,7 @@ def test_a_manifest_that_names_other_parameters_makes_another_model_and_says_so(
         rebuild(workspace, "ridge-000000000000")
 
 
+@pytest.mark.finished
 def test_the_lineage_goes_down_to_the_versions_of_the_data(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
     rows = lineage(workspace, one_model(workspace, "ensemble"))
@@ -116,6 +121,7 @@ def changed(experiment: Experiment, **parts: object) -> Experiment:
     return msgspec.structs.replace(experiment, **parts)
 
 
+@pytest.mark.finished
 def test_a_changed_parameter_makes_exactly_its_engine_and_what_sees_it_stale(
     workspace: Workspace, experiment: Experiment
 ) -> None:
@@ -125,12 +131,14 @@ def test_a_changed_parameter_makes_exactly_its_engine_and_what_sees_it_stale(
     assert worked == {"ridge", "predictions", "ensemble", "combined"}
 
 
+@pytest.mark.finished
 def test_a_changed_label_makes_no_feature_stale(workspace: Workspace, experiment: Experiment) -> None:
     run(workspace, experiment)
     _, worked = run(workspace, changed(experiment, label=LabelSpec(horizon=5)))
     assert worked == {"labels", "momentum", "ridge", "predictions", "ensemble", "combined"}
 
 
+@pytest.mark.finished
 def test_a_changed_feature_set_makes_no_bar_and_no_label_stale(workspace: Workspace, experiment: Experiment) -> None:
     run(workspace, experiment)
     features = FeatureSpec(sets=(), names=("ROC5", "STD10", "rsi_14", "ema_20", "roc_10", "natr_14", "sma_20"))
@@ -138,6 +146,7 @@ def test_a_changed_feature_set_makes_no_bar_and_no_label_stale(workspace: Worksp
     assert worked == {"features", "momentum", "ridge", "predictions", "ensemble", "combined"}
 
 
+@pytest.mark.finished
 def test_a_changed_seed_makes_no_data_stale_and_the_way_back_costs_nothing(
     workspace: Workspace, experiment: Experiment
 ) -> None:
@@ -147,6 +156,7 @@ def test_a_changed_seed_makes_no_data_stale_and_the_way_back_costs_nothing(
     assert run(workspace, experiment)[1] == set()
 
 
+@pytest.mark.finished
 def test_a_new_data_version_makes_stale_what_read_it_and_only_that(
     workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
 ) -> None:
@@ -157,6 +167,7 @@ def test_a_new_data_version_makes_stale_what_read_it_and_only_that(
     assert not {"momentum", "ridge"} & worked
 
 
+@pytest.mark.finished
 def test_models_of_another_home_are_not_found(workspace: Workspace, experiment: Experiment) -> None:
     run(workspace, experiment)
     model = one_model(workspace, "ridge")

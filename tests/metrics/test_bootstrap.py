@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tidemill.domain.errors import InputError
-from tidemill.metrics.bootstrap import block_length, mean_interval, resampled_indices, sharpe_interval
+from tidemill.metrics.bootstrap import block_length, blocks, mean_interval, sharpe_interval
 
 
 def autoregressive(length: int, seed: int, persistence: float = 0.6) -> np.ndarray:
@@ -15,6 +15,16 @@ def autoregressive(length: int, seed: int, persistence: float = 0.6) -> np.ndarr
     for at in range(1, length):
         values[at] += persistence * values[at - 1]
     return values
+
+
+def resampled_indices(length: int, block: float, resamples: int, seed: int) -> np.ndarray:
+    """[resamples, length] positions of each resample: what the sums of a bootstrap stand for, one by one."""
+    starts, lengths = blocks(length, block, resamples, seed)
+    rows = [
+        np.concatenate([(start + np.arange(size)) % length for start, size in zip(*row, strict=True)])
+        for row in zip(starts, lengths, strict=True)
+    ]
+    return np.array(rows, dtype=np.int64)
 
 
 def test_sums_over_blocks_are_those_of_the_resampled_series() -> None:

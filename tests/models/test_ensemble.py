@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.models.panels import FEATURES, day, panel
+from tests.models.panels import day
 from tidemill.domain.errors import InputError
-from tidemill.models.ensemble import ENGINE, combine, members_fingerprint, wide
-from tidemill.models.registry import engine
+from tidemill.models.ensemble import ENGINE, combine, wide
 
 NAMES = ("momentum", "ridge", "lightgbm")
 
@@ -102,13 +101,6 @@ def test_its_artifact_names_the_engines_and_equal_weights() -> None:
     assert made.inputs.features == NAMES
     assert made.tensors["weights"].tolist() == pytest.approx([1 / 3] * 3)
     assert made.hash == ENGINE.fit(pl.DataFrame(), features=NAMES, params={}, seed=7).hash
-
-
-def test_its_fingerprint_depends_on_every_member_and_not_on_their_order() -> None:
-    rows = panel(3, 60)
-    members = [engine(name).fit(rows, features=FEATURES, params={}, seed=7) for name in ("momentum", "ridge")]
-    assert members_fingerprint(members) == members_fingerprint(members[::-1])
-    assert members_fingerprint(members) != members_fingerprint(members[:1])
 
 
 def test_two_predictions_of_one_engine_for_one_bar_are_refused() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from tidemill.quality.frames import finite_share, out_of_range, profile, repeated_keys, rows_by_symbol, staleness, value_columns
+from tidemill.quality.frames import finite_share, profile, repeated_keys, value_columns
 
 NAN, INF = float("nan"), float("inf")
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -30,27 +30,10 @@ def test_only_numbers_count_as_finite(values: list[float | None], share: float) 
     assert finite_share(frame(values), "x") == pytest.approx(share, nan_ok=True)
 
 
-def test_infinite_values_are_out_of_every_range_and_missing_ones_are_in() -> None:
-    assert out_of_range(frame([1.0, -2.0, INF, -INF, NAN, None]), "x", -1.5, 1.5) == 3
-    assert out_of_range(frame([]), "x", 0, 1) == 0
-
-
 def test_repeated_keys_are_counted_beyond_the_first() -> None:
     doubled = pl.concat([frame([1.0, 2.0]), frame([3.0]), frame([4.0])])
     assert repeated_keys(doubled, ["symbol", "open_time"]) == 2
     assert repeated_keys(frame([]), ["symbol", "open_time"]) == 0
-
-
-def test_staleness_is_counted_from_the_last_row_of_each_symbol() -> None:
-    both = frame([1.0, 1.0, 1.0], ["AB", "AB", "CD"])
-    found = staleness(both, START + timedelta(hours=3), timedelta(hours=1))
-    assert found.select("symbol", pl.col("behind").dt.total_minutes()).rows() == [("AB", 60), ("CD", 0)]
-    assert staleness(both, START, timedelta(hours=1))["behind"].dt.total_minutes().to_list() == [0, 0]
-    assert staleness(frame([]), START, timedelta(hours=1)).height == 0
-
-
-def test_rows_are_counted_by_symbol() -> None:
-    assert rows_by_symbol(frame([1.0, NAN, None], ["CD", "AB", "CD"])).rows() == [("AB", 1), ("CD", 2)]
 
 
 def test_the_profile_measures_each_feature() -> None:

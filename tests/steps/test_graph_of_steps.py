@@ -42,6 +42,7 @@ def test_a_second_run_with_nothing_new_does_no_work(workspace: Workspace, experi
     }
 
 
+@pytest.mark.finished
 def test_every_prediction_is_out_of_sample(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
     for engine in ("momentum", "ridge", "ensemble"):
@@ -56,6 +57,7 @@ def test_every_prediction_is_out_of_sample(workspace: Workspace, experiment: Exp
         assert entry.end < fold.train_end.isoformat()
 
 
+@pytest.mark.finished
 def test_books_share_the_search_for_labels_and_are_scored_as_each_would_be_alone(
     workspace: Workspace, experiment: Experiment
 ) -> None:
@@ -68,6 +70,7 @@ def test_books_share_the_search_for_labels_and_are_scored_as_each_would_be_alone
         assert coefficients_of(fresh, book).equals(information_coefficients(alone), null_equal=True)
 
 
+@pytest.mark.finished
 def test_a_new_day_costs_one_month_of_features_one_fold_and_no_training(
     workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
 ) -> None:
@@ -99,6 +102,7 @@ def test_every_further_day_of_a_month_resumes_from_the_state_before_it(
     assert [list(months) for months in read[2:]] == [["2021-11"]] * 4
 
 
+@pytest.mark.finished
 def test_what_grew_day_by_day_equals_what_is_made_at_once(
     workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame, tmp_path: Path
 ) -> None:
@@ -160,6 +164,7 @@ def test_labels_that_grew_day_by_day_equal_those_computed_at_once(
     assert grown.equals(other.lake.scan("labels", other.labels_key).sort("symbol", "open_time").collect(), null_equal=True)
 
 
+@pytest.mark.finished
 def test_a_new_day_leaves_the_labels_of_old_months_alone(
     workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
 ) -> None:
@@ -172,6 +177,19 @@ def test_a_new_day_leaves_the_labels_of_old_months_alone(
     assert {month for month in after if after[month] != before.get(month)} == {"2021-11"}
 
 
+@pytest.mark.finished
+def test_labels_of_an_earlier_home_are_made_again(workspace: Workspace, experiment: Experiment) -> None:
+    study, _ = run(workspace, experiment)
+    key, whole = study.labels_key, study.lake.scan("labels", study.labels_key).collect()
+    for month in study.lake.manifests("labels", key):
+        rows = study.lake.scan("labels", key, partitions=[month]).collect()
+        # Each month carried what all were built from, and of its bars the version and how many there were.
+        study.lake.write("labels", key, month, rows, metadata={"built": "a", "rules": "b", "bars": ["c", 1_000]})
+    assert build_training_set(study_of(workspace, experiment)).worked
+    assert study.lake.scan("labels", key).collect().equals(whole, null_equal=True)
+
+
+@pytest.mark.finished
 def test_a_restated_bar_computes_its_month_and_every_later_one_again(
     workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
 ) -> None:
@@ -185,6 +203,7 @@ def test_a_restated_bar_computes_its_month_and_every_later_one_again(
     assert "ridge" in worked(reports)
 
 
+@pytest.mark.finished
 def test_a_changed_library_computes_again(
     workspace: Workspace, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +215,7 @@ def test_a_changed_library_computes_again(
     assert "ridge" not in worked(reports)
 
 
+@pytest.mark.finished
 def test_a_damaged_state_costs_time_and_nothing_else(
     workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
 ) -> None:
@@ -211,6 +231,7 @@ def test_a_damaged_state_costs_time_and_nothing_else(
     assert study.feature_frame.equals(whole, null_equal=True)
 
 
+@pytest.mark.finished
 def test_a_change_of_costs_trains_nothing_again(workspace: Workspace, experiment: Experiment) -> None:
     import msgspec
 
@@ -225,6 +246,7 @@ def test_a_change_of_costs_trains_nothing_again(workspace: Workspace, experiment
     assert dear["ic"] == cheap["ic"]
 
 
+@pytest.mark.finished
 def test_noise_has_no_skill_and_the_report_says_what_came_out(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
     row = engine_metrics(study).filter(pl.col("book") == "ensemble").row(0, named=True)
@@ -236,6 +258,7 @@ def test_noise_has_no_skill_and_the_report_says_what_came_out(workspace: Workspa
     )
 
 
+@pytest.mark.finished
 def test_results_name_every_book_and_the_latest_report_is_found(workspace: Workspace, experiment: Experiment) -> None:
     run(workspace, experiment)
     result = result_of(workspace, experiment)
@@ -252,6 +275,7 @@ def test_a_result_that_is_not_there_says_what_to_run(workspace: Workspace, exper
     assert latest_report(workspace) is None
 
 
+@pytest.mark.finished
 def test_models_are_listed_with_their_lineage(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
     rows = stored_models(workspace)
@@ -264,6 +288,7 @@ def test_models_are_listed_with_their_lineage(workspace: Workspace, experiment: 
         model_manifest(workspace, "../../etc")
 
 
+@pytest.mark.finished
 def test_a_poisoned_artifact_is_refused_when_it_is_used(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
     ridge = next(row for row in stored_models(workspace) if row["engine"] == "ridge")
@@ -285,6 +310,7 @@ def test_predictions_before_training_say_what_is_missing(workspace: Workspace, e
         predict(study)
 
 
+@pytest.mark.finished
 def test_a_strategy_over_bars_trades_only_the_tested_range(workspace: Workspace, folder: Path) -> None:
     experiment = small_experiment(folder, strategy=StrategySpec(name="sma_cross", params={"fast": 3, "slow": 8}))
     study, reports = run(workspace, experiment)
@@ -293,6 +319,7 @@ def test_a_strategy_over_bars_trades_only_the_tested_range(workspace: Workspace,
     assert signals["open_time"].min() >= study.folds[0].test_start
 
 
+@pytest.mark.finished
 def test_an_unknown_benchmark_is_an_error_that_names_the_choices(workspace: Workspace, folder: Path) -> None:
     with pytest.raises(UnknownNameError, match="equal_weight"):
         run(workspace, small_experiment(folder, benchmark="ZZZ"))

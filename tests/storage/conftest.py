@@ -8,16 +8,14 @@ import pytest
 
 from tidemill.config import Secret
 from tidemill.storage.bars import BarStore
-from tidemill.storage.migrations import migrate
 from tidemill.storage.postgres import Database
 
 
 @pytest.fixture
-async def database(fresh_dsn: Secret) -> AsyncIterator[Database]:
+async def database(migrated_dsn: Secret) -> AsyncIterator[Database]:
     unhandled: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-    opened = await Database.connect(fresh_dsn, connections=4)
-    await migrate(opened)
+    opened = await Database.connect(migrated_dsn, connections=4)
     yield opened
     await opened.close()
     assert unhandled == [], "the event loop saw an exception that nobody handled"

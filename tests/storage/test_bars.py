@@ -15,7 +15,9 @@ from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS, Calendar, Instrument
 from tidemill.storage import bar_reader, bar_writer
 from tidemill.storage.bar_reader import _BARS
+from tidemill.storage.bar_rows import newest_rows
 from tidemill.storage.bars import BarStore
+from tidemill.storage.endings import Mirrored
 from tidemill.storage.merge import Merged
 from tidemill.storage.postgres import Database
 
@@ -166,7 +168,7 @@ async def test_the_version_of_a_month_grows_with_each_change_of_it(store: BarSto
     assert await store.months("v", HOUR) == {"2024-01": 1, "2024-02": 2}
 
 
-async def test_writers_of_the_same_bars_at_once_store_each_bar_once(fresh_dsn: Secret, database: Database) -> None:
+async def test_writers_of_the_same_bars_at_once_store_each_bar_once(migrated_dsn: Secret, database: Database) -> None:
     times = pl.datetime_range(START, START + timedelta(hours=1_000), "1h", time_unit="us", time_zone="UTC", eager=True)
     frame = pl.concat(
         [
@@ -176,7 +178,7 @@ async def test_writers_of_the_same_bars_at_once_store_each_bar_once(fresh_dsn: S
             for symbol in "ABCD"
         ]
     )
-    pools = [await Database.connect(fresh_dsn) for _ in range(3)]
+    pools = [await Database.connect(migrated_dsn) for _ in range(3)]
     written = await asyncio.gather(*(BarStore(pool).write("v", HOUR, frame) for pool in pools))
     assert sum(write.inserted for write in written) == frame.height
     assert sum(write.restated for write in written) == 0
@@ -361,3 +363,55 @@ async def test_months_are_read_in_pieces_and_come_back_as_one(store: BarStore, m
     start, end = START + timedelta(hours=1_000), START + timedelta(hours=3_000)
     inside = rows.filter(pl.col("open_time").is_between(start, end, closed="left"))
     assert (await store.read("v", HOUR, start=start, end=end)).equals(inside.select(BAR_COLUMNS))
+
+
+async def test_bars_that_ended_are_in_no_newest_view_and_stay_for_who_asks_before(store: BarStore, database: Database) -> None:
+    panel = bars(("A", 0, 1.0), ("A", 1, 2.0), ("B", 0, 3.0))
+    await store.write("v", HOUR, panel)
+    await store.write("v", HOUR, panel.head(1).with_columns(volume=pl.lit(5.0)))  # a version before the one that ends
+    version, before = (await store.month_sizes("v", HOUR))["2024-01"], datetime.now(UTC)
+    newest = await store.read("v", HOUR)
+    gone = newest.filter(symbol="A")
+    assert await store.end("v", HOUR, gone.select("symbol", "open_time")) == gone.height
+    assert await store.end("v", HOUR, gone.select("symbol", "open_time")) == 0
+    left = newest.filter(pl.col("symbol") != "A")
+    assert (await store.read("v", HOUR)).equals(left, null_equal=True)
+    assert (await store.read("v", HOUR, as_of=datetime.now(UTC))).equals(left, null_equal=True)
+    assert (await store.read("v", HOUR, as_of=before)).equals(newest, null_equal=True)
+    assert await newest_rows(database, "v", HOUR, "A", limit=99) == []
+    assert len(await newest_rows(database, "v", HOUR, "A", limit=99, as_of=before)) == gone.height
+    assert await store.symbols("v", HOUR) == sorted(set(left["symbol"]))
+    assert (await store.month_sizes("v", HOUR))["2024-01"] == (version[0] + 1, version[1] - gone.height)
+
+
+async def test_a_bar_that_comes_back_is_a_version_known_from_then(store: BarStore) -> None:
+    panel = bars(("A", 0, 1.0), ("A", 1, 2.0), ("B", 0, 3.0))
+    await store.write("v", HOUR, panel)
+    sizes, back = await store.month_sizes("v", HOUR), panel.head(1)
+    await store.end("v", HOUR, back.select("symbol", "open_time"))
+    ended = datetime.now(UTC)
+    written = await store.write("v", HOUR, panel)
+    assert (written.inserted, written.unchanged, written.restated) == (0, panel.height - 1, 1)
+    found = (await store.read("v", HOUR)).filter(symbol=back["symbol"][0], open_time=back["open_time"][0])
+    assert found["close"].to_list() == back["close"].to_list()
+    assert found["known_at"][0] >= ended
+    assert (await store.read("v", HOUR, as_of=ended)).height == panel.height - 1
+    assert (await store.month_sizes("v", HOUR))["2024-01"][1] == sizes["2024-01"][1]
+    assert await store.symbols("v", HOUR) == sorted(set(panel["symbol"]))
+
+
+async def test_an_action_that_was_withdrawn_or_changed_is_as_it_was_for_who_asks_before(store: BarStore) -> None:
+    kept, changed, gone = (("A", "split", START + timedelta(days=day), 2.0, START + timedelta(days=day)) for day in range(3))
+    other = ("B", "split", START, 2.0, START)
+    await store.write_adjustments("v", actions(kept, changed, gone, other))
+    before, now = datetime.now(UTC), (*changed[:3], 4.0, changed[4])
+    whole = Mirrored(symbols=("A",))
+    assert await store.write_adjustments("v", actions(kept, now), mirrored=whole) == Merged(0, 1, 1, 1)
+    assert await store.write_adjustments("v", actions(kept, now), mirrored=whole) == Merged(unchanged=2)
+    assert (await store.read_adjustments("v")).rows() == [kept, now, other]
+    assert (await store.read_adjustments("v", as_of=before)).rows() == [kept, changed, gone, other]
+    later = await store.read_adjustments("v", ("A",), as_of=datetime.now(UTC))
+    assert later["value"].to_list() == [2.0, 4.0]
+    assert later["known_at"][1] > before  # the change was not known at its ex day
+    assert await store.write_adjustments("v", actions(kept, now, gone), mirrored=whole) == Merged(inserted=1, unchanged=2)
+    assert (await store.read_adjustments("v")).rows() == [kept, now, gone, other]

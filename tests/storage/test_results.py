@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from tests.storage.stored import stored
 from tidemill.domain.errors import InputError, IntegrityError
 from tidemill.storage import results
 from tidemill.storage.merge import Merged
@@ -38,10 +39,7 @@ async def test_predictions_are_written_once_and_replaced_when_they_differ(databa
     assert await write(database, predictions()) == Merged(inserted=3)
     assert await write(database, predictions()) == Merged(unchanged=3)
     assert await write(database, predictions(4, None)) == Merged(inserted=1, updated=3)
-    assert (await results.read_predictions(database, "v.1d.all")).equals(predictions(4, None))
-    assert (await results.read_predictions(database, "v.1d.all", engines=["momentum"])).height == 0
-    late = await results.read_predictions(database, "v.1d.all", start=START + timedelta(days=3))
-    assert late.height == 1
+    assert (await stored(database, results.PREDICTIONS)).equals(predictions(4, None))
 
 
 async def test_many_rows_go_in_several_batches(database: Database) -> None:
@@ -50,7 +48,7 @@ async def test_many_rows_go_in_several_batches(database: Database) -> None:
     assert await write(database, many) == Merged(unchanged=many.height)
     fewer = many.filter(pl.int_range(pl.len()) % 10_000 != 0)
     assert await write(database, fewer) == Merged(unchanged=fewer.height, deleted=6)
-    assert (await results.read_predictions(database, "v.1d.all")).equals(fewer)
+    assert (await stored(database, results.PREDICTIONS)).equals(fewer)
 
 
 async def test_a_fold_holds_exactly_what_was_written_last_and_others_are_left_alone(database: Database) -> None:
@@ -62,16 +60,16 @@ async def test_a_fold_holds_exactly_what_was_written_last_and_others_are_left_al
     retrained = predictions(4, 0.7).with_columns(model_id=pl.lit("n"))[1:]
     assert await write(database, retrained) == Merged(updated=3, deleted=2)
     expected = pl.concat([retrained, other_fold, other_book])
-    assert (await results.read_predictions(database, "v.1d.all")).equals(expected)
+    assert (await stored(database, results.PREDICTIONS)).equals(expected)
     assert await write(database, predictions(0)) == Merged(deleted=3)
-    assert (await results.read_predictions(database, "v.1d.all")).equals(pl.concat([other_fold, other_book]))
+    assert (await stored(database, results.PREDICTIONS)).equals(pl.concat([other_fold, other_book]))
 
 
 async def test_a_fold_that_cannot_be_written_stays_as_it_was(database: Database) -> None:
     await write(database, predictions(5))
     with pytest.raises(IntegrityError):
         await write(database, predictions(2).with_columns(known_at=pl.col("open_time")))
-    assert (await results.read_predictions(database, "v.1d.all")).equals(predictions(5))
+    assert (await stored(database, results.PREDICTIONS)).equals(predictions(5))
 
 
 async def test_a_key_given_twice_with_different_values_is_refused(database: Database) -> None:
@@ -80,7 +78,7 @@ async def test_a_key_given_twice_with_different_values_is_refused(database: Data
     assert await write(database, pl.concat([predictions(), predictions()])) == Merged(inserted=3)
 
 
-async def test_signals_positions_and_equity_come_back_as_they_were(database: Database) -> None:
+async def test_signals_and_equity_come_back_as_they_were(database: Database) -> None:
     signals = predictions().select(
         "dataset",
         pl.lit("quantile").alias("strategy"),
@@ -91,33 +89,28 @@ async def test_signals_positions_and_equity_come_back_as_they_were(database: Dat
         "known_at",
     )
     await results.write_signals(database, signals)
-    assert (await results.read_signals(database, "v.1d.all")).equals(signals)
-    assert (await results.read_signals(database, "v.1d.all", symbols=["B"])).height == 0
-    positions = pl.DataFrame({"account": ["a"], "symbol": ["A"], "time": pl.Series([START], dtype=TIME), "quantity": [1.5]})
-    await results.write_positions(database, positions)
-    assert (await results.read_positions(database, "a")).equals(positions)
-    equity = positions.select("account", "time", pl.lit(1e6).alias("equity"))
+    assert (await stored(database, results.SIGNALS)).equals(signals)
+    equity = pl.DataFrame({"account": ["a"], "time": pl.Series([START], dtype=TIME), "equity": [1e6]})
     await results.write_equity(database, equity)
-    assert (await results.read_equity(database, "a")).equals(equity)
+    assert (await stored(database, results.EQUITY)).equals(equity)
     with pytest.raises(IntegrityError):
         await results.write_equity(database, equity.with_columns(equity=pl.lit(float("nan"))))
 
 
-async def test_models_are_found_by_dataset_and_engine(database: Database) -> None:
+async def test_models_come_back_as_they_were_and_a_manifest_must_be_json(database: Database) -> None:
     model = pl.DataFrame(
         {
             "model_id": ["m"],
             "dataset": ["d"],
             "engine": ["ridge"],
-            "fold": [2],
+            "fold": pl.Series([2], dtype=pl.Int32),
             "path": ["p"],
             "manifest": ["{}"],
             "metrics": ["{}"],
         }
     )
     await results.write_models(database, model)
-    assert (await results.read_models(database, "d", "ridge"))["model_id"].to_list() == ["m"]
-    assert (await results.read_models(database, "d", "lightgbm")).height == 0
+    assert (await stored(database, results.MODELS)).equals(model)
     with pytest.raises(InputError):
         await results.write_models(database, model.with_columns(manifest=pl.lit("not json")))
 

@@ -1,8 +1,5 @@
 """Strategies that rank predictions, in universes from one symbol up; the registry; the benchmark."""
 
-import subprocess
-import sys
-
 import msgspec
 import polars as pl
 import pytest
@@ -136,15 +133,6 @@ def test_a_strategy_of_ones_own_can_be_registered_once() -> None:
     assert strategy("hold_all") is own
     with pytest.raises(InputError, match="already"):
         register(own)
-
-
-def test_naming_a_strategy_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from tidemill.strategies.registry import strategy; strategy('sma_cross'); "
-        "print({'numba', 'polars', 'numpy'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
 
 
 def test_the_benchmark_buys_what_is_there_at_first_and_holds() -> None:

@@ -1,5 +1,7 @@
 """The table of the strategies that ship, and what of their source decides their version."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,16 @@ def test_a_strategy_that_ships_bears_the_name_it_is_listed_under(name: str) -> N
     found = strategy(name)
     assert isinstance(found, Strategy)
     assert found.name == name
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_naming_a_strategy_loads_it_alone_and_nothing_heavy(name: str) -> None:
+    code = (
+        f"import sys; from tidemill.strategies.registry import strategy; strategy({name!r}).parse({{}}); "
+        "print({'numba', 'polars', 'numpy'} & set(sys.modules), len(set(sys.argv[1:]) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *SHIPPED.values()], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["set()", "1"]
 
 
 def test_every_module_that_holds_a_strategy_is_listed() -> None:

@@ -95,10 +95,10 @@ def _halved(bars: pl.DataFrame, since: date) -> pl.DataFrame:
 
 
 @pytest.fixture
-def home(tmp_path: Path, fresh_dsn: Secret, redis_url: Secret, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def home(tmp_path: Path, migrated_dsn: Secret, redis_url: Secret, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TIDEMILL_POSTGRES_DSN", fresh_dsn.reveal())
+    monkeypatch.setenv("TIDEMILL_POSTGRES_DSN", migrated_dsn.reveal())
     monkeypatch.setenv("TIDEMILL_REDIS_URL", redis_url.reveal())
     monkeypatch.setenv("TIDEMILL_CONNECTIONS", "4")
     for split in SPLIT:

@@ -60,6 +60,7 @@ def test_a_run_counts_each_book_once_and_a_rerun_none(workspace: Workspace, fold
     assert trials.sort("engine")["sharpe"].to_list() == pytest.approx(shown["sharpe"].to_list())
 
 
+@pytest.mark.finished
 def test_other_costs_other_parameters_and_new_data_are_new_trials(
     workspace: Workspace, folder: Path, panel: pl.DataFrame
 ) -> None:
@@ -76,6 +77,7 @@ def test_other_costs_other_parameters_and_new_data_are_new_trials(
     assert row["trial_clusters"] <= 6  # the same configuration on one day more is no other idea
 
 
+@pytest.mark.finished
 def test_a_trial_elsewhere_on_the_same_source_changes_what_a_result_is_worth(workspace: Workspace, folder: Path) -> None:
     study, _ = run(workspace, small_experiment(folder))
     before = engine_metrics(study).row(0, named=True)
@@ -89,6 +91,7 @@ def test_a_trial_elsewhere_on_the_same_source_changes_what_a_result_is_worth(wor
     assert not evaluate_engines(study_of(workspace, study.experiment)).worked
 
 
+@pytest.mark.finished
 def test_a_reset_ledger_counts_the_books_again_and_says_since_when(workspace: Workspace, folder: Path) -> None:
     experiment = small_experiment(folder)
     run(workspace, experiment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from tidemill.backtest.panel import Axes, Panel, microseconds, require_columns
 from tidemill.backtest.scan import DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION, Actions, Market
 from tidemill.domain.errors import InputError
-from tidemill.domain.intervals import EPOCH, Interval
+from tidemill.domain.intervals import Interval, epoch_microseconds
 from tidemill.domain.market import AdjustmentKind, Calendar, Instrument
 from tidemill.matching.rules import Floats
 from tidemill.trading.account import Indices
@@ -35,12 +34,8 @@ def _delisted(axes: Axes, instruments: Mapping[str, Instrument]) -> Indices:
     for at, symbol in enumerate(axes.symbols):
         gone = instruments[symbol].delisted_at if symbol in instruments else None
         if gone is not None:
-            slots[at] = np.searchsorted(axes.times, _micros(gone))
+            slots[at] = np.searchsorted(axes.times, epoch_microseconds(gone))
     return slots
-
-
-def _micros(moment: datetime) -> int:
-    return round((moment - EPOCH).total_seconds() * 1e6)
 
 
 Action = tuple[int, int, int, float]  # slot, symbol, kind, value

@@ -60,11 +60,15 @@ def import_(path: Path, interval: Interval, venue: str | None, calendar: str, as
     from tidemill.domain.market import Calendar
     from tidemill.market.files import FileSource
     from tidemill.steps.market_data.ingest import import_bars
+    from tidemill.study.sources import claimed_venue, name_import
 
     chosen = None if calendar == "auto" else Calendar(calendar)
     source = FileSource(existing(path, "file"), venue=venue, calendar=chosen)
     with workspace() as opened, progress(f"Importing {path.name}") as say:
-        report = import_bars(opened, Counted(source, say), interval=interval, calendar=chosen)
+        if venue is not None:
+            name_import(opened, source.venue)
+        named = source.kept_under(claimed_venue(opened, source))
+        report = import_bars(opened, Counted(named, say), interval=interval, calendar=chosen)
     _report(report, as_json)
 
 
@@ -80,12 +84,14 @@ def sync(
 ) -> None:
     """Fetch what is new from a source."""
     from tidemill.cli.common.session import workspace
-    from tidemill.market.sources import open_source
+    from tidemill.domain.experiment import DatasetSpec
     from tidemill.steps.market_data.ingest import import_bars
+    from tidemill.study.sources import claimed, source_of
 
     ordered(start, end)
     with workspace() as opened, progress(f"Fetching from {source}") as say:
-        counted = Counted(open_source(source, opened.settings), say)
+        chosen = DatasetSpec(source=source)
+        counted = Counted(source_of(chosen, opened.settings, claimed(opened, chosen)), say)
         report = import_bars(opened, counted, interval=interval, symbols=symbols, start=start, end=end)
     _report(report, as_json)
 

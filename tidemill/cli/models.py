@@ -4,13 +4,14 @@ import click
 
 from tidemill.cli.champions import list_champions, promote, undo
 from tidemill.cli.common.output import json_option, write_json, write_table
+from tidemill.cli.proving import prove_models
 from tidemill.cli.rebuilding import rebuild, train
 from tidemill.cli.search import search
 
 
 @click.group()
 def models() -> None:
-    """Train, search, list, show and promote models."""
+    """Train, prove, search, list, show and promote models."""
 
 
 @models.command("list")
@@ -66,5 +67,5 @@ def show(model_id: str, as_json: bool) -> None:
         click.echo(f"{'  ' * depth}{what:{40 - 2 * depth}} {held}")
 
 
-for added in (train, rebuild, search, promote, undo, list_champions):
+for added in (train, rebuild, prove_models, search, promote, undo, list_champions):
     models.add_command(added)

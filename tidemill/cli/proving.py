@@ -1,11 +1,16 @@
-"""`tidemill features prove`: does any feature look ahead?"""
+"""`tidemill features prove` and `tidemill models prove`: does anything look ahead?"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from tidemill.cli.common.arguments import experiment_option
 from tidemill.cli.common.output import counted, fail, json_option, write_json, write_table
 from tidemill.cli.common.progress import progress
+
+if TYPE_CHECKING:
+    from tidemill.validation.causality.proof import Proof
 
 fear_greed_option = click.option(
     "--fear-greed", help="Join the Fear & Greed Index to the bars, as it was known: alternative.me or file:PATH."
@@ -36,15 +41,44 @@ def prove(
     with progress(f"Proving {counted(len(chosen.names), 'feature')} on {source.name}") as say:
         bars = read_panel(source)
         proof = refused(prove_on_bars(chosen, bars, module=module, fear_greed=fear_greed, say=say), failed, bars)
-    if as_json:
-        write_json({"proven": proof.proven, "refuted": proof.refuted})
-    else:
-        click.echo(f"{counted(len(proof.proven), 'feature')} proven, {len(proof.refuted)} refuted.")
-        if proof.longer:
-            click.echo(f"Read further back than their stated look-back: {', '.join(proof.longer)}.")
-        if proof.refuted:
-            rows = [(one.feature, one.symbol, f"{one.time:%Y-%m-%d %H:%M}", one.why) for one in proof.refuted]
-            write_table("", ("feature", "symbol", "time", "why"), rows)
+    _show(proof, "feature", as_json)
     if proof.refuted:
         names = ", ".join(one.feature for one in proof.refuted)
         ctx.exit(fail(InputError(f"{counted(len(proof.refuted), 'feature')} cannot be shipped: {names}.")))
+
+
+@click.command("prove")
+@experiment_option
+@json_option
+@click.pass_context
+def prove_models(ctx: click.Context, file: Path | None, as_json: bool) -> None:
+    """Prove that no model saw its future: each fold is fitted again on bars that end where its test begins.
+
+    The new model must be the stored one, bit for bit; then predictions are cut inside every test window. It takes as long as
+    three trainings of the experiment, which must have been run. The exit code is 1 when an engine is refuted.
+    """
+    from tidemill.cli.common.session import workspace
+    from tidemill.domain.errors import StopError
+    from tidemill.evaluation.refitting import prove_predictions
+    from tidemill.experiments.files import experiment_on
+    from tidemill.queries.results import study_of
+
+    experiment = experiment_on(file, {})
+    with workspace() as opened, progress(f"Proving {counted(len(experiment.engines), 'engine')}"):
+        proof = prove_predictions(study_of(opened, experiment))
+    _show(proof, "engine", as_json)
+    if proof.refuted:
+        names = ", ".join(dict.fromkeys(one.feature for one in proof.refuted))
+        ctx.exit(fail(StopError(f"What comes later changes the models or the predictions of {names}. Do not trade them.")))
+
+
+def _show(proof: "Proof", what: str, as_json: bool) -> None:
+    if as_json:
+        write_json({"proven": proof.proven, "refuted": proof.refuted})
+        return
+    click.echo(f"{counted(len(proof.proven), what)} proven, {len(proof.refuted)} refuted.")
+    if proof.longer:
+        click.echo(f"Read further back than their stated look-back: {', '.join(proof.longer)}.")
+    if proof.refuted:
+        rows = [(one.feature, one.symbol, f"{one.time:%Y-%m-%d %H:%M}", one.why) for one in proof.refuted]
+        write_table("", (what, "symbol", "time", "why"), rows)

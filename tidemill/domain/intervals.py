@@ -14,6 +14,11 @@ _WEEK_ORIGIN = 4 * 86_400
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def epoch_microseconds(moment: datetime) -> int:
+    """Microseconds since the epoch of a timezone-aware moment, exact."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
 class Interval(msgspec.Struct, frozen=True, order=True):
     """Length of a bar in seconds; `str()` gives the canonical name (`5m`, `1h`, `1d`, `1w`)."""
 
@@ -43,7 +48,7 @@ class Interval(msgspec.Struct, frozen=True, order=True):
 
     def floor(self, moment: datetime) -> datetime:
         """The open time of the bar that holds `moment` (timezone-aware)."""
-        micros = (moment - EPOCH) // timedelta(microseconds=1) - self.origin_microseconds
+        micros = epoch_microseconds(moment) - self.origin_microseconds
         return EPOCH + timedelta(microseconds=micros // self.microseconds * self.microseconds + self.origin_microseconds)
 
     def __str__(self) -> str:

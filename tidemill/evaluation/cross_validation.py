@@ -6,16 +6,16 @@ show how stable a skill is over time and choice of sample, not what it would hav
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import EngineSpec
+from tidemill.domain.numbers import finite
 from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Lineage
@@ -197,16 +197,11 @@ def _split_row(study: Study, part: _Part, made: Mapping[int, pl.DataFrame], labe
         "tested_until": part.tested[-1][2],
         "trained": int(part.training["label"].count()),
         "tested": both.height,
-        **dict(_finite({name: getattr(found, name) for name in ("ic", "rank_ic", "t_stat")})),
+        **{name: finite(getattr(found, name)) for name in ("ic", "rank_ic", "t_stat")},
     }
 
 
 def _path_row(study: Study, number: int, frame: pl.DataFrame, labels: pl.DataFrame, ratio: float) -> dict[str, Any]:
     found = prediction_metrics(scored(frame, labels), study.experiment.label.horizon)
     names = ("ic", "ic_low", "ic_high", "rank_ic", "icir", "t_stat", "hit_rate", "turnover")
-    return {"path": number, **dict(_finite({name: getattr(found, name) for name in names} | {"sharpe": ratio}))}
-
-
-def _finite(values: Mapping[str, float]) -> Iterator[tuple[str, float | None]]:
-    for name, value in values.items():
-        yield name, float(value) if np.isfinite(value) else None
+    return {"path": number, **{name: finite(getattr(found, name)) for name in names}, "sharpe": finite(ratio)}

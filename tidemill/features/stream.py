@@ -1,14 +1,14 @@
 """Features bar by bar: the step. One row of symbols goes in, one row of features comes out, with the bits of the batch."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tidemill.domain.errors import InputError
-from tidemill.domain.intervals import EPOCH
+from tidemill.domain.intervals import epoch_microseconds
 from tidemill.features.arrays import Flags, Floats
 from tidemill.features.binding import Bound
 from tidemill.features.blocks import Blocks
@@ -91,7 +91,7 @@ class Stream:
             if name in CALENDAR:
                 if open_time is None:
                     raise InputError(f"Some feature reads {name}. Give the open_time of the bar.")
-                self._row[index] = calendar_column(name, np.array([_micros(open_time)], dtype=np.int64))
+                self._row[index] = calendar_column(name, np.array([epoch_microseconds(open_time)], dtype=np.int64))
                 continue
             if name not in context:
                 raise InputError(f"Some feature reads {name}. Give its value as known at the bar's close in `context`.")
@@ -103,7 +103,7 @@ class Stream:
     def _second_stage(self, open_time: datetime | None) -> None:
         stages, count = self._program.stages, len(self.symbols)
         places = np.arange(count + 1, dtype=np.int64)
-        times = np.full(count, 0 if open_time is None else _micros(open_time), dtype=np.int64)
+        times = np.full(count, 0 if open_time is None else epoch_microseconds(open_time), dtype=np.int64)
         stages.carry(self._result, places, times, self._carried, 0)
         stages.compare(self._result, places[:-1], np.array([0, count], dtype=np.int64))
 
@@ -136,7 +136,7 @@ class Stream:
         )  # fmt: skip
 
     def _mark(self, open_time: datetime) -> None:
-        moment = _micros(open_time)
+        moment = epoch_microseconds(open_time)
         if moment <= self._latest:  # of some symbol, perhaps an absent one
             late = np.flatnonzero(self._present & (self._times >= moment))
             if len(late):
@@ -145,7 +145,3 @@ class Stream:
                 )
         self._times[... if self._whole else self._present] = moment
         self._latest = max(self._latest, moment)
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(microseconds=1)

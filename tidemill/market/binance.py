@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import msgspec
 
 from tidemill.domain.errors import MalformedError
-from tidemill.domain.intervals import EPOCH, Interval
+from tidemill.domain.intervals import EPOCH, Interval, epoch_microseconds
 from tidemill.domain.market import Calendar, Instrument
 from tidemill.market.pacing import WeightBudget
 from tidemill.market.rest import (
@@ -19,7 +19,6 @@ from tidemill.market.rest import (
     Volume,
     candle_frame,
     last_closed,
-    micros,
     settled,
     usable,
 )
@@ -123,7 +122,7 @@ class BinanceSource(RestSource):
                 params["endTime"] = str((span.end - 1) // 1_000)
             reply = await self._service.get("/api/v3/klines", _KLINES, params=params, cost=_KLINES_WEIGHT)
             server_time = await self._server_time(reply)
-            closed, now = last_closed(server_time, interval), micros(server_time)
+            closed, now = last_closed(server_time, interval), epoch_microseconds(server_time)
             klines = [kline for kline in reply.value if kline.open_time * 1_000 <= closed and kline.close_time * 1_000 < now]
             yield settled(_frame(listing.instrument.symbol, klines), Span(cursor, span.end), closed)
             # Never beyond an open candle: a later page might come when it has closed, and leave a hole.

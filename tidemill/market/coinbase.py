@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 
-from tidemill.domain.intervals import EPOCH, Interval
+from tidemill.domain.intervals import EPOCH, Interval, epoch_microseconds
 from tidemill.domain.market import Calendar, Instrument
 from tidemill.market.pacing import TokenBucket
 from tidemill.market.rest import (
@@ -18,7 +18,6 @@ from tidemill.market.rest import (
     Volume,
     candle_frame,
     last_closed,
-    micros,
     settled,
     usable,
 )
@@ -93,7 +92,7 @@ class CoinbaseSource(RestSource):
         start = await self._first_day(listing) if span.start is None else span.start
         step = interval.microseconds
         cursor = -(-start // step) * step
-        while cursor < (micros(self._venue_now()) if span.end is None else span.end):
+        while cursor < (epoch_microseconds(self._venue_now()) if span.end is None else span.end):
             after = cursor + PAGE * step if span.end is None else min(cursor + PAGE * step, span.end)
             frame, server_time = await self._candles(listing, interval, cursor, after)
             closed = last_closed(server_time, interval)
@@ -106,7 +105,7 @@ class CoinbaseSource(RestSource):
     async def _first_day(self, listing: Listing) -> int:
         """Open time of the first day with a candle: daily pages backwards until one is empty (the venue does not say)."""
         step = _DAY.microseconds
-        first = after = (micros(self._venue_now()) // step + 1) * step
+        first = after = (epoch_microseconds(self._venue_now()) // step + 1) * step
         while after > 0:
             frame, _ = await self._candles(listing, _DAY, after - PAGE * step, after)
             if frame.is_empty():

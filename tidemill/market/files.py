@@ -26,7 +26,8 @@ STOCK_BORROW_BPS = 50.0
 class FileSource:
     """A `BarSource` over a file or folder.
 
-    venue: name to keep the bars under. only: of the files that are there, those to read. calendar: when it is known; else it is
+    venue: name to keep the bars under; of a dataset that is named the source is a part, else it is the whole (`mirrors`).
+    only: of the files that are there, those to read. calendar: when it is known; else it is
     inferred. Files whose bars lie on another grid than the interval asked for are left out; `notes` says which. Raises
     InputError for a path without tables, and for an interval that none of the files has, naming those that they have.
     """
@@ -44,6 +45,7 @@ class FileSource:
         self._path = Path(path).expanduser()
         self._files = [file for file in _tables_at(self._path) if not only or file in only]
         self._venue = slug(venue or (self._path.resolve().name if self._path.is_dir() else stem(self._path)))
+        self.mirrors = venue is None and not only
         self._grids: dict[Path, Interval | None] = {}
         self._inferred = calendar
         self._symbols: tuple[str, ...] | None = None
@@ -53,6 +55,21 @@ class FileSource:
     def venue(self) -> str:
         """Slug of the folder's or file's name, or of the name given."""
         return self._venue
+
+    @property
+    def path(self) -> Path:
+        """The file or folder, wherever links lead: two of one name in different folders are different sources."""
+        return self._path.resolve()
+
+    @property
+    def all_files(self) -> list[Path]:
+        """Every file that is looked at, with links resolved."""
+        return [file.resolve() for file in self._files]
+
+    def kept_under(self, venue: str) -> "FileSource":
+        """This source, its bars under another name. Unlike a `venue` that is given, the dataset is still its own alone."""
+        self._venue = slug(venue)
+        return self
 
     def files(self, interval: Interval) -> list[Path]:
         """The files that hold bars of `interval`, or too few to tell."""

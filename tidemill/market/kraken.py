@@ -17,7 +17,7 @@ from tidemill.domain.errors import (
     TidemillError,
     UnavailableError,
 )
-from tidemill.domain.intervals import EPOCH, Interval
+from tidemill.domain.intervals import EPOCH, Interval, epoch_microseconds
 from tidemill.domain.market import Calendar, Instrument
 from tidemill.market.pacing import TokenBucket
 from tidemill.market.rest import (
@@ -29,7 +29,6 @@ from tidemill.market.rest import (
     Volume,
     candle_frame,
     last_closed,
-    micros,
     settled,
     usable,
 )
@@ -156,7 +155,7 @@ class KrakenSource(RestSource):
     def _refuse_too_old(self, interval: Interval, span: Span, server_time: datetime) -> None:
         """InputError when the span begins before what the venue serves: to leave the beginning out silently would mislead."""
         oldest = interval.floor(server_time) - DEPTH * interval.delta
-        if span.start is not None and span.start < micros(oldest):
+        if span.start is not None and span.start < epoch_microseconds(oldest):
             raise InputError(
                 f"Kraken serves only its latest {DEPTH} bars of {interval}, now from {oldest:%Y-%m-%dT%H:%MZ}. "
                 "Ask for a later start or a longer interval."

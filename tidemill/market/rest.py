@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import msgspec
 
 from tidemill.domain.errors import InputError, MalformedError, SkipError, UnknownNameError
-from tidemill.domain.intervals import EPOCH, Interval
+from tidemill.domain.intervals import Interval, epoch_microseconds
 from tidemill.domain.market import Instrument, valid_symbol
 from tidemill.services import Clock, Pace, Reply, Service, ServiceHealth, ServiceOptions
 
@@ -47,11 +47,6 @@ class Span(msgspec.Struct, frozen=True):
     end: int | None
 
 
-def micros(moment: datetime) -> int:
-    """Microseconds since the epoch of a timezone-aware moment."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
-
-
 def candle_frame(symbol: str, open_times: Sequence[int], columns: Mapping[str, Sequence[float]]) -> "pl.DataFrame":
     """Raw bars of one symbol; `open_times` in microseconds since the epoch, `columns` the prices and volumes by name."""
     import polars as pl
@@ -63,7 +58,7 @@ def candle_frame(symbol: str, open_times: Sequence[int], columns: Mapping[str, S
 
 def last_closed(server_time: datetime, interval: Interval) -> int:
     """The latest open time of a bar that was closed and settled at the server's time, in microseconds."""
-    return micros(server_time - SETTLE) - interval.microseconds
+    return epoch_microseconds(server_time - SETTLE) - interval.microseconds
 
 
 def settled(frame: "pl.DataFrame", span: Span, closed: int) -> "pl.DataFrame":
@@ -199,7 +194,7 @@ def _span(start: datetime | None, end: datetime | None) -> Span:
             raise InputError("A start or end has no time zone. Give times with one, for example 2024-01-01T00:00:00Z.")
     if start is not None and end is not None and start >= end:
         raise InputError(f"The start {start.isoformat()} is not before the end {end.isoformat()}. Swap or correct them.")
-    return Span(None if start is None else micros(start), None if end is None else micros(end))
+    return Span(None if start is None else epoch_microseconds(start), None if end is None else epoch_microseconds(end))
 
 
 async def side_by_side(

@@ -68,18 +68,8 @@ def mean_interval(
     return _percentiles(series.mean() + sums / series.size, level, block)
 
 
-def resampled_indices(length: int, block: float, resamples: int, seed: int) -> NDArray[np.int64]:
-    """[resamples, length] positions of each resample: what the sums below stand for, one by one."""
-    starts, lengths = _blocks(length, block, resamples, seed)
-    rows = [
-        np.concatenate([(start + np.arange(size)) % length for start, size in zip(*row, strict=True)])
-        for row in zip(starts, lengths, strict=True)
-    ]
-    return np.array(rows, dtype=np.int64)
-
-
 @lru_cache(maxsize=4)  # series of one length, such as those of many trials, are resampled alike
-def _blocks(length: int, block: float, resamples: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def blocks(length: int, block: float, resamples: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Starts and lengths [resamples, blocks] of blocks whose lengths add up to `length`; unused ones have length 0."""
     if not (block >= 1.0 and resamples >= 1):
         raise InputError(f"A bootstrap needs blocks of at least 1 and at least 1 resample, not {block} and {resamples}.")
@@ -99,7 +89,7 @@ def _blocks(length: int, block: float, resamples: int, seed: int) -> tuple[NDArr
 
 def _resampled_sums(values: Floats, block: float, resamples: int, seed: int) -> tuple[Floats, Floats]:
     """Sum and sum of squares of the centred values of each resample."""
-    starts, lengths = _blocks(values.size, block, resamples, seed)
+    starts, lengths = blocks(values.size, block, resamples, seed)
     centred = values - values.mean()
     # The sum in the real part and that of squares in the imaginary one: one look-up for both.
     around = np.zeros(2 * values.size + 1, dtype=np.complex128)

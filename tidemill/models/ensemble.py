@@ -13,8 +13,7 @@ A row's score depends on the symbols scored at the same time, by its nature, and
 other times.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -129,11 +128,6 @@ def wide(predictions: pl.DataFrame, engines: tuple[str, ...]) -> pl.DataFrame:
 def ranks(predictions: pl.DataFrame, engines: tuple[str, ...]) -> pl.DataFrame:
     """`wide` with each engine's predictions as the centred ranks of which the ensemble is the mean."""
     return wide(predictions, engines).with_columns(_rank(engine).alias(engine) for engine in engines)
-
-
-def members_fingerprint(members: Iterable[Artifact]) -> str:
-    """Fingerprint of the models whose predictions an ensemble sees: its `feature_fingerprint`."""
-    return hashlib.sha256("\0".join(sorted(member.hash for member in members)).encode()).hexdigest()
 
 
 def _rank(engine: str) -> pl.Expr:

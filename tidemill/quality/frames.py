@@ -4,7 +4,6 @@ Each accepts empty and all-NaN frames: a share of nothing is NaN, a count is 0.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -34,27 +33,9 @@ def finite_share(frame: pl.DataFrame, column: str) -> float:
     return float(frame.select(_is_finite(column).mean()).item())
 
 
-def out_of_range(frame: pl.DataFrame, column: str, low: float, high: float) -> int:
-    """Rows in which `column` is a number outside [low, high]; infinite ones count, null and NaN do not."""
-    value = pl.col(column).cast(pl.Float64).fill_nan(None)
-    return int(frame.select((~value.is_between(low, high)).fill_null(False).sum()).item())
-
-
 def repeated_keys(frame: pl.DataFrame, keys: Sequence[str]) -> int:
     """Rows beyond the first of each key."""
     return frame.height - frame.select(keys).unique().height
-
-
-def staleness(frame: pl.DataFrame, now: datetime, expected: timedelta) -> pl.DataFrame:
-    """symbol, last (open_time of its last row), behind (how much longer ago than `expected` that was, never negative)."""
-    behind = pl.lit(now).cast(pl.Datetime("us", "UTC")) - pl.col("last") - expected
-    last = frame.group_by("symbol").agg(pl.col("open_time").max().alias("last")).sort("symbol")
-    return last.with_columns(pl.max_horizontal(behind, pl.duration(seconds=0)).alias("behind"))
-
-
-def rows_by_symbol(frame: pl.DataFrame) -> pl.DataFrame:
-    """symbol, rows; sorted by symbol."""
-    return frame.group_by("symbol").agg(pl.len().cast(pl.Int64).alias("rows")).sort("symbol")
 
 
 def profile(frame: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from tidemill.reports.numbers import interval, number, percent, whole
 from tidemill.reports.sentences import total_costs
 from tidemill.storage.made_from import read_made
 from tidemill.study.places import MADE_FROM, report_path, stored_experiment
-from tidemill.study.sources import source_of
+from tidemill.study.sources import claimed
 from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENGINES, EQUITY, METRICS, PORTFOLIO, SELECTION, SUMMARY
 from tidemill.study.workspace import Workspace
@@ -62,9 +62,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def study_of(workspace: Workspace, experiment: Experiment) -> Study:
-    source = source_of(experiment.dataset, workspace.settings)
-    workspace.call(source.close)
-    return Study(workspace, experiment, source.venue)
+    return Study(workspace, experiment, claimed(workspace, experiment.dataset))
 
 
 def result_of(workspace: Workspace, experiment: Experiment) -> Result:

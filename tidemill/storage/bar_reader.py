@@ -23,7 +23,8 @@ ORDER BY month
 """
 # In the order of the primary key: with sorting off, the planner takes the rows from it as they come.
 _BARS = """
-SELECT symbol, open_time, known_at, open, high, low, close, volume, coalesce(quote_volume, 'NaN') AS quote_volume
+SELECT symbol, open_time, known_at, open, high, low, close, volume, coalesce(quote_volume, 'NaN') AS quote_volume,
+       coalesce(ended_at <= coalesce($6::timestamptz, 'infinity'), false) AS ended
 FROM bars
 WHERE venue = $1 AND interval = $2 AND open_time >= $3 AND open_time < $4
   AND ($5::text[] IS NULL OR symbol = ANY ($5))
@@ -36,6 +37,7 @@ _KINDS = {
     "open_time": "timestamptz",
     "known_at": "timestamptz",
     **dict.fromkeys(("open", "high", "low", "close", "volume", "quote_volume"), "float8"),
+    "ended": "bool",
 }
 
 
@@ -110,7 +112,7 @@ async def _piece(connection: Connection, query: BarQuery, start: datetime, end: 
 
 
 def _newest_versions(versions: pl.DataFrame) -> pl.DataFrame:
-    """The last row of each bar."""
+    """The last row of each bar that did not end."""
     next_symbol, next_time = pl.col("symbol").shift(-1), pl.col("open_time").shift(-1)
     superseded = (pl.col("symbol") == next_symbol) & (pl.col("open_time") == next_time)
-    return versions.filter(~superseded.fill_null(False))
+    return versions.filter(~superseded.fill_null(False) & ~pl.col("ended"))

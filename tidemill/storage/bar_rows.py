@@ -14,11 +14,15 @@ from tidemill.storage.postgres import Database
 _MONTHS = "SELECT month FROM bar_months WHERE venue = $1 AND interval = $2 AND month >= $3 AND month <= $4 ORDER BY month DESC"
 _SPAN = "SELECT min(open_time), max(open_time) FROM bars WHERE venue = $1 AND interval = $2 AND symbol = $3"
 _NEWEST = """
-SELECT DISTINCT ON (open_time) symbol, open_time, open, high, low, close, volume, quote_volume, known_at
-FROM bars
-WHERE venue = $1 AND interval = $2 AND symbol = $3 AND open_time >= $4 AND open_time < $5
-  AND ($6::timestamptz IS NULL OR known_at <= $6)
-ORDER BY open_time DESC, known_at DESC LIMIT $7
+SELECT symbol, open_time, open, high, low, close, volume, quote_volume, known_at FROM (
+    SELECT DISTINCT ON (open_time) symbol, open_time, open, high, low, close, volume, quote_volume, known_at, ended_at
+    FROM bars
+    WHERE venue = $1 AND interval = $2 AND symbol = $3 AND open_time >= $4 AND open_time < $5
+      AND ($6::timestamptz IS NULL OR known_at <= $6)
+    ORDER BY open_time DESC, known_at DESC
+) AS newest
+WHERE ended_at IS NULL OR ended_at > $6
+ORDER BY open_time DESC LIMIT $7
 """
 _FIRST, _LAST = datetime(1700, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 # Months looked into at once: few for a first glance, more where bars are sparse or many are asked for.

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import date, datetime
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -52,36 +53,46 @@ SET LOCAL enable_nestloop = off
 # Without statistics the planner might pair both sides row by row: hence no nested loops above.
 _MERGE = """
 WITH newest AS (
-    SELECT DISTINCT ON (symbol, open_time) symbol, open_time, known_at, open, high, low, close, volume, quote_volume
+    SELECT DISTINCT ON (symbol, open_time) symbol, open_time, known_at, open, high, low, close, volume, quote_volume,
+           ended_at
     FROM bars
     WHERE venue = $1 AND interval = $2 AND symbol >= $3 AND symbol <= $4 AND open_time >= $5 AND open_time <= $6
     ORDER BY symbol, open_time, known_at DESC
 ), changed AS (
-    SELECT staged.*, newest.known_at AS replaced
+    SELECT staged.*, newest.known_at AS replaced, newest.ended_at
     FROM staged_bars staged LEFT JOIN newest USING (symbol, open_time)
-    WHERE newest.known_at IS NULL
+    WHERE newest.known_at IS NULL OR newest.ended_at IS NOT NULL
        OR (newest.open, newest.high, newest.low, newest.close, newest.volume, newest.quote_volume)
           IS DISTINCT FROM (staged.open, staged.high, staged.low, staged.close, staged.volume, staged.quote_volume)
 ), written AS (
     INSERT INTO bars (venue, interval, symbol, open_time, known_at, open, high, low, close, volume, quote_volume, recorded_at,
                       vintage_unknown)
     SELECT $1, $2, symbol, open_time,
-           CASE WHEN replaced IS NULL THEN known_at ELSE greatest($7, replaced + interval '1 microsecond') END,
+           CASE WHEN replaced IS NULL THEN known_at ELSE greatest($7, replaced + interval '1 microsecond', ended_at) END,
            open, high, low, close, volume, quote_volume, $7, replaced IS NULL AND vintage_unknown
     FROM changed ORDER BY symbol, open_time
 )
-SELECT count(*) FILTER (WHERE replaced IS NULL) AS inserted, count(*) FILTER (WHERE replaced IS NOT NULL) AS restated
+SELECT count(*) FILTER (WHERE replaced IS NULL) AS inserted, count(*) FILTER (WHERE replaced IS NOT NULL) AS restated,
+       count(*) FILTER (WHERE ended_at IS NOT NULL) AS revived
 FROM changed
 """
 _SERIES = """
 INSERT INTO series (venue, interval, symbol) SELECT $1, $2, symbol FROM unnest($3::text[]) AS symbol ORDER BY symbol
-ON CONFLICT DO NOTHING
+ON CONFLICT (symbol, venue, interval) DO UPDATE SET ended_at = NULL WHERE series.ended_at IS NOT NULL
 """
 _MONTH = """
 INSERT INTO bar_months (venue, interval, month, version, changed_at, rows) VALUES ($1, $2, $3, 1, $4, $5)
 ON CONFLICT (venue, interval, month) DO UPDATE
 SET version = bar_months.version + 1, changed_at = excluded.changed_at, rows = bar_months.rows + excluded.rows
 """
+
+
+class _Stored(NamedTuple):
+    """Rows of a batch: new bars, other versions of bars, and of these the ones that had ended."""
+
+    inserted: int
+    restated: int = 0
+    revived: int = 0
 
 
 class BarWrite(msgspec.Struct, frozen=True):
@@ -112,7 +123,7 @@ async def write_bars(database: Database, venue: str, interval: Interval, bars: p
     results: list[tuple[str, int, int, int]] = []
 
     async def store(batch: Batch) -> None:
-        inserted, restated = await _with_patience(lambda: _write_batch(database, batch))
+        inserted, restated, _ = await _with_patience(lambda: _write_batch(database, batch))
         results.append((f"{batch.month:%Y-%m}", inserted, batch.rows.height - inserted - restated, restated))
 
     await in_parallel(store, batches(venue, interval, bars, received_at), min(_WRITERS, database.connections))
@@ -164,7 +175,7 @@ def _without_duplicates(rows: pl.DataFrame) -> pl.DataFrame:
     return distinct
 
 
-async def _with_patience(work: Callable[[], Awaitable[tuple[int, int]]]) -> tuple[int, int]:
+async def _with_patience(work: Callable[[], Awaitable[_Stored]]) -> _Stored:
     """Repeat while another writer holds the month; its transaction rolled back, so nothing was done."""
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -176,20 +187,20 @@ async def _with_patience(work: Callable[[], Awaitable[tuple[int, int]]]) -> tupl
         await asyncio.sleep(random.uniform(0.01, 0.1))  # nosec B311 - jitter, not a secret
 
 
-async def _write_batch(database: Database, batch: Batch) -> tuple[int, int]:
-    """One transaction; returns the rows inserted and restated."""
+async def _write_batch(database: Database, batch: Batch) -> _Stored:
+    """One transaction."""
     async with database.transaction() as connection:
         # Writers of the same bars take turns, so that what is compared is what is replaced.
         await connection.execute(_LOCK, f"bars/{batch.venue}/{batch.interval}/{batch.month}")
-        inserted, restated = await _store(connection, batch)
-        if inserted:
+        done = await _store(connection, batch)
+        if more := done.inserted + done.revived:
             await connection.execute(_SERIES, batch.venue, str(batch.interval), batch.symbols)
-        if inserted or restated:
-            await connection.execute(_MONTH, batch.venue, str(batch.interval), batch.month, batch.received_at, inserted)
-    return inserted, restated
+        if done.inserted or done.restated:
+            await connection.execute(_MONTH, batch.venue, str(batch.interval), batch.month, batch.received_at, more)
+    return done
 
 
-async def _store(connection: Connection, batch: Batch) -> tuple[int, int]:
+async def _store(connection: Connection, batch: Batch) -> _Stored:
     partition = await connection.fetchrow(_PARTITION, batch.month)
     if not partition["exists"]:
         await connection.execute(_LOCK, f"bars/{batch.month}")
@@ -198,11 +209,11 @@ async def _store(connection: Connection, batch: Batch) -> tuple[int, int]:
         await connection.execute("SELECT create_bars_partition($1)", batch.month)
         await _append(connection, partition["name"], batch)
         await connection.execute("SELECT attach_bars_partition($1)", batch.month)
-        return batch.rows.height, 0
+        return _Stored(batch.rows.height)
     if await _occupied(connection, batch):
         return await _merge(connection, batch)
     await _append(connection, partition["name"], batch)
-    return batch.rows.height, 0
+    return _Stored(batch.rows.height)
 
 
 async def _occupied(connection: Connection, batch: Batch) -> bool:
@@ -218,14 +229,13 @@ async def _append(connection: Connection, table: str, batch: Batch) -> None:
     await connection.copy_in(table, list(_STORED), encode(rows, _STORED))
 
 
-async def _merge(connection: Connection, batch: Batch) -> tuple[int, int]:
-    inserted = restated = 0
+async def _merge(connection: Connection, batch: Batch) -> _Stored:
+    done = _Stored(0)
     for part in batch.rows.iter_slices(MERGE_ROWS):
         await connection.execute(_STAGING)
         await connection.copy_in("staged_bars", list(STAGED), encode(part, STAGED))
         times = part["open_time"]
         bounds = (part["symbol"][0], part["symbol"][-1], times.min(), times.max())
         counts = await connection.fetchrow(_MERGE, batch.venue, str(batch.interval), *bounds, batch.received_at)
-        inserted += counts["inserted"]
-        restated += counts["restated"]
-    return inserted, restated
+        done = _Stored(*(before + counts[name] for name, before in done._asdict().items()))
+    return done

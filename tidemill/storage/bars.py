@@ -11,6 +11,7 @@ from tidemill.domain.market import Calendar, Instrument
 from tidemill.storage import bar_rows
 from tidemill.storage.bar_reader import BarQuery, read_bars
 from tidemill.storage.bar_writer import BarWrite, write_bars
+from tidemill.storage.endings import Mirrored, end_bars, write_actions
 from tidemill.storage.merge import Merged, Table, copy_merge, read_frame
 from tidemill.storage.postgres import Database
 
@@ -24,11 +25,7 @@ INSTRUMENTS = Table(
     },
     key=("venue", "symbol"),
 )
-ADJUSTMENTS = Table(
-    "adjustments",
-    {"venue": "text", "symbol": "text", "kind": "text", "ex_time": "timestamptz", "value": "float8", "known_at": "timestamptz"},
-    key=("venue", "symbol", "kind", "ex_time", "known_at"),
-)
+_ADJUSTMENT_KINDS = {"symbol": "text", "kind": "text", "ex_time": "timestamptz", "value": "float8", "known_at": "timestamptz"}
 QUARANTINE = Table(
     "quarantine",
     {
@@ -62,10 +59,12 @@ SELECT venue, symbol, calendar, base, quote, can_short, borrow_bps, lot, tick, m
 FROM instruments WHERE venue = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2)) ORDER BY symbol
 """
 _READ_ADJUSTMENTS = """
-SELECT DISTINCT ON (symbol, ex_time, kind) symbol, kind, ex_time, value, known_at
+SELECT DISTINCT ON (symbol, ex_time, kind) symbol, kind, ex_time, value,
+       CASE WHEN $3::timestamptz IS NULL THEN known_at ELSE greatest(known_at, recorded_at) END AS known_at
 FROM adjustments
-WHERE venue = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2)) AND ($3::timestamptz IS NULL OR known_at <= $3)
-ORDER BY symbol, ex_time, kind, known_at DESC
+WHERE venue = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2)) AND ($3 IS NULL OR greatest(known_at, recorded_at) <= $3)
+  AND (ended_at IS NULL OR ended_at > $3)
+ORDER BY symbol, ex_time, kind, adjustments.known_at DESC, recorded_at DESC
 """
 _READ_QUARANTINE = """
 SELECT venue, interval, symbol, open_time, reason, detail, source, source_line
@@ -102,6 +101,13 @@ class BarStore:
         """
         return await write_bars(self._database, venue, interval, bars, received_at or datetime.now(UTC))
 
+    async def end(self, venue: str, interval: Interval, keys: pl.DataFrame, *, at: datetime | None = None) -> int:
+        """End bars that their source no longer has (`symbol, open_time`) at `at` (default: now); how many had not ended yet.
+
+        They are in no newest view; asked as of an earlier time they are still there. Written again they are a new version.
+        """
+        return await end_bars(self._database, venue, interval, keys, at or datetime.now(UTC))
+
     async def read(
         self,
         venue: str,
@@ -129,8 +135,8 @@ class BarStore:
         return await bar_rows.datasets_of(self._database, symbol)
 
     async def symbols(self, venue: str, interval: Interval) -> list[str]:
-        """Symbols that have bars, sorted."""
-        sql = "SELECT symbol FROM series WHERE venue = $1 AND interval = $2 ORDER BY symbol"
+        """Symbols that have bars, sorted; not those all of whose bars have ended."""
+        sql = "SELECT symbol FROM series WHERE venue = $1 AND interval = $2 AND ended_at IS NULL ORDER BY symbol"
         return [row["symbol"] for row in await self._database.fetch(sql, venue, str(interval))]
 
     async def months(self, venue: str, interval: Interval) -> dict[str, int]:
@@ -157,14 +163,18 @@ class BarStore:
         rows = await self._database.fetch(_READ_INSTRUMENTS, venue, list(symbols) or None)
         return [Instrument(**{**row, "calendar": Calendar(row["calendar"])}) for row in rows]
 
-    async def write_adjustments(self, venue: str, adjustments: pl.DataFrame) -> Merged:
-        """adjustments: `symbol, kind, ex_time, value, known_at`."""
-        return await copy_merge(self._database, ADJUSTMENTS, adjustments.with_columns(venue=pl.lit(venue)))
+    async def write_adjustments(
+        self, venue: str, adjustments: pl.DataFrame, *, mirrored: Mirrored | None = None, received_at: datetime | None = None
+    ) -> Merged:
+        """adjustments: `symbol, kind, ex_time, value, known_at`. One with another value is a version known at `received_at`.
+
+        mirrored: of what `adjustments` is the whole; other actions there end at `received_at` (default: now).
+        """
+        return await write_actions(self._database, venue, adjustments, received_at or datetime.now(UTC), mirrored)
 
     async def read_adjustments(self, venue: str, symbols: Sequence[str] = (), *, as_of: datetime | None = None) -> pl.DataFrame:
         """`symbol, kind, ex_time, value, known_at` by symbol and time; of each action the newest version known at `as_of`."""
-        kinds = {name: ADJUSTMENTS.kinds[name] for name in ("symbol", "kind", "ex_time", "value", "known_at")}
-        return await read_frame(self._database, kinds, _READ_ADJUSTMENTS, venue, list(symbols) or None, as_of)
+        return await read_frame(self._database, _ADJUSTMENT_KINDS, _READ_ADJUSTMENTS, venue, list(symbols) or None, as_of)
 
     async def write_quarantine(self, rows: pl.DataFrame) -> int:
         """Keep refused rows (`venue, interval, symbol, open_time, reason, detail, source, source_line`); counts the new.

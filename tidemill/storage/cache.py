@@ -31,6 +31,7 @@ _KEY = re.compile(r"([a-z]+):[A-Za-z0-9^][A-Za-z0-9._^=:+-]{0,180}")
 _PREFIX = "tidemill:cache:"
 _STAMP_BYTES = 8
 _PATIENCE = 0.1
+_INSISTENCE = 2.0
 _REST = 5.0
 _MEMORY_BYTES = 256_000_000
 
@@ -231,6 +232,17 @@ class _Redis:
             self._rests_until = time.monotonic() + _REST
             return otherwise
 
+    async def _insist(self, work: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        """`_try` for whoever wants to know: a busy server is asked again, since `otherwise` would be believed."""
+        deadline = time.monotonic() + _INSISTENCE
+        while (left := deadline - time.monotonic()) > 0.0:
+            self._rests_until = 0.0
+            found: T | None = await self._try(work, None, patience=left)
+            if found is not None:
+                return found
+            await asyncio.sleep(_PATIENCE)
+        return otherwise
+
     async def get(self, key: str, stamp: int) -> tuple[pl.DataFrame, float] | None:
         """The frame and the seconds it may still live; None when there is none with this stamp."""
 
@@ -265,14 +277,14 @@ class _Redis:
                     found.append(CacheEntry(name.decode().removeprefix(_PREFIX), "redis", int(size), left / 1_000))
             return found
 
-        return await self._try(work, [], patience=2.0)
+        return await self._insist(work, [])
 
     async def remove(self, pattern: str) -> int:
         async def work() -> int:
             names = [name async for name in self._client.scan_iter(match=_PREFIX + pattern, count=1_000)]
             return int(await self._client.unlink(*names)) if names else 0
 
-        return await self._try(work, 0, patience=2.0)
+        return await self._insist(work, 0)
 
     async def close(self) -> None:
         await self._try(self._client.aclose, None)

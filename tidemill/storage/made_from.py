@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from tidemill.domain.errors import IntegrityError
-from tidemill.durable import checksum, damaged, read_sealed, sweep, write_sealed
+from tidemill.durable import checksum, damaged, is_sealed, read_sealed, sweep, write_sealed
 
 T = TypeVar("T")
 
@@ -29,9 +29,14 @@ def is_made_from(note: Path, inputs: str) -> bool:
 
 
 def harmed(note: Path) -> list[str]:
-    """Names of the files that are gone or other than they were made, the note itself among them."""
+    """Names of the files that are gone or other than they were made, the note itself among them.
+
+    A note of a version that noted the inputs alone says nothing of them; what it is beside is made again by the next run.
+    """
     made = _read(note)
-    return [note.name] if made is None else _harmed(note, made)
+    if made is None:
+        return [note.name] if is_sealed(note.read_bytes()) else []
+    return _harmed(note, made)
 
 
 def read_made(note: Path, file: Path, kind: type[T]) -> T:

@@ -14,6 +14,7 @@ import polars as pl
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import EngineSpec, LabelSpec
 from tidemill.domain.market import Calendar
+from tidemill.domain.numbers import finite
 from tidemill.metrics.bootstrap import NOT_DEFINED, sharpe_interval
 from tidemill.metrics.returns import Floats, periods_per_year
 from tidemill.models.registry import engine as engine_named
@@ -218,14 +219,10 @@ def _compared(row: Mapping[str, Any], returns: Floats | None) -> dict[str, Any]:
         "start": row["start_time"],
         "end": row["end_time"],
         "sharpe": None if row["sharpe"] is None else row["sharpe"] * math.sqrt(periods),
-        "sharpe_low": _finite(interval.low),
-        "sharpe_high": _finite(interval.high),
+        "sharpe_low": finite(interval.low),
+        "sharpe_high": finite(interval.high),
         **{name: row[name] for name in judged},
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _matrix(returns: pl.DataFrame, trials: Sequence[str]) -> Floats:
@@ -247,7 +244,7 @@ def _figures(selection: Selection, row: Mapping[str, Any], column: int | None) -
         selection.deflated_clustered(trial),
         float("nan") if column is None else selection.pbo_when_best(column),
     )
-    return tuple(_finite(value) for value in found)
+    return tuple(finite(value) for value in found)
 
 
 def bars_a_year(study: Study) -> float:

@@ -6,22 +6,80 @@ import polars as pl
 
 from tidemill.config import Settings
 from tidemill.domain.experiment import DatasetSpec
+from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.domain.ports import BarSource
-from tidemill.market.sources import open_source
+from tidemill.market.files import FileSource
+from tidemill.market.sources import SOURCES, open_source
+from tidemill.provenance import fingerprint
 from tidemill.quality.flags import Flag
+from tidemill.storage.lake import Lake
+from tidemill.storage.sources import claim, owner
 from tidemill.study.study import Study
-from tidemill.study.tables import FLAGS
+from tidemill.study.tables import BARS, FLAGS, IMPORTS
 from tidemill.study.workspace import Workspace
 
 
-def source_of(spec: DatasetSpec, settings: Settings) -> BarSource:
-    return open_source(spec.source, settings)
+def source_of(spec: DatasetSpec, settings: Settings, venue: str | None = None) -> BarSource:
+    """The source of a data set. venue: the name under which this home keeps the bars of a file."""
+    source = open_source(spec.source, settings)
+    return source.kept_under(venue) if venue is not None and isinstance(source, FileSource) else source
+
+
+def claimed_venue(workspace: Workspace, source: BarSource) -> str:
+    """Under which name the bars of a source are kept in this home.
+
+    A file or folder has the name that it has on disk while no other file owns that, in which case a short hash of its path is
+    added. The first to come owns a name; where a home holds bars under it already, one of the files that they came from.
+    """
+    if not isinstance(source, FileSource) or not source.mirrors:
+        return source.venue
+    call, database, path = workspace.call, workspace.database, source.path
+    held = call(owner, database, source.venue)
+    if held is None and _may_own(workspace.lake, source):
+        held = call(claim, database, source.venue, str(path))
+    return source.venue if held == str(path) else _other_name(source)
+
+
+def claimed(workspace: Workspace, spec: DatasetSpec) -> str:
+    """Under which name the bars of a data set are kept in this home."""
+    source = source_of(spec, workspace.settings)
+    workspace.call(source.close)
+    return claimed_venue(workspace, source)
+
+
+def name_import(workspace: Workspace, venue: str) -> None:
+    """A name that was given to an import is no file's own: one that is called so gets another, and the two do not mix."""
+    workspace.call(claim, workspace.database, venue, "")
 
 
 def venue_of(spec: DatasetSpec, settings: Settings) -> str:
-    """Under which name the bars of a data set are kept."""
-    return source_of(spec, settings).venue
+    """The name under which the last import of a data set kept its bars, from the lake alone: no server is asked."""
+    source = source_of(spec, settings)
+    if not isinstance(source, FileSource):
+        return source.venue
+    other = _other_name(source)
+    return other if Lake(settings.lake).manifests(BARS, f"{other}.{Interval.parse(spec.interval)}") else source.venue
+
+
+def _other_name(source: FileSource) -> str:
+    return f"{source.venue}-{fingerprint(str(source.path))[:6]}"
+
+
+def _may_own(lake: Lake, source: FileSource) -> bool:
+    """Whether a name that nobody claimed may be this file's: not where a home of before has it from other files, or a venue."""
+    known = _known_files(lake, source.venue)
+    if not known:
+        return source.venue not in SOURCES
+    own = {str(file) for file in source.all_files}
+    return any(file in own or (not file.startswith("/") and any(one.endswith(f"/{file}") for one in own)) for file in known)
+
+
+def _known_files(lake: Lake, venue: str) -> set[str]:
+    """Files from which bars were imported under a name, as they were written then: relative ones too."""
+    found = [name for name in lake.datasets(IMPORTS) if name.rpartition(".")[0] == venue]
+    manifests = [manifest for name in found for manifest in lake.manifests(IMPORTS, name).values()]
+    return {file for manifest in manifests for file in manifest.metadata.get("files", {})}
 
 
 def instruments_of(workspace: Workspace, venue: str) -> dict[str, Instrument]:

@@ -127,8 +127,15 @@ class Study:
         return frame
 
     def _selected(self, scan: "pl.LazyFrame") -> "pl.LazyFrame":
+        """What the experiment asks for of stored bars, each known at its close: a study works on corrected history.
+
+        Stored bars say when they were received. One that was restated would count as known long after the values that were
+        made of it; what was known at some time is asked of the store, `as_of`.
+        """
         import polars as pl
 
+        if "known_at" in scan.collect_schema():
+            scan = scan.with_columns(known_at=pl.col("open_time") + self.dataset.interval.delta)
         if self.experiment.dataset.symbols:
             scan = scan.filter(pl.col("symbol").is_in(list(self.experiment.dataset.symbols)))
         if self.start is not None:
@@ -136,6 +143,19 @@ class Study:
         if self.end is not None:
             scan = scan.filter(pl.col("open_time") < self.end)
         return scan
+
+    def bars_as_of(self, at: datetime, *, adjusted: bool = False) -> "pl.DataFrame":
+        """The bars of the dataset as they were known at `at`, before later restatements; each known from its receipt.
+
+        adjusted: by the corporate actions that were known then. Empty where nothing was known.
+        """
+        from tidemill.market.adjustments import adjust
+
+        store, chosen = self.workspace.store, self.experiment.dataset.symbols
+        venue, interval = self.dataset.venue, self.dataset.interval
+        read = self.workspace.call(store.read, venue, interval, symbols=chosen, start=self.start, end=self.end, as_of=at)
+        bars = by_symbol(read)
+        return adjust(bars, self.workspace.call(store.read_adjustments, venue, chosen, as_of=at)) if adjusted else bars
 
     @cached_property
     def adjustments(self) -> "pl.DataFrame":

@@ -46,6 +46,7 @@ def study(workspace: Workspace, experiment: Experiment) -> Study:
     return run(workspace, experiment)[0]
 
 
+@pytest.mark.finished
 def test_everything_that_ships_is_proven_and_judged_once(
     workspace: Workspace, experiment: Experiment, study: Study, folder: Path, panel: pl.DataFrame
 ) -> None:
@@ -69,6 +70,7 @@ def test_everything_that_ships_is_proven_and_judged_once(
     assert {asset: judged.proof for asset, judged in again.items()} == {asset: judged.proof for asset, judged in first.items()}
 
 
+@pytest.mark.finished
 def test_another_strategy_is_judged_anew_and_the_features_are_not(
     workspace: Workspace, experiment: Experiment, study: Study
 ) -> None:
@@ -83,6 +85,7 @@ def test_another_strategy_is_judged_anew_and_the_features_are_not(
     assert set(is_proven(other).open) == {SIGNALS}
 
 
+@pytest.mark.finished
 def test_history_that_is_restated_in_the_sample_is_judged_anew(study: Study) -> None:
     before = definition(study, FEATURES)
     key, month = study.dataset.bars_key, "2021-02"
@@ -91,6 +94,7 @@ def test_history_that_is_restated_in_the_sample_is_judged_anew(study: Study) -> 
     assert definition(study, FEATURES) != before
 
 
+@pytest.mark.finished
 def test_a_fit_that_peeks_beyond_its_fold_is_refused_and_not_promotable(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """The split gives the whole frame, test window and all: the label of the last rows changes with later bars."""
     monkeypatch.setattr(proof_samples, "training_rows", lambda frame, fold: frame)
@@ -103,6 +107,7 @@ def test_a_fit_that_peeks_beyond_its_fold_is_refused_and_not_promotable(study: S
     assert "look ahead" in is_proven(study).open[PREDICTIONS]
 
 
+@pytest.mark.finished
 def test_an_engine_that_scores_with_the_next_row_is_refused(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = type(ridge.ENGINE).predict
 
@@ -113,6 +118,7 @@ def test_an_engine_that_scores_with_the_next_row_is_refused(study: Study, monkey
     assert [one.feature for one in judge_causality(study, PREDICTIONS).proof.refuted] == ["ridge"]
 
 
+@pytest.mark.finished
 def test_a_strategy_that_counts_symbols_that_are_not_listed_yet_is_refused(
     workspace: Workspace, experiment: Experiment, study: Study
 ) -> None:
@@ -158,12 +164,14 @@ def test_the_index_beside_bars_is_proven_and_a_join_on_its_stamp_is_not(moody: S
     assert {one.feature for one in proof_samples.prove_index(moody).refuted} == joined
 
 
+@pytest.mark.finished
 def test_every_fold_refitted_on_what_was_known_is_the_stored_model(study: Study) -> None:
     proof = prove_predictions(study)
     assert proof.proven == ("momentum", "ridge")
     assert proof.runs > 2 * len(study.folds)
 
 
+@pytest.mark.finished
 def test_a_stored_model_that_saw_more_than_its_fold_is_refuted(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """The models of the run are honest; the refit is not, so that the two cannot agree."""
     honest = type(ridge.ENGINE).fit

@@ -1,19 +1,17 @@
 """Challenger against champion on a panel with a planted signal: promotion, its refusals, its undoing."""
 
-import asyncio
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import asyncpg
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
+from tests.databases import new_database
 from tests.study.panels import daily_bars, small_experiment
 from tests.study.running import STEPS
-from tidemill.config import Secret, Settings
+from tidemill.config import Settings
 from tidemill.domain.errors import InputError, StopError
 from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, StrategySpec
 from tidemill.embedded import Servers
@@ -59,23 +57,14 @@ def trend_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-async def _execute(dsn: str, statement: str) -> None:
-    async with asyncio.timeout(20):
-        connection = await asyncpg.connect(dsn)
-        await connection.execute(statement)
-        await connection.close()
-
-
 @pytest.fixture(scope="module")
-def opened(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def opened(servers: Servers, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """One workspace for all: what the tests share is computed once."""
-    shared, name = servers.postgres_dsn.reveal(), f"test_{uuid.uuid4().hex}"
-    asyncio.run(_execute(shared, f"CREATE DATABASE {name} TEMPLATE template0"))
     home = tmp_path_factory.mktemp("home")
-    dsn = Secret(f"{shared.rpartition('/')[0]}/{name}")
-    with open_workspace(Settings(home=home, postgres_dsn=dsn, redis_url=servers.redis_url, connections=4)) as made:
-        yield made
-    asyncio.run(_execute(shared, f"DROP DATABASE {name} WITH (FORCE)"))
+    with new_database(servers.postgres_dsn, migrated) as dsn:
+        settings = Settings(home=home, postgres_dsn=dsn, redis_url=servers.redis_url, connections=4)
+        with open_workspace(settings) as made:
+            yield made
 
 
 @pytest.fixture

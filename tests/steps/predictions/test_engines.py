@@ -5,13 +5,14 @@ from pathlib import Path
 
 import polars as pl
 
+from tests.storage.stored import stored
 from tests.study.panels import small_experiment
 from tests.study.running import STEPS
 from tidemill.queries.predictions import recent_predictions
 from tidemill.queries.results import study_of
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.predictions.engines import drop_old_folds, keep, predict
-from tidemill.storage.results import read_predictions
+from tidemill.storage.results import PREDICTIONS as STORED
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
 from tidemill.study.tables import PREDICTIONS
@@ -22,7 +23,7 @@ SAME = ("book", "symbol", "open_time", "model_id", "fold", "prediction")
 
 
 def in_postgres(study: Study) -> pl.DataFrame:
-    frame = study.workspace.call(read_predictions, study.workspace.database, study.dataset.key)
+    frame = study.workspace.call(stored, study.workspace.database, STORED)
     return frame.select(SAME).sort("book", "symbol", "open_time")
 
 

@@ -7,7 +7,7 @@ it is: a run with nothing new, or one new day, reads one row of Postgres for eac
 sample is judged again.
 
 The sample is small, so that a run waits seconds at most. `tidemill features prove` proves features on a whole file, and
-`prove_predictions` refits every fold of a study and compares the artifact with the stored one.
+`tidemill models prove` refits every fold of a study and compares the artifact with the stored one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 from tidemill.provenance import fingerprint, source_version
 from tidemill.steps.checks.sample_months import sample_months
 from tidemill.storage.verdicts import Verdict, Verdicts
+from tidemill.study.restatements import restatement_notes
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
 from tidemill.validation.causality.proof import Effort, Proof, merged
@@ -36,16 +37,21 @@ _SHOWN = 20
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """The proof of one asset; `worked` is False when its definition was judged before."""
+    """The proof of one asset; `worked` is False when its definition was judged before. notes: on the sample of it."""
 
     asset: str
     version: str
     proof: Proof
     worked: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
         """What a person wants to read beside the check."""
+        return " ".join((self._outcome, *self.notes))
+
+    @property
+    def _outcome(self) -> str:
         if self.proof.holds:
             return f"Proven ({len(self.proof.proven)}): nothing changes with what was not known yet."
         first = self.proof.refuted[0]
@@ -72,9 +78,11 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 def judge_causality(study: Study, asset: str) -> Judged:
     """The proof of one of ASSETS, from Postgres where its definition was judged before; else made now and kept there."""
     version, verdicts = definition(study, asset), Verdicts(study.workspace.database)
+    notes = restatement_notes(study, sample_months(study))
     for known in study.workspace.call(verdicts.latest, asset, _dataset(study, asset), version):
         if known.check_name == CHECK:
-            return Judged(asset=asset, version=version, proof=msgspec.convert(known.details, Proof), worked=False)
+            proof = msgspec.convert(known.details, Proof)
+            return Judged(asset=asset, version=version, proof=proof, worked=False, notes=notes)
     proof = _PROOFS[asset](study)
     made = Verdict(
         asset=asset,
@@ -85,7 +93,7 @@ def judge_causality(study: Study, asset: str) -> Judged:
         details=msgspec.to_builtins(proof),
     )
     study.workspace.call(verdicts.write, [made])
-    return Judged(asset=asset, version=version, proof=proof, worked=True)
+    return Judged(asset=asset, version=version, proof=proof, worked=True, notes=notes)
 
 
 def is_proven(study: Study) -> Standing:

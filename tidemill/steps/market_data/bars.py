@@ -19,7 +19,8 @@ from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.steps.market_data.ingest import copy_months, import_bars
 from tidemill.storage.lake import Lake, Manifest
 from tidemill.study.freshness import StepReport, is_made_of
-from tidemill.study.sources import instruments_of, source_of
+from tidemill.study.restatements import restatement_notes
+from tidemill.study.sources import instruments_of, source_of, venue_of
 from tidemill.study.study import Study, dataset_for, features_key
 from tidemill.study.tables import BARS, FLAGS, IMPORTS
 
@@ -57,22 +58,27 @@ def _newest_if_unchanged(experiment: Experiment, venue: str, lake: Lake) -> str 
 
 
 def _changed_source(study: Study, before: Manifest | None) -> tuple[BarSource | None, Calendar | None]:
-    """The source, limited to the files that changed since the last import, and the calendar that was inferred then.
+    """The source, limited to the files that are new since the last import, and the calendar that was inferred then.
 
-    None when no file with this interval changed. A new file costs what it holds, however long the history beside it. Everything
-    is read again when the code of the import changed, and when a file has an adjusted close: corporate actions show only in the
-    whole series.
+    None when no file with this interval is new. A new file costs what it holds, however long the history beside it. All is read
+    again when a file changed or is gone, since only the whole tells what left the source; when the code of the import changed;
+    and when a file has an adjusted close: corporate actions show only in the whole series.
     """
     spec, settings = study.experiment.dataset, study.workspace.settings
-    source = source_of(spec, settings)
+    source = source_of(spec, settings, study.dataset.venue)
     known = before.metadata if before is not None else {}
     if not isinstance(source, FileSource) or known.get("code") != _code() or source.adjusts():
         return source, None
     states, then = _file_states(spec), known.get("files", {})
-    changed = [file for file in source.files(study.dataset.interval) if then.get(str(file)) != states.get(str(file))]
+    chosen = source.files(study.dataset.interval)
+    if not states.keys() >= then.keys() or any(then.get(str(file), states[str(file)]) != states[str(file)] for file in chosen):
+        return source, None
+    changed = [file for file in chosen if str(file) not in then]
     path = Path(spec.source.removeprefix("file:")).expanduser()
     calendar = Calendar(known["calendar"])
-    return FileSource(path, settings, only=changed, calendar=calendar) if changed else None, calendar
+    if not changed:
+        return None, calendar
+    return FileSource(path, settings, only=changed, calendar=calendar).kept_under(study.dataset.venue), calendar
 
 
 def sync_bars(study: Study) -> StepReport:
@@ -98,7 +104,7 @@ def sync_bars(study: Study) -> StepReport:
                 {"symbol": [], "open_time": []}, schema={"symbol": pl.String, "open_time": pl.Datetime("us", "UTC")}
             )
             lake.write(IMPORTS, key, partition, empty, fingerprint=content, metadata=facts)
-    changed = not unchanged and bool(facts.get("inserted") or facts.get("restated"))
+    changed = not unchanged and bool(facts.get("inserted") or facts.get("restated") or facts.get("ended"))
     return _bars_report(study, worked=changed or mended > 0, facts=facts)
 
 
@@ -138,6 +144,7 @@ def _facts(report: dict[str, Any]) -> dict[str, Any]:
         "inserted",
         "unchanged",
         "restated",
+        "ended",
         "duplicates",
         "quarantined",
         "gaps",
@@ -174,7 +181,7 @@ def _first(study: Study) -> datetime:
 def _bars_report(study: Study, *, worked: bool, facts: dict[str, Any]) -> StepReport:
     manifests = [manifest for manifest in study.lake.manifests(BARS, study.dataset.bars_key).values() if manifest.rows]
     facts = {name: value for name, value in facts.items() if name not in ("code", "files")}
-    notes = tuple(facts.pop("notes", ()))
+    notes = (*restatement_notes(study), *facts.pop("notes", ()))
     return StepReport(
         worked=worked,
         rows=sum(manifest.rows for manifest in manifests),
@@ -191,7 +198,9 @@ def _bars_report(study: Study, *, worked: bool, facts: dict[str, Any]) -> StepRe
 
 def sync_instruments(study: Study) -> StepReport:
     """What can be traded in this dataset and what its venue allows."""
-    found = instruments_of(study.workspace, study.dataset.venue)
+    known = instruments_of(study.workspace, study.dataset.venue)
+    traded = set(study.workspace.call(study.workspace.store.symbols, study.dataset.venue, study.dataset.interval))
+    found = {symbol: instrument for symbol, instrument in known.items() if symbol in traded}
     rows = tuple(
         (item.symbol, str(item.calendar), item.quote, item.can_short, item.borrow_bps, item.lot, item.tick, item.min_notional)
         for _, item in sorted(found.items())
@@ -231,7 +240,7 @@ def month_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:
     spec = experiment.dataset
     start, end = moment(spec.start, "dataset.start"), moment(spec.end, "dataset.end")
     source = source_of(spec, settings)
-    newest = _newest_if_unchanged(experiment, source.venue, Lake(settings.lake))
+    newest = _newest_if_unchanged(experiment, venue_of(spec, settings), Lake(settings.lake))
     if newest is not None:
         return newest, newest
     found = source.span(Interval.parse(spec.interval)) if isinstance(source, SpannedSource) else None

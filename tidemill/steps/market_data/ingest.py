@@ -20,15 +20,26 @@ from tidemill.market.adjustments import derive_adjustments
 from tidemill.market.calendars import infer_calendar
 from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
+from tidemill.storage.endings import Mirrored
+from tidemill.storage.lake import Lake
+from tidemill.study.restatements import RESTATED, restated_in
 from tidemill.study.tables import BARS, FLAGS
 from tidemill.study.workspace import Workspace
 
 # Rows that are judged together. A larger import goes through files in batches of this size, so that memory stays bounded.
 BATCH_ROWS = 4_000_000
+# A source that lost more than this share of its bars may be damaged (NUMBERS, Time).
+_GREAT_LOSS = 0.1
+_NAMED = 5
+_KEYS = ("symbol", "open_time")
+_NO_KEYS = pl.DataFrame(schema={"symbol": pl.String(), "open_time": pl.Datetime("us", "UTC")})
 
 
 class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What an import did: rows = inserted + unchanged + restated + duplicates (equal rows, dropped) + quarantined."""
+    """What an import did: rows = inserted + unchanged + restated + duplicates (equal rows, dropped) + quarantined.
+
+    ended: bars of the dataset that its source does not have any more.
+    """
 
     venue: str
     interval: str
@@ -48,7 +59,26 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     start: datetime | None
     end: datetime | None
     changed_months: tuple[str, ...]
+    ended: int = 0
     notes: tuple[str, ...] = ()
+
+
+def ending_notes(gone: pl.DataFrame, held: int) -> list[str]:
+    """What left the source, said first where it is more than a tenth of the `held` bars. gone: symbol, open_time."""
+    if gone.is_empty():
+        return []
+    symbols, times = gone["symbol"].unique().sort().to_list(), gone["open_time"].dt.strftime("%Y-%m-%d").sort()
+    named = ", ".join(symbols[:_NAMED]) + (f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else "")
+    told = [
+        f"{gone.height:,} bar{'s' * (gone.height != 1)} left the source ({named}, {times[0]} to {times[-1]}): in "
+        f"no result from {datetime.now(UTC):%Y-%m-%d} on; `tidemill data show --as-of` shows what was known before."
+    ]
+    if gone.height <= _GREAT_LOSS * held:
+        return told
+    return [
+        f"The source lost {gone.height / held:.0%} of its bars. Check that it is whole before you trust the results.",
+        *told,
+    ]
 
 
 class _Spool:
@@ -74,6 +104,16 @@ class _Spool:
         if self._held is not None:
             parts.append(self._held.filter(inside))
         return pl.concat(parts) if parts else None
+
+    def sizes(self) -> dict[str, int]:
+        """Month → number of good bars, each counted once."""
+        parts = [pl.scan_parquet(self._folder / "*.parquet").select(_KEYS)] if self._files else []
+        keys = [*parts, self._held.lazy().select(_KEYS)] if self._held is not None else parts
+        if not keys:
+            return {}
+        distinct = pl.concat(keys).unique() if self._files else keys[0]  # one batch holds no bar twice
+        months = distinct.group_by(pl.col("open_time").dt.truncate("1mo")).len().collect()
+        return {f"{month:%Y-%m}": size for month, size in months.iter_rows()}
 
 
 def _pull(workspace: Workspace, chunks: AsyncIterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -118,7 +158,8 @@ def stale_months(workspace: Workspace, venue: str, interval: Interval) -> dict[s
     held = workspace.lake.manifests(BARS, f"{venue}.{interval}")
     sizes = workspace.call(workspace.store.month_sizes, venue, interval)
     known = {month: manifest.metadata.get("version") for month, manifest in held.items()}
-    return {month: size for month, size in sizes.items() if known.get(month) != size[0]}
+    stale = {month: size for month, size in sizes.items() if known.get(month) != size[0]}
+    return {month: size for month, size in stale.items() if size[1] or month in held}
 
 
 def copy_months(
@@ -130,20 +171,40 @@ def copy_months(
     """Bring the lake's months up to date with Postgres; how many were. own: a month's newest bars where somebody has them."""
     old = stale_months(workspace, venue, interval)
     for month, (version, rows) in old.items():
+        if not rows:  # all its bars have left their source
+            workspace.lake.drop(BARS, f"{venue}.{interval}", month)
+            continue
         bars = own(month, rows)
         if bars is None:
             start, end = month_start(month), month_end(month)
             bars = workspace.call(workspace.store.read, venue, interval, start=start, end=end)
-        workspace.lake.write(BARS, f"{venue}.{interval}", month, bars, metadata={"version": version})
+        facts = {"version": version, RESTATED: restated_in(bars, interval)}
+        workspace.lake.write(BARS, f"{venue}.{interval}", month, bars, metadata=facts)
+    _note_restatements(workspace.lake, f"{venue}.{interval}", interval)
     return len(old)
+
+
+def _note_restatements(lake: Lake, key: str, interval: Interval) -> None:
+    """Months written before restatements were noted get the note once."""
+    for manifest in lake.manifests(BARS, key).values():
+        if RESTATED not in manifest.metadata:
+            found = restated_in(lake.scan_partition(manifest).collect(), interval)
+            lake.annotate(manifest, {**manifest.metadata, RESTATED: found})
 
 
 class _Import:
     """The state of one import while its batches come in."""
 
     def __init__(
-        self, workspace: Workspace, source: BarSource, interval: Interval, calendar: Calendar | None, spool: _Spool
+        self,
+        workspace: Workspace,
+        source: BarSource,
+        interval: Interval,
+        calendar: Calendar | None,
+        spool: _Spool,
+        part: Mirrored,
     ) -> None:
+        self.part, self.mirrors = part, bool(getattr(source, "mirrors", False))
         self.workspace, self.source, self.interval, self.calendar, self.spool = workspace, source, interval, calendar, spool
         self.key = f"{source.venue}.{interval}"
         self.counts: Counter[str] = Counter()
@@ -153,6 +214,8 @@ class _Import:
         self.adjusted: list[pl.DataFrame] = []
         self.flags: list[pl.DataFrame] = []
         self.times: list[datetime] = []
+        self.refused: list[pl.DataFrame] = []
+        self.told: list[str] = []
 
     def take(self, raw: pl.DataFrame) -> None:
         """Judge one batch, store its good rows and put its bad ones into the quarantine."""
@@ -170,6 +233,7 @@ class _Import:
         self.flags.append(checked.flags)
         if checked.quarantine.height:
             self.workspace.call(self.workspace.store.write_quarantine, checked.quarantine)
+            self.refused.append(checked.quarantine.select(_KEYS).drop_nulls().unique())
         if checked.adjusted is not None:
             self.adjusted.append(checked.adjusted)
         if checked.good.height:
@@ -191,11 +255,44 @@ class _Import:
     def _own(self, month: str, rows: int) -> pl.DataFrame | None:
         """The newest version of every bar of a month where this import holds them all."""
         own = self.spool.month(month)
-        # A restated bar is known since its receipt, which only the store knows.
-        if own is None or self.counts["restated"]:
+        # A restated bar is known since its receipt, which only the store knows: this import has to be the first of all.
+        if own is None or self.counts["restated"] or self.counts["unchanged"]:
             return None
         own = own.unique(("symbol", "open_time"), keep="last", maintain_order=True)
         return own.sort("symbol", "open_time") if own.height == rows else None
+
+    def end_missing(self) -> None:
+        """Where the source is the whole of its dataset, end what it does not have any more and say so."""
+        if not self.mirrors:
+            return
+        held, missing, given = 0, [_NO_KEYS], self.spool.sizes()
+        for manifest in self.workspace.lake.manifests(BARS, self.key).values():
+            if given.get(manifest.partition) == manifest.rows:  # all that was given is stored: so nothing else is
+                held += manifest.rows
+                continue
+            stored = self._selected(self.workspace.lake.scan_partition(manifest).select(_KEYS)).collect()
+            missing.append(stored.join(self._present(manifest.partition), on=_KEYS, how="anti"))
+            held += stored.height
+        gone = pl.concat(missing)
+        if gone.is_empty():
+            return
+        self.counts["ended"] = self.workspace.call(self.workspace.store.end, self.source.venue, self.interval, gone)
+        self.months.update(gone["open_time"].dt.strftime("%Y-%m").unique())
+        self.write_lake()
+        self.told += ending_notes(gone, held)
+
+    def _present(self, month: str) -> pl.DataFrame:
+        """Bars of which the source has a row, good or bad: of a bad one the last good version stays."""
+        good = self.spool.month(month)
+        rows = [frame.select(_KEYS) for frame in (good, *self.refused) if frame is not None]
+        return pl.concat([_NO_KEYS, *rows]).unique()
+
+    def _selected(self, scan: pl.LazyFrame) -> pl.LazyFrame:
+        if self.part.symbols:
+            scan = scan.filter(pl.col("symbol").is_in(list(self.part.symbols)))
+        if self.part.start is not None:
+            scan = scan.filter(pl.col("open_time") >= self.part.start)
+        return scan if self.part.end is None else scan.filter(pl.col("open_time") < self.part.end)
 
     def finish(self) -> ImportReport:
         """Gaps, flags and corporate actions of the whole, and what to tell."""
@@ -221,7 +318,8 @@ class _Import:
             start=min(self.times, default=None),
             end=max(self.times, default=None),
             changed_months=tuple(sorted(self.months)),
-            notes=tuple(getattr(self.source, "notes", ())),
+            ended=self.counts["ended"],
+            notes=(*self.told, *getattr(self.source, "notes", ())),
         )
 
     def _write_gaps(self) -> pl.DataFrame:
@@ -241,17 +339,23 @@ class _Import:
             return 0
         # From the whole series at once: an action shows only between two bars that stand together.
         actions = derive_adjustments(pl.concat(self.adjusted).sort("symbol", "open_time"))
-        self.workspace.call(self.workspace.store.write_adjustments, self.source.venue, actions)
+        whole = self.part if self.mirrors else None
+        self.workspace.call(self.workspace.store.write_adjustments, self.source.venue, actions, mirrored=whole)
         return actions.height
 
     def _write_flags(self) -> dict[str, int]:
         lake = self.workspace.lake
         parts = [frame for frame in self.flags if frame.height]
-        if "all" in lake.manifests(FLAGS, self.key):
+        held, whole = "all" in lake.manifests(FLAGS, self.key), self.mirrors and self.part == Mirrored()
+        if held and not whole:
             parts.insert(0, lake.scan(FLAGS, self.key).select("symbol", "open_time", "flag", "flagged_at", "detail").collect())
-        if not parts:
+        if not parts and not held:
             return {}
-        flags = pl.concat(parts).unique(("symbol", "open_time", "flag"), keep="last").sort("symbol", "open_time", "flag")
+        flags = (
+            pl.concat(parts or self.flags)
+            .unique(("symbol", "open_time", "flag"), keep="last")
+            .sort("symbol", "open_time", "flag")
+        )
         lake.write(FLAGS, self.key, "all", flags)
         return dict(flags.group_by("flag").len().sort("flag").iter_rows())
 
@@ -280,12 +384,14 @@ def import_bars(
         stated = {instrument.calendar for instrument in instruments}
         with tempfile.TemporaryDirectory(prefix="tidemill-import-") as folder:
             chosen = calendar or (stated.pop() if len(stated) == 1 else None)
-            state = _Import(workspace, source, interval, chosen, _Spool(Path(folder)))
+            part = Mirrored(symbols=tuple(symbols), start=start, end=end)
+            state = _Import(workspace, source, interval, chosen, _Spool(Path(folder)), part)
             for raw in _batches(_pull(workspace, source.bars(symbols, interval, start, end))):
                 state.take(raw)
             if not state.counts["rows"] and start is None and end is None:
                 raise InputError(f"{source.venue} gave no {interval} bars at all. Check the symbols and the interval.")
             state.write_lake()
+            state.end_missing()
         held = [instrument for instrument in instruments if instrument.symbol in state.symbols]
         workspace.call(workspace.store.write_instruments, held)
         return state.finish()

@@ -20,6 +20,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, IntegrityError, StopError
 from tidemill.domain.experiment import Experiment
+from tidemill.domain.numbers import finite
 from tidemill.metrics.bootstrap import mean_interval
 from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import Floats, performance_metrics
@@ -216,7 +217,7 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold) -> _Book:
         "engines": list(contender.models),
         "models": contender.ids,
         "weights": contender.weights,
-        "rank_ic": _finite(skill.rank_ic),
+        "rank_ic": finite(skill.rank_ic),
         "sharpe": measured["sharpe"],
         "total_return": measured["total_return"],
         "max_drawdown": measured["max_drawdown"],
@@ -235,10 +236,6 @@ def _predicted(study: Study, contender: _Contender, fold: Fold) -> dict[str, pl.
     told = pl.concat(frame.with_columns(pl.lit(name).alias("engine")) for name, frame in own.items())
     weights = [contender.weights[name] for name in own] if contender.weights else ()
     return {**own, ENSEMBLE: combine(told, tuple(own), weights)}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _refusals(study: Study) -> tuple[str, ...]:

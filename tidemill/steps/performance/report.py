@@ -23,6 +23,7 @@ from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import EXPERIMENT, MADE_FROM, report_path
+from tidemill.study.restatements import restatement_notes
 from tidemill.study.scoring import coefficients_of, scored_rows
 from tidemill.study.sources import flags_of
 from tidemill.study.study import Study
@@ -97,7 +98,11 @@ def report_inputs(study: Study) -> ReportInputs:
         embargo=embargo_length(study.splits, horizon=experiment.label.horizon, lookback=study.features.lookback),
         data=_data_facts(study),
         survivorship=True if experiment.dataset.source in _SOURCE_BIASES else None,
-        biases=(*_SOURCE_BIASES.get(experiment.dataset.source, _UNKNOWN_SOURCE), *vintage_notes(study)),
+        biases=(
+            *_SOURCE_BIASES.get(experiment.dataset.source, _UNKNOWN_SOURCE),
+            *vintage_notes(study),
+            *restatement_notes(study),
+        ),
         notes=(*study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata["notes"], *_silent(study)),
         provenance=_provenance(study),
     )

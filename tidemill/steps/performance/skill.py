@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from tidemill.domain.numbers import finite
 from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics
@@ -83,7 +84,7 @@ def _engine_row(study: Study, book: str) -> dict[str, Any]:
     frame, year = returns_of(study, book), bars_a_year(study)
     net = performance_metrics(frame["return"].to_numpy(), year)
     gross = performance_metrics(frame["gross_return"].to_numpy(), year)
-    skill = {name: _finite(getattr(found, name)) for name in SKILL}
+    skill = {name: finite(getattr(found, name)) for name in SKILL}
     interval = sharpe_interval(frame["return"].to_numpy(), year)
     return {
         "book": book,
@@ -91,8 +92,8 @@ def _engine_row(study: Study, book: str) -> dict[str, Any]:
         "groups": found.groups,
         "sharpe_gross": gross["sharpe"],
         "sharpe": net["sharpe"],
-        "sharpe_low": _finite(interval.low),
-        "sharpe_high": _finite(interval.high),
+        "sharpe_low": finite(interval.low),
+        "sharpe_high": finite(interval.high),
         "total_return": net["total_return"],
         "annual_return": net["annual_return"],
         "max_drawdown": net["max_drawdown"],
@@ -102,10 +103,6 @@ def _engine_row(study: Study, book: str) -> dict[str, Any]:
         "borrow": facts["borrow"],
         "portfolio_turnover": facts["turnover"],
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if value == value and abs(value) != float("inf") else None
 
 
 def evaluate_portfolio(study: Study) -> StepReport:

@@ -4,12 +4,11 @@ Between the borders a prediction is inference, which `causality.prove` judges li
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 
 import polars as pl
 
 from tidemill.domain.errors import InputError, RetryError
-from tidemill.domain.intervals import EPOCH, Interval
+from tidemill.domain.intervals import Interval, epoch_microseconds
 from tidemill.validation.causality.inputs import inputs_of
 from tidemill.validation.causality.proof import Proof, Refutation
 from tidemill.validation.splits import Fold
@@ -37,7 +36,7 @@ def prove_folds(
     inputs = inputs_of(bars, {}, interval.microseconds, seed)
     runs = 0
     for fold in folds:
-        cut = (fold.test_start - EPOCH) // timedelta(microseconds=1)
+        cut = epoch_microseconds(fold.test_start)
         known = (stored or {}).get(fold.number)
         whole, runs = known or fit(inputs.bars.frame, fold), runs + (2 if known else 3)
         for made, what in ((inputs.until(cut), "without"), (inputs.altered_after(cut), "with other")):

@@ -1,0 +1,196 @@
+"""A source whose history changes: what depends on it is computed again, nobody is accused of looking ahead, and it is said."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.study.panels import START, small_experiment
+from tests.study.running import run, worked
+from tidemill.domain.experiment import Experiment, FeatureSpec
+from tidemill.domain.intervals import Interval
+from tidemill.market.files import FileSource
+from tidemill.queries.results import study_of
+from tidemill.steps.checks.causality import ASSETS, judge_causality
+from tidemill.steps.market_data.bars import sync_bars
+from tidemill.steps.market_data.ingest import import_bars
+from tidemill.study.places import report_path
+from tidemill.study.workspace import Workspace
+
+DAY = Interval.parse("1d")
+CORRECTED = START + timedelta(days=40)
+
+
+@pytest.fixture
+def experiment(folder: Path) -> Experiment:
+    return small_experiment(
+        folder, features=FeatureSpec(sets=(), names=("ROC5", "sma_20", "ema_20", "rsi_14", "roc_10", "natr_14"))
+    )
+
+
+def correct(folder: Path, factor: float = 1.01) -> None:
+    """Multiply the prices of AAA on one day of the sample on which causality is proven."""
+    file = folder / "base.parquet"
+    there = (pl.col("symbol") == "AAA") & (pl.col("date") == CORRECTED.date())
+    prices = [
+        pl.when(there).then(pl.col(name) * factor).otherwise(pl.col(name)).alias(name)
+        for name in ("open", "high", "low", "close")
+    ]
+    pl.read_parquet(file).with_columns(prices).write_parquet(file)
+
+
+def test_a_corrected_price_is_computed_again_and_accuses_nobody_of_looking_ahead(
+    workspace: Workspace, experiment: Experiment, folder: Path
+) -> None:
+    before, _ = run(workspace, experiment)
+    first = before.feature_frame
+    correct(folder)
+    study, reports = run(workspace, experiment)
+    assert {"bars", "features", "ridge", "predictions", "backtest"} <= worked(reports)
+    assert not study.feature_frame.equals(first)
+    verdicts = {asset: judge_causality(study, asset) for asset in ASSETS}
+    assert all(verdict.proof.holds for verdict in verdicts.values()), [verdict.sentence for verdict in verdicts.values()]
+    assert "sma_20" in verdicts["features/technical"].proof.proven
+
+
+def test_a_run_says_which_history_was_restated_and_when(workspace: Workspace, experiment: Experiment, folder: Path) -> None:
+    run(workspace, experiment)
+    correct(folder)
+    study, reports = run(workspace, experiment)
+    told = [note for note in reports["bars"].notes if "restated" in note]
+    assert len(told) == 1
+    assert told[0].startswith(
+        f"History was restated: 1 bar (AAA), {CORRECTED:%Y-%m-%d}, received on {datetime.now(UTC):%Y-%m-%d}"
+    )
+    assert told[0] in judge_causality(study, ASSETS[0]).sentence
+    assert "History was restated" in report_path(study).read_text()
+    # It is said for as long as it is so, not only by the run that noticed.
+    assert sync_bars(study_of(workspace, experiment)).notes == reports["bars"].notes
+
+
+def test_a_run_on_history_that_was_never_corrected_says_nothing_of_it(workspace: Workspace, experiment: Experiment) -> None:
+    study, reports = run(workspace, experiment)
+    assert not reports["bars"].notes
+    assert "restated" not in judge_causality(study, ASSETS[0]).sentence
+
+
+def test_a_restated_bar_is_known_from_its_receipt_where_one_asks_as_of_and_from_its_close_in_corrected_history(
+    workspace: Workspace, experiment: Experiment, folder: Path
+) -> None:
+    study, _ = run(workspace, experiment)
+    old, between = study.bars.filter(symbol="AAA", open_time=CORRECTED), datetime.now(UTC)
+    correct(folder, 1.5)
+    study = study_of(workspace, experiment)
+    sync_bars(study)
+
+    def stored(as_of: datetime | None) -> pl.DataFrame:
+        bars = workspace.call(workspace.store.read, study.dataset.venue, DAY, symbols=["AAA"], as_of=as_of)
+        return bars.filter(open_time=CORRECTED)
+
+    assert study.bars_as_of(between).filter(symbol="AAA", open_time=CORRECTED)["close"].to_list() == old["close"].to_list()
+    assert stored(between)["close"].to_list() == old["close"].to_list()
+    assert stored(None)["close"][0] == pytest.approx(1.5 * old["close"][0])
+    assert stored(None)["known_at"][0] > between
+    corrected = study.bars.filter(symbol="AAA", open_time=CORRECTED)
+    assert corrected["close"][0] == stored(None)["close"][0]
+    assert corrected["known_at"][0] == CORRECTED + DAY.delta
+
+
+def without(folder: Path, gone: pl.Expr) -> None:
+    file = folder / "base.parquet"
+    pl.read_parquet(file).filter(~gone).write_parquet(file)
+
+
+def test_a_symbol_that_was_taken_out_of_a_file_is_traded_no_more_and_stays_for_who_asks_before(
+    workspace: Workspace, experiment: Experiment, folder: Path, tmp_path: Path
+) -> None:
+    before, _ = run(workspace, experiment)
+    bars, then = before.bars, datetime.now(UTC)
+    without(folder, pl.col("symbol") == "FFF")
+    study, reports = run(workspace, experiment)
+    assert "FFF" not in study.bars["symbol"]
+    assert "FFF" not in study.lake.scan("signals", study.key).collect()["symbol"]
+    assert reports["bars"].facts["ended"] == 328
+    assert reports["bars"].notes[0].startswith("The source lost 17% of its bars.")
+    assert "328 bars left the source (FFF, 2021-01-04 to 2021-11-27)" in reports["bars"].notes[1]
+    assert "FFF" not in [row[0] for row in reports["instruments"].table]
+    assert study.bars_as_of(then).equals(bars, null_equal=True)
+    # What is left gives what it gives where the symbol never was.
+    never = tmp_path / "never"
+    never.mkdir()
+    pl.read_parquet(folder / "base.parquet").write_parquet(never / "base.parquet")
+    fresh, _ = run(workspace, small_experiment(never, features=experiment.features))
+    assert study.lake.scan("equity", study.key).collect().equals(fresh.lake.scan("equity", fresh.key).collect())
+
+
+def test_a_bar_that_left_its_file_ends_and_a_small_loss_is_said_without_alarm(
+    workspace: Workspace, experiment: Experiment, folder: Path
+) -> None:
+    run(workspace, experiment)
+    without(folder, (pl.col("symbol") == "AAA") & (pl.col("date") == CORRECTED.date()))
+    study = study_of(workspace, experiment)
+    report = sync_bars(study)
+    assert report.notes == (
+        f"1 bar left the source (AAA, {CORRECTED:%Y-%m-%d} to {CORRECTED:%Y-%m-%d}): in no result from "
+        f"{datetime.now(UTC):%Y-%m-%d} on; `tidemill data show --as-of` shows what was known before.",
+    )
+    assert study.bars.filter(symbol="AAA", open_time=CORRECTED).is_empty()
+    assert study.bars.height == 6 * 328 - 1
+
+
+def test_a_file_that_left_its_folder_takes_its_months_out_of_the_lake(
+    workspace: Workspace, experiment: Experiment, folder: Path, panel: pl.DataFrame
+) -> None:
+    later = panel.with_columns(pl.col("date").dt.offset_by("1y"))
+    later.write_parquet(folder / "later.parquet")
+    study, _ = run(workspace, experiment)
+    assert max(study.lake.manifests("bars", study.dataset.bars_key)) == "2022-11"
+    (folder / "later.parquet").unlink()
+    study, _ = run(workspace, experiment)
+    assert max(study.lake.manifests("bars", study.dataset.bars_key)) == "2021-11"
+    assert max(study.lake.manifests("features", study.features_key)) == "2021-11"
+    assert worked(run(workspace, experiment)[1]) == set()
+
+
+def test_a_bar_whose_row_became_unreadable_keeps_its_last_good_version(
+    workspace: Workspace, experiment: Experiment, folder: Path
+) -> None:
+    run(workspace, experiment)
+    correct(folder, -1.0)
+    study = study_of(workspace, experiment)
+    report = sync_bars(study)
+    assert report.facts["quarantined"] == 1
+    assert report.facts["ended"] == 0
+    assert study.bars.height == 6 * 328
+
+
+def test_a_corporate_action_that_the_vendor_withdrew_ends_with_its_date(workspace: Workspace, tmp_path: Path) -> None:
+    file, closes = tmp_path / "paid.csv", [100.0, 101.0, 99.0, 98.0, 100.0, 102.0, 103.0, 104.0, 105.0, 106.0]
+
+    def write(factors: list[float]) -> None:
+        days = [(START + timedelta(days=day)).date() for day in range(len(closes))]
+        prices = pl.DataFrame({"symbol": "AAA", "date": days, **dict.fromkeys(("open", "high", "low", "close"), closes)})
+        adjusted = [close * factor for close, factor in zip(closes, factors, strict=True)]
+        prices.with_columns(pl.Series("adj_close", adjusted), volume=1000.0).write_csv(file)
+
+    experiment = small_experiment(file)
+    write([0.5] * 5 + [1.0] * 5)
+    study = study_of(workspace, experiment)
+    sync_bars(study)
+    told, then = study.adjustments, datetime.now(UTC)
+    assert told.height == 1
+    write([1.0] * 10)
+    study = study_of(workspace, experiment)
+    sync_bars(study)
+    assert study.adjustments.is_empty()
+    assert workspace.call(workspace.store.read_adjustments, study.dataset.venue, as_of=then).equals(told)
+
+
+def test_imports_into_a_named_dataset_merge_and_end_nothing(workspace: Workspace, folder: Path, tmp_path: Path) -> None:
+    whole = pl.read_parquet(folder / "base.parquet")
+    for number, symbols in enumerate((["AAA", "BBB"], ["CCC"])):
+        whole.filter(pl.col("symbol").is_in(symbols)).write_parquet(tmp_path / f"part{number}.parquet")
+        report = import_bars(workspace, FileSource(tmp_path / f"part{number}.parquet", venue="mine"), interval=DAY)
+        assert report.ended == 0
+    assert workspace.call(workspace.store.symbols, "mine", DAY) == ["AAA", "BBB", "CCC"]

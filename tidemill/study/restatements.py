@@ -1,0 +1,55 @@
+"""Which stored bars were corrected after they were first received: noted with each month of the lake, told in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from tidemill.domain.intervals import Interval
+from tidemill.study.study import Study
+from tidemill.study.tables import BARS
+
+# In the manifest of a month of bars: what `restated_in` found in it.
+RESTATED = "restated"
+_NAMED = 5
+
+
+def restated_in(bars: pl.DataFrame, interval: Interval) -> dict[str, Any]:
+    """Number, symbols, bounds and receipts of the bars of a month that are another version than the first; empty for none.
+
+    bars: as stored, whose `known_at` is the receipt of a later version and the close of a first one.
+    """
+    later = bars.filter(pl.col("known_at") > pl.col("open_time") + interval.delta)
+    if later.is_empty():
+        return {}
+    symbols = later["symbol"].unique().sort().to_list()
+    bounds = {name: _texts(later[column]) for name, column in (("bars", "open_time"), ("received", "known_at"))}
+    return {"count": later.height, "symbols": symbols, **bounds}
+
+
+def _texts(times: pl.Series) -> list[str]:
+    return [time.isoformat() for time in (times.min(), times.max()) if isinstance(time, datetime)]
+
+
+def restatement_notes(study: Study, months: Iterable[str] | None = None) -> tuple[str, ...]:
+    """One sentence where bars were corrected after they were first received; empty where none were. months: all if None."""
+    manifests = study.lake.manifests(BARS, study.dataset.bars_key)
+    found = [manifests[month].metadata.get(RESTATED) for month in (manifests if months is None else months)]
+    told = [one for one in found if one]
+    if not told:
+        return ()
+    count, symbols = sum(one["count"] for one in told), sorted({symbol for one in told for symbol in one["symbols"]})
+    named = ", ".join(symbols[:_NAMED]) + (f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else "")
+    return (
+        f"History was restated: {count:,} bar{'s' * (count != 1)} ({named}), {_span(told, 'bars')}, received on "
+        f"{_span(told, 'received')}. Everything is computed on corrected history, where a bar is known at its close; "
+        "`tidemill data show --as-of` shows what was known at a time.",
+    )
+
+
+def _span(told: list[dict[str, Any]], name: str) -> str:
+    days = sorted(text[:10] for one in told for text in one[name])
+    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"

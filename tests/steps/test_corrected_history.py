@@ -8,6 +8,7 @@ import pytest
 
 from tests.study.panels import START, small_experiment
 from tests.study.running import run, worked
+from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import Experiment, FeatureSpec
 from tidemill.domain.intervals import Interval
 from tidemill.market.files import FileSource
@@ -15,6 +16,8 @@ from tidemill.queries.results import study_of
 from tidemill.steps.checks.causality import ASSETS, judge_causality
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.ingest import import_bars
+from tidemill.storage.losses import note_loss, open_loss
+from tidemill.study.losses import confirm
 from tidemill.study.places import report_path
 from tidemill.study.workspace import Workspace
 
@@ -112,7 +115,7 @@ def test_a_symbol_that_was_taken_out_of_a_file_is_traded_no_more_and_stays_for_w
     assert "FFF" not in study.bars["symbol"]
     assert "FFF" not in study.lake.scan("signals", study.key).collect()["symbol"]
     assert reports["bars"].facts["ended"] == 328
-    assert reports["bars"].notes[0].startswith("The source lost 17% of its bars.")
+    assert reports["bars"].notes[0].startswith("The source lost 17% of its bars (328 of 1,968, ")
     assert "328 bars left the source (FFF, 2021-01-04 to 2021-11-27)" in reports["bars"].notes[1]
     assert "FFF" not in [row[0] for row in reports["instruments"].table]
     assert study.bars_as_of(then).equals(bars, null_equal=True)
@@ -137,6 +140,40 @@ def test_a_bar_that_left_its_file_ends_and_a_small_loss_is_said_without_alarm(
     )
     assert study.bars.filter(symbol="AAA", open_time=CORRECTED).is_empty()
     assert study.bars.height == 6 * 328 - 1
+
+
+def test_a_great_loss_is_told_until_it_is_made_good_or_confirmed(
+    workspace: Workspace, experiment: Experiment, folder: Path
+) -> None:
+    def told() -> bool:
+        study = study_of(workspace, experiment)
+        return any("Nothing of it is promoted" in note for note in sync_bars(study).notes)
+
+    file = folder / "base.parquet"
+    whole = file.read_bytes()
+    assert not told()
+    without(folder, pl.col("symbol") == "FFF")
+    assert told()
+    assert told()  # an import with nothing to do says it again
+    without(folder, (pl.col("symbol") == "AAA") & (pl.col("date") == CORRECTED.date()))
+    assert told()  # a small loss after it changes nothing of that
+    loss = workspace.call(open_loss, workspace.database, "panel", DAY)
+    assert loss is not None
+    assert (loss.lost, loss.held) == (328, 1968)
+    # The same loss found again, as after a kill, is no further one; a further one adds up.
+    workspace.call(note_loss, workspace.database, "panel", DAY, loss)
+    assert workspace.call(open_loss, workspace.database, "panel", DAY) == loss
+    file.write_bytes(whole)
+    assert not told()
+    without(folder, pl.col("symbol").is_in(["EEE", "FFF"]))
+    assert told()
+    confirmed = confirm(workspace, "panel", DAY)
+    assert confirmed is not None
+    assert confirmed.lost == 656
+    assert not told()
+    assert confirm(workspace, "panel", DAY) is None
+    with pytest.raises(UnknownNameError, match="panel 1d"):
+        confirm(workspace, "pannel", DAY)
 
 
 def test_a_file_that_left_its_folder_takes_its_months_out_of_the_lake(

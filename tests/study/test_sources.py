@@ -8,6 +8,7 @@ import pytest
 from tests.study.panels import before_day, small_experiment
 from tests.study.running import run, worked
 from tidemill.config import Settings
+from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import DatasetSpec, Experiment
 from tidemill.queries.results import study_of
 from tidemill.steps.market_data.bars import month_range, sync_bars
@@ -72,6 +73,14 @@ def test_a_file_that_is_called_as_a_venue_or_as_a_named_import_gets_a_name_of_it
     file = tmp_path / "binance.parquet"
     (tmp_path / "one" / "prices.parquet").rename(file)
     assert claimed(workspace, DatasetSpec(source=f"file:{file}")).startswith("binance-")
+
+
+def test_an_import_under_a_name_that_a_file_owns_is_refused(workspace: Workspace, twins: tuple[Experiment, Experiment]) -> None:
+    assert claimed(workspace, twins[0].dataset) == "prices"
+    with pytest.raises(InputError, match=r"The name prices belongs to the source file:.*one/prices.parquet. Choose another"):
+        name_import(workspace, "prices")
+    name_import(workspace, "mine")
+    name_import(workspace, "mine")
 
 
 def test_the_key_of_a_study_on_the_only_file_of_its_name_is_what_it_was_before(

@@ -42,7 +42,7 @@ def _report(report: "ImportReport", as_json: bool) -> None:
     if report.gaps:
         missing = counted(report.missing_bars, "missing bar")
         click.echo(f"  {counted(report.gaps, 'gap')} with {missing}; `tidemill data gaps` lists them.")
-    for note in report.notes:
+    for note in filter(None, (report.loss, *report.notes)):
         click.echo(f"  {note}")
 
 
@@ -171,6 +171,25 @@ def gaps(venue: str | None, interval: Interval | None, limit: int, as_json: bool
         write_table("", ("venue", "interval", "symbol", "from", "until", "missing bars"), rows)
         if found.height > limit:
             click.echo(f"{found.height - limit:,} older gaps are not shown; --limit shows more.")
+
+
+@data.command()
+@click.argument("venue")
+@click.option("--interval", type=INTERVAL, required=True, help="Length of the bars.")
+@json_option
+def confirm(venue: str, interval: Interval, as_json: bool) -> None:
+    """Take a source that lost more than a tenth of its bars for whole: its books may be promoted again."""
+    from tidemill.cli.common.session import workspace
+    from tidemill.study.losses import confirm as confirm_source
+
+    with workspace() as opened:
+        loss = confirm_source(opened, venue, interval)
+    if as_json:
+        write_json({"venue": venue, "interval": str(interval), "confirmed": loss})
+    elif loss is None:
+        click.echo(f"{venue} {interval} has no loss to confirm.")
+    else:
+        click.echo(f"Confirmed: {venue} {interval} is whole without the {counted(loss.lost, 'bar')} that it lost.")
 
 
 @data.command()

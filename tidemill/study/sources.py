@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from tidemill.config import Settings
+from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import DatasetSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
@@ -49,8 +50,13 @@ def claimed(workspace: Workspace, spec: DatasetSpec) -> str:
 
 
 def name_import(workspace: Workspace, venue: str) -> None:
-    """A name that was given to an import is no file's own: one that is called so gets another, and the two do not mix."""
-    workspace.call(claim, workspace.database, venue, "")
+    """A name that was given to an import is no file's own: one that is called so gets another, and the two do not mix.
+
+    InputError for a name that a file owns already: what a mirrored file does not have would end at its next run.
+    """
+    held = workspace.call(claim, workspace.database, venue, "")
+    if held:
+        raise InputError(f"The name {venue} belongs to the source file:{held}. Choose another --venue.")
 
 
 def venue_of(spec: DatasetSpec, settings: Settings) -> str:

@@ -14,15 +14,18 @@ from tests.study.running import STEPS
 from tidemill.config import Settings
 from tidemill.domain.errors import InputError, StopError
 from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, StrategySpec
+from tidemill.domain.intervals import Interval
 from tidemill.embedded import Servers
 from tidemill.queries.results import study_of
 from tidemill.steps.checks.causality import ASSETS, Standing, judge_causality
 from tidemill.steps.checks.suites import judge
+from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.models.champion import challenge_fold, compare, consider
 from tidemill.steps.performance.drift import last_drift, measure_drift
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion
 from tidemill.study.counting import list_trials
+from tidemill.study.losses import confirm
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace, open_workspace
 
@@ -166,6 +169,21 @@ def test_what_was_not_checked_as_it_is_now_is_not_promoted(workspace: Workspace,
         step(study)
     assert "never checked as it is now" in consider(study).notes[0]
     assert current(study) is None
+
+
+def test_nothing_of_a_source_that_lost_much_is_promoted_until_that_is_confirmed(workspace: Workspace, tmp_path: Path) -> None:
+    file, prices = tmp_path / "lossy.parquet", trending()
+    prices.with_columns(pl.format("{}X", "symbol").alias("symbol")).vstack(prices).write_parquet(file)
+    experiment = small_experiment(file, promotion=POLICY)
+    sync_bars(study_of(workspace, experiment))
+    prices.write_parquet(file)
+    report = consider(finished(workspace, experiment))
+    assert "The source lost 50% of its bars" in report.notes[0]
+    assert "`tidemill data confirm lossy --interval 1d`" in report.notes[0]
+    assert current(study_of(workspace, experiment)) is None
+    assert confirm(workspace, "lossy", Interval.parse("1d")) is not None
+    consider(study_of(workspace, experiment))
+    assert current(study_of(workspace, experiment)) is not None
 
 
 def test_a_champion_is_not_judged_on_bars_it_was_trained_on(workspace: Workspace, experiment: Experiment) -> None:

@@ -19,6 +19,7 @@ from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.steps.market_data.ingest import copy_months, import_bars
 from tidemill.storage.lake import Lake, Manifest
 from tidemill.study.freshness import StepReport, is_made_of
+from tidemill.study.losses import loss_notes
 from tidemill.study.restatements import restatement_notes
 from tidemill.study.sources import instruments_of, source_of, venue_of
 from tidemill.study.study import Study, dataset_for, features_key
@@ -181,7 +182,7 @@ def _first(study: Study) -> datetime:
 def _bars_report(study: Study, *, worked: bool, facts: dict[str, Any]) -> StepReport:
     manifests = [manifest for manifest in study.lake.manifests(BARS, study.dataset.bars_key).values() if manifest.rows]
     facts = {name: value for name, value in facts.items() if name not in ("code", "files")}
-    notes = (*restatement_notes(study), *facts.pop("notes", ()))
+    notes = (*loss_notes(study), *restatement_notes(study), *facts.pop("notes", ()))
     return StepReport(
         worked=worked,
         rows=sum(manifest.rows for manifest in manifests),

@@ -22,14 +22,14 @@ from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
 from tidemill.storage.endings import Mirrored
 from tidemill.storage.lake import Lake
+from tidemill.storage.losses import Loss, made_good, note_loss
+from tidemill.study.losses import loss_sentence
 from tidemill.study.restatements import RESTATED, restated_in
 from tidemill.study.tables import BARS, FLAGS
 from tidemill.study.workspace import Workspace
 
 # Rows that are judged together. A larger import goes through files in batches of this size, so that memory stays bounded.
 BATCH_ROWS = 4_000_000
-# A source that lost more than this share of its bars may be damaged (NUMBERS, Time).
-_GREAT_LOSS = 0.1
 _NAMED = 5
 _KEYS = ("symbol", "open_time")
 _NO_KEYS = pl.DataFrame(schema={"symbol": pl.String(), "open_time": pl.Datetime("us", "UTC")})
@@ -38,7 +38,7 @@ _NO_KEYS = pl.DataFrame(schema={"symbol": pl.String(), "open_time": pl.Datetime(
 class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     """What an import did: rows = inserted + unchanged + restated + duplicates (equal rows, dropped) + quarantined.
 
-    ended: bars of the dataset that its source does not have any more.
+    ended: bars of the dataset that its source does not have any more. loss: what to do where they are more than a tenth.
     """
 
     venue: str
@@ -60,25 +60,18 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     end: datetime | None
     changed_months: tuple[str, ...]
     ended: int = 0
+    loss: str = ""
     notes: tuple[str, ...] = ()
 
 
-def ending_notes(gone: pl.DataFrame, held: int) -> list[str]:
-    """What left the source, said first where it is more than a tenth of the `held` bars. gone: symbol, open_time."""
-    if gone.is_empty():
-        return []
+def _ending_note(gone: pl.DataFrame) -> str:
+    """What left the source. gone: symbol, open_time."""
     symbols, times = gone["symbol"].unique().sort().to_list(), gone["open_time"].dt.strftime("%Y-%m-%d").sort()
     named = ", ".join(symbols[:_NAMED]) + (f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else "")
-    told = [
+    return (
         f"{gone.height:,} bar{'s' * (gone.height != 1)} left the source ({named}, {times[0]} to {times[-1]}): in "
         f"no result from {datetime.now(UTC):%Y-%m-%d} on; `tidemill data show --as-of` shows what was known before."
-    ]
-    if gone.height <= _GREAT_LOSS * held:
-        return told
-    return [
-        f"The source lost {gone.height / held:.0%} of its bars. Check that it is whole before you trust the results.",
-        *told,
-    ]
+    )
 
 
 class _Spool:
@@ -265,8 +258,9 @@ class _Import:
         """Where the source is the whole of its dataset, end what it does not have any more and say so."""
         if not self.mirrors:
             return
-        held, missing, given = 0, [_NO_KEYS], self.spool.sizes()
+        held, total, missing, given = 0, 0, [_NO_KEYS], self.spool.sizes()
         for manifest in self.workspace.lake.manifests(BARS, self.key).values():
+            total += manifest.rows
             if given.get(manifest.partition) == manifest.rows:  # all that was given is stored: so nothing else is
                 held += manifest.rows
                 continue
@@ -274,12 +268,23 @@ class _Import:
             missing.append(stored.join(self._present(manifest.partition), on=_KEYS, how="anti"))
             held += stored.height
         gone = pl.concat(missing)
-        if gone.is_empty():
-            return
+        self._note_loss(Loss(lost=gone.height, held=held, total=total, found_at=datetime.now(UTC)))
+        if not gone.is_empty():
+            self._end(gone)
+
+    def _note_loss(self, loss: Loss) -> None:
+        """Before the first bar ends, so that a kill in between does not hide it."""
+        call, of = self.workspace.call, (self.workspace.database, self.source.venue, self.interval)
+        if loss.great:
+            call(note_loss, *of, loss)
+        else:
+            call(made_good, *of, loss.total - loss.lost)
+
+    def _end(self, gone: pl.DataFrame) -> None:
         self.counts["ended"] = self.workspace.call(self.workspace.store.end, self.source.venue, self.interval, gone)
         self.months.update(gone["open_time"].dt.strftime("%Y-%m").unique())
         self.write_lake()
-        self.told += ending_notes(gone, held)
+        self.told.append(_ending_note(gone))
 
     def _present(self, month: str) -> pl.DataFrame:
         """Bars of which the source has a row, good or bad: of a bad one the last good version stays."""
@@ -319,6 +324,7 @@ class _Import:
             end=max(self.times, default=None),
             changed_months=tuple(sorted(self.months)),
             ended=self.counts["ended"],
+            loss=loss_sentence(self.workspace, self.source.venue, self.interval),
             notes=(*self.told, *getattr(self.source, "notes", ())),
         )
 

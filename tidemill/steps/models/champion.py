@@ -37,6 +37,7 @@ from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
 from tidemill.study.fitting import fit_ensemble, fit_fold, scores
 from tidemill.study.freshness import StepReport
+from tidemill.study.losses import loss_notes
 from tidemill.study.model_index import artifact_folder, models_home, spec_of
 from tidemill.study.rejections import reject_fold, stored_past, without
 from tidemill.study.study import Study
@@ -239,14 +240,14 @@ def _predicted(study: Study, contender: _Contender, fold: Fold) -> dict[str, pl.
 
 
 def _refusals(study: Study) -> tuple[str, ...]:
-    """Why nothing of this study may be promoted: checks that are missing, old or failed, and what is not proven causal."""
+    """Why nothing of this study may be promoted: a source that lost much, checks that are missing, old or failed, no proof."""
     from tidemill.quality.expectations import SUITES
     from tidemill.steps.checks.causality import is_proven
     from tidemill.steps.checks.suites import standing
 
     found = [reason for suite in SUITES if (reason := standing(study, suite))]
     unproven = (f"{asset}: {why}." for asset, why in is_proven(study).open.items())
-    return (*found, *unproven)
+    return (*loss_notes(study), *found, *unproven)
 
 
 def consider(study: Study) -> StepReport:
@@ -279,7 +280,7 @@ def _made_of(study: Study, champion: Champion | None) -> tuple[str, str]:
     sides = (study.experiment, *((champion.experiment,) if champion else ()))
     strategies = sorted({code_version(side.strategy.name) for side in sides})
     code = fingerprint(strategies, code_of.challenge())[:16]
-    seen = (study.experiment, study.features_version, study.labels_version, champion.id if champion else 0)
+    seen = (study.experiment, study.features_version, study.labels_version, champion.id if champion else 0, *loss_notes(study))
     return code, fingerprint(code, *seen)
 
 

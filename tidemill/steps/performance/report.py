@@ -21,6 +21,7 @@ from tidemill.steps.predictions.validity import refusal_counts
 from tidemill.steps.trading.attribution import attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.freshness import StepReport
+from tidemill.study.losses import loss_notes
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import EXPERIMENT, MADE_FROM, report_path
 from tidemill.study.restatements import restatement_notes
@@ -99,6 +100,7 @@ def report_inputs(study: Study) -> ReportInputs:
         data=_data_facts(study),
         survivorship=True if experiment.dataset.source in _SOURCE_BIASES else None,
         biases=(
+            *loss_notes(study),
             *_SOURCE_BIASES.get(experiment.dataset.source, _UNKNOWN_SOURCE),
             *vintage_notes(study),
             *restatement_notes(study),

@@ -57,6 +57,7 @@ class NewsFile:
         if not path.is_file():
             raise InputError(f"There is no news file {path}. Check the path.")
         self.path = path
+        self._name = ""
         name = path.name.lower()
         self._json = name.endswith(JSON_SUFFIXES)
         if not self._json and not name.endswith(CSV_SUFFIXES + PARQUET_SUFFIXES):
@@ -64,7 +65,13 @@ class NewsFile:
 
     @property
     def name(self) -> str:
-        return f"file.{slug(stem(self.path).removesuffix('.gz').removesuffix('.jsonl').removesuffix('.ndjson'))}"
+        stemmed = stem(self.path).removesuffix(".gz").removesuffix(".jsonl").removesuffix(".ndjson")
+        return self._name or f"file.{slug(stemmed)}"
+
+    def kept_under(self, name: str) -> "NewsFile":
+        """This source, its items under another name."""
+        self._name = name
+        return self
 
     @property
     def origin(self) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import polars as pl
 
 from tidemill.config import Settings
@@ -11,6 +14,7 @@ from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.domain.ports import BarSource
 from tidemill.market.files import FileSource
+from tidemill.market.news_files import NewsFile
 from tidemill.market.sources import SOURCES, open_source
 from tidemill.provenance import fingerprint
 from tidemill.quality.flags import Flag
@@ -35,11 +39,26 @@ def claimed_venue(workspace: Workspace, source: BarSource) -> str:
     """
     if not isinstance(source, FileSource) or not source.mirrors:
         return source.venue
-    call, database, path = workspace.call, workspace.database, source.path
-    held = call(owner, database, source.venue)
-    if held is None and _may_own(workspace.lake, source):
-        held = call(claim, database, source.venue, str(path))
-    return source.venue if held == str(path) else _other_name(source)
+    path, free = source.path, lambda: _may_own(workspace.lake, source)
+    return source.venue if _owns(workspace, source.venue, path, free) else _other_name(source)
+
+
+def claimed_news(workspace: Workspace, source: NewsFile) -> str:
+    """Under which name the items of a news file are kept in this home: as of bars, the first of two of one name owns it."""
+    path = source.path.resolve()
+    return source.name if _owns(workspace, f"news/{source.name}", path) else f"{source.name}-{_short(path)}"
+
+
+def _owns(workspace: Workspace, name: str, path: Path, free: Callable[[], bool] = lambda: True) -> bool:
+    """Whether a name is this path's: it claims one that nobody has, where it is `free`."""
+    held = workspace.call(owner, workspace.database, name)
+    if held is None and free():
+        held = workspace.call(claim, workspace.database, name, str(path))
+    return held == str(path)
+
+
+def _short(path: Path) -> str:
+    return fingerprint(str(path))[:6]
 
 
 def claimed(workspace: Workspace, spec: DatasetSpec) -> str:
@@ -69,7 +88,7 @@ def venue_of(spec: DatasetSpec, settings: Settings) -> str:
 
 
 def _other_name(source: FileSource) -> str:
-    return f"{source.venue}-{fingerprint(str(source.path))[:6]}"
+    return f"{source.venue}-{_short(source.path)}"
 
 
 def _may_own(lake: Lake, source: FileSource) -> bool:

@@ -173,6 +173,23 @@ def test_bad_rows_stand_in_the_quarantine_with_their_lines(
     assert [tuple(row) for row in kept] == [(3, "unreadable"), (4, "bad_symbol"), (5, "null")]
 
 
+def test_two_news_files_of_one_name_in_different_folders_do_not_mix(
+    workspace: Workspace, experiment: Experiment, tmp_path: Path
+) -> None:
+    studies = []
+    for folder, headline in (("one", "AAA gains"), ("other", "AAA loses")):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "wire.csv"
+        path.write_text(f"symbol,published_at,headline\nAAA,2021-03-01,{headline}\n")
+        studies.append(study_of(workspace, msgspec.structs.replace(experiment, news=NewsSpec(source=f"file:{path}"))))
+        sync_news(studies[-1])
+    first, second = studies
+    assert news_key(first) == "file.wire"
+    assert news_key(second).startswith("file.wire-")
+    for study, headline in ((first, "AAA gains"), (second, "AAA loses")):
+        assert study.lake.scan(NEWS, news_key(study)).collect()["headline"].to_list() == [headline]
+
+
 def test_names_and_marks_find_the_symbols_that_a_source_does_not_state(
     workspace: Workspace, experiment: Experiment, tmp_path: Path
 ) -> None:

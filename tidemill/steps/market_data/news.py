@@ -17,11 +17,13 @@ from tidemill.domain.errors import InputError, RetryError
 from tidemill.domain.experiment import NewsSpec
 from tidemill.domain.months import month_end, month_start
 from tidemill.market.news import NewsSource, RefusedNews, items_frame, judged
+from tidemill.market.news_files import NewsFile
 from tidemill.market.news_sources import open_news
 from tidemill.provenance import fingerprint, source_version
 from tidemill.services import ServiceOptions
 from tidemill.storage.news import news_months, read_news, write_news
 from tidemill.study.freshness import StepReport
+from tidemill.study.sources import claimed_news
 from tidemill.study.study import Study
 
 TABLE = "news"
@@ -60,7 +62,8 @@ def news_key(study: Study) -> str:
 
 def _open(study: Study, spec: NewsSpec) -> NewsSource:
     timeout = study.workspace.settings.http_timeout
-    return open_news(spec.source, ServiceOptions(timeout=timeout, deadline=3.0 * timeout))
+    source = open_news(spec.source, ServiceOptions(timeout=timeout, deadline=3.0 * timeout))
+    return source.kept_under(claimed_news(study.workspace, source)) if isinstance(source, NewsFile) else source
 
 
 def _code() -> str:

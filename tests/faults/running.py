@@ -125,7 +125,7 @@ def tiny_experiment(panel: Path) -> Experiment:
         features=FeatureSpec(sets=(), names=("ROC5", "STD10", "rsi_14", "roc_10", "natr_14")),
         label=LabelSpec(horizon=3),
         engines=(EngineSpec(name="momentum"), EngineSpec(name="ridge")),
-        risk=RiskSpec(least=60),
+        risk=RiskSpec(least=100),
         splits=SplitSpec(train=200, test=60, min_folds=3),
     )
 

@@ -72,6 +72,9 @@ FROM quarantine
 WHERE ($1::text IS NULL OR venue = $1) AND ($2::text IS NULL OR interval = $2)
 ORDER BY venue, interval, source, source_line, symbol, open_time LIMIT $3
 """
+_QUARANTINE_COUNTS = """
+SELECT reason, count(*) AS rows FROM quarantine WHERE venue = $1 AND interval = $2 GROUP BY reason ORDER BY reason
+"""
 _READ_GAPS = """
 SELECT symbol, start_time, end_time, missing FROM gaps
 WHERE venue = $1 AND interval = $2 AND filled_at IS NULL ORDER BY symbol, start_time
@@ -195,6 +198,11 @@ class BarStore:
         """Quarantined rows by dataset, source and line; of everything when neither is given."""
         length = None if interval is None else str(interval)
         return await read_frame(self._database, QUARANTINE.kinds, _READ_QUARANTINE, venue, length, limit)
+
+    async def quarantine_counts(self, venue: str, interval: Interval) -> dict[str, int]:
+        """Reason → number of the dataset's quarantined rows, by reason."""
+        rows = await self._database.fetch(_QUARANTINE_COUNTS, venue, str(interval))
+        return {row["reason"]: row["rows"] for row in rows}
 
     async def write_gaps(self, venue: str, interval: Interval, gaps: pl.DataFrame, *, symbols: Sequence[str] = ()) -> Merged:
         """Make `gaps` (`symbol, start, end, missing`) the open gaps of the dataset, or of `symbols` of it.

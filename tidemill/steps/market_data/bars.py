@@ -132,12 +132,6 @@ def _import_name(spec: DatasetSpec) -> str:
     return f"s-{fingerprint(spec)[:16]}"
 
 
-def import_facts(study: Study) -> dict[str, Any]:
-    """What the last import of this dataset came to; empty for a venue, which is asked anew each time."""
-    held = study.lake.manifest(IMPORTS, study.dataset.bars_key, _import_name(study.experiment.dataset))
-    return dict(held.metadata) if held is not None else {}
-
-
 def _facts(report: dict[str, Any]) -> dict[str, Any]:
     kept = (
         "calendar",

@@ -15,7 +15,6 @@ from tidemill.queries.results import engine_metrics, portfolio_metrics
 from tidemill.reports.html import render_report
 from tidemill.reports.inputs import ReportInputs
 from tidemill.reports.sentences import verdict
-from tidemill.steps.market_data.bars import import_facts
 from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.predictions.validity import refusal_counts
 from tidemill.steps.trading.attribution import attribution_table
@@ -26,7 +25,7 @@ from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import EXPERIMENT, MADE_FROM, report_path
 from tidemill.study.restatements import restatement_notes
 from tidemill.study.scoring import coefficients_of, scored_rows
-from tidemill.study.sources import flags_of
+from tidemill.study.sources import flags_of, instruments_of
 from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, METRICS, SUMMARY
 from tidemill.validation.splits import embargo_length
@@ -151,20 +150,25 @@ def _folds(study: Study) -> pl.DataFrame:
 
 
 def _data_facts(study: Study) -> dict[str, Any]:
-    bars, stored = study.bars, import_facts(study)
+    """What the data are, by what is stored of them: the counts of one import would be those of the file that came last."""
+    call, store, of = study.workspace.call, study.workspace.store, (study.dataset.venue, study.dataset.interval)
+    bars, refused, gaps = study.bars, call(store.quarantine_counts, *of), call(store.read_gaps, *of)
+    symbols = bars["symbol"].unique()
+    calendars = {str(one.calendar) for symbol, one in instruments_of(study.workspace, of[0]).items() if symbol in symbols}
+    gaps = gaps.filter(pl.col("symbol").is_in(symbols.implode()))
     flags = flags_of(study)["flag"].value_counts().sort("flag").rows() if flags_of(study).height else []
     facts: dict[str, Any] = {
         "bars": bars.height,
-        "symbols": bars["symbol"].n_unique(),
+        "symbols": symbols.len(),
         "first bar": bars["open_time"].min(),
         "last bar": bars["open_time"].max(),
-        "calendar": stored.get("calendar", "not known"),
-        "rows refused at import": stored.get("quarantined", 0),
-        "gaps": stored.get("gaps", 0),
-        "missing bars": stored.get("missing_bars", 0),
+        "calendar": ", ".join(sorted(calendars)) or "not known",
+        "rows in quarantine": sum(refused.values()),
+        "gaps": gaps.height,
+        "missing bars": int(gaps["missing"].sum() or 0),
         "splits and dividends": study.adjustments.height,
     }
-    facts |= {name: count for name, count in stored.items() if name.startswith("quarantined: ")}
+    facts |= {f"quarantined: {reason}": count for reason, count in refused.items()}
     return facts | {f"flagged: {flag.replace('_', ' ')}": count for flag, count in flags}
 
 

@@ -37,11 +37,11 @@ def train(
     from tidemill.cli.common.session import workspace
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import study_of
-    from tidemill.steps.models import engines as training
+    from tidemill.steps.upstream import train_alone
 
     experiment = experiment_on(file, {"source": source} if source else {})
     with workspace() as opened, progress(f"Training {engine}"):
-        report = training.train_alone(study_of(opened, experiment), engine)
+        report = train_alone(study_of(opened, experiment), engine)
     if as_json:
         write_json(msgspec.to_builtins(report))
     else:

@@ -20,9 +20,7 @@ from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Lineage
 from tidemill.models.registry import engine as engine_named
-from tidemill.steps.features.labels import build_training_set
-from tidemill.steps.features.technical import compute_features
-from tidemill.steps.market_data.bars import sync_bars
+from tidemill.steps.upstream import bring_up_to_date
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
 from tidemill.study.fitting import fit, scores
@@ -75,15 +73,14 @@ class _Part(NamedTuple):
 def cross_validate(
     study: Study, engine: str, plan: Plan | None = None, *, params: Mapping[str, Any] | None = None
 ) -> CrossValidation:
-    """Train and score `engine` on every split of `plan`; bars, features and labels are brought up to date first.
+    """Train and score `engine` on every split of `plan`; what it is trained on is brought up to date first.
 
     params: of the engine; None takes the experiment's own for it, or its defaults. Raises UnknownNameError for the engine and
     InputError where the data do not fit the plan.
     """
     chosen = plan or Plan()
     spec = _spec(study, engine, params)
-    for step in (sync_bars, compute_features, build_training_set):
-        step(study)
+    bring_up_to_date(study)
     embargo = _embargo(study, chosen)
     parts, routes = _parts(study, chosen, embargo)
     made = {part.number: _scores(study, spec, part) for part in parts}

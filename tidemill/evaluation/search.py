@@ -28,9 +28,7 @@ from tidemill.models.checking import check_engine
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint
-from tidemill.steps.features.labels import build_training_set
-from tidemill.steps.features.technical import compute_features
-from tidemill.steps.market_data.bars import sync_bars, sync_instruments
+from tidemill.steps.upstream import bring_up_to_date
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count, data_version
 from tidemill.study.fitting import fit, scores
@@ -93,8 +91,7 @@ def search(
     if metric not in METRICS or trials < 1:
         raise InputError("A search needs at least one trial, and rank_ic or sharpe as its metric.")
     check_engine(EngineSpec(name=engine), study.features.names)
-    for step in (sync_bars, sync_instruments, compute_features, build_training_set):
-        step(study)
+    bring_up_to_date(study)
     searched, tail = _divided(study.folds, held_out)
     journal = _journal(study, engine, metric, len(tail))
     for number in range(len([one for one in journal.trials if one.state.is_finished()]), trials):

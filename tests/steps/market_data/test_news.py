@@ -12,6 +12,8 @@ from tests.http_server import Answer, LoopbackServer, reset
 from tests.study.panels import START, day_of, small_experiment
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, NewsSpec
+from tidemill.evaluation.cross_validation import cross_validate
+from tidemill.evaluation.search import search
 from tidemill.features.expression import SENTIMENT
 from tidemill.features.sentiment import sentiment
 from tidemill.models.text.lexicon import Lexicon
@@ -29,6 +31,7 @@ from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfoli
 from tidemill.steps.predictions.engines import predict
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
+from tidemill.steps.upstream import train_alone
 from tidemill.study.freshness import StepReport
 from tidemill.study.scoring import predictions_of
 from tidemill.study.study import Study
@@ -208,6 +211,24 @@ def test_without_news_nothing_is_read_and_the_steps_say_so(workspace: Workspace,
     assert study.features.names == FEATURES.names
     with pytest.raises(InputError, match="uses no news"):
         news_key(study)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda study: train_alone(study, "ridge"),
+        lambda study: cross_validate(study, "momentum"),
+        lambda study: search(study, "ridge", trials=1),
+    ],
+    ids=("training", "cross-validation", "search"),
+)
+def test_what_is_asked_for_on_its_own_first_reads_the_news_that_its_features_need(
+    workspace: Workspace, experiment: Experiment, work: Callable[[Study], object]
+) -> None:
+    study = study_of(workspace, experiment)
+    assert work(study)
+    assert study.lake.manifests(NEWS, news_key(study))
+    assert study.training_frame["sentiment_mean"].is_not_nan().any()
 
 
 def test_features_before_their_news_are_refused_with_what_to_do(workspace: Workspace, experiment: Experiment) -> None:

@@ -13,9 +13,6 @@ from tidemill.domain.experiment import EngineSpec
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, library_version
-from tidemill.steps.features.labels import build_training_set
-from tidemill.steps.features.technical import compute_features
-from tidemill.steps.market_data.bars import sync_bars
 from tidemill.study.fitting import fit_fold, lineage_of
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import (
@@ -59,19 +56,6 @@ def train(study: Study, name: str) -> StepReport:
     made = Index(engine=name, dataset=study.dataset.key, inputs=inputs, folds=tuple(entries))
     store_index(study, key, made)
     return _training_report(study, made, trained=trained, code=code[0])
-
-
-def train_alone(study: Study, name: str) -> StepReport:
-    """Train one engine, one of the experiment's or any other with its defaults; bars, features and labels are brought up to
-    date first. Raises UnknownNameError for the engine.
-    """
-    engine_named(name)
-    if all(spec.name != name for spec in study.experiment.engines):
-        engines = (*study.experiment.engines, EngineSpec(name=name))
-        study = Study(study.workspace, msgspec.structs.replace(study.experiment, engines=engines), study.dataset.venue)
-    for step in (sync_bars, compute_features, build_training_set):
-        step(study)
-    return train(study, name)
 
 
 def _trained(study: Study, spec: EngineSpec, fold: Fold, entry: TrainedFold | None, code: tuple[str, ...]) -> TrainedFold:

@@ -184,7 +184,7 @@ def test_parameters_of_one_s_own_are_checked_before_any_work_and_count_as_a_chan
 
     assert checked(with_penalty(3.0)).label.horizon == 3
     assert engine("my_engine").info.params is not None
-    with pytest.raises(InputError, match="A parameter of the engine my_engine is wrong"):
+    with pytest.raises(InputError, match="A parameter of my_engine is wrong"):
         checked(with_penalty("much"))
     unknown = msgspec.structs.replace(experiment, engines=(EngineSpec(name="my_engine", params={"colour": 1}),))
     with pytest.raises(InputError, match="colour"):

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tidemill.domain.errors import InputError, IntegrityError
+from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.domain.reading import told
 from tidemill.models.artifact import Artifact, Inputs, Tensor
 from tidemill.provenance import source_version
@@ -107,12 +107,14 @@ Params = TypeVar("Params", bound=msgspec.Struct)
 
 
 def decoded(kind: type[Params], params: Mapping[str, Any], engine: str) -> Params:
-    """`params` over the defaults of `kind`; InputError for an unknown name or a value out of range."""
+    """`params` over the defaults of `kind`; UnknownNameError for an unknown name, InputError for a value out of range."""
+    for name in params:
+        if name not in kind.__struct_fields__:
+            raise UnknownNameError(f"parameter of {engine}", name, kind.__struct_fields__)
     try:
         return msgspec.convert(dict(params), kind, strict=True)
     except msgspec.ValidationError as exc:
-        names, wrong = ", ".join(kind.__struct_fields__), told(exc, dict(params), kind)
-        raise InputError(f"A parameter of the engine {engine} is wrong: {wrong} It knows: {names}.") from exc
+        raise InputError(f"A parameter of {engine} is wrong: {told(exc, dict(params), kind)}") from exc
 
 
 @dataclass(frozen=True)

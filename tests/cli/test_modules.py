@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ import pytest
 from tests.cli.conftest import Answer, Tidemill
 from tests.study.panels import daily_bars
 from tests.user_modules.conftest import example
-from tidemill.user_modules.loading import unload_module
-from tidemill.user_modules.sandbox import sandbox
 
 GAP = 'feature("cli_gap", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")\n'
 ENDLESS = "def never(bars):\n    while True: pass\nfeatures(never, columns=['cli_never'])\n"
@@ -29,13 +26,9 @@ def command(*arguments: str) -> Answer:
 
 
 @pytest.fixture
-def module(work: Path) -> Iterator[Path]:
-    """A file to be written; what it declared in this process is forgotten after the test, and the limits of its sandbox."""
-    path = work / "mine.py"
-    sandbox().close()
-    yield path
-    unload_module(path)
-    sandbox().close()
+def module(work: Path) -> Path:
+    """A file to be written."""
+    return work / "mine.py"
 
 
 def worked(answer: Any) -> set[str]:

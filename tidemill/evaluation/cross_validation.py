@@ -19,7 +19,6 @@ from tidemill.domain.numbers import finite
 from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Lineage
-from tidemill.models.registry import engine as engine_named
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
@@ -106,7 +105,7 @@ def cross_validate(
 
 
 def _spec(study: Study, engine: str, params: Mapping[str, Any] | None) -> EngineSpec:
-    engine_named(engine)
+    study.registry.engines.find(engine)
     if params is not None:
         return EngineSpec(name=engine, params=dict(params))
     return next((spec for spec in study.experiment.engines if spec.name == engine), EngineSpec(name=engine))

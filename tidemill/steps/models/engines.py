@@ -11,7 +11,6 @@ import msgspec
 
 from tidemill.domain.experiment import EngineSpec
 from tidemill.models.registry import code_version
-from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, library_version
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
@@ -40,7 +39,7 @@ _LIBRARIES = ("numpy", "polars", "lightgbm", "torch", "numba", "safetensors")
 
 def train(study: Study, name: str) -> StepReport:
     """Train one engine on every fold that is new or whose inputs changed."""
-    spec, engine, home = spec_of(study, name), engine_named(name), models_home(study.workspace)
+    spec, engine, home = spec_of(study, name), study.registry.engines.find(name), models_home(study.workspace)
     key = study.engine_key(spec)
     code = (code_version(engine), *map(library_version, _LIBRARIES))
     inputs = fingerprint(code, spec, study.experiment.seed, study.splits, study.features_version, study.labels_version)
@@ -65,7 +64,7 @@ def train_alone(study: Study, name: str) -> StepReport:
     """Train one engine, one of the experiment's or any other with its defaults; bars, features and labels are brought up to
     date first. Raises UnknownNameError for the engine.
     """
-    engine_named(name)
+    study.registry.engines.find(name)
     if all(spec.name != name for spec in study.experiment.engines):
         engines = (*study.experiment.engines, EngineSpec(name=name))
         study = Study(study.workspace, msgspec.structs.replace(study.experiment, engines=engines), study.dataset.venue)

@@ -48,6 +48,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _settings(_: Settings) -> Finding:
+    """Where the settings come from; those that are wrong never come here."""
     named = os.environ.get("TIDEMILL_CONFIG") or "tidemill.yaml"
     return Finding("settings", True, named if Path(named).is_file() else "no file; defaults and TIDEMILL_ variables")
 

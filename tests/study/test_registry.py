@@ -152,7 +152,7 @@ def test_a_file_that_a_notebook_loaded_frees_its_names_when_it_vanishes(home: Pa
     bars = lab.bars(f"file:{place.folder}")
     lab.load(place.first)
     first = lab.features(bars, "my_gap")
-    with pytest.raises(InputError, match=r"mine.py and mine.py both declare the engine 'my_engine'"):
+    with pytest.raises(InputError, match=r"first/mine.py and .*second/mine.py both declare the engine 'my_engine'"):
         lab.load(place.second)
     assert lab.features(bars, "my_gap").equals(first)
     place.first.unlink()

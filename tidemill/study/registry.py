@@ -157,6 +157,6 @@ def _require_apart(module: Module, before: Iterable[Module]) -> None:
             here, there = getattr(module.own, kind)[name], getattr(other.own, kind)[name]
             if kind != "features" or here.expression != there.expression:
                 raise InputError(
-                    f"{other.file.name} and {module.file.name} both declare the {_ONE[kind]} {name!r}. "
+                    f"{other.file} and {module.file} both declare the {_ONE[kind]} {name!r}. "
                     "Choose another name in one of them."
                 )

@@ -3,8 +3,11 @@
 `deploy/` can load the six as separate code locations (`python_file` and `attribute`); `defs` is what `tidemill up` serves.
 """
 
+from collections.abc import Collection, Sequence
+
 import dagster as dg
 
+from assets.engine_keys import model_keys, trained
 from assets.features.checks import feature_causality, feature_checks
 from assets.features.regime import regime
 from assets.features.sentiment import sentiment
@@ -14,8 +17,7 @@ from assets.market_data.checks import bar_checks
 from assets.market_data.fear_greed import fear_greed
 from assets.market_data.news import news
 from assets.models.champion import champion
-from assets.models.engines import engine_assets
-from assets.models.engines import ensemble as ensemble_model
+from assets.models.engines import engine_assets, ensemble_asset
 from assets.models.risk import risk, risk_forecasts
 from assets.partitions import FIRST_MONTH
 from assets.performance.drift import drift
@@ -23,7 +25,7 @@ from assets.performance.notebooks import notebook_assets
 from assets.performance.report import engines as engine_performance
 from assets.performance.report import portfolio, report
 from assets.predictions.checks import prediction_causality, prediction_checks
-from assets.predictions.engines import engines, ensemble
+from assets.predictions.engines import engines_asset, ensemble
 from assets.predictions.validity import prediction_validity
 from assets.trading.backtest import backtest, signals
 from assets.trading.checks import signal_causality
@@ -31,11 +33,13 @@ from resources.environments import resources
 from sensors.new_data import new_data_sensor
 from sensors.retraining import retraining_schedule, retraining_sensor
 from sensors.schedules import retention_job, retention_schedule
-from tidemill.config import Settings
+from tidemill.config import Settings, load_settings
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
+from tidemill.models.base import EngineInfo
 from tidemill.steps.features.regime import names_regimes
 from tidemill.steps.market_data.bars import month_range
+from tidemill.study.registry import Registry
 
 
 def _service(name: str, about: str, assets: list[dg.AssetsDefinition], *checks: dg.AssetChecksDefinition) -> dg.Definitions:
@@ -53,17 +57,26 @@ data = _service("data", "Bars, instruments, gaps, index and news.", [bars, instr
 features = _service(
     "features", "Features and labels.", [technical, regime, sentiment, training_set], feature_checks, feature_causality
 )
-training = _service(
-    "training", "Every engine, their ensemble, risk and the champion.", [*engine_assets, ensemble_model, champion, risk]
-)
-prediction = _service(
-    "prediction",
-    "Predictions out of sample.",
-    [engines, ensemble, risk_forecasts],
-    prediction_checks,
-    prediction_causality,
-    prediction_validity,
-)
+
+
+def _training(engines: Sequence[EngineInfo]) -> dg.Definitions:
+    about = "Every engine, their ensemble, risk and the champion."
+    return _service("training", about, [*engine_assets(engines), ensemble_asset(engines), champion, risk])
+
+
+def _prediction(engines: Sequence[EngineInfo]) -> dg.Definitions:
+    return _service(
+        "prediction",
+        "Predictions out of sample.",
+        [engines_asset(engines), ensemble, risk_forecasts],
+        prediction_checks,
+        prediction_causality,
+        prediction_validity,
+    )
+
+
+ENGINES = trained(Registry.of(load_settings()))
+training, prediction = _training(ENGINES), _prediction(ENGINES)
 trading = _service("trading", "Signals and backtests.", [signals, backtest], signal_causality)
 monitoring = _service(
     "monitoring",
@@ -102,22 +115,23 @@ def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, st
     return max(first, FIRST_MONTH), max(last, FIRST_MONTH)
 
 
-def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
+def asset_selection(experiment: Experiment, keys: Collection[dg.AssetKey] = ()) -> list[dg.AssetKey]:
     """The assets of a run of the main job: all but the champion, and what the experiment does not name.
 
-    That is engines, regimes, risk, the index and news.
+    That is engines, regimes, risk, the index and news. keys: of the graph, where it is not `defs`.
 
-    InputError for an engine of a module that was not loaded when this process made its graph.
+    InputError for an engine that the graph does not have.
     """
-    wanted = {spec.name for spec in experiment.engines}
-    strange = wanted - {asset.key.path[-1] for asset in engine_assets}
+    known = keys or defs.resolve_all_asset_keys()
+    wanted = {dg.AssetKey(["models", spec.name]) for spec in experiment.engines}
+    strange = wanted - set(known)
     if strange:
         raise InputError(
-            f"The asset graph of this process does not have the engine {min(strange)}. Name its file under `modules` in the "
-            "settings and start again, or use `tidemill run`."
+            f"The asset graph of this process does not have the engine {min(strange).path[-1]}. "
+            "Name its file under `modules` in the settings and start again, or use `tidemill run`."
         )
     apart = {champion.key, *(asset.key for asset in notebook_assets)}
-    idle = {*apart, *(asset.key for asset in engine_assets if asset.key.path[-1] not in wanted)}
+    idle = {*apart, *(set(model_keys(ENGINES)) - wanted)}
     if not names_regimes(experiment):
         idle.add(regime.key)
     if experiment.risk is None:
@@ -126,7 +140,7 @@ def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
         idle.add(fear_greed.key)
     if experiment.news is None:
         idle |= {news.key, sentiment.key}
-    return [key for key in defs.resolve_all_asset_keys() if key not in idle]
+    return [key for key in known if key not in idle]
 
 
 local = dg.Definitions(
@@ -134,5 +148,13 @@ local = dg.Definitions(
     schedules=[retention_schedule, retraining_schedule(retraining)],
     sensors=[new_data_sensor(main, partition_range, asset_selection), retraining_sensor(retraining)],
 )
+
+
+def graph(**own: str) -> dg.Definitions:
+    """All services in one workspace. own: engine → what it is, of those that an experiment's own files declare."""
+    others = [info for info in ENGINES if info.name not in own]
+    engines = [*others, *(EngineInfo(name=name, kind="custom", about=about) for name, about in own.items())]
+    return dg.Definitions.merge(data, features, _training(engines), _prediction(engines), trading, monitoring, local)
+
 
 defs = dg.Definitions.merge(data, features, training, prediction, trading, monitoring, local)

@@ -1,15 +1,21 @@
-"""The engines of this process's graph, and the keys of their assets: what the services know of each other.
+"""The engines of a graph, and the keys of their assets: what the services know of each other.
 
-An engine that is added to the registry appears in the graph by itself. So does one of a module that was loaded before: those of
-the settings, and in `tidemill run` those of its experiment.
+An engine that is added to the registry appears in the graph by itself, and so does one of a file that the settings name.
 """
+
+from collections.abc import Iterable
 
 import dagster as dg
 
-from tidemill.models.registry import engines
-from tidemill.user_modules.adoption import configured
+from tidemill.models.base import EngineInfo
+from tidemill.study.registry import Registry
 
-configured()
-# Those that are trained each for itself; the ensemble has an asset of its own.
-TRAINED = tuple(engine.info for engine in engines() if engine.info.kind != "ensemble")
-MODEL_KEYS = tuple(dg.AssetKey(["models", info.name]) for info in TRAINED)
+
+def trained(registry: Registry) -> tuple[EngineInfo, ...]:
+    """Those that are trained each for itself; the ensemble has an asset of its own."""
+    return tuple(engine.info for engine in registry.engines.all() if engine.info.kind != "ensemble")
+
+
+def model_keys(engines: Iterable[EngineInfo]) -> tuple[dg.AssetKey, ...]:
+    """The keys of their models."""
+    return tuple(dg.AssetKey(["models", info.name]) for info in engines)

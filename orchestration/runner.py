@@ -5,13 +5,14 @@ import logging
 import subprocess  # nosec B404  # starts Dagster's own command line, never a shell
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import msgspec
 from dagster import AssetKey, BetaWarning, DagsterInstance, DagsterRun, DagsterRunStatus, PreviewWarning
+from dagster._core.code_pointer import CodePointer, CustomPointer, ModuleCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
@@ -28,6 +29,7 @@ from tidemill.domain.errors import ConfigError
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome
 from tidemill.embedded import servers
+from tidemill.study.registry import Registry
 
 MAIN_JOB = "main"
 
@@ -36,7 +38,8 @@ class DagsterOrchestrator:
     """The orchestrator that the entry point `tidemill.orchestrator` names.
 
     settings: those in force when left out. module: holds `defs` and, if needed, `partition_range(experiment, settings)`, which
-    returns the first and last month of a run, and `asset_selection(experiment)`, which returns the keys that a run makes.
+    returns the first and last month of a run, `asset_selection(experiment, keys)`, which returns those of all keys that a run
+    makes, and `graph(**engines)`, which returns definitions with engines of an experiment's own files (name → what it is).
     """
 
     def __init__(self, settings: Settings | None = None, module: str = "definitions") -> None:
@@ -52,7 +55,7 @@ class DagsterOrchestrator:
         settings = msgspec.structs.replace(self._settings, home=home)
         with servers(settings) as found, instance(settings, found, flushed=False) as opened, _quiet(settings):
             free_places_of_the_dead(opened)
-            job = self._main_job()
+            job = self._main_job(experiment, settings)
             run = self._create_run(opened, job, experiment, settings)
             return _execute(opened, job, run)
 
@@ -73,40 +76,56 @@ class DagsterOrchestrator:
     def _definitions(self) -> ModuleType:
         return importlib.import_module(self._module)
 
-    def _main_job(self) -> ReconstructableJob:
+    def _main_job(self, experiment: Experiment, settings: Settings) -> ReconstructableJob:
         module = self._definitions()
         if not hasattr(module, "defs"):
             raise ConfigError(f"The module {self._module} has no `defs`. Define `defs = Definitions(…)` there.")
-        repository = ReconstructableRepository.for_module(self._module, "defs", working_directory=str(PROJECT))
+        repository = ReconstructableRepository(self._pointer(own_engines(experiment, settings)))
         if not repository.get_definition().has_job(MAIN_JOB):
             raise ConfigError(f"The module {self._module} defines no job named {MAIN_JOB!r}. Add it to `defs`.")
         return repository.get_reconstructable_job(MAIN_JOB)
+
+    def _pointer(self, own: Mapping[str, str]) -> CodePointer:
+        """Where the definitions are; those with engines of its own are made for an experiment, in whatever process."""
+        if not own or not hasattr(self._definitions(), "graph"):
+            return ModuleCodePointer(self._module, "defs", str(PROJECT))
+        made = ModuleCodePointer(self._module, "graph", str(PROJECT))
+        return CustomPointer(made, [], [[name, about] for name, about in own.items()])
 
     def _partition_range(self, experiment: Experiment, settings: Settings) -> tuple[str, str] | None:
         find: Callable[[Experiment, Settings], tuple[str, str] | None] | None
         find = getattr(self._definitions(), "partition_range", None)
         return find(experiment, settings) if find else None
 
-    def _asset_selection(self, experiment: Experiment) -> frozenset[AssetKey] | None:
-        select: Callable[[Experiment], Iterable[AssetKey]] | None
+    def _asset_selection(self, experiment: Experiment, keys: Collection[AssetKey]) -> frozenset[AssetKey] | None:
+        select: Callable[[Experiment, Collection[AssetKey]], Iterable[AssetKey]] | None
         select = getattr(self._definitions(), "asset_selection", None)
-        return frozenset(select(experiment)) if select else None
+        return frozenset(select(experiment, keys)) if select else None
 
     def _create_run(
         self, opened: DagsterInstance, job: ReconstructableJob, experiment: Experiment, settings: Settings
     ) -> DagsterRun:
-        definition = job.get_definition()
+        definition, keys = job.get_definition(), job.repository.get_definition().asset_graph.get_all_asset_keys()
         repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), "__repository__")
         months = self._partition_range(experiment, settings)
         return opened.create_run_for_job(
             job_def=definition,
             run_config={**experiment_config(experiment), **_console(settings)},
             tags={**definition.run_tags, **run_tags(experiment, months), PROCESS_TAG: this_process()},
-            asset_selection=self._asset_selection(experiment),
+            asset_selection=self._asset_selection(experiment, keys),
             job_code_origin=job.get_python_origin(),
             # The name under which `up` serves the same definitions, so that the web UI links the run to its job.
             remote_job_origin=RemoteJobOrigin(repository, MAIN_JOB),
         )
+
+
+def own_engines(experiment: Experiment, settings: Settings) -> dict[str, str]:
+    """Engine → what it is, of those that the experiment's own files declare and it names."""
+    if not experiment.modules:
+        return {}
+    registry = Registry.of(settings).with_files(experiment.modules)
+    own = {name for module in registry.files for name in module.engines}
+    return {spec.name: registry.engines.find(spec.name).info.about for spec in experiment.engines if spec.name in own}
 
 
 def _console(settings: Settings) -> Mapping[str, object]:

@@ -10,13 +10,16 @@ from pydantic import PrivateAttr
 from resources.postgres import PostgresResource
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import SAMPLE, checked, experiment_from_text, load_experiment
+from tidemill.study.registry import Registry
 from tidemill.study.sources import claimed
 from tidemill.study.study import Study
 
 
-def read_experiment(yaml_text: str) -> Experiment:
-    """The experiment of a run; the sample's when a run was started without one."""
-    return checked(experiment_from_text(yaml_text, "the run's experiment")) if yaml_text else load_experiment(SAMPLE)
+def read_experiment(yaml_text: str, registry: Registry) -> Experiment:
+    """The experiment of a run; the sample's when a run was started without one. registry: what its names may mean."""
+    if not yaml_text:
+        return load_experiment(SAMPLE, registry=registry)
+    return checked(experiment_from_text(yaml_text, "the run's experiment"), registry)
 
 
 class ExperimentResource(dg.ConfigurableResource[Any]):
@@ -34,6 +37,6 @@ class ExperimentResource(dg.ConfigurableResource[Any]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["ExperimentResource"]:
         workspace = self.postgres.workspace
-        experiment = read_experiment(self.yaml_text)
+        experiment = read_experiment(self.yaml_text, Registry.of(workspace.settings))
         self._study = Study(workspace, experiment, claimed(workspace, experiment.dataset))
         yield self

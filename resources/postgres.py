@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
+from tidemill.config import load_settings
 from tidemill.study.workspace import Workspace, open_workspace
 from tidemill.telemetry import correlated
 
@@ -26,6 +27,6 @@ class PostgresResource(dg.ConfigurableResource[Any]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["PostgresResource"]:
-        with correlated(context.run_id or ""), open_workspace() as opened:
+        with correlated(context.run_id or ""), open_workspace(load_settings()) as opened:
             self._workspace = opened
             yield self

@@ -21,6 +21,7 @@ from tidemill.domain.errors import InputError, TidemillError
 from tidemill.domain.experiment import DatasetSpec, Experiment
 from tidemill.domain.intervals import Interval
 from tidemill.experiments.files import experiment_for, experiment_from_text
+from tidemill.study.registry import Registry
 
 SUFFIXES = (".csv", ".parquet")
 # A file that was written to within this time may still be growing.
@@ -217,7 +218,7 @@ def _run_request(
 ) -> dg.RunRequest | None:
     """The run; None, with a line in the tick's log, for data that cannot be run: one bad file must not stop the others."""
     try:
-        experiment = request.experiment or experiment_for(request.dataset)
+        experiment = request.experiment or experiment_for(request.dataset, registry=Registry.of(settings))
         months = scope.partition_range(experiment, settings)
         selected = scope.asset_selection(experiment) if scope.asset_selection else None
     except TidemillError as exc:

@@ -18,6 +18,7 @@ from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import experiment_from_text
 from tidemill.steps.performance.drift import Drift, last_drift, reasons
 from tidemill.storage.lake import Lake
+from tidemill.study.registry import Registry
 from tidemill.study.sources import venue_of
 from tidemill.study.study import study_key
 
@@ -77,7 +78,8 @@ def candidates(experiments: Sequence[Experiment], settings: Settings) -> list[Ca
     for experiment in experiments:
         drift = None
         with suppress(TidemillError):
-            drift = last_drift(lake, study_key(experiment, venue_of(experiment.dataset, settings)))
+            registry = Registry.of(settings).with_files(experiment.modules)
+            drift = last_drift(lake, study_key(experiment, venue_of(experiment.dataset, settings), registry))
         if drift is not None:
             found.append(Candidate(experiment, drift))
     return found

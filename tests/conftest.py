@@ -33,11 +33,11 @@ def skip_or_fail(what: str, reason: str) -> None:
 
 @pytest.fixture(autouse=True)
 def forget_modules() -> Iterator[None]:
-    """Declarations of a file that a test loaded in this process do not outlive it."""
+    """A test is a notebook of its own: what it loaded is not known to the next."""
     yield
-    loading = sys.modules.get("tidemill.user_modules.loading")
-    for made in loading.loaded_modules() if loading else ():
-        loading.unload_module(made.file)
+    lab = sys.modules.get("tidemill.lab")
+    if lab is not None:
+        lab._loaded.clear()
 
 
 @pytest.fixture(scope="session")

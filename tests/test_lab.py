@@ -12,7 +12,7 @@ import pytest
 
 from tests.study.panels import before_day, daily_bars, small_experiment
 from tidemill import lab
-from tidemill.config import Secret
+from tidemill.config import Secret, load_settings
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import (
     CostSpec,
@@ -144,7 +144,7 @@ def test_predictions_and_results_are_there_after_a_run_and_say_so_before(folder:
     for before in (lambda: lab.predictions(experiment), lambda: lab.result(experiment)):
         with pytest.raises(InputError, match="tidemill run"):
             before()
-    with open_workspace() as workspace:
+    with open_workspace(load_settings()) as workspace:
         run(workspace, experiment)
     frame = lab.predictions(experiment)
     assert frame.columns == ["symbol", "open_time", "engine", "prediction", "fold", "model_id", "known_at"]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tidemill.evaluation.search import Metric, Searched
     from tidemill.queries.results import Result
     from tidemill.study.counting import Comparison
+    from tidemill.study.registry import Registry
     from tidemill.study.study import Study
     from tidemill.study.workspace import Workspace
     from tidemill.user_modules.loading import Module
@@ -59,6 +60,7 @@ __all__ = [
 
 _open = ExitStack()
 _workspaces: dict[Settings, Workspace] = {}
+_loaded: dict[Path, Module] = {}  # by `load`: what this notebook knows by name, beside what ships
 
 
 def _workspace() -> Workspace:
@@ -85,22 +87,42 @@ def close() -> None:
     _open.close()
 
 
-def _experiment(of: str | Path | Experiment) -> Experiment:
+def _experiment(of: str | Path | Experiment, engine: str | None = None) -> Experiment:
+    """What is meant, with the loaded files that declare what it names, or an engine that is asked for beside."""
     from tidemill.domain.experiment import DatasetSpec, Experiment
-    from tidemill.experiments.files import checked, experiment_for, load_experiment
+    from tidemill.experiments.files import checked, experiment_for, written
+    from tidemill.user_modules.adoption import with_named
 
-    if isinstance(of, Experiment):
-        return checked(of)
-    if isinstance(of, Path) or str(of).endswith((".yaml", ".yml")):
-        return load_experiment(Path(of))
-    return experiment_for(DatasetSpec(source=of))
+    known = _settled()
+    if isinstance(of, Path) or (isinstance(of, str) and of.endswith((".yaml", ".yml"))):
+        of = written(Path(of))
+    experiment = of if isinstance(of, Experiment) else experiment_for(DatasetSpec(source=of), registry=known)
+    return checked(with_named(experiment, _there(), known.bounds, engine), known)
 
 
-def _study(of: str | Path | Experiment) -> Study:
+def _settled() -> Registry:
+    """What every experiment knows by name."""
+    from tidemill.config import load_settings
+    from tidemill.study.registry import Registry
+
+    return Registry.of(load_settings())
+
+
+def _registry() -> Registry:
+    """What a notebook knows by name: the files that it loaded go before."""
+    return _settled().with_modules(_there())
+
+
+def _there() -> tuple[Module, ...]:
+    """The loaded files that are still there."""
+    return tuple(module for file, module in _loaded.items() if file.exists())
+
+
+def _study(of: str | Path | Experiment, engine: str | None = None) -> Study:
     from tidemill.study.sources import claimed
     from tidemill.study.study import Study
 
-    experiment, workspace = _experiment(of), _workspace()
+    experiment, workspace = _experiment(of, engine), _workspace()
     return Study(workspace, experiment, claimed(workspace, experiment.dataset))
 
 
@@ -132,7 +154,8 @@ def bars(
 
     if isinstance(source, str) and not source.endswith((".yaml", ".yml")):
         named = tuple(symbols.split(",") if isinstance(symbols, str) else symbols)
-        experiment = experiment_for(DatasetSpec(source=source, interval=interval, symbols=named, start=start, end=end))
+        wanted = DatasetSpec(source=source, interval=interval, symbols=named, start=start, end=end)
+        experiment = experiment_for(wanted, registry=_settled())
     else:
         experiment = _experiment(source)
     study = _study(experiment)
@@ -150,18 +173,24 @@ def load(path: str | Path) -> Module:
     """Load a file of one's own features, labels, engines and strategies, and answer what it declares, by name.
 
     Its features can then be given to `features`, its strategies over bars to `backtest`, and all of it to an experiment.
-    Loading a changed file replaces what it declared. InputError, with the line, for a file that cannot be run.
+    Loading a changed file replaces what it declared, a file that vanished frees its names. InputError, with the line, for a
+    file that cannot be run, and for a name that another loaded file has.
     """
     from tidemill.user_modules.loading import load_module
 
-    return load_module(path)
+    known = _settled()
+    file = Path(path).expanduser().absolute()
+    made = load_module(file, known.bounds)
+    known.with_modules([*(module for module in _there() if module.file != file), made])
+    _loaded[file] = made
+    return made
 
 
 def features(bars: pl.DataFrame, *names: str) -> pl.DataFrame:
     """Features of adjusted bars: symbol, open_time and one column for each; `names` are sets or single features."""
     from tidemill.features.api import compute, feature_set
 
-    return compute(bars, feature_set(*(names or ("classic",))))[0]
+    return compute(bars, feature_set(*(names or ("classic",)), known=_registry().features))[0]
 
 
 def prove(
@@ -178,7 +207,7 @@ def prove(
     """
     from tidemill.evaluation.proving import prove_all
 
-    return prove_all(bars, what or ("classic",), lookback=lookback, beside=beside)
+    return prove_all(bars, what or ("classic",), lookback=lookback, beside=beside, known=_registry().features)
 
 
 def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble") -> pl.DataFrame:
@@ -273,6 +302,7 @@ def backtest(
         can_short=can_short,
         neutralise=neutralise,
         ledger=lambda: nullcontext(_workspace()),
+        known=_registry().strategies,
     )
 
 
@@ -302,6 +332,7 @@ def sweep(
         capital=capital,
         can_short=can_short,
         ledger=lambda: nullcontext(_workspace()),
+        known=_registry().strategies,
     ).runs
 
 
@@ -334,7 +365,7 @@ def cross_validate(
     from tidemill.evaluation.cross_validation import cross_validate as validate
 
     plan = Plan(splitter=splitter, folds=folds, test_folds=test_folds, embargo=embargo)
-    return validate(_study(of), engine, plan, params=params)
+    return validate(_study(of, engine), engine, plan, params=params)
 
 
 def trials(experiment: str | None = None, family: str | None = None) -> pl.DataFrame:
@@ -377,7 +408,7 @@ def search(
     """
     from tidemill.evaluation.search import search as searched
 
-    return searched(_study(of), engine, trials=trials, metric=metric, held_out=held_out)
+    return searched(_study(of, engine), engine, trials=trials, metric=metric, held_out=held_out)
 
 
 def metrics(returns: ArrayLike, periods_per_year: float = 252.0) -> dict[str, float | None]:

@@ -1,12 +1,14 @@
-"""One asset for each engine of the graph, and the ensemble of them."""
+"""One asset for each engine of a graph, and the ensemble of them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
 
-from assets.engine_keys import MODEL_KEYS, TRAINED
+from assets.engine_keys import model_keys
 from assets.reporting import result
 from resources.experiment import ExperimentResource
+from tidemill.models.base import EngineInfo
 from tidemill.provenance import source_version
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import train_ensemble
@@ -36,17 +38,24 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
     return engine
 
 
-engine_assets = [_engine_asset(info.name, info.about) for info in TRAINED]
+def engine_assets(engines: Iterable[EngineInfo]) -> list[dg.AssetsDefinition]:
+    """One asset each."""
+    return [_engine_asset(info.name, info.about) for info in engines]
 
 
-@dg.asset(
-    key=["models", "ensemble"],
-    group_name="training",
-    kinds={"polars"},
-    owners=["team:research"],
-    deps=[*MODEL_KEYS, ["predictions", "engines"], ["features", "training_set"]],
-    code_version=code_of.ensemble(),
-    description="Weights of the engines' ranks: for each fold by the skill that they had shown out of sample before it.",
-)
-def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    return result(context, train_ensemble(experiment.study))
+def ensemble_asset(engines: Iterable[EngineInfo]) -> dg.AssetsDefinition:
+    """The ensemble of these engines."""
+
+    @dg.asset(
+        key=["models", "ensemble"],
+        group_name="training",
+        kinds={"polars"},
+        owners=["team:research"],
+        deps=[*model_keys(engines), ["predictions", "engines"], ["features", "training_set"]],
+        code_version=code_of.ensemble(),
+        description="Weights of the engines' ranks: for each fold by the skill that they had shown out of sample before it.",
+    )
+    def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+        return result(context, train_ensemble(experiment.study))
+
+    return ensemble

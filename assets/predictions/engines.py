@@ -1,12 +1,14 @@
 """Out-of-sample predictions of each engine and of their ensemble."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
 
-from assets.engine_keys import MODEL_KEYS
+from assets.engine_keys import model_keys
 from assets.reporting import result
 from resources.experiment import ExperimentResource
+from tidemill.models.base import EngineInfo
 from tidemill.provenance import source_version
 from tidemill.steps import plots
 from tidemill.steps.models.ensemble import predict_ensemble
@@ -14,18 +16,23 @@ from tidemill.steps.predictions.engines import predict
 from tidemill.study import code as code_of
 
 
-@dg.asset(
-    key=["predictions", "engines"],
-    group_name="prediction",
-    kinds={"polars", "parquet", "postgres"},
-    owners=["team:research"],
-    deps=[*MODEL_KEYS, dg.AssetKey(["features", "technical"])],
-    code_version=source_version("tidemill.models.registry", own=["tidemill.study.fitting"]),
-    description="Predictions of every engine on every fold's test window: out of sample only.",
-)
-def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    study = experiment.study
-    return result(context, predict(study), lambda: plots.predictions(study))
+def engines_asset(trained: Iterable[EngineInfo]) -> dg.AssetsDefinition:
+    """The predictions of these engines."""
+
+    @dg.asset(
+        key=["predictions", "engines"],
+        group_name="prediction",
+        kinds={"polars", "parquet", "postgres"},
+        owners=["team:research"],
+        deps=[*model_keys(trained), dg.AssetKey(["features", "technical"])],
+        code_version=source_version("tidemill.models.registry", own=["tidemill.study.fitting"]),
+        description="Predictions of every engine on every fold's test window: out of sample only.",
+    )
+    def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+        study = experiment.study
+        return result(context, predict(study), lambda: plots.predictions(study))
+
+    return engines
 
 
 @dg.asset(

@@ -13,7 +13,7 @@ from tidemill.backtest.sweep import sweep_strategy
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.strategies import sma_kernel
 from tidemill.strategies.base import Strategy
-from tidemill.strategies.registry import register
+from tidemill.strategies.registry import Strategies
 
 GRID = {"fast": [1, 2, 5], "slow": [3, 5, 9]}
 
@@ -56,11 +56,12 @@ def test_a_strategy_of_ones_own_can_be_swept_without_a_fast_door() -> None:
         held = (pl.col("close") > params.level).cast(pl.Float64) / 3  # type: ignore[attr-defined]  # of `above`
         return bars.select("symbol", "open_time", held.alias("weight"))
 
-    register(Strategy(name="above_level", about="", needs="bars", params=above, weigh=weigh))
-    bars = regular()
-    made = sweep_strategy("above_level", {"level": [18.0, 20.0, "22"]}, bars, interval=DAY, instruments={}, costs=FREE)
+    own = Strategy(name="above_level", about="", needs="bars", params=above, weigh=weigh)
+    known = Strategies({own.name: own})
+    bars, levels = regular(), {"level": [18.0, 20.0, "22"]}
+    made = sweep_strategy("above_level", levels, bars, interval=DAY, instruments={}, costs=FREE, known=known)
     for at, level in enumerate((18.0, 20.0, 22.0)):
-        single = backtest_strategy("above_level", {"level": level}, bars, interval=DAY, instruments={}, costs=FREE)
+        single = backtest_strategy("above_level", {"level": level}, bars, interval=DAY, instruments={}, costs=FREE, known=known)
         np.testing.assert_array_equal(made.equity[:, at], single.equity["equity"].to_numpy())
 
 

@@ -12,6 +12,7 @@ from tests.cli.conftest import Tidemill
 from tests.study.panels import daily_bars, small_experiment
 from tests.study.running import run as run_steps
 from tidemill.cli import dagster
+from tidemill.config import load_settings
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.ports import RunOutcome
 from tidemill.experiments.files import load_experiment, to_text
@@ -32,7 +33,7 @@ class StepByStep:
         self.calls.append(home)
         if self.failure:
             return RunOutcome(succeeded=False, run_id="r", failure=self.failure)
-        with open_workspace() as workspace:
+        with open_workspace(load_settings()) as workspace:
             _, reports = run_steps(workspace, experiment)
         steps = tuple((name, 0.5, report.worked) for name, report in reports.items())
         return RunOutcome(succeeded=True, run_id="r", steps=steps)
@@ -247,7 +248,7 @@ def test_metrics_are_shown_as_a_table(work: Path, tidemill: Tidemill) -> None:
 def test_the_cache_is_shown_and_emptied(home: Path, tidemill: Tidemill) -> None:
     assert tidemill("cache", "show").out == "The cache is empty.\n"
     assert tidemill("cache", "show", "--json").json == []
-    with open_workspace() as workspace:
+    with open_workspace(load_settings()) as workspace:
 
         async def load() -> pl.DataFrame:
             return pl.DataFrame({"price": [1.0]})
@@ -268,6 +269,12 @@ def test_settings_are_shown_without_secrets(home: Path, tidemill: Tidemill) -> N
     Path("good.yaml").write_text("connections: 3\n")
     assert tidemill("config", "check", "good.yaml").out == "good.yaml is valid.\n"
     assert tidemill("config", "check", "good.yaml", "--json").json == {"file": "good.yaml", "valid": True}
+
+
+def test_the_doctor_names_a_wrong_setting_before_it_looks_at_anything(work: Path, tidemill: Tidemill) -> None:
+    Path("tidemill.yaml").write_text("no_such_setting: 1\n")
+    assert "no_such_setting" in tidemill("doctor").error
+    assert not Path("home").exists()
 
 
 def test_the_doctor_says_what_is_wrong_and_ends_with_one_sentence(

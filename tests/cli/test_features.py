@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.conftest import Tidemill
 from tidemill.features.api import feature_set
-from tidemill.features.declaration import sets
+from tidemill.features.declaration import shipped
 
 # One of every kind; computing all of them belongs to the tests of features.
 KINDS = ("KMID", "rsi_14", "cs_rank_roc_5", "weekday", "vol_ratio_10_60", "hmm_2_2")
@@ -15,13 +15,13 @@ KINDS = ("KMID", "rsi_14", "cs_rank_roc_5", "weekday", "vol_ratio_10_60", "hmm_2
 
 def test_every_shipped_feature_has_a_formula_a_unit_a_source_and_a_sentence(tidemill: Tidemill) -> None:
     listed = {row["name"]: row for row in tidemill("features", "list", "--json").json}
-    assert set(listed) == set(feature_set(*sets()).names)
+    assert set(listed) == set(feature_set(*shipped().sets).names)
     for name, row in listed.items():
         assert row["formula"], name
         assert row["unit"], name
         assert row["about"], name
     for name in ("cross", "calendar", "regime", "fear_greed", "classic", "alpha158"):
-        assert all(listed[single]["source"] for single in sets()[name]), name
+        assert all(listed[single]["source"] for single in shipped().sets[name]), name
     assert listed["cs_rank_roc_5"]["cross_sectional"]
     assert not listed["rsi_14"]["cross_sectional"]
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import polars as pl
 import pytest
 
 from tests.cli.conftest import Answer, Tidemill
+from tests.databases import new_database
 from tests.study.panels import daily_bars
 from tests.user_modules.conftest import example
-from tidemill.user_modules.loading import unload_module
-from tidemill.user_modules.sandbox import sandbox
+from tidemill.embedded import Servers
 
 GAP = 'feature("cli_gap", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")\n'
 ENDLESS = "def never(bars):\n    while True: pass\nfeatures(never, columns=['cli_never'])\n"
@@ -29,13 +28,9 @@ def command(*arguments: str) -> Answer:
 
 
 @pytest.fixture
-def module(work: Path) -> Iterator[Path]:
-    """A file to be written; what it declared in this process is forgotten after the test, and the limits of its sandbox."""
-    path = work / "mine.py"
-    sandbox().close()
-    yield path
-    unload_module(path)
-    sandbox().close()
+def module(work: Path) -> Path:
+    """A file to be written."""
+    return work / "mine.py"
 
 
 def worked(answer: Any) -> set[str]:
@@ -61,6 +56,47 @@ def test_a_file_of_one_s_own_goes_from_the_option_to_a_row_of_the_report(home: P
     assert second.code == 0, second.err
     assert "trading/signals" in worked(second.json)
     assert not {"features/technical", "features/training_set", "models/my_engine", "models/ridge"} & worked(second.json)
+
+
+TWICE = """
+import sys
+from tidemill.cli.main import main
+for module in sys.argv[1:]:
+    try:
+        main(["run", "--module", module, "--source", "file:panel.csv", "--json"])
+    except SystemExit as end:
+        assert end.code == 0
+"""
+
+
+def test_one_process_runs_two_files_that_declare_the_same_names_and_each_gets_its_own_results(
+    home: Path, servers: Servers, migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = (
+        example().replace("my_engine", "your_engine").replace("mean(close, 20)", "mean(close, 10)").replace("held=2", "held=3")
+    )
+    (home / "mine.py").write_text(example())
+    (home / "yours.py").write_text(other.replace("held=2", "held=3"))
+    daily_bars(300).write_csv(home / "panel.csv")
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE, "mine.py", "yours.py"], capture_output=True, text=True, timeout=240, check=True
+    )
+    runs = [json.loads(text) for text in done.stdout.strip().replace("}\n{", "}\0{").split("\0")]
+    assert [[row["book"] for row in run["engines"]][-1] for run in runs] == ["my_engine", "your_engine"]
+    assert runs[0]["report"] != runs[1]["report"]
+    with new_database(servers.postgres_dsn, migrated) as dsn:
+        monkeypatch.setenv("TIDEMILL_HOME", str(home / "alone"))
+        monkeypatch.setenv("TIDEMILL_POSTGRES_DSN", dsn.reveal())
+        alone = command("run", "--module", "yours.py", "--source", "file:panel.csv", "--json")
+    assert alone.code == 0, alone.err
+    assert _figures(alone.json) == _figures(runs[1])
+    assert _figures(alone.json) != _figures(runs[0])
+
+
+def _figures(run: Any) -> list[dict[str, Any]]:
+    """Figures by book, but for those that count the trials of a ledger."""
+    counting = ("deflated", "trial", "pbo", "expected")
+    return [{name: value for name, value in row.items() if not name.startswith(counting)} for row in run["engines"]]
 
 
 def test_a_file_computes_is_listed_and_is_explained(panel_file: Path, module: Path, tidemill: Tidemill) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.features.conftest import COLUMNS, bars_of, random_bars, random_panel
 from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.features.api import FeatureSet, compute, explain, feature_set
-from tidemill.features.declaration import Feature, declared
+from tidemill.features.declaration import Feature, shipped
 from tidemill.features.operators import close, mean, ref
 from tidemill.features.prices import average_price
 from tidemill.features.state import State
@@ -48,7 +48,7 @@ def test_no_name_at_all_is_an_error() -> None:
 
 
 def test_every_declared_feature_can_be_explained() -> None:
-    for name in declared():
+    for name in shipped().declared():
         told = explain(name)
         assert told.name == name
         assert told.formula

@@ -83,15 +83,6 @@ def test_a_home_that_cannot_be_used_is_found(tmp_path: Path) -> None:
     assert "postgres" not in findings
 
 
-def test_wrong_settings_are_found(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tidemill.yaml").write_text("no_such_setting: 1\n")
-    monkeypatch.setenv("TIDEMILL_CONFIG", str(tmp_path / "tidemill.yaml"))
-    given = {"postgres_dsn": servers.postgres_dsn, "redis_url": servers.redis_url}
-    finding = look(Settings(home=tmp_path / "home", **given))["settings"]
-    assert not finding.ok
-    assert "no_such_setting" in finding.detail
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's data lie outside the home")
 def test_data_of_a_home_that_is_gone_are_found(new_home: Callable[..., Settings], servers: Servers, tmp_path: Path) -> None:
     home = new_home()

@@ -1,6 +1,6 @@
 """Engines of one's own functions, through the interface of every engine."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from tests.models.panels import FEATURES, before, day, information_coefficient, panel
-from tidemill.domain.errors import InputError, IntegrityError
+from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.models.artifact import load
 from tidemill.models.custom import CustomEngine
-from tidemill.models.registry import code_version, engine, engines, register, unregister
+from tidemill.models.registry import Engines, code_version, engine, require_free
 
 Fit = Callable[..., object]
 
@@ -33,14 +33,6 @@ def made(fit: Fit = fit, predict: Fit = predict, source: str = "a", **options: A
 @pytest.fixture(scope="module")
 def frame() -> pl.DataFrame:
     return panel(7, 220, skill=0.4)
-
-
-@pytest.fixture
-def registered() -> Iterator[CustomEngine]:
-    own = made()
-    register(own)
-    yield own
-    unregister("own")
 
 
 def test_a_signal_that_was_planted_is_found_out_of_sample(frame: pl.DataFrame) -> None:
@@ -143,11 +135,21 @@ def test_a_parameter_without_a_default_or_that_no_file_can_hold_is_refused() -> 
         made(lambda training, grid=(1, 2): {})
 
 
-def test_it_stands_in_the_registry_until_it_is_forgotten(registered: CustomEngine) -> None:
-    assert engine("own") is registered
-    assert [one.info.name for one in engines()][-1] == "ensemble"
-    with pytest.raises(InputError, match="There is an engine named 'own' already"):
-        register(made())
+def test_it_stands_beside_those_that_ship_where_it_is_given_and_nowhere_else() -> None:
+    own = made()
+    known = Engines({"own": own})
+    assert known.find("own") is own
+    assert known.find("ridge") is engine("ridge")
+    names = [one.info.name for one in known.all()]
+    assert ("own" in names, names[-1]) == (True, "ensemble")
+    with pytest.raises(UnknownNameError, match="There is no engine named 'own'"):
+        engine("own")
+
+
+def test_it_cannot_take_the_name_of_one_that_ships() -> None:
+    require_free("own")
+    with pytest.raises(InputError, match="There is an engine named 'ridge' already"):
+        require_free("ridge")
 
 
 def test_a_model_of_other_shapes_is_the_functions_to_refuse(frame: pl.DataFrame) -> None:

@@ -16,7 +16,7 @@ from tidemill.domain.errors import InputError, IntegrityError
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Standardizer, training_set
 from tidemill.models.momentum import ENGINE as MOMENTUM
-from tidemill.models.registry import engine, engines, register
+from tidemill.models.registry import Engines, engines
 from tidemill.models.ridge import ENGINE as RIDGE
 
 
@@ -142,18 +142,14 @@ def test_ridge_weights_of_another_shape_are_refused() -> None:
         RIDGE.predict(odd, panel(4, 60))
 
 
-def test_an_engine_of_ones_own_can_be_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tidemill.models import registry
+def test_an_engine_of_ones_own_stands_beside_the_others() -> None:
     from tidemill.models.base import EngineInfo
     from tidemill.models.ridge import Ridge
 
     class Own(Ridge):
         info = EngineInfo(name="own", kind="linear", about="a test's")
 
-    monkeypatch.setattr(registry, "_REGISTERED", {})
-    register(Own())
-    assert engine("own").info.about == "a test's"
-    assert engines()[-1].info.name == "ensemble"
-    for taken in (Own(), RIDGE):
-        with pytest.raises(InputError, match="already"):
-            register(taken)
+    known = Engines({"own": Own()})
+    assert known.find("own").info.about == "a test's"
+    assert known.all()[-1].info.name == "ensemble"
+    assert {one.info.name for one in known.all()} - {one.info.name for one in engines()} == {"own"}

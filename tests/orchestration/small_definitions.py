@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Collection
 
 import dagster as dg
 
@@ -80,5 +81,5 @@ def partition_range(experiment: Experiment, settings: Settings) -> tuple[str, st
     return "2021-01", "2021-04"
 
 
-def asset_selection(experiment: Experiment) -> list[dg.AssetKey]:
+def asset_selection(experiment: Experiment, keys: Collection[dg.AssetKey] = ()) -> list[dg.AssetKey]:
     return [asset.key for asset in (bars, technical, ridge)]

@@ -1,6 +1,6 @@
 """Strategies of one's own functions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.market import Calendar, Instrument
 from tidemill.strategies.custom import custom_strategy
-from tidemill.strategies.registry import register, source_of, strategy, target_weights, unregister
+from tidemill.strategies.registry import Strategies, require_free, target_weights
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 Weigh = Callable[..., Any]
@@ -28,13 +28,9 @@ def predictions() -> pl.DataFrame:
     )
 
 
-@pytest.fixture
-def own() -> Iterator[Callable[..., None]]:
-    def put(weigh: Weigh, **options: Any) -> None:
-        register(custom_strategy("own", weigh, **options), "source")
-
-    yield put
-    unregister("own")
+def own(weigh: Weigh, **options: Any) -> Strategies:
+    """What is known by name, with a strategy `own` of this function."""
+    return Strategies({"own": custom_strategy("own", weigh, source="source", **options)})
 
 
 def positive(predictions: pl.DataFrame, share: float = 0.5) -> pl.DataFrame:
@@ -42,33 +38,34 @@ def positive(predictions: pl.DataFrame, share: float = 0.5) -> pl.DataFrame:
     return predictions.select("symbol", "open_time", weight=weight)
 
 
-def test_a_function_of_predictions_is_a_strategy_with_parameters(own: Callable[..., None], predictions: pl.DataFrame) -> None:
-    own(positive)
-    assert target_weights("own", predictions, {}, {})["weight"].to_list() == [0.5, 0.5, 0.0, 0.5]
-    assert target_weights("own", predictions, {"share": 0.25}, {})["weight"].max() == 0.25
-    assert source_of("own") == "source"
+def test_a_function_of_predictions_is_a_strategy_with_parameters(predictions: pl.DataFrame) -> None:
+    known = own(positive)
+    assert target_weights("own", predictions, {}, {}, known=known)["weight"].to_list() == [0.5, 0.5, 0.0, 0.5]
+    assert target_weights("own", predictions, {"share": 0.25}, {}, known=known)["weight"].max() == 0.25
+    assert (known.source("own"), known.source("quantile")) == ("source", "")
     with pytest.raises(UnknownNameError, match="parameter of own"):
-        target_weights("own", predictions, {"shares": 1}, {})
+        target_weights("own", predictions, {"shares": 1}, {}, known=known)
     with pytest.raises(InputError, match="A parameter of own is wrong"):
-        target_weights("own", predictions, {"share": "all"}, {})
+        target_weights("own", predictions, {"share": "all"}, {}, known=known)
 
 
-def test_a_function_that_asks_for_instruments_gets_them(own: Callable[..., None], predictions: pl.DataFrame) -> None:
+def test_a_function_that_asks_for_instruments_gets_them(predictions: pl.DataFrame) -> None:
     def shortable(frame: pl.DataFrame, instruments: dict[str, Instrument]) -> pl.DataFrame:
         short = [name for name, one in instruments.items() if one.can_short]
         return frame.select("symbol", "open_time", weight=pl.when(pl.col("symbol").is_in(short)).then(-0.5).otherwise(0.5))
 
-    own(shortable)
+    known = own(shortable)
     instruments = {
         name: Instrument(venue="x", symbol=name, calendar=Calendar.ALWAYS, can_short=name == "B") for name in ("A", "B")
     }
-    assert target_weights("own", predictions, {}, instruments).sort("symbol")["weight"].to_list() == [0.5, 0.5, -0.5, -0.5]
+    weights = target_weights("own", predictions, {}, instruments, known=known).sort("symbol")["weight"]
+    assert weights.to_list() == [0.5, 0.5, -0.5, -0.5]
 
 
-def test_a_strategy_over_bars_answers_a_row_for_each_bar(own: Callable[..., None], predictions: pl.DataFrame) -> None:
-    own(lambda bars: bars.head(1).select("symbol", "open_time", weight=1.0), needs="bars")
+def test_a_strategy_over_bars_answers_a_row_for_each_bar(predictions: pl.DataFrame) -> None:
+    known = own(lambda bars: bars.head(1).select("symbol", "open_time", weight=1.0), needs="bars")
     bars = predictions.rename({"prediction": "close"})
-    assert target_weights("own", bars, {}, {})["weight"].to_list() == [1.0, None, None, None]
+    assert target_weights("own", bars, {}, {}, known=known)["weight"].to_list() == [1.0, None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -86,21 +83,23 @@ def test_a_strategy_over_bars_answers_a_row_for_each_bar(own: Callable[..., None
         (lambda frame: frame["absent"], "The strategy own failed: ColumnNotFoundError"),
     ],
 )
-def test_an_answer_that_is_no_weights_is_refused(
-    own: Callable[..., None], predictions: pl.DataFrame, weigh: Weigh, reason: str
-) -> None:
-    own(weigh)
+def test_an_answer_that_is_no_weights_is_refused(predictions: pl.DataFrame, weigh: Weigh, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        target_weights("own", predictions, {}, {})
+        target_weights("own", predictions, {}, {}, known=own(weigh))
 
 
-def test_what_is_no_number_asks_for_nothing(own: Callable[..., None], predictions: pl.DataFrame) -> None:
-    own(lambda frame: frame.select("symbol", "open_time", weight=pl.lit(float("nan"))))
-    assert target_weights("own", predictions, {}, {})["weight"].to_list() == [None] * 4
+def test_what_is_no_number_asks_for_nothing(predictions: pl.DataFrame) -> None:
+    known = own(lambda frame: frame.select("symbol", "open_time", weight=pl.lit(float("nan"))))
+    assert target_weights("own", predictions, {}, {}, known=known)["weight"].to_list() == [None] * 4
 
 
-def test_a_name_that_is_taken_is_refused_and_shipped_ones_cannot_be_forgotten() -> None:
+def test_a_name_that_ships_cannot_be_given_to_another() -> None:
+    require_free("own")
     with pytest.raises(InputError, match="already a strategy named 'quantile'"):
-        register(custom_strategy("quantile", positive))
-    unregister("quantile")
-    assert strategy("quantile").needs == "predictions"
+        require_free("quantile")
+
+
+def test_the_version_of_a_strategy_of_one_s_own_counts_its_code() -> None:
+    one, two = (Strategies({"own": custom_strategy("own", positive, source=source)}) for source in ("a", "b"))
+    assert one.code_version("own") != two.code_version("own")
+    assert one.code_version("quantile") == two.code_version("quantile")

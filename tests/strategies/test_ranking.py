@@ -12,7 +12,7 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.market import Instrument
 from tidemill.strategies.base import Strategy
 from tidemill.strategies.benchmark import benchmark_weights
-from tidemill.strategies.registry import register, strategies, strategy, target_weights
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies, strategy, target_weights
 
 
 def predictions(rows: dict[int, dict[str, float | None]]) -> pl.DataFrame:
@@ -116,7 +116,7 @@ def test_a_strategy_over_predictions_starts_with_the_first_of_them() -> None:
 
 
 def test_unknown_names_and_wrong_inputs_say_what_there_is() -> None:
-    assert set(strategies()) >= {"quantile", "long_only_top_k", "sma_cross"}
+    assert set(SHIPPED_STRATEGIES.names()) >= {"quantile", "long_only_top_k", "sma_cross"}
     with pytest.raises(UnknownNameError, match="long_only_top_k, mean_variance, quantile, sma_cross"):
         strategy("martingale")
     with pytest.raises(UnknownNameError, match="quantile, every, gross, max_weight"):
@@ -127,12 +127,13 @@ def test_unknown_names_and_wrong_inputs_say_what_there_is() -> None:
         target_weights("quantile", one("A", [1, 2]), {}, {})
 
 
-def test_a_strategy_of_ones_own_can_be_registered_once() -> None:
+def test_a_strategy_of_ones_own_is_known_where_it_is_given_and_nowhere_else() -> None:
     own = Strategy(name="hold_all", about="", needs="bars", params=msgspec.defstruct("None_", []), weigh=lambda bars, *_: bars)
-    register(own)
-    assert strategy("hold_all") is own
-    with pytest.raises(InputError, match="already"):
-        register(own)
+    known = Strategies({"hold_all": own})
+    assert known.find("hold_all") is own
+    assert known.find("quantile") is strategy("quantile")
+    with pytest.raises(UnknownNameError, match="hold_all"):
+        strategy("hold_all")
 
 
 def test_the_benchmark_buys_what_is_there_at_first_and_holds() -> None:

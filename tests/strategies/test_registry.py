@@ -9,7 +9,7 @@ import pytest
 from tidemill import strategies
 from tidemill.provenance import source_modules
 from tidemill.strategies.base import Strategy
-from tidemill.strategies.registry import SHIPPED, code_version, strategy
+from tidemill.strategies.registry import SHIPPED, SHIPPED_STRATEGIES, strategy
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -36,5 +36,5 @@ def test_every_module_that_holds_a_strategy_is_listed() -> None:
 
 
 def test_each_strategy_has_a_version_of_its_own_that_counts_what_it_is_made_with() -> None:
-    assert len({code_version(name) for name in SHIPPED}) == len(SHIPPED)
+    assert len({SHIPPED_STRATEGIES.code_version(name) for name in SHIPPED}) == len(SHIPPED)
     assert {"tidemill.strategies.sizing", "tidemill.strategies.optimise"} <= set(source_modules(SHIPPED["mean_variance"]))

@@ -29,7 +29,6 @@ from tidemill.study.rejections import refusals_of, tradable
 from tidemill.study.scoring import predicted_by
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
-from tidemill.user_modules.loading import unload_module
 
 DAYS, TEST = 280, 30
 MODULE = """
@@ -110,7 +109,6 @@ def home(tmp_path: Path, migrated_dsn: Secret, redis_url: Secret, monkeypatch: p
     (tmp_path / "sectors.csv").write_text(f"symbol,sector\n{sectors}")
     yield Home(lab._workspace(), tmp_path)
     lab.close()
-    unload_module(tmp_path / "mine.py")
 
 
 def _ran(home: Home, experiment: Experiment) -> Study:

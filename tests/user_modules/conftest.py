@@ -1,12 +1,10 @@
 """The README's example, and files beside it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from tidemill.user_modules.loading import unload_module
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 SECTION = "## Your own features, label, engine and strategy"
@@ -23,16 +21,12 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Iterator[Write]:
-    """`write(text)` puts a module into the test's own folder; what it declared is forgotten after the test."""
-    made = []
+def write(tmp_path: Path) -> Write:
+    """`write(text)` puts a module into the test's own folder."""
 
     def put(text: str, name: str = "mine.py") -> Path:
         path = tmp_path / name
         path.write_text(text, encoding="utf-8")
-        made.append(path)
         return path
 
-    yield put
-    for path in made:
-        unload_module(path)
+    return put

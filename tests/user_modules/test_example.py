@@ -12,13 +12,14 @@ from tests.study.running import STEPS, worked
 from tests.user_modules.conftest import Write, example
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec, StrategySpec
-from tidemill.features.api import compute, explain, feature_set
+from tidemill.features.api import compute, explain
+from tidemill.features.declaration import shipped
 from tidemill.models.artifact import load
-from tidemill.models.registry import engine
 from tidemill.queries.results import result_of, study_of
 from tidemill.steps.models.engines import train
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import artifact_folder, index_of, models_home, spec_of
+from tidemill.study.registry import Registry
 from tidemill.study.scoring import predictions_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
@@ -62,7 +63,7 @@ def test_the_example_declares_one_of_each_kind(module: Path) -> None:
     made = load_module(module)
     assert made.features == ("my_gap", "my_reversal")
     assert (made.labels, made.engines, made.strategies) == (("my_label",), ("my_engine",), ("my_strategy",))
-    found = explain("my_reversal")
+    found = explain("my_reversal", shipped().joined(made.own.features))
     assert (found.lookback, found.recursive, found.unit) == (6, False, "ratio")
     assert found.formula == "weekly(bars)['my_reversal'], a function in mine.py"
 
@@ -167,8 +168,7 @@ def test_a_model_trained_on_another_feature_set_is_refused_by_its_hash(
     folder = artifact_folder(models_home(workspace), model)
     assert load(folder, feature_fingerprint=study.features.fingerprint).inputs.label == "my_label"
     edit(module, "mean(close, 20)", "mean(close, 21)")
-    load_module(module)
-    other = feature_set(*study.features.names).fingerprint
+    other = study_of(workspace, experiment).features.fingerprint
     with pytest.raises(InputError, match=r"my_engine model was trained on another feature set: .* Train it again"):
         load(folder, feature_fingerprint=other)
 
@@ -183,7 +183,8 @@ def test_parameters_of_one_s_own_are_checked_before_any_work_and_count_as_a_chan
         return msgspec.structs.replace(experiment, engines=engines)
 
     assert checked(with_penalty(3.0)).label.horizon == 3
-    assert engine("my_engine").info.params is not None
+    registry = Registry().with_files(experiment.modules)
+    assert registry.engines.find("my_engine").info.params is not None
     with pytest.raises(InputError, match="A parameter of my_engine is wrong"):
         checked(with_penalty("much"))
     unknown = msgspec.structs.replace(experiment, engines=(EngineSpec(name="my_engine", params={"colour": 1}),))

@@ -7,7 +7,8 @@ import pytest
 from tests.features.conftest import random_panel
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.features.api import compute, explain, feature_set
-from tidemill.user_modules.loading import load_module
+from tidemill.features.declaration import Features, shipped
+from tidemill.user_modules.loading import Module, load_module
 
 GAP = 'feature("{}", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")\n'
 
@@ -17,16 +18,22 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def known(module: Module) -> Features:
+    """The names of a file beside those that ship."""
+    return shipped().joined(module.own.features)
+
+
 def test_a_file_declares_features_that_compute_beside_the_shipped_ones(tmp_path: Path) -> None:
     text = (
         "window = 20\n"
         + GAP.format("own_gap_a")
         + 'feature("own_up_a", where(close > ref(close, 1), volume, 0.0), about="up volume")\n'
     )
-    assert load_module(write(tmp_path / "mine.py", text)).features == ("own_gap_a", "own_up_a")
-    assert explain("own_gap_a").formula == "(close / mean(close, 20, 1)) - 1"
+    made = load_module(write(tmp_path / "mine.py", text))
+    assert made.features == ("own_gap_a", "own_up_a")
+    assert explain("own_gap_a", known(made)).formula == "(close / mean(close, 20, 1)) - 1"
     bars = random_panel(1, symbols=2, slots=60)
-    frame, _ = compute(bars, feature_set("own_gap_a", "MA20"))
+    frame, _ = compute(bars, feature_set("own_gap_a", "MA20", known=known(made)))
     assert (1 / frame["MA20"] - 1 - frame["own_gap_a"]).fill_nan(0.0).abs().max() < 1e-12
 
 
@@ -38,13 +45,28 @@ def test_imports_work_too(tmp_path: Path) -> None:
     assert load_module(write(tmp_path / "mine.py", text)).features == ("own_gap_b",)
 
 
-def test_loading_a_changed_file_again_replaces_what_it_declared(tmp_path: Path) -> None:
+def test_a_changed_file_is_another_module_and_the_one_before_stays_as_it_was(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.py", GAP.format("own_gap_c") + GAP.format("own_gone_c"))
-    load_module(path)
-    assert load_module(write(path, GAP.format("own_gap_c").replace("20", "10"))).features == ("own_gap_c",)
-    assert explain("own_gap_c").lookback == 10
+    before = load_module(path)
+    after = load_module(write(path, GAP.format("own_gap_c").replace("20", "10")))
+    assert after.features == ("own_gap_c",)
+    assert [explain("own_gap_c", known(made)).lookback for made in (before, after)] == [20, 10]
     with pytest.raises(UnknownNameError):
-        explain("own_gone_c")
+        explain("own_gone_c", known(after))
+
+
+def test_a_text_that_was_run_before_is_not_run_again(tmp_path: Path) -> None:
+    text = GAP.format("own_gap_d")
+    first = load_module(write(tmp_path / "mine.py", text))
+    load_module(write(tmp_path / "mine.py", text.replace("20", "10")))
+    assert load_module(write(tmp_path / "mine.py", text)) is first
+    assert load_module(write(tmp_path / "other.py", text)) is not first
+
+
+def test_what_a_file_declares_is_known_to_nobody_else(tmp_path: Path) -> None:
+    load_module(write(tmp_path / "mine.py", GAP.format("own_gap_e")))
+    with pytest.raises(UnknownNameError):
+        explain("own_gap_e")
 
 
 @pytest.mark.parametrize(

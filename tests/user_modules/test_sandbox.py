@@ -120,6 +120,17 @@ def test_no_call_sees_what_an_earlier_one_left_in_the_module(sandbox: Sandbox, b
     assert [call(sandbox, text, bars)["n"][0] for _ in range(3)] == [1, 1, 1]
 
 
+def test_functions_of_two_files_are_kept_apart_and_errors_name_their_own_lines(sandbox: Sandbox, bars: pl.DataFrame) -> None:
+    other, wrong = Path("/nowhere/other/mine.py"), body("bars['close']\n    raise ValueError('other')")
+    doubled, tripled = GOOD, GOOD.replace("* 2", "* 3")
+    for _ in range(2):
+        assert call(sandbox, doubled, bars)["own"].equals(bars["close"] * 2, check_names=False)
+        answer = sandbox.call(other, tripled, "features", "features", bars)
+        assert answer["own"].equals(bars["close"] * 3, check_names=False)
+        with pytest.raises(InputError, match="on line 5: ValueError: other"):
+            sandbox.call(other, wrong, "features", "features", bars)
+
+
 def test_what_a_function_prints_or_asks_for_disturbs_nothing(sandbox: Sandbox, bars: pl.DataFrame) -> None:
     text = body("print('x' * 100_000); import sys, os; sys.stdin.read(); os.write(1, b'y'); return bars['close']")
     assert call(sandbox, text, bars).height == bars.height

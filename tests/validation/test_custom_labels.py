@@ -10,7 +10,7 @@ import pytest
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
 from tidemill.validation.custom_labels import custom_labels
-from tidemill.validation.labels import Label, declared_label, forward_return, labels, register, unregister
+from tidemill.validation.labels import Label, Labels, forward_return, require_free
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = Interval.parse("1d")
@@ -121,14 +121,13 @@ def test_an_answer_that_is_no_label_is_refused(run: Run, reason: str) -> None:
 
 
 def test_a_label_is_found_by_its_name_and_cannot_take_another_s() -> None:
-    register(of(forward))
-    try:
-        assert labels() == ("forward_return", "own")
-        assert declared_label("own") is not None
-        with pytest.raises(InputError, match="already a label named 'own'"):
-            register(of(forward))
-    finally:
-        unregister("own")
-    assert declared_label("forward_return") is None
+    own = of(forward)
+    known = Labels({"own": own})
+    assert known.names() == ("forward_return", "own")
+    assert known.find("own") is own
+    assert known.find("forward_return") is None
     with pytest.raises(UnknownNameError, match="Choose one of: forward_return"):
-        declared_label("own")
+        Labels().find("own")
+    require_free("own")
+    with pytest.raises(InputError, match="already a label named 'forward_return'"):
+        require_free("forward_return")

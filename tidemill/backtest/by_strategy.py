@@ -17,7 +17,7 @@ from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.matching.rules import Floats
 from tidemill.strategies.base import Strategy, Weighed, closes
-from tidemill.strategies.registry import strategy, weigh
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies, weigh
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,8 +37,9 @@ def backtest_strategy(
     suspected: pl.DataFrame | None = None,
     options: Options | None = None,
     neutralise: NeutraliseSpec | None = None,
+    known: Strategies = SHIPPED_STRATEGIES,
 ) -> BacktestResult:
-    """Run the strategy `name` over raw `bars`; the other arguments are those of `backtest`.
+    """Run the strategy `name` of `known` over raw `bars`; the other arguments are those of `backtest`.
 
     A strategy over predictions needs `predictions`; the account then starts with the first of them, so that a year
     without any does not count as a year without profit. A strategy over bars looks at `signal_bars` (adjusted prices,
@@ -46,7 +47,7 @@ def backtest_strategy(
     `options.resize` is the strategy's own. neutralise: a step after the strategy (`strategies.neutral`).
     Raises InputError as `target_weights` and `backtest` do.
     """
-    chosen = strategy(name)
+    chosen = known.find(name)
     resize = chosen.resize or neutralise is not None
     settings = (options or Options())._replace(resize=resize)
     seen = bars if signal_bars is None else signal_bars
@@ -57,7 +58,7 @@ def backtest_strategy(
     if chosen.needs != "bars" and (predictions is None or predictions.is_empty()):
         raise InputError(f"{name} needs predictions. Train a model first, or choose a strategy over bars.")
     given = seen if chosen.needs == "bars" or predictions is None else predictions
-    weights = weigh(name, given, params, instruments, bars=seen, neutralise=neutralise).weights
+    weights = weigh(name, given, params, instruments, bars=seen, neutralise=neutralise, known=known).weights
     panel = bars_panel(bars if chosen.needs == "bars" else _from_first(bars, weights), interval)
     targets, stray = weights_panel(weights, panel.axes)
     inputs = Inputs(panel, targets, interval, instruments, adjustments, suspected, stray)

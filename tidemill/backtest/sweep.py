@@ -25,7 +25,7 @@ from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.matching.rules import Floats
 from tidemill.strategies.base import Strategy, Weighed, closes
-from tidemill.strategies.registry import strategy
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies
 
 if TYPE_CHECKING:
     import polars as pl
@@ -106,9 +106,10 @@ def sweep_strategy(
     suspected: pl.DataFrame | None = None,
     options: Options | None = None,
     threads: int = 2,
+    known: Strategies = SHIPPED_STRATEGIES,
 ) -> Sweep:
     """Run a strategy over bars with every combination of `grid` (parameter → values); the rest as in `backtest_strategy`."""
-    chosen = strategy(name)
+    chosen = known.find(name)
     if chosen.needs != "bars":
         raise InputError(f"A sweep needs a strategy over bars; {name} works on predictions. Run it as experiments instead.")
     configs, parsed, skipped = combinations(chosen, grid)

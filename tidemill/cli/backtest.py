@@ -59,13 +59,20 @@ def _swept(
     source: Path, name: str, texts: tuple[str, ...], fee_bps: float, slippage_bps: float, output: Path | None, as_json: bool
 ) -> None:
     """Run the sweep and show the best of it."""
-    from tidemill.cli.common.session import workspace
+    from tidemill.cli.common.session import registry, workspace
     from tidemill.evaluation.sweep import grid_of, run_sweep
 
     grid = grid_of(texts)
     with progress(f"Sweeping {name} over {source.name}"):
         result = run_sweep(
-            source, strategy=name, grid=grid, fee_bps=fee_bps, slippage_bps=slippage_bps, output=output, ledger=workspace
+            source,
+            strategy=name,
+            grid=grid,
+            fee_bps=fee_bps,
+            slippage_bps=slippage_bps,
+            output=output,
+            ledger=workspace,
+            known=registry().strategies,
         )
     if as_json:
         write_json(result)
@@ -148,7 +155,7 @@ def backtest(
         _swept(source, name, grid, fee_bps, slippage_bps, output, as_json)
         return
     neutral = _neutralise(neutralise, sectors)
-    from tidemill.cli.common.session import workspace
+    from tidemill.cli.common.session import registry, workspace
     from tidemill.evaluation.backtest import run_backtest
 
     with progress(f"Trading {source.name}"):
@@ -162,6 +169,7 @@ def backtest(
             output=output,
             neutralise=neutral,
             ledger=workspace,
+            known=registry().strategies,
         )
     if as_json:
         write_json(result)

@@ -19,9 +19,10 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
     from tidemill.experiments.files import load_experiment
     from tidemill.queries.results import study_of
     from tidemill.study.places import stored_experiment
+    from tidemill.study.registry import Registry
 
     if file is not None:
-        return study_of(opened, load_experiment(file))
+        return study_of(opened, load_experiment(file, registry=Registry.of(opened.settings)))
     reports = sorted((opened.settings.home / "reports").glob("*/experiment.json"), key=lambda path: path.stat().st_mtime)
     if not reports:
         raise InputError("Nothing has been run yet. `tidemill run` makes what can be promoted.")

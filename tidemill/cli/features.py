@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from tidemill.features.api import Explanation, FeatureSet
+    from tidemill.features.declaration import Features
+    from tidemill.study.registry import Registry
 
 _IN_TERMINAL = "-"
 module_option = click.option("--module", type=click.Path(path_type=Path), help="Python file of features of your own, instead.")
@@ -37,13 +39,13 @@ def list_features(name: str | None, module: Path | None, as_json: bool) -> None:
     """Every feature with its unit, look-back, source and one sentence."""
     from tidemill.domain.errors import UnknownNameError
     from tidemill.features.api import explain, feature_set
-    from tidemill.features.declaration import sets
 
     _either(name, module)
-    if name is not None and name not in sets():
-        raise UnknownNameError("feature set", name, sets())
-    names = _of_module(module).names if module else feature_set(*([name] if name else sets())).names
-    rows = [explain(feature) for feature in names]
+    known = _registry(module).features
+    if name is not None and name not in known.sets:
+        raise UnknownNameError("feature set", name, known.sets)
+    chosen = _of_module(module) if module else feature_set(*([name] if name else known.sets), known=known)
+    rows = [explain(feature, known) for feature in chosen.names]
     if as_json:
         write_json(rows)
     else:
@@ -83,8 +85,9 @@ def explain(
         plot = Path(_IN_TERMINAL)
     if module is not None:
         _of_module(module)
-    found = explain_feature(name)
-    course = _course(found, plot, source, symbol, fear_greed) if plot is not None else {}
+    known = _registry(module).features
+    found = explain_feature(name, known)
+    course = _course(found, known, plot, source, symbol, fear_greed) if plot is not None else {}
     if as_json:
         write_json(msgspec.structs.asdict(found) | course)
         return
@@ -104,7 +107,7 @@ def explain(
 
 
 def _course(
-    found: "Explanation", plot: Path, source: Path | None, symbol: str | None, fear_greed: str | None
+    found: "Explanation", known: "Features", plot: Path, source: Path | None, symbol: str | None, fear_greed: str | None
 ) -> dict[str, str | float | None]:
     """What the plot shows, in words and figures; the picture is written."""
     from tidemill.reports.feature_plot import feature_series, sparkline, write_picture
@@ -113,11 +116,11 @@ def _course(
     if not in_terminal and plot.suffix.lower() != ".png":
         raise InputError(f"The plot {plot} cannot be written: it is a PNG. Let the name end in .png.")
     with progress(f"Computing {found.name}"):
-        series = feature_series(found.name, source, symbol=symbol, fear_greed=fear_greed)
+        series = feature_series(found.name, source, symbol=symbol, fear_greed=fear_greed, known=known)
         if not in_terminal:
             write_picture(series, found.name, found.unit, plot)
-    known = series.drop_nans("value")
-    last = known["value"][-1] if known.height else None
+    valued = series.drop_nans("value")
+    last = valued["value"][-1] if valued.height else None
     span = f"{series['open_time'][0]:%Y-%m-%d} to {series['open_time'][-1]:%Y-%m-%d}" if series.height else "no bars"
     shown = sparkline(series["value"].to_list()) if in_terminal else str(plot)
     return {"symbol": str(series["symbol"][0]) if series.height else "", "plot": shown, "of": f"{series['symbol'][0]}, {span}",
@@ -204,7 +207,7 @@ def _chosen(names: str, module: Path | None) -> "FeatureSet":
     from tidemill.features.api import feature_set
 
     if module is None:
-        return feature_set(*(part.strip() for part in names.split(",") if part.strip()))
+        return feature_set(*(part.strip() for part in names.split(",") if part.strip()), known=_registry(None).features)
     return _of_module(module)
 
 
@@ -215,17 +218,21 @@ def _either(name: str | None, module: Path | None) -> None:
 
 def _of_module(module: Path) -> "FeatureSet":
     """The features that a file declares. InputError when it has none."""
-    from tidemill.features.api import feature_set
-    from tidemill.user_modules.loading import load_module
+    from tidemill.features.api import FeatureSet
 
-    loaded = load_module(module)
+    (loaded,) = _registry(module).files
     if not loaded.features:
         raise InputError(f"The module {module.name} declares no feature. Call feature(…) or features(…) in it.")
-    return feature_set(*loaded.features)
+    return FeatureSet(tuple(loaded.own.features.values()))
 
 
 def _failed(module: Path | None) -> dict[str, str]:
     """Function → reason, of those in a module whose features could not even be learned."""
-    from tidemill.user_modules.loading import load_module
+    return _registry(module).failed
 
-    return dict(load_module(module).failed) if module is not None else {}
+
+def _registry(module: Path | None) -> "Registry":
+    """What names mean for this command: the file's own go before."""
+    from tidemill.cli.common.session import registry
+
+    return registry().with_files([module] if module else [])

@@ -33,14 +33,16 @@ def prove(
     """
     if name is not None and module is not None:
         raise click.UsageError("Give either --set or --module.")
+    from tidemill.cli.common.session import registry
     from tidemill.domain.errors import InputError
     from tidemill.evaluation.proving import chosen_features, prove_on_bars, refused
     from tidemill.market.panel_files import read_panel
 
-    chosen, failed = chosen_features(name, module)
+    known = registry().with_files([module] if module else [])
+    chosen, failed = chosen_features(name, known)
     with progress(f"Proving {counted(len(chosen.names), 'feature')} on {source.name}") as say:
         bars = read_panel(source)
-        proof = refused(prove_on_bars(chosen, bars, module=module, fear_greed=fear_greed, say=say), failed, bars)
+        proof = refused(prove_on_bars(chosen, bars, registry=known, fear_greed=fear_greed, say=say), failed, bars)
     _show(proof, "feature", as_json)
     if proof.refuted:
         names = ", ".join(one.feature for one in proof.refuted)
@@ -57,13 +59,13 @@ def prove_models(ctx: click.Context, file: Path | None, as_json: bool) -> None:
     The new model must be the stored one, bit for bit; then predictions are cut inside every test window. It takes as long as
     three trainings of the experiment, which must have been run. The exit code is 1 when an engine is refuted.
     """
-    from tidemill.cli.common.session import workspace
+    from tidemill.cli.common.session import registry, workspace
     from tidemill.domain.errors import StopError
     from tidemill.evaluation.refitting import prove_predictions
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import study_of
 
-    experiment = experiment_on(file, {})
+    experiment = experiment_on(file, {}, registry=registry())
     with workspace() as opened, progress(f"Proving {counted(len(experiment.engines), 'engine')}"):
         proof = prove_predictions(study_of(opened, experiment))
     _show(proof, "engine", as_json)

@@ -34,12 +34,12 @@ def train(
     import msgspec
 
     from tidemill.cli.common.progress import progress
-    from tidemill.cli.common.session import workspace
+    from tidemill.cli.common.session import registry, workspace
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import study_of
     from tidemill.steps.upstream import train_alone
 
-    experiment = experiment_on(file, {"source": source} if source else {})
+    experiment = experiment_on(file, {"source": source} if source else {}, registry=registry())
     with workspace() as opened, progress(f"Training {engine}"):
         report = train_alone(study_of(opened, experiment), engine)
     if as_json:

@@ -71,13 +71,13 @@ def run(
     # 0.5 of 4.7 s of a run with nothing to do.
     gc.set_threshold(100_000, 50, 100)
     from tidemill.cli.common.notices import left_out
-    from tidemill.cli.common.session import workspace
+    from tidemill.cli.common.session import registry, workspace
     from tidemill.cli.dagster import orchestrator
     from tidemill.config import load_settings
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import result_of
 
-    experiment = experiment_on(file, _told(ctx, dataset), modules)
+    experiment = experiment_on(file, _told(ctx, dataset), modules, registry=registry())
     _require_file(experiment.dataset.source)
     settings = load_settings()
     with workspace() as opened:

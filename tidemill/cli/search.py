@@ -35,13 +35,13 @@ def search(
     import msgspec
 
     from tidemill.cli.common.progress import progress
-    from tidemill.cli.common.session import workspace
+    from tidemill.cli.common.session import registry, workspace
     from tidemill.durable import write_file
     from tidemill.evaluation import search as searching
     from tidemill.experiments.files import experiment_on
     from tidemill.queries.results import study_of
 
-    experiment = experiment_on(file, {"source": source} if source else {})
+    experiment = experiment_on(file, {"source": source} if source else {}, registry=registry())
     with workspace() as opened, progress(f"Searching {trials} trials of {engine}"):
         wanted: searching.Metric = "sharpe" if metric == "sharpe" else "rank_ic"
         found = searching.search(study_of(opened, experiment), engine, trials=trials, metric=wanted, held_out=held_out)

@@ -28,7 +28,7 @@ from tidemill.market.panel_files import interval_of, read_bars
 from tidemill.market.tables import stem
 from tidemill.steps.trading.attribution import attribution_of
 from tidemill.strategies.neutral import neutralised
-from tidemill.strategies.registry import strategy as strategy_named
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies
 from tidemill.study.book import with_file
 
 if TYPE_CHECKING:
@@ -108,10 +108,12 @@ def backtest_frame(
     neutralise: NeutraliseSpec | None = None,
     source: str | None = None,
     ledger: Ledger | None = None,
+    known: Strategies = SHIPPED_STRATEGIES,
 ) -> BacktestResult:
     """Weights, or a strategy that works on bars, over bars that need no adjusting. InputError unless exactly one is given.
 
-    ledger: opens the workspace whose ledger counts the result as a trial; None leaves it uncounted. source: name of the file.
+    known: where the strategy is found. ledger: opens the workspace whose ledger counts the result as a trial; None leaves it
+    uncounted. source: name of the file.
     """
     if (strategy is None) == (weights is None):
         raise InputError("Give either weights or the name of a strategy.")
@@ -128,9 +130,9 @@ def backtest_frame(
         result = backtest(bars, asked, interval=length, instruments=instruments, costs=costs)
         result = dataclasses.replace(result, notes=(*told, *result.notes)) if told else result
     else:
-        over_bars(str(strategy))
+        over_bars(str(strategy), known)
         result = backtest_strategy(
-            str(strategy), params, bars, interval=length, instruments=instruments, costs=costs, neutralise=neutral
+            str(strategy), params, bars, interval=length, instruments=instruments, costs=costs, neutralise=neutral, known=known
         )
     if ledger is None:
         return result
@@ -139,6 +141,7 @@ def backtest_frame(
         interval=length,
         costs=costs,
         strategy=strategy,
+        known=known,
         params=params,
         weights=given,
         source=source,
@@ -153,9 +156,9 @@ def _choices(instruments: Mapping[str, Instrument], neutralise: NeutraliseSpec |
     return shorts if neutralise is None else {**shorts, "neutralise": msgspec.to_builtins(neutralise)}
 
 
-def over_bars(name: str) -> None:
+def over_bars(name: str, known: Strategies) -> None:
     """InputError unless the strategy of that name works on bars alone."""
-    if strategy_named(name).needs != "bars":
+    if known.find(name).needs != "bars":
         raise InputError(f"The strategy {name} works on predictions. Use it in an experiment, or give weights.")
 
 
@@ -170,6 +173,7 @@ def run_backtest(
     output: Path | None,
     neutralise: NeutraliseSpec | None = None,
     ledger: Ledger | None = None,
+    known: Strategies = SHIPPED_STRATEGIES,
 ) -> dict[str, Any]:
     """What `tidemill backtest` answers: final_equity, trades, fees, max_drawdown, equity and what it was run on.
 
@@ -189,6 +193,7 @@ def run_backtest(
         neutralise=neutralise,
         source=slug(stem(source)),
         ledger=ledger,
+        known=known,
     )
     if output is not None:
         write_result(result, output)

@@ -18,8 +18,7 @@ from tidemill.metrics.returns import Floats, periods_per_year
 from tidemill.provenance import fingerprint
 from tidemill.storage.content import content_version
 from tidemill.storage.trials import TrialBatch
-from tidemill.strategies.registry import source_of
-from tidemill.strategies.registry import strategy as strategy_named
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies
 from tidemill.study.counting import record_trials
 
 if TYPE_CHECKING:
@@ -37,13 +36,14 @@ _PRICES = ("symbol", "open_time", "open", "high", "low", "close", "volume")
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     """What a backtest was of. strategy or weights (symbol, open_time, weight); source: name of the file, None for a frame.
 
-    choices: whatever else decides the result and can be chosen, such as `can_short`.
+    known: where the strategy is found. choices: whatever else decides the result and can be chosen, such as `can_short`.
     """
 
     bars: pl.DataFrame
     interval: Interval
     costs: CostSpec
     strategy: str | None = None
+    known: Strategies = SHIPPED_STRATEGIES
     params: Mapping[str, Any] = {}
     weights: pl.DataFrame | None = None
     source: str | None = None
@@ -102,7 +102,7 @@ def _configuration(of: Evaluated) -> dict[str, Any]:
     if of.weights is not None:
         chosen: dict[str, Any] = {"weights": content_version(of.weights)[:16]}
     else:
-        params = strategy_named(str(of.strategy)).parse(of.params)
-        own = {"code": source_of(str(of.strategy))} if source_of(str(of.strategy)) else {}
+        params, source = of.known.find(str(of.strategy)).parse(of.params), of.known.source(str(of.strategy))
+        own = {"code": source} if source else {}
         chosen = {"strategy": {"name": of.strategy, **msgspec.to_builtins(params)}, **own}
     return {**chosen, "costs": msgspec.to_builtins(of.costs), **of.choices}

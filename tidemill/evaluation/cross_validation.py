@@ -19,7 +19,6 @@ from tidemill.domain.numbers import finite
 from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Lineage
-from tidemill.models.registry import engine as engine_named
 from tidemill.steps.upstream import bring_up_to_date
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
@@ -103,7 +102,7 @@ def cross_validate(
 
 
 def _spec(study: Study, engine: str, params: Mapping[str, Any] | None) -> EngineSpec:
-    engine_named(engine)
+    study.registry.engines.find(engine)
     if params is not None:
         return EngineSpec(name=engine, params=dict(params))
     return next((spec for spec in study.experiment.engines if spec.name == engine), EngineSpec(name=engine))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tidemill.features.api import FeatureSet, compute, feature_set
-from tidemill.features.declaration import sets
 from tidemill.features.expression import FEAR_GREED
 from tidemill.market.fear_greed import join_known
 from tidemill.market.fear_greed_panel import panel_interval, source_index
+from tidemill.study.registry import SHIPPED_REGISTRY, Registry
 from tidemill.validation.causality.features import prove_features, some_symbols, with_context
 from tidemill.validation.causality.inputs import Compute
 from tidemill.validation.causality.proof import Proof, Refutation, merged
@@ -21,34 +20,33 @@ from tidemill.validation.causality.prove import Say, prove
 if TYPE_CHECKING:
     import polars as pl
 
+    from tidemill.features.declaration import Features
+
 # Streaming is proven on so many symbols, and on as many bars beyond the longest look-back.
 _STREAMED_SYMBOLS, _STREAMED_BARS = 4, 200
 
 
-def chosen_features(names: str | None, module: Path | None) -> tuple[FeatureSet, dict[str, str]]:
-    """The features of names separated by commas, of a file, or of every set; and function → why it declares none."""
-    if module is not None:
-        from tidemill.user_modules.loading import load_module
-
-        loaded = load_module(module)
-        chosen = feature_set(*loaded.features) if loaded.features else FeatureSet(())
-        return chosen, dict(loaded.failed)
+def chosen_features(names: str | None, registry: Registry = SHIPPED_REGISTRY) -> tuple[FeatureSet, dict[str, str]]:
+    """The features of names separated by commas, of the registry's files, or of every set; and function → why it has none."""
+    if registry.files:
+        return FeatureSet(tuple(one for file in registry.files for one in file.own.features.values())), registry.failed
+    known = registry.features
     if names is None:
-        return feature_set(*sets()), {}
-    return feature_set(*(part.strip() for part in names.split(",") if part.strip())), {}
+        return feature_set(*known.sets, known=known), {}
+    return feature_set(*(part.strip() for part in names.split(",") if part.strip()), known=known), {}
 
 
 def prove_on_bars(
     features: FeatureSet,
     bars: pl.DataFrame,
     *,
-    module: Path | None = None,
+    registry: Registry = SHIPPED_REGISTRY,
     fear_greed: str | None = None,
     say: Say | None = None,
 ) -> Proof:
     """No look-ahead in batch, and the same bits bar by bar with the state reloaded in a fresh process.
 
-    module: the file that declares those features that do not ship. fear_greed: source of the Fear & Greed Index; features that
+    registry: of the features. fear_greed: source of the Fear & Greed Index; features that
     read it are then proven through its join with the bars, else on made-up values of it.
     """
     index = None if fear_greed is None else source_index(fear_greed)
@@ -64,7 +62,7 @@ def prove_on_bars(
 
     if say:
         say("bar by bar")
-    return merged([prove_streaming(live, _streamed(live, panel), module=module), proof], features.names)
+    return merged([prove_streaming(live, _streamed(live, panel), registry=registry), proof], features.names)
 
 
 def _prove_joined(features: FeatureSet, bars: pl.DataFrame, index: pl.DataFrame) -> Proof:
@@ -86,10 +84,14 @@ def prove_all(
     *,
     lookback: int | None = None,
     beside: Mapping[str, pl.DataFrame] | None = None,
+    known: Features | None = None,
 ) -> Proof:
-    """Features by name and functions of one's own, in one proof. lookback, beside: of the functions (see `causality.prove`)."""
+    """Features by name and functions of one's own, in one proof. lookback, beside: of the functions (see `causality.prove`).
+
+    known: where the features are found; None for those that ship.
+    """
     names = [one for one in what if isinstance(one, str)]
-    proofs = [prove_features(feature_set(*names), bars)] if names else []
+    proofs = [prove_features(feature_set(*names, known=known), bars)] if names else []
     proofs += [prove(one, bars, lookback=lookback, beside=beside) for one in what if not isinstance(one, str)]
     found = (name for proof in proofs for name in (*proof.proven, *(one.feature for one in proof.refuted)))
     return merged(proofs, tuple(dict.fromkeys(found)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 
-from tidemill.models.registry import engine
 from tidemill.steps.checks.samples import fitting, inferring
 from tidemill.steps.features.context import with_context
 from tidemill.study.fitting import lineage_of
@@ -40,8 +39,8 @@ def _prove_engine(study: Study, name: str) -> list[Proof]:
     proofs = [prove_folds(name, model_id, bars, study.folds, interval=interval, stored=stored)]
     if not proofs[0].holds:
         return proofs
-    effort = Effort(cuts=_CUTS, every_bar=False)
+    engine, effort = study.registry.engines.find(name), Effort(cuts=_CUTS, every_bar=False)
     for fold in study.folds:
-        infer, inside = inferring(study, engine(name), fit(bars, fold)), pl.col("open_time") < fold.test_end
+        infer, inside = inferring(study, engine, fit(bars, fold)), pl.col("open_time") < fold.test_end
         proofs.append(prove(infer, bars.filter(inside), interval=interval, effort=effort, seed=fold.number))
     return proofs

@@ -26,7 +26,6 @@ from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Dimension, Lineage
 from tidemill.models.checking import check_engine
 from tidemill.models.registry import code_version
-from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint
 from tidemill.steps.upstream import bring_up_to_date
 from tidemill.study.book import Span, book
@@ -86,11 +85,11 @@ def search(
     held_out: folds at the end that take no part; None is a quarter of them. told: called with the number and value of each new
     trial. Raises UnknownNameError for the engine, InputError where there is nothing to search or too few folds.
     """
-    if not (space := engine_named(engine).info.space):
+    if not (space := study.registry.engines.find(engine).info.space):
         raise InputError(f"The engine {engine} declares no parameters to search. Try another one.")
     if metric not in METRICS or trials < 1:
         raise InputError("A search needs at least one trial, and rank_ic or sharpe as its metric.")
-    check_engine(EngineSpec(name=engine), study.features.names)
+    check_engine(EngineSpec(name=engine), study.features.names, study.registry.engines)
     bring_up_to_date(study)
     searched, tail = _divided(study.folds, held_out)
     journal = _journal(study, engine, metric, len(tail))
@@ -126,9 +125,10 @@ def _journal(study: Study, engine: str, metric: str, held_out: int) -> Journal:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = journal_path(study, engine)
     make_folder(path.parent)
-    made, stated = engine_named(engine), msgspec.structs.replace(study.experiment, name="", engines=())
+    made, stated = study.registry.engines.find(engine), msgspec.structs.replace(study.experiment, name="", engines=())
     data = (study.features_version, study.labels_version, study.splits)
-    decided = (code_version(made), made.info.space, metric, held_out, *data, stated)
+    own = study.registry.code("strategies", stated.strategy.name)
+    decided = (code_version(made), made.info.space, metric, held_out, *data, stated, *own)
     return optuna.create_study(
         storage=JournalStorage(JournalFile(path)),
         study_name=fingerprint(*decided),

@@ -10,7 +10,6 @@ import io
 import subprocess  # nosec B404  # starts this interpreter with a list of arguments
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -20,6 +19,8 @@ from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.features.api import FeatureSet, compute, feature_set
 from tidemill.features.state import State
 from tidemill.market.panel_files import stepped
+from tidemill.study.registry import SHIPPED_REGISTRY, Registry
+from tidemill.user_modules.wire import Bounds
 from tidemill.validation.causality.observation import differing, observed
 from tidemill.validation.causality.proof import Proof, Refutation
 
@@ -27,10 +28,11 @@ _SECONDS = 300.0
 
 
 class _Task(msgspec.Struct, frozen=True):
-    """names: of the features. module: file that declares them, empty for none. state: empty at the start."""
+    """names: of the features. files: that declare those that do not ship, run within `bounds`. state: empty at the start."""
 
     names: tuple[str, ...]
-    module: str
+    files: tuple[str, ...]
+    bounds: Bounds
     state: bytes
     bars: bytes
 
@@ -41,18 +43,19 @@ class _Done(msgspec.Struct, frozen=True):
 
 
 def prove_streaming(
-    features: FeatureSet, bars: pl.DataFrame, *, module: Path | None = None, processes: int = 2, seed: int = 7
+    features: FeatureSet, bars: pl.DataFrame, *, registry: Registry = SHIPPED_REGISTRY, processes: int = 2, seed: int = 7
 ) -> Proof:
     """Step over `bars`, each stretch in a process of its own from the saved state; every value must have the batch's bits.
 
-    features: compiled ones. module: the file that declares those that do not ship. Raises UnavailableError when a process
+    features: compiled ones, of `registry`. Raises UnavailableError when a process
     dies.
     """
     ordered = bars.sort("symbol", "open_time")
     batch = observed(compute(ordered, features)[0], 0, None)
     rows, state = [], b""
+    files = tuple(str(module.file) for module in (*registry.beside, *registry.files))
     for stretch in _stretches(ordered, processes, seed):
-        done = _in_a_process(_Task(features.names, str(module or ""), state, _to_bytes(stretch)))
+        done = _in_a_process(_Task(features.names, files, registry.bounds, state, _to_bytes(stretch)))
         rows.append(pl.read_ipc_stream(io.BytesIO(done.rows)))
         state = done.state
     stream = observed(pl.concat(rows).sort("symbol", "open_time"), 0, None)
@@ -101,11 +104,7 @@ def _in_a_process(task: _Task) -> _Done:
 def _main() -> None:
     """In the process: take the task from stdin, answer on stdout."""
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Task)
-    if task.module:
-        from tidemill.user_modules.loading import load_module
-
-        load_module(task.module)
-    features = feature_set(*task.names)
+    features = feature_set(*task.names, known=Registry(task.bounds).with_files(task.files).features)
     state = State.from_bytes(task.state) if task.state else None
     frame, after = stepped(pl.read_ipc_stream(io.BytesIO(task.bars)), features, state)
     whole = (state or after).updated(after)

@@ -22,6 +22,7 @@ from tidemill.market.calendars import infer_calendar
 from tidemill.market.panel_files import read_bars
 from tidemill.market.tables import stem
 from tidemill.metrics.returns import periods_per_year, sharpe
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies
 from tidemill.study.counting import record_trials
 
 if TYPE_CHECKING:
@@ -86,18 +87,27 @@ def sweep_frame(
     interval: Interval | None = None,
     source: str | None = None,
     ledger: Ledger | None = None,
+    known: Strategies = SHIPPED_STRATEGIES,
 ) -> Swept:
     """Backtests of a strategy over bars for every combination of `grid`; the rest as in `backtest_frame`.
 
     A run is the same trial as the single backtest of its parameters, and has the same figures to the bit.
     """
-    over_bars(strategy)
+    over_bars(strategy, known)
     length = bars_interval(bars, interval)
     instruments = instruments_for(bars, length, can_short)
     costs = CostSpec(fee_bps=fee_bps, slippage_bps=slippage_bps, capital=capital)
-    made = sweep_strategy(strategy, grid, bars, interval=length, instruments=instruments, costs=costs)
+    made = sweep_strategy(strategy, grid, bars, interval=length, instruments=instruments, costs=costs, known=known)
     shorts = any(instrument.can_short for instrument in instruments.values())
-    of = Evaluated(bars=bars, interval=length, costs=costs, strategy=strategy, source=source, choices={"can_short": shorts})
+    of = Evaluated(
+        bars=bars,
+        interval=length,
+        costs=costs,
+        strategy=strategy,
+        known=known,
+        source=source,
+        choices={"can_short": shorts},
+    )
     ids, notes = _count(made, of, ledger)
     if made.skipped:
         notes.append(f"{made.skipped:,} combinations were left out, since {strategy} does not take them.")
@@ -137,6 +147,7 @@ def run_sweep(
     slippage_bps: float,
     output: Path | None,
     ledger: Ledger | None = None,
+    known: Strategies = SHIPPED_STRATEGIES,
 ) -> dict[str, Any]:
     """What `tidemill backtest --sweep` answers: `runs` by Sharpe ratio, best first, how many, and what they were run on."""
     bars, interval, refused = read_bars(source)
@@ -149,6 +160,7 @@ def run_sweep(
         interval=interval,
         source=slug(stem(source)),
         ledger=ledger,
+        known=known,
     )
     runs = made.runs.sort("sharpe", descending=True, nulls_last=True, maintain_order=True)
     if output is not None:

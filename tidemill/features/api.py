@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tidemill.domain.errors import InputError
-from tidemill.features import declaration
+from tidemill.features.declaration import Features, shipped
 from tidemill.features.feature_set import Explanation, FeatureSet
 from tidemill.features.sources import source_of
 
@@ -26,21 +26,23 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "FeatureSet", "State", "Stream", "compute", "explain", "feature_set", "warm"]
 
 
-def feature_set(*names: str) -> FeatureSet:
+def feature_set(*names: str, known: Features | None = None) -> FeatureSet:
     """The features of `names`: names of sets and of single features, in order, each once.
 
-    Raises UnknownNameError with the choices, InputError when nothing is named.
+    known: where they are found; None for those that ship. Raises UnknownNameError with the choices, InputError when nothing is
+    named.
     """
-    known = declaration.sets()
-    wanted = dict.fromkeys(single for name in names for single in known.get(name, (name,)))
+    known = known or shipped()
+    wanted = dict.fromkeys(single for name in names for single in known.sets.get(name, (name,)))
     if not wanted:
-        raise InputError(f"No feature is named. Name a set ({', '.join(known)}) or single features.")
-    return FeatureSet(tuple(declaration.find(name) for name in wanted))
+        raise InputError(f"No feature is named. Name a set ({', '.join(known.sets)}) or single features.")
+    return FeatureSet(tuple(known.find(name) for name in wanted))
 
 
-def explain(name: str) -> Explanation:
-    """Formula, look-back, unit, meaning and source of one feature. Raises UnknownNameError."""
-    found = declaration.find(name)
+def explain(name: str, known: Features | None = None) -> Explanation:
+    """Formula, look-back, unit, meaning and source of one feature; known as in `feature_set`. Raises UnknownNameError."""
+    known = known or shipped()
+    found = known.find(name)
     expression = found.expression
     return Explanation(
         name=name,
@@ -49,7 +51,7 @@ def explain(name: str) -> Explanation:
         recursive=expression.recursive,
         unit=found.unit,
         about=found.about,
-        source=source_of(name, declaration.sets()),
+        source=source_of(name, known.sets),
         cross_sectional=expression.cross_sectional,
     )
 

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import Experiment
 from tidemill.features.api import FeatureSet, feature_set
-from tidemill.features.declaration import sets
+from tidemill.features.declaration import Features, shipped
 from tidemill.features.expression import FEAR_GREED, SENTIMENT
 
 
-def check(experiment: Experiment) -> None:
-    """UnknownNameError or InputError unless every set and feature exists and has what it reads."""
+def check(experiment: Experiment, known: Features | None = None) -> None:
+    """UnknownNameError or InputError unless every set and feature is known and has what it reads; None: those that ship."""
+    known = known or shipped()
     for name in experiment.features.sets:
-        if name not in sets():
-            raise UnknownNameError("feature set", name, sets(), hint="Single features stand under features.names.")
-    chosen = feature_set(*experiment.features.sets, *experiment.features.names)
+        if name not in known.sets:
+            raise UnknownNameError("feature set", name, known.sets, hint="Single features stand under features.names.")
+    chosen = feature_set(*experiment.features.sets, *experiment.features.names, known=known)
     if experiment.features.fear_greed is None:
         advice = "reads the Fear & Greed Index. Say where it comes from with features.fear_greed: alternative.me or file:PATH"
         _require_unread(chosen, FEAR_GREED, advice)

@@ -1,12 +1,16 @@
-"""Where features are declared and found by name. Standard library only: listing and explaining cost no numerics.
+"""How features are declared and found by name. Standard library only: listing and explaining cost no numerics.
 
-`feature(...)` declares one name. `family(...)` declares a name with parameters (`sma_20`, `bb_upper_20_2`, `ROC5`), so that any
-`sma_N` resolves. `named_set(...)` gives a list of names one name.
+A file declares into `Declarations` of its own: `feature(...)` one name, `family(...)` a name with parameters (`sma_20`,
+`bb_upper_20_2`, `ROC5`), so that any `sma_N` resolves, `named_set(...)` one name for a list of names. `Features` is a value in
+which they are found.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 
 import msgspec
@@ -17,6 +21,8 @@ from tidemill.features.expression import COLUMNS, Expression, Operand, as_expres
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
 _NUMBERED = re.compile(r"(.*?[A-Za-z_])_?((?:(?<=_)|(?<=[A-Z]))[0-9.]+(?:_[0-9.]+)*)")
 _RESERVED = frozenset({"symbol", "open_time", "known_at", "label", "label_end_at", "prediction", "quote_volume", *COLUMNS})
+# Under this name a user's file holds its `Declarations`.
+OWN = "__declarations__"
 _SHIPPED = tuple(
     f"tidemill.features.definitions.{name}"
     for name in ("classic", "alpha158", "cross", "calendar", "regime", "fear_greed", "sentiment")
@@ -43,93 +49,97 @@ class Family(msgspec.Struct, frozen=True):
     example: str
 
 
-class _Registry:
-    def __init__(self) -> None:
+class Features(msgspec.Struct, frozen=True):
+    """Features by name. `shipped()` are those of the project; `joined` gives them with others beside them."""
+
+    features: Mapping[str, Feature]
+    families: Mapping[str, Family]
+    sets: Mapping[str, tuple[str, ...]]
+
+    def find(self, name: str) -> Feature:
+        """The feature of this name, made from its family if need be. Raises UnknownNameError with the choices."""
+        found = self.known(name)
+        if found is None:
+            examples = ", ".join(family.example for family in list(self.families.values())[:3])
+            hint = f"Other parameters are possible in names like {examples}."
+            raise UnknownNameError("feature or set", name, [*self.sets, *self.declared()], hint)
+        return found
+
+    def known(self, name: str) -> Feature | None:
+        """The feature of this name; None where there is none."""
+        return self.features.get(name) or _of_family(name, self.families)
+
+    def declared(self) -> tuple[str, ...]:
+        """Every name of a set or declared by itself."""
+        return tuple(dict.fromkeys([*(name for names in self.sets.values() for name in names), *self.features]))
+
+    def joined(self, more: Mapping[str, Feature]) -> Features:
+        """These and others, which go before."""
+        return msgspec.structs.replace(self, features={**self.features, **more}) if more else self
+
+
+class Declarations:
+    """What one file declares, in its order. beside: what is known already, whose names it cannot give to anything else."""
+
+    def __init__(self, beside: Features | None = None) -> None:
+        self._beside = beside
         self.features: dict[str, Feature] = {}
         self.families: dict[str, Family] = {}
         self.sets: dict[str, tuple[str, ...]] = {}
-        self.recorder: list[str] = []
-        self.loaded = False
+
+    def feature(self, name: str, expression: Operand, *, unit: str = "", about: str = "") -> Feature:
+        """Declare a feature. The same declaration twice changes nothing; InputError for a name that is taken or unfit."""
+        return self.add(_feature(name, expression, unit, about))
+
+    def add(self, made: Feature) -> Feature:
+        """As `feature`, for one that is made."""
+        known = self.features.get(made.name) or (self._beside.known(made.name) if self._beside else None)
+        if known is not None and known.expression != made.expression:
+            raise InputError(f"The feature {made.name!r} exists already, as {known.expression}. Choose another name.")
+        self.features[made.name] = made
+        return made
+
+    def family(self, example: str, build: Callable[..., Expression], *, unit: str, about: str) -> None:
+        """Declare all names like `example`: its stem, then as many numbers; whole ones where the example's are whole.
+
+        `build` takes the numbers and gives the expression; `{0}`, `{1}` … in `about` stand for them.
+        """
+        stem, numbers = _split(example)
+        kinds = tuple(float if "." in number else int for number in numbers)
+        self.families[stem] = Family(stem, build, kinds, unit, about, example)
+
+    def named_set(self, name: str, names: str) -> None:
+        """Declare a set of features, whose names are separated by blanks."""
+        self.sets[name] = tuple(names.split())
 
 
-_registry = _Registry()
-
-
-def _shipped() -> _Registry:
-    if not _registry.loaded:
-        _registry.loaded = True
-        for module in _SHIPPED:
-            import_module(module)
-    return _registry
+@cache
+def shipped() -> Features:
+    """The features of the project, read once."""
+    files: list[Declarations] = [import_module(module).DECLARED for module in _SHIPPED]
+    features: dict[str, Feature] = {}
+    families: dict[str, Family] = {}
+    sets: dict[str, tuple[str, ...]] = {}
+    for file in files:
+        features |= file.features
+        families |= file.families
+        sets |= file.sets
+    return Features(features, families, sets)
 
 
 def feature(name: str, expression: Operand, *, unit: str = "", about: str = "") -> Feature:
-    """Declare a feature. The same declaration twice changes nothing; raises InputError for a name that is taken or unfit."""
+    """A feature as a value. A user's file may import this word, which it has anyway; the feature is declared there, too."""
+    made = _feature(name, expression, unit, about)
+    file = sys._getframe(1).f_globals.get(OWN)
+    return file.add(made) if isinstance(file, Declarations) else made
+
+
+def _feature(name: str, expression: Operand, unit: str, about: str) -> Feature:
     if not isinstance(name, str) or _NAME.fullmatch(name) is None or name in _RESERVED:
         raise InputError(f"{name!r} cannot name a feature. Use letters, digits, _ and ., and no column of the bars.")
     made = Feature(name, as_expression(expression), unit, about)
     peel(made.expression)  # refuses an operator of the second stage where it cannot stand
-    known = _registry.features.get(name) or (_resolve_family(name) if _registry.loaded else None)
-    if known is not None and known.expression != made.expression:
-        raise InputError(f"The feature {name!r} exists already, as {known.expression}. Choose another name.")
-    _registry.features[name] = made
-    _registry.recorder.append(name)
     return made
-
-
-def family(example: str, build: Callable[..., Expression], *, unit: str, about: str) -> None:
-    """Declare all names like `example`: its stem, then as many numbers; whole ones where the example's are whole.
-
-    `build` takes the numbers and gives the expression; `{0}`, `{1}` … in `about` stand for them.
-    """
-    stem, numbers = _split(example)
-    kinds = tuple(float if "." in number else int for number in numbers)
-    _registry.families[stem] = Family(stem, build, kinds, unit, about, example)
-
-
-def named_set(name: str, names: str) -> None:
-    """Declare a set of features, whose names are separated by blanks."""
-    _registry.sets[name] = tuple(names.split())
-
-
-def sets() -> dict[str, tuple[str, ...]]:
-    """The sets and their names, in order."""
-    return dict(_shipped().sets)
-
-
-def declared() -> tuple[str, ...]:
-    """Every name of a set or declared by a user's module."""
-    registry = _shipped()
-    return tuple(dict.fromkeys([*(name for names in registry.sets.values() for name in names), *registry.features]))
-
-
-def find(name: str) -> Feature:
-    """The feature of this name, made from its family if need be. Raises UnknownNameError with the choices."""
-    registry = _shipped()
-    found = registry.features.get(name) or _resolve_family(name)
-    if found is None:
-        examples = ", ".join(family.example for family in list(registry.families.values())[:3])
-        raise UnknownNameError(
-            "feature or set", name, [*registry.sets, *declared()], f"Other parameters are possible in names like {examples}."
-        )
-    return found
-
-
-@contextmanager
-def declaring(instead_of: Iterable[str] = ()) -> Iterator[list[str]]:
-    """Collect the names that a block declares, having forgotten `instead_of`; undo it all if the block raises."""
-    registry = _shipped()
-    before, recorder = dict(registry.features), registry.recorder
-    for name in instead_of:
-        registry.features.pop(name, None)
-    registry.recorder = []
-    try:
-        yield registry.recorder
-    except BaseException:
-        registry.features = before
-        raise
-    finally:
-        registry.recorder = recorder
 
 
 def _split(name: str) -> tuple[str, tuple[str, ...]]:
@@ -137,9 +147,9 @@ def _split(name: str) -> tuple[str, tuple[str, ...]]:
     return (name, ()) if match is None else (match[1].rstrip("_"), tuple(match[2].split("_")))
 
 
-def _resolve_family(name: str) -> Feature | None:
+def _of_family(name: str, families: Mapping[str, Family]) -> Feature | None:
     stem, numbers = _split(name)
-    found = _registry.families.get(stem)
+    found = families.get(stem)
     if found is None or len(numbers) != len(found.kinds):
         return None
     separator = "_" if "_" in found.example[len(stem) :] else ""

@@ -13,10 +13,10 @@ import polars as pl
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.models.artifact import Artifact, Inputs, Stated, read_manifest
 from tidemill.models.base import Lineage
-from tidemill.models.registry import engine as engine_named
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Lake
 from tidemill.study.model_index import artifact_folder, models_home, stored_models
+from tidemill.study.registry import Registry
 from tidemill.study.tables import FEATURES, LABELS
 from tidemill.study.workspace import Workspace
 from tidemill.validation.splits import Fold, training_rows
@@ -72,7 +72,7 @@ def stated_by(workspace: Workspace, model_id: str) -> Stated:
 
 
 def _trained(workspace: Workspace, inputs: Inputs) -> Artifact:
-    engine = engine_named(inputs.engine)
+    engine = Registry.of(workspace.settings).engines.find(inputs.engine)
     lineage = Lineage(
         feature_fingerprint=inputs.feature_fingerprint,
         data_versions=inputs.data_versions,

@@ -9,12 +9,12 @@ from pathlib import Path
 from tidemill.domain.errors import InputError, did_you_mean
 from tidemill.domain.experiment import EngineSpec
 from tidemill.models.base import EngineInfo, decoded
-from tidemill.models.registry import engine
+from tidemill.models.registry import SHIPPED_ENGINES, Engines
 from tidemill.models.text.registry import MODEL, require_classifier
 
 
-def check(engines: Sequence[EngineSpec], features: Collection[str]) -> None:
-    """UnknownNameError or InputError unless every engine exists, once, has parameters in range and the features it needs."""
+def check(engines: Sequence[EngineSpec], features: Collection[str], known: Engines = SHIPPED_ENGINES) -> None:
+    """UnknownNameError or InputError unless every engine is known, once, has parameters in range and the features it needs."""
     if not engines:
         raise InputError("The experiment names no engine. Add `engines:`, such as `- name: momentum`.")
     names = [spec.name for spec in engines]
@@ -22,12 +22,12 @@ def check(engines: Sequence[EngineSpec], features: Collection[str]) -> None:
     if twice:
         raise InputError(f"The experiment names an engine twice: {', '.join(twice)}. Keep each once in `engines:`.")
     for spec in engines:
-        check_engine(spec, features)
+        check_engine(spec, features, known)
 
 
-def check_engine(spec: EngineSpec, features: Collection[str]) -> None:
+def check_engine(spec: EngineSpec, features: Collection[str], known: Engines = SHIPPED_ENGINES) -> None:
     """As `check`, for one engine."""
-    info = engine(spec.name).info
+    info = known.find(spec.name).info
     if info.kind == "ensemble":
         raise InputError(f"The engine {spec.name} is made of the others by itself. Leave it out of `engines:`.")
     for name, value in spec.params.items():

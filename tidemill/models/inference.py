@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Floats, distinct, require_shape
-from tidemill.models.registry import engine
+from tidemill.models.registry import SHIPPED_ENGINES, Engines
 
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
 
@@ -53,27 +53,38 @@ class Streaming(Protocol):
     def stream(self, artifact: Artifact, symbols: Sequence[str]) -> Stream: ...
 
 
-def predict_batch(artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None, device: str = CPU) -> pl.DataFrame:
+def predict_batch(
+    artifact: Artifact,
+    frame: pl.DataFrame,
+    *,
+    start: datetime | None = None,
+    device: str = CPU,
+    known: Engines = SHIPPED_ENGINES,
+) -> pl.DataFrame:
     """`symbol, open_time, prediction` by the engine of `artifact`; see `Engine.predict`.
 
     device: `cpu`, `cuda` (bfloat16, from pinned memory) or `auto`, which takes a GPU where there is one. Engines that have no
-    use for a GPU score on the CPU. Raises InputError for an unknown device, and for `cuda` where there is none.
+    use for a GPU score on the CPU. known: where the engine is found. Raises InputError for an unknown device, and for `cuda`
+    where there is none.
     """
-    one = engine(artifact.inputs.engine)
+    one = known.find(artifact.inputs.engine)
     chosen = device_named(device) if device != CPU and isinstance(one, Accelerated) else require_device(device)
     if chosen == CUDA and isinstance(one, Accelerated):
         return one.predict_on(CUDA, artifact, frame, start=start)
     return one.predict(artifact, frame, start=start)
 
 
-def stream(artifact: Artifact, symbols: Sequence[str]) -> Stream:
-    """Live scoring of `symbols` on the CPU, with the bits of `predict_batch`. InputError when the engine cannot stream."""
-    one = engine(artifact.inputs.engine)
+def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_ENGINES) -> Stream:
+    """Live scoring of `symbols` on the CPU, with the bits of `predict_batch`. InputError when the engine cannot stream.
+
+    known: where the engine is found.
+    """
+    one = known.find(artifact.inputs.engine)
     if isinstance(one, Streaming):
         return one.stream(artifact, symbols)
     if one.info.history:
         raise InputError(f"The engine {one.info.name} remembers bars and has no stream; score its rows with predict_batch.")
-    return _RowStream(artifact, symbols)
+    return _RowStream(artifact, symbols, known)
 
 
 def require_device(name: str) -> str:
@@ -101,9 +112,9 @@ def device_named(name: str) -> str:
 class _RowStream:
     """The stream of an engine whose prediction depends on its own row alone."""
 
-    def __init__(self, artifact: Artifact, symbols: Sequence[str]) -> None:
+    def __init__(self, artifact: Artifact, symbols: Sequence[str], known: Engines) -> None:
         self.symbols = distinct(symbols)
-        self._artifact = artifact
+        self._artifact, self._known = artifact, known
         # A panel is sorted by symbol; the stream's symbols stand in any order.
         self._order = np.argsort(np.array(self.symbols))
         time = pl.lit(0).cast(pl.Datetime("us", "UTC")).alias("open_time")
@@ -114,7 +125,7 @@ class _RowStream:
         require_shape(values, (len(self.symbols), len(features)))
         columns = dict(zip(features, np.ascontiguousarray(values[self._order].T, dtype=np.float64), strict=True))
         frame = self._rows.with_columns(pl.Series(name, column) for name, column in columns.items())
-        scored = predict_batch(self._artifact, frame)["prediction"].fill_null(float("nan")).to_numpy()
+        scored = predict_batch(self._artifact, frame, known=self._known)["prediction"].fill_null(float("nan")).to_numpy()
         made = np.empty(len(scored))
         made[self._order] = scored
         return made if present is None else np.where(present, made, np.nan)

@@ -1,8 +1,14 @@
-"""Engines by name. A module of this package that holds `ENGINE` is an engine; nothing else has to be changed to add one."""
+"""Engines by name. A module of this package that holds `ENGINE` is an engine; nothing else has to be changed to add one.
+
+`Engines` is a value: the engines that ship and those of a user's own files beside them.
+"""
 
 import importlib
 import pkgutil
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cache
+
+import msgspec
 
 import tidemill.models
 from tidemill.domain.errors import InputError, UnknownNameError
@@ -10,33 +16,42 @@ from tidemill.models.base import Engine
 from tidemill.models.custom import CustomEngine
 from tidemill.provenance import fingerprint, source_version
 
-_REGISTERED: dict[str, Engine] = {}
+
+class Engines(msgspec.Struct, frozen=True):
+    """own: engines of a user's files by name; they go beside those that ship."""
+
+    own: Mapping[str, Engine] = {}
+
+    def find(self, name: str) -> Engine:
+        """The engine `name`; UnknownNameError, with the choices, if there is none."""
+        found = self.own.get(name) or _shipped().get(name)
+        if found is None:
+            raise UnknownNameError("engine", name, sorted({**_shipped(), **self.own}))
+        return found
+
+    def all(self) -> tuple[Engine, ...]:
+        """All of them, sorted by name, the ensemble last."""
+        known = {**_shipped(), **self.own}
+        return tuple(sorted(known.values(), key=lambda one: (one.info.kind == "ensemble", one.info.name)))
+
+
+SHIPPED_ENGINES = Engines()
 
 
 def engine(name: str) -> Engine:
-    """The engine `name`; UnknownNameError, with the choices, if there is none."""
-    known = {**_shipped(), **_REGISTERED}
-    if name not in known:
-        raise UnknownNameError("engine", name, sorted(known))
-    return known[name]
+    """The engine that ships under this name; UnknownNameError, with the choices, if there is none."""
+    return SHIPPED_ENGINES.find(name)
 
 
 def engines() -> tuple[Engine, ...]:
-    """All engines, sorted by name, the ensemble last."""
-    known = {**_shipped(), **_REGISTERED}
-    return tuple(sorted(known.values(), key=lambda one: (one.info.kind == "ensemble", one.info.name)))
+    """All engines that ship, sorted by name, the ensemble last."""
+    return SHIPPED_ENGINES.all()
 
 
-def register(made: Engine) -> None:
-    """Add an engine of a user's own module. InputError when the name is taken."""
-    if made.info.name in _shipped() or made.info.name in _REGISTERED:
-        raise InputError(f"There is an engine named {made.info.name!r} already. Give yours another name.")
-    _REGISTERED[made.info.name] = made
-
-
-def unregister(name: str) -> None:
-    """Forget an engine that was registered; the shipped ones stay."""
-    _REGISTERED.pop(name, None)
+def require_free(name: str) -> None:
+    """InputError when an engine that ships has this name."""
+    if name in _shipped():
+        raise InputError(f"There is an engine named {name!r} already. Give yours another name.")
 
 
 def code_version(made: Engine) -> str:
@@ -45,7 +60,7 @@ def code_version(made: Engine) -> str:
     return fingerprint(own, made.source)[:16] if isinstance(made, CustomEngine) else own
 
 
-@lru_cache(maxsize=1)
+@cache
 def _shipped() -> dict[str, Engine]:
     found: dict[str, Engine] = {}
     for module in pkgutil.iter_modules(tidemill.models.__path__):

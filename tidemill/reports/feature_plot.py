@@ -18,6 +18,8 @@ from tidemill.market.panel_files import read_panel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from tidemill.features.declaration import Features
+
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BARS = 500
 
@@ -37,11 +39,17 @@ def sample_panel() -> pl.DataFrame:
 
 
 def feature_series(
-    name: str, source: Path | None = None, *, symbol: str | None = None, fear_greed: str | None = None
+    name: str,
+    source: Path | None = None,
+    *,
+    symbol: str | None = None,
+    fear_greed: str | None = None,
+    known: Features | None = None,
 ) -> pl.DataFrame:
     """symbol, open_time, close and `value` of a feature at the last 500 bars of a symbol, computed with all symbols.
 
     source: CSV or Parquet of bars; the sample's when not given. symbol: the first one when not given.
+    known: where the feature is found; None for those that ship.
     Raises InputError for a symbol that is not there, or when the feature cannot be computed.
     """
     bars = sample_panel() if source is None else read_panel(source)
@@ -53,7 +61,7 @@ def feature_series(
     chosen = symbol or (symbols[0] if len(symbols) else "")
     if chosen not in symbols:
         raise InputError(f"The bars hold no symbol {chosen!r}. Choose one of: {', '.join(symbols.head(8).to_list())}.")
-    frame, _ = compute(bars, feature_set(name))
+    frame, _ = compute(bars, feature_set(name, known=known))
     joined = frame.join(bars.select("symbol", "open_time", "close"), on=("symbol", "open_time"))
     return (
         joined.filter(pl.col("symbol") == chosen)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import msgspec
 
 from tidemill.domain.experiment import EngineSpec
-from tidemill.models.registry import engine as engine_named
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment
 from tidemill.steps.features.technical import compute_features
@@ -39,7 +38,7 @@ def train_alone(study: Study, name: str) -> StepReport:
 
     Raises UnknownNameError for the engine.
     """
-    engine_named(name)
+    study.registry.engines.find(name)
     if all(spec.name != name for spec in study.experiment.engines):
         engines = (*study.experiment.engines, EngineSpec(name=name))
         study = Study(study.workspace, msgspec.structs.replace(study.experiment, engines=engines), study.dataset.venue)

@@ -10,21 +10,22 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NeutraliseSpec, StrategySpec
 from tidemill.domain.market import valid_symbol
 from tidemill.strategies.neutral import checked, with_sectors
-from tidemill.strategies.registry import strategy
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def check(spec: StrategySpec, read_sectors: Callable[[str], pl.DataFrame]) -> None:
+def check(spec: StrategySpec, read_sectors: Callable[[str], pl.DataFrame], known: Strategies = SHIPPED_STRATEGIES) -> None:
     """UnknownNameError or InputError unless the strategy exists and its parameters and neutralisation can be followed.
 
-    read_sectors: the table of symbol, sector in a file; it is called for `neutralise.sector_file` alone.
+    read_sectors: the table of symbol, sector in a file; it is called for `neutralise.sector_file` alone. known: where the
+    strategy is found.
     """
     for name, value in spec.params.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"strategy.params.{name} is {value}; it must be a finite number.")
-    strategy(spec.name).parse(spec.params)
+    known.find(spec.name).parse(spec.params)
     if spec.neutralise is not None:
         _check_neutralise(spec.neutralise, read_sectors)
 

@@ -25,8 +25,9 @@ def custom_strategy(
     needs: Literal["predictions", "bars", "both"] = "predictions",
     resize: bool = True,
     about: str = "",
+    source: str = "",
 ) -> Strategy:
-    """See `Calls.strategy` of tidemill.user_modules.calls."""
+    """See `Calls.strategy` of tidemill.user_modules.calls. source: hash of the code that decides the weights."""
 
     def weights(
         frame: pl.DataFrame, params: Any, instruments: Mapping[str, Instrument], bars: pl.DataFrame | None = None
@@ -49,6 +50,7 @@ def custom_strategy(
         params=parameters_of(weigh, name, ("instruments", "bars")),
         weigh=weights,
         resize=resize,
+        source=source,
     )
 
 

@@ -1,4 +1,7 @@
-"""All strategies by name, and the one door to their weights. One that ships is loaded when it is asked for."""
+"""Strategies by name, and the one door to their weights. One that ships is loaded when it is asked for.
+
+`Strategies` is a value: the strategies that ship and those of a user's own files beside them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import NeutraliseSpec
@@ -17,7 +22,7 @@ from tidemill.strategies.neutral import neutralised
 if TYPE_CHECKING:
     import polars as pl
 
-# name → the module that holds it as `STRATEGY`. `source_version` of this module does not see those: ask `code_version`.
+# name → the module that holds it as `STRATEGY`. `source_version` of this module does not see those: ask `Strategies`.
 SHIPPED = {
     "quantile": "tidemill.strategies.quantile",
     "long_only_top_k": "tidemill.strategies.long_only_top_k",
@@ -25,21 +30,41 @@ SHIPPED = {
     "mean_variance": "tidemill.strategies.mean_variance",
     "sma_cross": "tidemill.strategies.sma_cross",
 }
-_OWN: dict[str, tuple[Strategy, str]] = {}
 
 
-def strategies() -> tuple[str, ...]:
-    """Their names, sorted."""
-    return tuple(sorted({*SHIPPED, *_OWN}))
+class Strategies(msgspec.Struct, frozen=True):
+    """own: strategies of a user's files by name; they go beside those that ship."""
+
+    own: Mapping[str, Strategy] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """All of them, sorted."""
+        return tuple(sorted({*SHIPPED, *self.own}))
+
+    def find(self, name: str) -> Strategy:
+        """The strategy of that name, else UnknownNameError with the choices."""
+        if name in self.own:
+            return self.own[name]
+        if name not in SHIPPED:
+            raise UnknownNameError("strategy", name, self.names())
+        return _shipped(name)
+
+    def source(self, name: str) -> str:
+        """Hash of the code of a user's own strategy; empty for a shipped one, whose source the project's own hash covers."""
+        return self.own[name].source if name in self.own else ""
+
+    def code_version(self, name: str) -> str:
+        """16 hex digits of the source that decides the weights of a strategy, a user's own code included."""
+        own = source_version(__name__, SHIPPED.get(name, "tidemill.strategies.custom"))
+        return fingerprint(own, self.source(name))[:16]
+
+
+SHIPPED_STRATEGIES = Strategies()
 
 
 def strategy(name: str) -> Strategy:
-    """The strategy of that name, else UnknownNameError with the choices."""
-    if name in _OWN:
-        return _OWN[name][0]
-    if name not in SHIPPED:
-        raise UnknownNameError("strategy", name, strategies())
-    return _shipped(name)
+    """The strategy that ships under that name, else UnknownNameError with the choices."""
+    return SHIPPED_STRATEGIES.find(name)
 
 
 @cache
@@ -49,27 +74,10 @@ def _shipped(name: str) -> Strategy:
     return made
 
 
-def register(item: Strategy, source: str = "") -> None:
-    """Make a strategy of one's own known. InputError if its name is taken. source: hash of its code."""
-    if item.name in SHIPPED or item.name in _OWN:
-        raise InputError(f"There is already a strategy named {item.name!r}. Give yours another name.")
-    _OWN[item.name] = item, source
-
-
-def unregister(name: str) -> None:
-    """Forget a strategy that was registered; the shipped ones stay."""
-    _OWN.pop(name, None)
-
-
-def source_of(name: str) -> str:
-    """Hash of the code of a strategy of a user's own; empty for a shipped one, whose source the project's own hash covers."""
-    return _OWN[name][1] if name in _OWN else ""
-
-
-def code_version(name: str) -> str:
-    """16 hex digits of the source that decides the weights of a strategy, a user's own code included."""
-    own = source_version(__name__, SHIPPED.get(name, "tidemill.strategies.custom"))
-    return fingerprint(own, source_of(name))[:16]
+def require_free(name: str) -> None:
+    """InputError when a strategy that ships has this name."""
+    if name in SHIPPED:
+        raise InputError(f"There is already a strategy named {name!r}. Give yours another name.")
 
 
 def target_weights(
@@ -78,9 +86,10 @@ def target_weights(
     params: Mapping[str, Any],
     instruments: Mapping[str, Instrument],
     bars: pl.DataFrame | None = None,
+    known: Strategies = SHIPPED_STRATEGIES,
 ) -> pl.DataFrame:
     """Weights frame (symbol, open_time, weight) of a strategy: `weigh` without its notes and without neutralisation."""
-    return weigh(name, inputs, params, instruments, bars=bars).weights
+    return weigh(name, inputs, params, instruments, bars=bars, known=known).weights
 
 
 def weigh(
@@ -91,14 +100,16 @@ def weigh(
     *,
     bars: pl.DataFrame | None = None,
     neutralise: NeutraliseSpec | None = None,
+    known: Strategies = SHIPPED_STRATEGIES,
 ) -> Weighed:
     """Weights frame (symbol, open_time, weight) of a strategy, and what a person should know of how it came about.
 
-    inputs: predictions (symbol, open_time, prediction) or adjusted bars, whichever `strategy(name).needs`. bars: adjusted bars,
-    for a strategy that needs both and for beta; a strategy over bars takes its inputs for them. Raises UnknownNameError for the
-    strategy or a parameter, InputError for a wrong value, a missing column or missing bars.
+    inputs: predictions (symbol, open_time, prediction) or adjusted bars, whichever the strategy `needs`. bars: adjusted bars,
+    for a strategy that needs both and for beta; a strategy over bars takes its inputs for them. known: where the strategy is
+    found. Raises UnknownNameError for the strategy or a parameter, InputError for a wrong value, a missing column or missing
+    bars.
     """
-    chosen = strategy(name)
+    chosen = known.find(name)
     over_bars = chosen.needs == "bars"
     _require(name, inputs, "bars" if over_bars else "predictions", "close" if over_bars else "prediction")
     seen = inputs if over_bars and bars is None else bars

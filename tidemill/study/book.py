@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tidemill.backtest.panel import Panel
     from tidemill.backtest.result import BacktestResult
     from tidemill.strategies.base import Weighed
+    from tidemill.strategies.registry import Strategies
 
 
 class Span(NamedTuple):
@@ -57,12 +58,12 @@ def weighed(study: Study, predictions: pl.DataFrame, span: Span) -> Weighed:
 
     A strategy over bars asks nothing of the predictions; every book then trades alike.
     """
-    from tidemill.strategies.registry import strategy, weigh
+    from tidemill.strategies.registry import weigh
 
-    spec = resolved(study.experiment.strategy)
-    bars = study.adjusted if sees_bars(spec) else None
-    given = span.of(study.adjusted if strategy(spec.name).needs == "bars" else predictions)
-    return weigh(spec.name, given, spec.params, _instruments(study), bars=bars, neutralise=spec.neutralise)
+    spec, known = resolved(study.experiment.strategy), study.registry.strategies
+    bars = study.adjusted if sees_bars(spec, known) else None
+    given = span.of(study.adjusted if known.find(spec.name).needs == "bars" else predictions)
+    return weigh(spec.name, given, spec.params, _instruments(study), bars=bars, neutralise=spec.neutralise, known=known)
 
 
 def traded(study: Study, weights: pl.DataFrame, span: Span, *, benchmark: bool = False) -> BacktestResult:
@@ -108,11 +109,9 @@ def with_file(spec: NeutraliseSpec) -> NeutraliseSpec:
     return with_sectors(spec, read_sectors(spec.sector_file))
 
 
-def sees_bars(spec: StrategySpec) -> bool:
+def sees_bars(spec: StrategySpec, known: Strategies) -> bool:
     """Whether the weights depend on bars and not on predictions alone."""
-    from tidemill.strategies.registry import strategy
-
-    return strategy(spec.name).needs != "predictions" or (spec.neutralise is not None and spec.neutralise.by == "beta")
+    return known.find(spec.name).needs != "predictions" or (spec.neutralise is not None and spec.neutralise.by == "beta")
 
 
 def bars_print(study: Study) -> tuple[str, str, str]:
@@ -122,10 +121,8 @@ def bars_print(study: Study) -> tuple[str, str, str]:
 
 
 def _resizes(study: Study) -> bool:
-    from tidemill.strategies.registry import strategy
-
     spec = study.experiment.strategy
-    return spec.neutralise is not None or strategy(spec.name).resize
+    return spec.neutralise is not None or study.registry.strategies.find(spec.name).resize
 
 
 def _panel(study: Study, span: Span) -> Panel:

@@ -17,7 +17,6 @@ from tidemill.domain.market import Calendar
 from tidemill.domain.numbers import finite
 from tidemill.metrics.bootstrap import NOT_DEFINED, sharpe_interval
 from tidemill.metrics.returns import Floats, periods_per_year
-from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint
 from tidemill.storage.trials import (
     LedgerSince,
@@ -262,9 +261,7 @@ def configuration(study: Study, book: str | EngineSpec) -> dict[str, Any]:
 
     The experiment's name, its benchmark and its rules of promotion decide nothing. Code of a user's own counts by its hash.
     """
-    from tidemill.strategies.registry import source_of, strategy
-
-    spec = study.experiment.strategy
+    spec, registry = study.experiment.strategy, study.registry
     if isinstance(book, EngineSpec):
         members: tuple[EngineSpec, ...] = (book,)
     else:
@@ -273,13 +270,13 @@ def configuration(study: Study, book: str | EngineSpec) -> dict[str, Any]:
     for name in _DECIDES_NOTHING if book == ENSEMBLE else (*_DECIDES_NOTHING, "ensemble"):
         del stated[name]
     stated["features"]["definitions"] = study.features.fingerprint
-    stated["strategy"]["params"] = msgspec.to_builtins(strategy(spec.name).parse(spec.params))
-    own = {"strategy": source_of(spec.name), "label": getattr(study.label, "source", "")}
-    own |= {member.name: getattr(engine_named(member.name), "source", "") for member in members}
+    stated["strategy"]["params"] = msgspec.to_builtins(registry.strategies.find(spec.name).parse(spec.params))
+    own = {"strategy": registry.code("strategies", spec.name), "label": registry.code("labels", study.experiment.label.name)}
+    own |= {member.name: registry.code("engines", member.name) for member in members}
     return {
         **stated,
         "engines": [msgspec.to_builtins(member) for member in members],
-        "code": {name: source for name, source in own.items() if source},
+        "code": {name: source[0] for name, source in own.items() if source},
     }
 
 

@@ -12,7 +12,7 @@ from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
 from tidemill.models.ensemble import wide
 from tidemill.models.inference import predict_batch
-from tidemill.models.registry import engine as engine_named
+from tidemill.models.registry import engine
 from tidemill.provenance import fingerprint
 from tidemill.storage.content import content_version
 from tidemill.study.model_index import (
@@ -27,8 +27,8 @@ from tidemill.validation.splits import Fold, rows_with_history, training_rows
 
 def fit(study: Study, spec: EngineSpec, training: pl.DataFrame, lineage: Lineage) -> Artifact:
     """One engine trained on `training` (features, label, label_end_at), its labels purged; nothing is stored."""
-    engine, available = engine_named(spec.name), study.available
-    return engine.fit(training, features=available.names, params=spec.params, seed=study.experiment.seed, lineage=lineage)
+    chosen, available = study.registry.engines.find(spec.name), study.available
+    return chosen.fit(training, features=available.names, params=spec.params, seed=study.experiment.seed, lineage=lineage)
 
 
 def fit_fold(study: Study, spec: EngineSpec, fold: Fold) -> Artifact:
@@ -51,22 +51,22 @@ def fit_ensemble(study: Study, fold: Fold, members: Mapping[str, str], evidence:
         split={"weighed_until": fold.train_end.isoformat(), "test_start": fold.test_start.isoformat()},
     )
     params, seed = {"weights": rounded(weights)} if weights else {}, study.experiment.seed
-    artifact = engine_named(ENSEMBLE).fit(pl.DataFrame(), features=tuple(members), params=params, seed=seed, lineage=lineage)
+    artifact = engine(ENSEMBLE).fit(pl.DataFrame(), features=tuple(members), params=params, seed=seed, lineage=lineage)
     artifact.save(artifact_folder(models_home(study.workspace), artifact.model_id))
     return artifact
 
 
 def scores(study: Study, artifact: Artifact, start: datetime, end: datetime) -> pl.DataFrame:
     """symbol, open_time, prediction of a model on the bars in [start, end), after as much history as its engine remembers."""
-    history = engine_named(artifact.inputs.engine).info.history
+    history = study.registry.engines.find(artifact.inputs.engine).info.history
     known = study.features_until(end, start, history).filter(pl.col("open_time") < end)
-    return predict_batch(artifact, rows_with_history(known, start, history), start=start)
+    return predict_batch(artifact, rows_with_history(known, start, history), start=start, known=study.registry.engines)
 
 
 def combined(ensemble: Artifact, own: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """symbol, open_time, prediction of an ensemble from those of its engines."""
     told = [frame.select("symbol", "open_time", "prediction", pl.lit(name).alias("engine")) for name, frame in own.items()]
-    return engine_named(ENSEMBLE).predict(ensemble, wide(pl.concat(told), tuple(own)))
+    return engine(ENSEMBLE).predict(ensemble, wide(pl.concat(told), tuple(own)))
 
 
 def lineage_of(study: Study, fold: Fold) -> Lineage:

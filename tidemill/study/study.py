@@ -13,8 +13,8 @@ from tidemill.domain.intervals import Interval, moment
 from tidemill.domain.market import Dataset
 from tidemill.provenance import fingerprint
 from tidemill.storage.ordered import by_symbol
+from tidemill.study.registry import SHIPPED_REGISTRY, Registry
 from tidemill.study.workspace import Workspace
-from tidemill.user_modules.adoption import known
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,24 +37,27 @@ def dataset_for(spec: DatasetSpec, venue: str) -> Dataset:
     return Dataset(venue=venue, interval=Interval.parse(spec.interval), universe=universe)
 
 
-def features_of(experiment: Experiment) -> "FeatureSet":
+def features_of(experiment: Experiment, registry: Registry = SHIPPED_REGISTRY) -> "FeatureSet":
     from tidemill.features.api import feature_set
 
-    known(experiment)  # its modules declare some of the names
     spec = experiment.features
     context = {"fear_greed": spec.fear_greed is not None, "sentiment": experiment.news is not None}
-    return feature_set(*spec.sets, *spec.names, *(name for name, there in context.items() if there))
+    wanted = (*spec.sets, *spec.names, *(name for name, there in context.items() if there))
+    return feature_set(*wanted, known=registry.features)
 
 
-def features_key(dataset: Dataset, experiment: Experiment) -> str:
+def features_key(dataset: Dataset, experiment: Experiment, registry: Registry = SHIPPED_REGISTRY) -> str:
     """Where the features of an experiment lie: definitions and kernels decide it, so a changed one starts anew."""
-    return f"{dataset.key}.{features_of(experiment).fingerprint[:8]}"
+    return f"{dataset.key}.{features_of(experiment, registry).fingerprint[:8]}"
 
 
-def study_key(experiment: Experiment, venue: str) -> str:
-    """Where the results of an experiment lie. Its name, the places of its modules and what is promoted do not matter."""
+def study_key(experiment: Experiment, venue: str, registry: Registry = SHIPPED_REGISTRY) -> str:
+    """Where the results of an experiment lie. Its name, the places of its modules and what is promoted do not matter.
+
+    What its modules declare does: another one may mean something else by the same names.
+    """
     content = msgspec.structs.replace(experiment, name="", modules=(), promotion=PromotionSpec())
-    return f"{dataset_for(experiment.dataset, venue).key}.{fingerprint(content)[:8]}"
+    return f"{dataset_for(experiment.dataset, venue).key}.{fingerprint(content, *registry.code_of(experiment))[:8]}"
 
 
 class Study:
@@ -62,7 +65,8 @@ class Study:
 
     def __init__(self, workspace: Workspace, experiment: Experiment, venue: str) -> None:
         self.workspace = workspace
-        self.experiment = known(experiment)
+        self.registry = Registry.of(workspace.settings).with_files(experiment.modules)
+        self.experiment = self.registry.known(experiment)
         self.dataset = dataset_for(experiment.dataset, venue)
         self.start = moment(experiment.dataset.start, "dataset.start")
         self.end = moment(experiment.dataset.end, "dataset.end")
@@ -74,11 +78,11 @@ class Study:
 
     @cached_property
     def features(self) -> "FeatureSet":
-        return features_of(self.experiment)
+        return features_of(self.experiment, self.registry)
 
     @cached_property
     def features_key(self) -> str:
-        return features_key(self.dataset, self.experiment)
+        return features_key(self.dataset, self.experiment, self.registry)
 
     @property
     def available(self) -> "FeatureSet":
@@ -92,19 +96,21 @@ class Study:
     @cached_property
     def label(self) -> "Label | None":
         """The label of a module; None for the return from the next open."""
-        from tidemill.validation.labels import declared_label
-
-        return declared_label(self.experiment.label.name)
+        return self.registry.labels.find(self.experiment.label.name)
 
     @cached_property
     def labels_key(self) -> str:
         horizon = f"h{self.experiment.label.horizon}"
-        return f"{self.dataset.key}.{horizon}" if self.label is None else f"{self.dataset.key}.{self.label.name}-{horizon}"
+        if self.label is None:
+            return f"{self.dataset.key}.{horizon}"
+        return f"{self.dataset.key}.{self.label.name}-{horizon}-{self.label.source[:8]}"
 
     def engine_key(self, spec: EngineSpec) -> str:
         """Where one engine's predictions lie: everything but strategy and costs decides it."""
-        decided = (spec, self.features.fingerprint, self.experiment.label, self.experiment.splits, self.experiment.seed)
-        return f"{self.dataset.key}.{spec.name}-{fingerprint(*decided)[:8]}"
+        experiment, registry = self.experiment, self.registry
+        decided = (spec, self.features.fingerprint, experiment.label, experiment.splits, experiment.seed)
+        code = (*registry.code("labels", experiment.label.name), *registry.code("engines", spec.name))
+        return f"{self.dataset.key}.{spec.name}-{fingerprint(*decided, *code)[:8]}"
 
     @cached_property
     def ensemble_key(self) -> str:
@@ -114,7 +120,7 @@ class Study:
     @cached_property
     def key(self) -> str:
         """Where results lie that depend on the whole experiment."""
-        return study_key(self.experiment, self.dataset.venue)
+        return study_key(self.experiment, self.dataset.venue, self.registry)
 
     @cached_property
     def bars(self) -> "pl.DataFrame":

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from tidemill.config import Settings, load_settings
+from tidemill.config import Settings
 from tidemill.embedded import Servers, servers
 from tidemill.storage.migrations import migrate
 from tidemill.storage.postgres import Database
@@ -93,18 +93,17 @@ class Workspace:
 
 
 @contextmanager
-def open_workspace(settings: Settings | None = None) -> Iterator[Workspace]:
+def open_workspace(settings: Settings) -> Iterator[Workspace]:
     """Start or join the servers of a home, connect, bring the schema up to date; close all of it at the end."""
-    chosen = settings or load_settings()
     with ExitStack() as stack:
-        running = stack.enter_context(servers(chosen))
+        running = stack.enter_context(servers(settings))
         loop = LoopThread()
         stack.callback(loop.close)
         database = loop.call(
-            Database.connect, running.postgres_dsn, connections=chosen.connections, timeout=chosen.database_timeout
+            Database.connect, running.postgres_dsn, connections=settings.connections, timeout=settings.database_timeout
         )
         stack.callback(loop.call, database.close)
         loop.call(migrate, database)
-        workspace = Workspace(chosen, running, loop, database)
+        workspace = Workspace(settings, running, loop, database)
         stack.callback(workspace.close)
         yield workspace

@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill.config import load_settings
-from tidemill.domain.errors import InputError, TidemillError
+from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec, StrategySpec
 
 if TYPE_CHECKING:
     from tidemill.user_modules.loading import Module
+    from tidemill.user_modules.wire import Bounds
 
 # What one's own engine is compared with by default: quick ones.
 BASELINES = ("momentum", "ridge")
-_PLAIN_LABEL = LabelSpec().name
-
-
-def known(experiment: Experiment) -> Experiment:
-    """The experiment, once its modules are loaded and its label has the horizon that it was declared with.
-
-    Raises InputError for a module that cannot be loaded, UnknownNameError for a label that there is not.
-    """
-    configured()
-    if experiment.modules:
-        from tidemill.user_modules.loading import load_modules
-
-        load_modules(experiment.modules)
-    if experiment.label.name == _PLAIN_LABEL:
-        return experiment
-    from tidemill.validation.labels import declared_label
-
-    made = declared_label(experiment.label.name)
-    if made is None or made.horizon == experiment.label.horizon:
-        return experiment
-    return msgspec.structs.replace(experiment, label=msgspec.structs.replace(experiment.label, horizon=made.horizon))
-
-
-@cache
-def configured() -> Mapping[str, str]:
-    """Load the modules that the settings name, once a process: path → reason, of those that cannot be. The rest goes on."""
-    refused = {}
-    for path in load_settings().modules:
-        from tidemill.user_modules.loading import load_module
-
-        try:
-            load_module(path)
-        except TidemillError as exc:
-            logging.getLogger("tidemill.modules").warning("%s", exc)
-            refused[str(path)] = str(exc)
-    return refused
 
 
 def beside(experiment: Experiment, folder: Path) -> Experiment:
@@ -63,16 +25,7 @@ def beside(experiment: Experiment, folder: Path) -> Experiment:
     return msgspec.structs.replace(experiment, modules=paths)
 
 
-def failures(experiment: Experiment) -> dict[str, str]:
-    """Function → reason, of the functions in the experiment's modules whose features could not be learned."""
-    if not experiment.modules:
-        return {}
-    from tidemill.user_modules.loading import load_modules
-
-    return {name: reason for made in load_modules(experiment.modules) for name, reason in made.failed.items()}
-
-
-def with_modules(experiment: Experiment, paths: Iterable[Path], *, adopt: bool) -> Experiment:
+def with_modules(experiment: Experiment, paths: Iterable[Path], bounds: Bounds, *, adopt: bool) -> Experiment:
     """The experiment with further modules.
 
     adopt: whether it also takes everything that they declare: their features beside its own, their engines beside two quick
@@ -82,8 +35,31 @@ def with_modules(experiment: Experiment, paths: Iterable[Path], *, adopt: bool) 
 
     files = tuple(str(Path(path).expanduser().resolve()) for path in paths)
     more = msgspec.structs.replace(experiment, modules=tuple(dict.fromkeys((*experiment.modules, *files))))
-    modules = load_modules(files)
+    modules = load_modules(files, bounds)
     return _adopted(more, modules) if adopt else more
+
+
+def with_named(experiment: Experiment, modules: Iterable[Module], bounds: Bounds, engine: str | None = None) -> Experiment:
+    """The experiment with those of `modules` that declare what it names, or `engine`, and its own modules do not."""
+    loaded = tuple(modules)
+    if not loaded:
+        return experiment
+    from tidemill.user_modules.loading import load_modules
+
+    own = {name for module in load_modules(experiment.modules, bounds) for name in module.own.names()}
+    missing = {*_named(experiment), ("engines", engine or "")} - own
+    files = (str(module.file) for module in loaded if not missing.isdisjoint(module.own.names()))
+    return msgspec.structs.replace(experiment, modules=tuple(dict.fromkeys((*experiment.modules, *files))))
+
+
+def _named(experiment: Experiment) -> set[tuple[str, str]]:
+    """Kind and name of everything that an experiment names."""
+    return {
+        *(("features", name) for name in experiment.features.names),
+        ("labels", experiment.label.name),
+        *(("engines", spec.name) for spec in experiment.engines),
+        ("strategies", experiment.strategy.name),
+    }
 
 
 def _adopted(experiment: Experiment, modules: tuple[Module, ...]) -> Experiment:

@@ -12,17 +12,18 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 from tidemill.domain.errors import InputError, TidemillError
-from tidemill.features import declaration, operators
+from tidemill.features import operators
+from tidemill.features.declaration import OWN, Declarations, shipped
 from tidemill.features.expression import Expression
 from tidemill.user_modules.calls import Calls, Declared
 from tidemill.user_modules.sources import Source
 
 
 class Executed:
-    """What a file declared by its calls, and what its code looks like. Features by expression are in the registry."""
+    """What a file declared by its calls, its features by expression, and what its code looks like."""
 
-    def __init__(self, file: Path, calls: list[Declared], source: Source) -> None:
-        self.file, self.calls, self.source = file, calls, source
+    def __init__(self, file: Path, calls: list[Declared], features: Declarations, source: Source) -> None:
+        self.file, self.calls, self.features, self.source = file, calls, features, source
 
     def find(self, kind: str, name: str) -> Declared:
         """The declaration of that kind and name; InputError when there is none."""
@@ -55,11 +56,11 @@ def parsed(text: str, file: Path) -> ast.Module:
 def execute(text: str, file: Path) -> Executed:
     """Run the file in a module of its own. InputError, naming the line, for whatever goes wrong in it."""
     tree = parsed(text, file)
-    calls = Calls(str(file))
+    calls, features = Calls(str(file)), Declarations(beside=shipped())
     module = ModuleType(f"tidemill_user_{file.stem}")
     module.__file__ = str(file)
-    own = vocabulary(calls)
-    module.__dict__.update(own)
+    own = vocabulary(calls, features)
+    module.__dict__.update(own, **{OWN: features})
     with explained(file, f"The module {file.name}"):
         _run(compile(tree, str(file), "exec"), module)
     source, plain = Source(tree), module.__dict__.get("features")
@@ -67,7 +68,7 @@ def execute(text: str, file: Path) -> Executed:
         options = {"lookback": None, "columns": (), "unit": "", "about": (plain.__doc__ or "").strip().partition("\n")[0]}
         line = source.line_of("features")
         calls.made.append(Declared(kind="features", name="features", line=line, function=plain, options=options))
-    return Executed(file, calls.made, source)
+    return Executed(file, calls.made, features, source)
 
 
 def _run(code: CodeType, module: ModuleType) -> None:
@@ -107,7 +108,7 @@ def _line(trace: TracebackType | None, file: Path) -> str:
     return "" if number is None else f" on line {number}"
 
 
-def vocabulary(calls: Calls) -> dict[str, Any]:
+def vocabulary(calls: Calls, features: Declarations) -> dict[str, Any]:
     """What a module may use without importing it: the calls, every operator and every column.
 
     Where an operator has the name of a function of Python (`max`, `abs`, `open` …), it is that function too, for arguments
@@ -119,7 +120,7 @@ def vocabulary(calls: Calls) -> dict[str, Any]:
     }
     both = {name: _both(value, vars(builtins)[name]) for name, value in known.items() if callable(vars(builtins).get(name))}
     own = {name: getattr(calls, name) for name in ("features", "label", "engine", "strategy")}
-    return {**known, **both, "feature": declaration.feature, **own}
+    return {**known, **both, "feature": features.feature, **own}
 
 
 def _is_operator(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""A user's own file, given as `--module FILE.py`: its features, labels, engines and strategies, registered under their names.
+"""A user's own file, given as `--module FILE.py`: its features, labels, engines and strategies, as values.
 
 A file runs in the sandbox first, where it may not hang, read files or reach the network; only then in this process, so that its
 expressions, engines and strategies exist here. Functions of features and labels always run in the sandbox.
@@ -7,171 +7,198 @@ expressions, engines and strategies exist here. Functions of features and labels
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tidemill.domain.errors import InputError, TidemillError
-from tidemill.features import declaration
+from tidemill.features.declaration import Feature
 from tidemill.features.external import External, Function
 from tidemill.provenance import fingerprint, library_version
-from tidemill.user_modules.calls import Declared
+from tidemill.user_modules.calls import Declared, Kind
 from tidemill.user_modules.execution import Executed, execute, parsed, read_text
-from tidemill.user_modules.sandbox import engine_room, sandbox
-from tidemill.user_modules.wire import Request
+from tidemill.user_modules.sandbox import sandbox
+from tidemill.user_modules.wire import Bounds, Request
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from tidemill.models.custom import CustomEngine
+    from tidemill.strategies.base import Strategy
+    from tidemill.validation.labels import Label
+
+DEFAULT_BOUNDS = Bounds()
 # What a function of features or of a label sees of the bars.
 _SEEN = ("symbol", "open_time", "open", "high", "low", "close", "volume", "quote_volume")
 
 
+class Own(msgspec.Struct, frozen=True, kw_only=True):
+    """What files declare, by name."""
+
+    features: Mapping[str, Feature] = {}
+    labels: Mapping[str, Label] = {}
+    engines: Mapping[str, CustomEngine] = {}
+    strategies: Mapping[str, Strategy] = {}
+
+    def names(self) -> set[tuple[str, str]]:
+        """Kind and name of everything."""
+        return {(kind, name) for kind in self.__struct_fields__ for name in getattr(self, kind)}
+
+    def joined(self, more: Own) -> Own:
+        """This and more, which goes before where both have a name."""
+        return Own(**{kind: {**getattr(self, kind), **getattr(more, kind)} for kind in self.__struct_fields__})
+
+
 class Module(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file declared, by name and in its order. failed: function → why its features could not be learned."""
+    """What a file declares, as values; nothing else knows of it. failed: function → why its features could not be learned."""
 
     file: Path
-    features: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    engines: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()
+    own: Own
     failed: dict[str, str] = {}
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names, in the order of the file."""
+        return tuple(self.own.features)
 
-_loaded: dict[Path, tuple[str, Module]] = {}
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.own.labels)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        return tuple(self.own.engines)
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        return tuple(self.own.strategies)
 
 
-def load_module(path: str | Path) -> Module:
-    """Run a file and register what it declares. Loading it again replaces that, if its text changed.
+def load_module(path: str | Path, bounds: Bounds = DEFAULT_BOUNDS) -> Module:
+    """Run a file; the answer holds what it declares. A text that was run before, in the same place, is not run again.
 
-    The calls, the operators and the columns can be used without an import. Raises InputError, naming the line, when the file
-    cannot be read or run, takes too long, reads a file, or declares nothing; then nothing of it stays declared.
+    bounds: of its functions. The calls, the operators and the columns can be used without an import. Raises InputError, naming
+    the line, when the file cannot be read or run, takes too long, reads a file, takes a shipped name, or declares nothing.
     """
     file = Path(path).expanduser().absolute()
-    text = read_text(file)
-    known = _loaded.get(file)
-    if known is not None and known[0] == text:
-        return known[1]
-    parsed(text, file)
-    for gone in [path for path in _loaded if not path.exists()]:  # renamed, most likely: its names are free again
-        _forget(gone)
-    try:
-        sandbox().declare(file, text)
-        made = _registered(text, file, known[1] if known else Module(file=file))
-    except TidemillError:
-        _forget(file)
-        raise
-    _loaded[file] = (text, made)
-    return made
+    return _loaded(file, read_text(file), bounds)
 
 
-def load_modules(paths: Iterable[str | Path]) -> tuple[Module, ...]:
+def load_modules(paths: Iterable[str | Path], bounds: Bounds = DEFAULT_BOUNDS) -> tuple[Module, ...]:
     """Every file of `paths`, in order; see load_module."""
-    return tuple(load_module(path) for path in paths)
+    return tuple(load_module(path, bounds) for path in paths)
 
 
-def loaded_modules() -> tuple[Module, ...]:
-    """The files whose declarations hold in this process."""
-    return tuple(made for _, made in _loaded.values())
+@lru_cache(maxsize=64)
+def _loaded(file: Path, text: str, bounds: Bounds) -> Module:
+    parsed(text, file)
+    sandbox(bounds.features).declare(file, text)
+    return _Loading(text, execute(text, file), bounds).module()
 
 
-def unload_module(path: str | Path) -> None:
-    """Forget what a file declared, if it was loaded."""
-    _forget(Path(path).expanduser().absolute())
+class _Loading:
+    """From what a file called to the values that it declares; their functions run within `bounds`."""
 
+    def __init__(self, text: str, executed: Executed, bounds: Bounds) -> None:
+        self._text, self._executed, self._bounds = text, executed, bounds
+        self._file = executed.file
 
-def _registered(text: str, file: Path, before: Module) -> Module:
-    with declaration.declaring(instead_of=before.features) as names:
-        executed = execute(text, file)
-        failed = _register_functions(text, executed)
-        if not (names or failed or any(made.kind != "features" for made in executed.calls)):
-            raise InputError(
-                f"The module {file.name} declares no feature, label, engine or strategy. "
+    def module(self) -> Module:
+        """InputError where nothing is declared, or only what fails."""
+        failed = self._learn_functions()
+        own = Own(
+            features=dict(self._executed.features.features),
+            labels={made.name: self._label(made) for made in self._calls("label")},
+            engines={made.name: self._engine(made) for made in self._calls("engine")},
+            strategies={made.name: self._strategy(made) for made in self._calls("strategy")},
+        )
+        if not own.names():
+            nothing = (
+                f"The module {self._file.name} declares no feature, label, engine or strategy. "
                 'Call for example feature("name", expression, unit="…", about="…").'
             )
-        _unregister(before)
-        named = _register_others(text, executed)
-    made = Module(file=file, features=tuple(dict.fromkeys(names)), failed=failed, **named)
-    if not (made.features or made.labels or made.engines or made.strategies):
-        raise InputError(next(iter(failed.values())))
-    return made
+            raise InputError(next(iter(failed.values()), nothing))
+        return Module(file=self._file, own=own, failed=failed)
 
+    def _calls(self, kind: Kind) -> list[Declared]:
+        return [made for made in self._executed.calls if made.kind == kind]
 
-def _register_others(text: str, executed: Executed) -> dict[str, tuple[str, ...]]:
-    """Labels, engines and strategies, by the field of Module that names them. All of them or none."""
-    done: dict[str, tuple[str, ...]] = {}
-    make = {"label": _register_label, "engine": _register_engine, "strategy": _register_strategy}
-    field = {"label": "labels", "engine": "engines", "strategy": "strategies"}
-    try:
-        for made in executed.calls:
-            if made.kind in make:
-                make[made.kind](text, executed, made)
-                done[field[made.kind]] = (*done.get(field[made.kind], ()), made.name)
-    except TidemillError:
-        _unregister(Module(file=executed.file, **done))  # type: ignore[arg-type]  # the fields of names alone
-        raise
-    return done
+    def _learn_functions(self) -> dict[str, str]:
+        """Declare each column of the functions; function → reason for those whose columns cannot be learned."""
+        failed = {}
+        for made in self._calls("features"):
+            try:
+                columns = made.options["columns"] or self._columns(made)
+            except TidemillError as exc:
+                failed[made.name] = str(exc)
+                continue
+            function = self._function(made, tuple(columns))
+            for column in function.columns:
+                told = {"unit": made.options["unit"], "about": made.options["about"]}
+                self._executed.features.feature(column, External(function, column), **told)
+        return failed
 
+    def _columns(self, made: Declared) -> tuple[str, ...]:
+        """The columns that a function answers, learned by trying it on made-up bars."""
+        answer = self._called(made, _made_up_bars())
+        columns = tuple(name for name in answer.columns if name not in _SEEN)
+        if not columns:
+            told = f"The function {made.name} of {self._file.name} answers no column of its own."
+            raise InputError(f"{told} Name each new column.")
+        return columns
 
-def _forget(file: Path) -> None:
-    known = _loaded.pop(file, None)
-    if known is not None:
-        with declaration.declaring(instead_of=known[1].features):
-            _unregister(known[1])
+    def _called(self, made: Declared, bars: pl.DataFrame) -> pl.DataFrame:
+        return sandbox(self._bounds.features).call(self._file, self._text, made.kind, made.name, bars)
 
+    def _function(self, made: Declared, columns: tuple[str, ...]) -> Function:
+        def run(bars: pl.DataFrame) -> pl.DataFrame:
+            return _numbers(self._called(made, _seen(bars)), columns, f"The function {made.name} of {self._file.name}")
 
-def _unregister(module: Module) -> None:
-    if module.labels:
-        from tidemill.validation.labels import unregister as forget_label
+        return Function(
+            name=made.name,
+            origin=self._file.name,
+            source=_source(self._executed, made),
+            columns=columns,
+            lookback=made.options["lookback"],
+            run=run,
+        )
 
-        for name in module.labels:
-            forget_label(name)
-    if module.engines:
-        from tidemill.models.registry import unregister as forget_engine
+    def _label(self, made: Declared) -> Label:
+        from tidemill.validation.labels import Label, require_free
 
-        for name in module.engines:
-            forget_engine(name)
-    if module.strategies:
-        from tidemill.strategies.registry import unregister as forget_strategy
+        require_free(made.name)
+        source = _source(self._executed, made)
+        return Label(name=made.name, run=lambda bars: self._called(made, _seen(bars)), source=source, **made.options)
 
-        for name in module.strategies:
-            forget_strategy(name)
+    def _engine(self, made: Declared) -> CustomEngine:
+        from tidemill.models.custom import CustomEngine
+        from tidemill.models.registry import require_free
 
+        if made.second is None:
+            raise InputError(f"The engine {made.name} has no predict. Give engine(name, fit, predict).")
+        require_free(made.name)
+        fit, predict = self._elsewhere(made), self._elsewhere(made, second=True)
+        return CustomEngine(made.name, fit, predict, source=_source(self._executed, made), **made.options)
 
-def _register_functions(text: str, executed: Executed) -> dict[str, str]:
-    """Declare each column of the functions; function → reason for those whose columns cannot be learned."""
-    failed = {}
-    for made in executed.calls:
-        if made.kind != "features":
-            continue
-        try:
-            columns = made.options["columns"] or _learned(text, executed.file, made)
-        except TidemillError as exc:
-            failed[made.name] = str(exc)
-            continue
-        function = _function(text, executed, made, tuple(columns))
-        for column in function.columns:
-            declaration.feature(column, External(function, column), unit=made.options["unit"], about=made.options["about"])
-    return failed
+    def _strategy(self, made: Declared) -> Strategy:
+        from tidemill.strategies.custom import custom_strategy
+        from tidemill.strategies.registry import require_free
 
+        require_free(made.name)
+        return custom_strategy(made.name, self._elsewhere(made), source=_source(self._executed, made), **made.options)
 
-def _function(text: str, executed: Executed, made: Declared, columns: tuple[str, ...]) -> Function:
-    file = executed.file
+    def _elsewhere(self, made: Declared, *, second: bool = False) -> Callable[..., Any]:
+        """The function with the same signature, run where a call that does not end can be stopped."""
+        request = Request(path=str(self._file), text=self._text, kind=made.kind, name=made.name, second=second)
+        limits = self._bounds.engines
 
-    def run(bars: pl.DataFrame) -> pl.DataFrame:
-        answer = sandbox().call(file, text, "features", made.name, _seen(bars))
-        return _numbers(answer, columns, f"The function {made.name} of {file.name}")
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return sandbox(limits).apply(request, args, kwargs)
 
-    return Function(
-        name=made.name,
-        origin=file.name,
-        source=_source(executed, made),
-        columns=columns,
-        lookback=made.options["lookback"],
-        run=run,
-    )
+        return functools.update_wrapper(call, made.second if second and made.second else made.function)
 
 
 def _source(executed: Executed, made: Declared) -> str:
@@ -198,15 +225,6 @@ def _numbers(answer: pl.DataFrame, columns: tuple[str, ...], what: str) -> pl.Da
     return answer.select("symbol", "open_time", pl.when(number.is_finite()).then(number).otherwise(float("nan")))
 
 
-def _learned(text: str, file: Path, made: Declared) -> tuple[str, ...]:
-    """The columns that a function answers, learned by trying it on made-up bars."""
-    answer = sandbox().call(file, text, "features", made.name, _made_up_bars())
-    columns = tuple(name for name in answer.columns if name not in _SEEN)
-    if not columns:
-        raise InputError(f"The function {made.name} of {file.name} answers no column of its own. Name each new column.")
-    return columns
-
-
 def _made_up_bars() -> pl.DataFrame:
     """Three symbols of 400 daily bars that wave about."""
     import polars as pl
@@ -227,41 +245,3 @@ def _made_up_bars() -> pl.DataFrame:
             (1_000.0 + 300.0 * (step * 0.7).cos()).alias("volume"),
         )
     )
-
-
-def _register_label(text: str, executed: Executed, made: Declared) -> None:
-    from tidemill.validation.labels import Label, register
-
-    file = executed.file
-
-    def run(bars: pl.DataFrame) -> pl.DataFrame:
-        return sandbox().call(file, text, "label", made.name, _seen(bars))
-
-    register(Label(name=made.name, run=run, source=_source(executed, made), **made.options))
-
-
-def _register_engine(text: str, executed: Executed, made: Declared) -> None:
-    from tidemill.models.custom import CustomEngine
-    from tidemill.models.registry import register
-
-    if made.second is None:
-        raise InputError(f"The engine {made.name} has no predict. Give engine(name, fit, predict).")
-    fit, predict = _elsewhere(text, executed, made), _elsewhere(text, executed, made, second=True)
-    register(CustomEngine(made.name, fit, predict, source=_source(executed, made), **made.options))
-
-
-def _register_strategy(text: str, executed: Executed, made: Declared) -> None:
-    from tidemill.strategies.custom import custom_strategy
-    from tidemill.strategies.registry import register
-
-    register(custom_strategy(made.name, _elsewhere(text, executed, made), **made.options), _source(executed, made))
-
-
-def _elsewhere(text: str, executed: Executed, made: Declared, *, second: bool = False) -> Callable[..., Any]:
-    """The function with the same signature, run where a call that does not end can be stopped."""
-    request = Request(path=str(executed.file), text=text, kind=made.kind, name=made.name, second=second)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return engine_room().apply(request, args, kwargs)
-
-    return functools.update_wrapper(call, made.second if second and made.second else made.function)

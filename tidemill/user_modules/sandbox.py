@@ -11,12 +11,12 @@ import os
 import subprocess  # nosec B404  # starts this interpreter with a list of arguments
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import msgspec
 
-from tidemill.config import load_settings
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.provenance import ROOT
 from tidemill.user_modules.values import packed, unpacked
@@ -31,14 +31,11 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", 
 
 
 class Sandbox:
-    """Serves one call at a time. limits: None reads the settings `module_seconds` and `module_memory` at the start, or
-    `engine_seconds` where the process is not guarded.
-    """
+    """Serves one call at a time, within its limits."""
 
-    def __init__(self, limits: Limits | None = None, *, guarded: bool = True) -> None:
-        self._given = limits
+    def __init__(self, limits: Limits) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._limits = limits or Limits(60.0, 4096, guarded)
+        self._limits = limits
         self._lock = threading.Lock()
         self._frames = False  # whether the process has polars
 
@@ -121,10 +118,6 @@ class Sandbox:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._end()
-        if self._given is None:
-            settings, guarded = load_settings(), self._limits.guarded
-            seconds = settings.module_seconds if guarded else settings.engine_seconds
-            self._limits = Limits(seconds, settings.module_memory, guarded)
         self._process = _spawn(self._limits)
         return self._process
 
@@ -182,18 +175,9 @@ def _spawn(limits: Limits) -> "subprocess.Popen[bytes]":
     return process
 
 
-_shared, _unguarded = Sandbox(), Sandbox(guarded=False)
-
-
-def sandbox() -> Sandbox:
-    """The one of this process for features and labels."""
-    return _shared
-
-
-def engine_room() -> Sandbox:
-    """The one of this process for engines and strategies: a time limit, and the rights of the user."""
-    return _unguarded
-
-
-atexit.register(_shared.close)
-atexit.register(_unguarded.close)
+@cache
+def sandbox(limits: Limits) -> Sandbox:
+    """The one of this process with these limits. Requests carry the file, so it serves any number of them."""
+    made = Sandbox(limits)
+    atexit.register(made.close)
+    return made

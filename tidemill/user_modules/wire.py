@@ -2,9 +2,11 @@
 
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import msgspec
+
+from tidemill.config import Settings
 
 _PREFIX = struct.Struct(">IQ")
 READY = b"tidemill sandbox\n"
@@ -16,6 +18,21 @@ class Limits(msgspec.Struct, frozen=True):
     seconds: float
     memory: int
     guarded: bool = True
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What calls of a user's file may take: of features and labels in the guarded process, of engines and strategies in the
+    other one.
+    """
+
+    features: Limits = Limits(60.0, 4096)
+    engines: Limits = Limits(3_600.0, 4096, guarded=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those that the settings give."""
+        memory = settings.module_memory
+        return cls(Limits(settings.module_seconds, memory), Limits(settings.engine_seconds, memory, guarded=False))
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

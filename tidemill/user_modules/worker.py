@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from tidemill.domain.errors import InputError, TidemillError
-from tidemill.features import declaration
 from tidemill.user_modules import guard
 from tidemill.user_modules.calls import Declared
 from tidemill.user_modules.execution import execute, explained
@@ -45,10 +44,7 @@ class _Worker:
             guard.install(file)
         signal.setitimer(signal.ITIMER_REAL, self._limits.seconds + _GRACE)
         try:
-            with declaration.declaring() as names:
-                done = execute(request.text, file)
-            with declaration.declaring(instead_of=list(names)):
-                pass  # nothing of it stays declared here
+            done = execute(request.text, file)
             if not request.kind:
                 return Answer(), b""
             if not self._limits.guarded:

@@ -3,7 +3,7 @@
 `forward_return` is the return from the price at which the kernel would fill. A user's module may declare further ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import polars as pl
@@ -28,31 +28,26 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     about: str = ""
 
 
-_REGISTERED: dict[str, Label] = {}
+class Labels(msgspec.Struct, frozen=True):
+    """own: labels of a user's files by name; they go beside `forward_return`."""
+
+    own: Mapping[str, Label] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (FORWARD_RETURN, *sorted(self.own))
+
+    def find(self, name: str) -> Label | None:
+        """The label of that name; None for `forward_return`. UnknownNameError when there is none."""
+        if name not in self.names():
+            raise UnknownNameError("label", name, self.names())
+        return self.own.get(name)
 
 
-def labels() -> tuple[str, ...]:
-    """Names of all labels."""
-    return (FORWARD_RETURN, *sorted(_REGISTERED))
-
-
-def declared_label(name: str) -> Label | None:
-    """The label of that name; None for `forward_return`. UnknownNameError when there is none."""
-    if name not in labels():
-        raise UnknownNameError("label", name, labels())
-    return _REGISTERED.get(name)
-
-
-def register(made: Label) -> None:
-    """Make a label of one's own known. InputError if its name is taken."""
-    if made.name in labels():
-        raise InputError(f"There is already a label named {made.name!r}. Give yours another name.")
-    _REGISTERED[made.name] = made
-
-
-def unregister(name: str) -> None:
-    """Forget a label that was registered."""
-    _REGISTERED.pop(name, None)
+def require_free(name: str) -> None:
+    """InputError when a label that ships has this name."""
+    if name == FORWARD_RETURN:
+        raise InputError(f"There is already a label named {name!r}. Give yours another name.")
 
 
 def forward_return(

@@ -30,8 +30,6 @@ from tidemill.steps.checks.causality import ASSETS, FEATURES, PREDICTIONS, SIGNA
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.fear_greed import sync_fear_greed
-from tidemill.strategies.custom import custom_strategy
-from tidemill.strategies.registry import register, unregister
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -120,23 +118,21 @@ def test_an_engine_that_scores_with_the_next_row_is_refused(study: Study, monkey
 
 @pytest.mark.finished
 def test_a_strategy_that_counts_symbols_that_are_not_listed_yet_is_refused(
-    workspace: Workspace, experiment: Experiment, study: Study
+    workspace: Workspace, experiment: Experiment, study: Study, tmp_path: Path
 ) -> None:
     """Every symbol of this panel is there from the start; the sample of the proof holds one that is listed later."""
-
-    def shared_out(frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.select("symbol", "open_time", weight=pl.lit(1.0) / frame["symbol"].n_unique())
-
-    made = (custom_strategy("shared_out", shared_out, needs="bars"), custom_strategy("shared_scores", shared_out))
-    for one in made:
-        register(one)
-    try:
-        for one in made:
-            other = study_of(workspace, msgspec.structs.replace(experiment, strategy=StrategySpec(name=one.name)))
-            assert [found.feature for found in judge_causality(other, SIGNALS).proof.refuted] == [one.name]
-    finally:
-        for one in made:
-            unregister(one.name)
+    module = tmp_path / "mine.py"
+    module.write_text(
+        "import polars as pl\n"
+        "def shared_out(frame):\n"
+        "    return frame.select('symbol', 'open_time', weight=pl.lit(1.0) / frame['symbol'].n_unique())\n"
+        "strategy('shared_out', shared_out, needs='bars')\n"
+        "strategy('shared_scores', shared_out)\n"
+    )
+    for name in ("shared_out", "shared_scores"):
+        chosen = {"strategy": StrategySpec(name=name), "modules": (str(module),)}
+        other = study_of(workspace, msgspec.structs.replace(experiment, **chosen))
+        assert [found.feature for found in judge_causality(other, SIGNALS).proof.refuted] == [name]
 
 
 @pytest.fixture

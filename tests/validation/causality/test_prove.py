@@ -12,7 +12,7 @@ from tidemill.domain.errors import DeadlineError, InputError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Calendar, Instrument
 from tidemill.features.api import FeatureSet, feature_set
-from tidemill.features.declaration import Feature, sets
+from tidemill.features.declaration import Feature, shipped
 from tidemill.features.operators import close, ema, mean, ref, std, volume
 from tidemill.strategies.registry import target_weights
 from tidemill.validation.causality.features import prove_features
@@ -270,7 +270,7 @@ def test_predictions_of_a_model_fitted_on_the_whole_sample_are_caught(panel: pl.
 # --- what must not be accused ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(sets()))
+@pytest.mark.parametrize("name", sorted(shipped().sets))
 def test_no_shipped_feature_is_accused(name: str) -> None:
     bars = random_panel(6, symbols=5, slots=420, missing=0.02, absent=0.1, idle=0.1)
     proof = prove_features(feature_set(name), bars)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tidemill.domain.experiment import Experiment
-from tidemill.user_modules.adoption import failures
 
 if TYPE_CHECKING:
     from tidemill.study.workspace import Workspace
@@ -18,5 +17,6 @@ def left_out(workspace: Workspace, experiment: Experiment) -> tuple[str, ...]:
     from tidemill.queries.results import study_of
     from tidemill.steps.features.technical import left_out_notes
 
-    unknown = tuple(f"Left out: {name}. {reason}" for name, reason in failures(experiment).items())
-    return unknown + left_out_notes(study_of(workspace, experiment))
+    study = study_of(workspace, experiment)
+    unknown = tuple(f"Left out: {name}. {reason}" for name, reason in study.registry.failed.items())
+    return unknown + left_out_notes(study)

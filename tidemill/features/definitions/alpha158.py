@@ -6,7 +6,7 @@ where no quote
 volume is known is (high + low + close) / 3.
 """
 
-from tidemill.features.declaration import family, feature, named_set
+from tidemill.features.declaration import Declarations
 from tidemill.features.operators import (
     abs,
     argmax,
@@ -33,6 +33,9 @@ from tidemill.features.operators import (
     volume,
     vwap,
 )
+
+DECLARED = Declarations()
+family, feature, named_set = DECLARED.family, DECLARED.feature, DECLARED.named_set
 
 _TINY = 1e-12
 _range = high - low + _TINY

@@ -5,8 +5,11 @@ bars the hour is constant and teaches nothing. The turn of the month counts cale
 next holiday. The rules of the columns: tidemill/features/calendar.py.
 """
 
-from tidemill.features.declaration import feature, named_set
+from tidemill.features.declaration import Declarations
 from tidemill.features.operators import day_of_month, day_of_week, days_left_in_month, hour_cosine, hour_sine, month, where
+
+DECLARED = Declarations()
+feature, named_set = DECLARED.feature, DECLARED.named_set
 
 feature("weekday", day_of_week, unit="0 to 6", about="day of the week of the bar's open in UTC, 0 being Monday")
 feature("monthday", day_of_month, unit="1 to 31", about="day of the month of the bar's open in UTC")

@@ -6,7 +6,7 @@ KAMA;
 Mulloy (1994): DEMA, TEMA; TA-Lib 0.6 for seeds and for what a range without width gives.
 """
 
-from tidemill.features.declaration import family, feature, named_set
+from tidemill.features.declaration import Declarations
 from tidemill.features.expression import Expression
 from tidemill.features.operators import (
     abs,
@@ -35,6 +35,9 @@ from tidemill.features.operators import (
     wilder,
     wma,
 )
+
+DECLARED = Declarations()
+family, feature, named_set = DECLARED.family, DECLARED.feature, DECLARED.named_set
 
 _previous = ref(close, 1)
 _typical = (high + low + close) / 3.0

@@ -5,8 +5,11 @@ CSZScoreNorm. Only symbols with a bar at that time take part: in a live row thos
 recorded.
 """
 
-from tidemill.features.declaration import family, feature, named_set
+from tidemill.features.declaration import Declarations
 from tidemill.features.operators import close, cs_rank, cs_zscore, log, mean, ref, std, volume
+
+DECLARED = Declarations()
+family, feature, named_set = DECLARED.family, DECLARED.feature, DECLARED.named_set
 
 _change = log(close / ref(close, 1))
 

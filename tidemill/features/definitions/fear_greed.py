@@ -5,7 +5,10 @@ field `fear_greed`; bars of one's own need the columns beforehand.
 """
 
 from tidemill.features import operators
-from tidemill.features.declaration import feature, named_set
+from tidemill.features.declaration import Declarations
+
+DECLARED = Declarations()
+feature, named_set = DECLARED.feature, DECLARED.named_set
 
 feature("fear_greed", operators.fear_greed, unit="0 to 100", about="Fear & Greed Index known at the bar's close, 0 being fear")
 feature(

@@ -8,9 +8,12 @@ its probabilities are filtered, never smoothed.
 
 import math
 
-from tidemill.features.declaration import family, named_set
+from tidemill.features.declaration import Declarations
 from tidemill.features.expression import Expression
 from tidemill.features.operators import close, ema, hmm, log, mean, rank, ratio, ref, rsquare, slope, std
+
+DECLARED = Declarations()
+family, named_set = DECLARED.family, DECLARED.named_set
 
 _change = log(close / ref(close, 1))
 

@@ -5,7 +5,10 @@ An experiment asks for it with its field `news`; bars of one's own need the colu
 """
 
 from tidemill.features import operators
-from tidemill.features.declaration import feature, named_set
+from tidemill.features.declaration import Declarations
+
+DECLARED = Declarations()
+feature, named_set = DECLARED.feature, DECLARED.named_set
 
 feature(
     "sentiment_mean",

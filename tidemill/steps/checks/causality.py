@@ -129,15 +129,13 @@ def _dataset(study: Study, asset: str) -> str:
 
 
 def _engine_code(study: Study) -> list[str]:
-    from tidemill.models.registry import code_version, engine
+    from tidemill.models.registry import code_version
 
-    return [code_version(engine(spec.name)) for spec in study.experiment.engines]
+    return [code_version(study.registry.engines.find(spec.name)) for spec in study.experiment.engines]
 
 
 def _strategy_code(study: Study) -> str:
-    from tidemill.strategies.registry import code_version
-
-    return code_version(study.experiment.strategy.name)
+    return study.registry.strategies.code_version(study.experiment.strategy.name)
 
 
 def _prove_features(study: Study) -> Proof:

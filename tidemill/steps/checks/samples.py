@@ -14,7 +14,6 @@ from tidemill.market.adjustments import adjust
 from tidemill.market.fear_greed import join_known
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine, Lineage
-from tidemill.models.registry import engine as engine_named
 from tidemill.steps.checks.sample_months import SAMPLE, sample_months
 from tidemill.steps.features.context import with_context
 from tidemill.steps.features.technical import inputs_of
@@ -90,7 +89,7 @@ def prove_engines(study: Study) -> Proof:
 
 
 def _prove_engine(study: Study, spec: EngineSpec) -> Proof:
-    engine, fit = engine_named(spec.name), fitting(study, spec)
+    engine, fit = study.registry.engines.find(spec.name), fitting(study, spec)
     symbols = _SEQUENCE_SYMBOLS if engine.info.kind == "sequence" else _ENGINE_SYMBOLS
     months = sample_months(study)
     complete = _complete(inputs_of(study, months, study.available), symbols)
@@ -110,7 +109,7 @@ def _prove_engine(study: Study, spec: EngineSpec) -> Proof:
 
 def fitting(study: Study, spec: EngineSpec, lineage: Callable[[Fold], Lineage] | None = None) -> Callable[..., Artifact]:
     """(adjusted bars, fold) → the model: all that leads from bars to it. lineage: what the model says of its origin."""
-    engine, horizon, seed = engine_named(spec.name), study.experiment.label.horizon, study.experiment.seed
+    engine, horizon, seed = study.registry.engines.find(spec.name), study.experiment.label.horizon, study.experiment.seed
 
     def fit(bars: pl.DataFrame, fold: Fold) -> Artifact:
         labels = _labels(study, bars)
@@ -153,26 +152,26 @@ def _sample_fold(study: Study, bars: pl.DataFrame) -> Fold:
 
 def prove_signals(study: Study) -> Proof:
     """The strategy's weights, on predictions and bars of few symbols, one of them listed later."""
-    from tidemill.strategies.registry import strategy, weigh
+    from tidemill.strategies.registry import weigh
     from tidemill.study.book import resolved, sees_bars
     from tidemill.study.scoring import books
     from tidemill.study.sources import instruments_of
 
-    spec = resolved(study.experiment.strategy)
+    spec, known = resolved(study.experiment.strategy), study.registry.strategies
     instruments = instruments_of(study.workspace, study.dataset.venue)
-    needs = strategy(spec.name).needs
+    needs = known.find(spec.name).needs
     bars = late_listed(_complete(study.adjusted_of(sample_months(study)), _ENGINE_SYMBOLS))
 
     def weights(inputs: pl.DataFrame, bars: pl.DataFrame | None = None) -> pl.DataFrame:
-        made = weigh(spec.name, inputs, spec.params, instruments, bars=bars, neutralise=spec.neutralise).weights
-        return made.rename({"weight": spec.name})
+        made = weigh(spec.name, inputs, spec.params, instruments, bars=bars, neutralise=spec.neutralise, known=known)
+        return made.weights.rename({"weight": spec.name})
 
     if needs == "bars":
         return prove(weights, bars, interval=study.dataset.interval, effort=Effort(cuts=6))
     # What sizes by bars is too slow for every bar: cuts alone.
-    effort = Effort(cuts=6, warm=16, span=16, every_bar=not sees_bars(spec))
+    effort = Effort(cuts=6, warm=16, span=16, every_bar=not sees_bars(spec, known))
     scores = _predictions(study, next(iter(books(study).values())))
-    beside = {"bars": _known(study, scores)} if sees_bars(spec) else {}
+    beside = {"bars": _known(study, scores)} if sees_bars(spec, known) else {}
     return prove(weights, scores, beside=beside, interval=study.dataset.interval, effort=effort)
 
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from tidemill.domain.experiment import Experiment
 from tidemill.features.api import FeatureSet, State, compute, feature_set
-from tidemill.features.declaration import sets
+from tidemill.features.declaration import shipped
 from tidemill.steps.features.technical import feature_fingerprints, inputs_of
 from tidemill.study.checkpoints import resume, save_state
 from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
@@ -35,7 +35,7 @@ def regime_features() -> FeatureSet:
 
 def names_regimes(experiment: Experiment) -> bool:
     """Whether an experiment uses some feature of the set, so that its run shows the states."""
-    return SET in experiment.features.sets or not set(sets()[SET]).isdisjoint(experiment.features.names)
+    return SET in experiment.features.sets or not set(shipped().sets[SET]).isdisjoint(experiment.features.names)
 
 
 def regime_key(study: Study) -> str:

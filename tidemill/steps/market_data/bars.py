@@ -20,6 +20,7 @@ from tidemill.steps.market_data.ingest import copy_months, import_bars
 from tidemill.storage.lake import Lake, Manifest
 from tidemill.study.freshness import StepReport, is_made_of
 from tidemill.study.losses import loss_notes
+from tidemill.study.registry import Registry
 from tidemill.study.restatements import restatement_notes
 from tidemill.study.sources import instruments_of, source_of, venue_of
 from tidemill.study.study import Study, dataset_for, features_key
@@ -48,13 +49,13 @@ def _content(spec: DatasetSpec) -> str | None:
     return None
 
 
-def _newest_if_unchanged(experiment: Experiment, venue: str, lake: Lake) -> str | None:
-    dataset, spec = dataset_for(experiment.dataset, venue), experiment.dataset
+def _newest_if_unchanged(experiment: Experiment, venue: str, settings: Settings) -> str | None:
+    dataset, spec, lake = dataset_for(experiment.dataset, venue), experiment.dataset, Lake(settings.lake)
     before, content = lake.manifest(IMPORTS, dataset.bars_key, _import_name(spec)), _content(spec)
     if before is None or content is None or before.fingerprint != content:
         return None
-    months = set(lake.manifests(BARS, dataset.bars_key))
-    computed = set(lake.manifests("features", features_key(dataset, experiment)))
+    months, registry = set(lake.manifests(BARS, dataset.bars_key)), Registry.of(settings).with_files(experiment.modules)
+    computed = set(lake.manifests("features", features_key(dataset, experiment, registry)))
     return max(months) if months and months <= computed else None
 
 
@@ -235,7 +236,7 @@ def month_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:
     spec = experiment.dataset
     start, end = moment(spec.start, "dataset.start"), moment(spec.end, "dataset.end")
     source = source_of(spec, settings)
-    newest = _newest_if_unchanged(experiment, venue_of(spec, settings), Lake(settings.lake))
+    newest = _newest_if_unchanged(experiment, venue_of(spec, settings), settings)
     if newest is not None:
         return newest, newest
     found = source.span(Interval.parse(spec.interval)) if isinstance(source, SpannedSource) else None

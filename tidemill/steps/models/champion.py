@@ -31,7 +31,6 @@ from tidemill.steps.features.technical import compute_features
 from tidemill.steps.models.ensemble import evidence_for
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
-from tidemill.strategies.registry import code_version
 from tidemill.study import code as code_of
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
@@ -39,6 +38,7 @@ from tidemill.study.fitting import fit_ensemble, fit_fold, scores
 from tidemill.study.freshness import StepReport
 from tidemill.study.losses import loss_notes
 from tidemill.study.model_index import artifact_folder, models_home, spec_of
+from tidemill.study.registry import Registry
 from tidemill.study.rejections import reject_fold, stored_past, without
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, LABELS
@@ -278,10 +278,15 @@ def consider(study: Study) -> StepReport:
 def _made_of(study: Study, champion: Champion | None) -> tuple[str, str]:
     """Version of the code that a comparison stands on, the strategies of both sides included, and fingerprint of all of it."""
     sides = (study.experiment, *((champion.experiment,) if champion else ()))
-    strategies = sorted({code_version(side.strategy.name) for side in sides})
+    strategies = sorted({_registry(study, side).strategies.code_version(side.strategy.name) for side in sides})
     code = fingerprint(strategies, code_of.challenge())[:16]
     seen = (study.experiment, study.features_version, study.labels_version, champion.id if champion else 0, *loss_notes(study))
     return code, fingerprint(code, *seen)
+
+
+def _registry(study: Study, side: Experiment) -> Registry:
+    """What names mean on a side of the comparison."""
+    return study.registry if side == study.experiment else Registry.of(study.workspace.settings).with_files(side.modules)
 
 
 def nominee(study: Study, outcome: Comparison) -> Nominee:

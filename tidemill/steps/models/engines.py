@@ -11,7 +11,6 @@ import msgspec
 
 from tidemill.domain.experiment import EngineSpec
 from tidemill.models.registry import code_version
-from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, library_version
 from tidemill.study.fitting import fit_fold, lineage_of
 from tidemill.study.freshness import StepReport
@@ -37,7 +36,7 @@ _LIBRARIES = ("numpy", "polars", "lightgbm", "torch", "numba", "safetensors")
 
 def train(study: Study, name: str) -> StepReport:
     """Train one engine on every fold that is new or whose inputs changed."""
-    spec, engine, home = spec_of(study, name), engine_named(name), models_home(study.workspace)
+    spec, engine, home = spec_of(study, name), study.registry.engines.find(name), models_home(study.workspace)
     key = study.engine_key(spec)
     code = (code_version(engine), *map(library_version, _LIBRARIES))
     inputs = fingerprint(code, spec, study.experiment.seed, study.splits, study.features_version, study.labels_version)

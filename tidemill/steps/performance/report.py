@@ -115,11 +115,9 @@ def _silent(study: Study) -> list[str]:
 
 
 def _strategy_words(study: Study) -> str:
-    from tidemill.strategies.registry import strategy
-
     spec, costs = study.experiment.strategy, study.experiment.costs
     params = ", ".join(f"{name} {value}" for name, value in spec.params.items())
-    about = strategy(spec.name).about.rstrip(".")
+    about = study.registry.strategies.find(spec.name).about.rstrip(".")
     return (
         f"{about}{f' ({params})' if params else ''}; fees {costs.fee_bps:g} bps, slippage {costs.slippage_bps:g} bps, one way"
     )
@@ -173,9 +171,8 @@ def _data_facts(study: Study) -> dict[str, Any]:
 
 
 def _provenance(study: Study) -> dict[str, Any]:
-    engines = {
-        f"code of {spec.name}": source_version(f"tidemill.models.{_module(spec.name)}") for spec in study.experiment.engines
-    }
+    names = [spec.name for spec in study.experiment.engines]
+    engines = {f"code of {name}": source_version(f"tidemill.models.{_module(study, name)}") for name in names}
     libraries = {name: library_version(name) for name in ("polars", "numpy", "numba", "lightgbm", "torch", "tidemill")}
     return {
         "experiment": fingerprint(study.experiment),
@@ -190,7 +187,5 @@ def _provenance(study: Study) -> dict[str, Any]:
     }
 
 
-def _module(engine: str) -> str:
-    from tidemill.models.registry import engine as engine_named
-
-    return type(engine_named(engine)).__module__.rsplit(".", 1)[-1]
+def _module(study: Study, engine: str) -> str:
+    return type(study.registry.engines.find(engine)).__module__.rsplit(".", 1)[-1]

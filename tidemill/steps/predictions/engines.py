@@ -10,7 +10,6 @@ from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.months import month_start
 from tidemill.models.artifact import load
 from tidemill.models.registry import code_version
-from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
 from tidemill.queries.predictions import forget_predictions
 from tidemill.storage.content import content_version
@@ -39,7 +38,7 @@ def predict(study: Study) -> StepReport:
 
 def _predict_engine(study: Study, spec: EngineSpec) -> int:
     """Score the folds whose model or features changed; returns how many."""
-    engine, key = engine_named(spec.name), study.engine_key(spec)
+    engine, key = study.registry.engines.find(spec.name), study.engine_key(spec)
     index = index_of(study, spec)
     have = study.lake.manifests(PREDICTIONS, key)
     made, months = 0, month_versions(study, FEATURES)

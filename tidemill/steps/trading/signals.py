@@ -23,12 +23,10 @@ def _prediction_version(study: Study, key: str) -> str:
 
 def make_signals(study: Study) -> StepReport:
     """Target weights of every book from its predictions, by the experiment's strategy."""
-    from tidemill.strategies.registry import code_version
-
     instruments = instruments_of(study.workspace, study.dataset.venue)
-    chosen = resolved(study.experiment.strategy)
-    code = fingerprint(code_version(chosen.name), code_of.signals())[:16]
-    seen = bars_print(study) if sees_bars(chosen) else None
+    chosen, known = resolved(study.experiment.strategy), study.registry.strategies
+    code = fingerprint(known.code_version(chosen.name), code_of.signals())[:16]
+    seen = bars_print(study) if sees_bars(chosen, known) else None
     judged = validate_predictions(study)
     worked, table, notes = 0, [], []
     for book, key in books(study).items():

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tidemill.calendars import XNYS
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 
 DAY = Interval.parse("1d")
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -22,7 +23,7 @@ def day(number: int) -> datetime:
 
 
 def instrument(symbol: str, **given: Any) -> Instrument:
-    return Instrument(venue="test", symbol=symbol, calendar=given.pop("calendar", Calendar.XNYS), **given)
+    return Instrument(venue="test", symbol=symbol, calendar=given.pop("calendar", XNYS), **given)
 
 
 def bars(prices: Mapping[str, Sequence[tuple[int, float, float, float]]]) -> pl.DataFrame:

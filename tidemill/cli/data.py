@@ -185,13 +185,14 @@ def gaps(venue: str | None, interval: Interval | None, limit: int, as_json: bool
 def resample(source: Path, interval: Interval, output: Path, as_json: bool) -> None:
     """Longer bars from shorter ones; bars of zero volume take no part, as at the exchange."""
     from tidemill.cli.frames import write_frame
+    from tidemill.market.calendars import infer_calendars
     from tidemill.market.panel_files import read_bars
     from tidemill.market.resample import resample as resample_bars
 
     writable(output)
     with progress(f"Resampling {source.name}"):
         bars, given, refused = read_bars(source)
-        made = resample_bars(bars, given, interval)
+        made = resample_bars(bars, given, interval, calendar=infer_calendars(bars, given))
         write_frame(made, output)
     answer = {
         "rows_in": bars.height,

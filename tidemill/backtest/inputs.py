@@ -9,7 +9,7 @@ import numpy as np
 
 from tidemill.backtest.panel import Axes, Panel, microseconds, require_columns
 from tidemill.backtest.scan import DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION, Actions, Market
-from tidemill.backtest.sessions import contiguous_slots, sessions_of
+from tidemill.backtest.sessions import contiguous_slots
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval, epoch_microseconds
 from tidemill.domain.market import AdjustmentKind, Instrument
@@ -24,9 +24,8 @@ def market_of(panel: Panel, targets: Floats, interval: Interval, instruments: Ma
     times = panel.axes.times
     elapsed = np.diff(times, prepend=times[0]) / 1e6
     contiguous = contiguous_slots(panel, interval, instruments)
-    sessions = sessions_of(panel, interval, instruments)
     delisted = _delisted(panel.axes, instruments)
-    return Market(panel.open, panel.close, panel.volume, targets, elapsed, contiguous, delisted, sessions)
+    return Market(panel.open, panel.close, panel.volume, targets, elapsed, contiguous, delisted)
 
 
 def _delisted(axes: Axes, instruments: Mapping[str, Instrument]) -> Indices:

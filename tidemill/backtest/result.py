@@ -234,8 +234,7 @@ class BacktestResult:
 
         Prices as traded: a split or a dividend shows, so it is a market for bars on a total-return basis.
         """
-        market = self._replay.market
-        change = changes(market.close, market.sessions)
+        change = changes(self._replay.market.close, self._replay.sessions)
         known = np.isfinite(change)
         count = known.sum(axis=1)
         mean = np.where(count > 0, np.where(known, change, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)

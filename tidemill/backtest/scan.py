@@ -55,7 +55,6 @@ class Market(NamedTuple):
     elapsed: Floats
     contiguous: NDArray[np.bool_]
     delisted: Indices  # [symbols] slot from which a symbol is known to be gone
-    sessions: Sessions
 
 
 class Actions(NamedTuple):
@@ -160,17 +159,25 @@ def _apply_actions(
 
 
 @kernel
-def _absent(account: Account, sessions: Sessions, slot: int, j: int) -> int:
+def _absent(account: Account, sessions: Sessions | None, slot: int, j: int) -> int:
     """How many slots of its own have passed without a bar of this symbol."""
     seen = account.seen[j]
-    if not sessions.several:
+    if sessions is None:
         return int(slot - seen)
     return int(sessions.ordinal[slot, sessions.group[j]] - sessions.ordinal[seen, sessions.group[j]])
 
 
 @kernel
 def _settle_gone(
-    account: Account, book: Floats, log: Log, slot: int, row: Row, market: Market, dead_after: int, last: bool
+    account: Account,
+    book: Floats,
+    log: Log,
+    slot: int,
+    row: Row,
+    delisted: Indices,
+    sessions: Sessions | None,
+    dead_after: int,
+    last: bool,
 ) -> None:
     """Settle what has no bar and is known to be gone, or was absent for `dead_after` slots of its own, or is absent at the end
     of the data.
@@ -178,8 +185,8 @@ def _settle_gone(
     for j in range(account.position.size):
         if row.close[j] == row.close[j] or account.position[j] == 0.0:
             continue
-        absent = _absent(account, market.sessions, slot, j)
-        if (last and absent > 0) or slot >= market.delisted[j] or absent >= dead_after:
+        absent = _absent(account, sessions, slot, j)
+        if (last and absent > 0) or slot >= delisted[j] or absent >= dead_after:
             quantity, when = settle(account, j), account.seen[j]
             side = -1.0 if quantity > 0.0 else 1.0
             _log_change(log, slot, j, side, abs(quantity), account.mark[j], 0.0, 0.0, SETTLEMENT)
@@ -204,6 +211,7 @@ def _log_fills(account: Account, book: Floats, log: Log, slot: int, fills: Float
 def scan(
     start: int,
     market: Market,
+    sessions: Sessions | None,
     actions: Actions,
     terms: Terms,
     account: Account,
@@ -216,14 +224,15 @@ def scan(
 ) -> tuple[int, DrawdownState]:
     """Run the account through the slots of the market from `start` on; everything but the market is updated in place.
 
+    sessions: None where all symbols follow one calendar, which is compiled apart: nothing has to be looked up then.
+
     Returns the slot at which it stopped: the end, or the first slot whose changes might not fit into the log any more.
     """
     slots, symbols = market.open.shape
     room = log.changes.shape[0] - 2 * symbols
     at = int(np.searchsorted(actions.slot, start))
     totals = account.totals
-    sessions = market.sessions
-    several, buffers = sessions.several, Apart(np.empty(symbols), np.empty(symbols))
+    buffers = Apart(np.empty(symbols), np.empty(symbols))
     slot = start
     while slot < slots:
         ahead = at
@@ -243,23 +252,23 @@ def scan(
         if terms.borrows:
             charge_borrow(account, terms.venue, row.elapsed)
         at = _apply_actions(account, book, log, slot, at, row, actions, terms.venue.lot)
-        if several:
-            made = fill_due(account, row, terms, fills, sessions.opens[slot])
-        else:
+        if sessions is None:
             made = fill_orders(account, row, terms, fills)
+        else:
+            made = fill_due(account, row, terms, fills, sessions.opens[slot])
         _log_fills(account, book, log, slot, fills, made)
-        _settle_gone(account, book, log, slot, row, market, terms.dead_after, slot == slots - 1)
+        _settle_gone(account, book, log, slot, row, market.delisted, sessions, terms.dead_after, slot == slots - 1)
         equity, gross, net = mark_row(account, row, slot)
         state = guard(state, equity, gross, terms)
         outputs.equity[slot], outputs.gross[slot], outputs.net[slot], outputs.level[slot] = equity, gross, net, state.action
         outputs.costs[slot] = totals[FEES] + totals[SLIPPAGE] + totals[BORROW] - before
-        if several:
+        if sessions is None:
+            decide_row(account, row.target, equity, gross, state.action, state.gross_cap, terms, wanted)
+        else:
             decide_apart(
                 account, row.target, equity, gross, state.action, state.gross_cap, terms, wanted,
                 sessions.closes[slot], sessions.due[slot], sessions.group, buffers,
             )  # fmt: skip
-        else:
-            decide_row(account, row.target, equity, gross, state.action, state.gross_cap, terms, wanted)
         slot += 1
     return slot, state
 

@@ -19,14 +19,11 @@ _UNKNOWN = ""  # of a symbol without an instrument: every slot of the panel is o
 
 
 class Sessions(NamedTuple):
-    """several: symbols follow more than one calendar; else every slot is everybody's and the arrays are empty.
-
-    group: [symbols] which calendar. opens, closes: [slots] epoch microseconds; an order is decided at `closes`. due: [slots,
+    """group: [symbols] which calendar. opens, closes: [slots] epoch microseconds; an order is decided at `closes`. due: [slots,
     calendars] when the slot opens for which an order waits that was decided here, NEVER where the panel has none.
     ordinal: [slots, calendars] how many slots of that calendar there were up to here.
     """
 
-    several: bool
     group: Indices
     opens: Indices
     closes: Indices
@@ -34,18 +31,19 @@ class Sessions(NamedTuple):
     ordinal: Indices
 
 
-def sessions_of(panel: Panel, interval: Interval, instruments: Mapping[str, Instrument]) -> Sessions:
-    """A slot is one of a calendar's own where the calendar says so or any symbol that follows it has a bar."""
+def sessions_of(panel: Panel, interval: Interval, instruments: Mapping[str, Instrument]) -> Sessions | None:
+    """A slot is one of a calendar's own where the calendar says so or any symbol that follows it has a bar. None where all
+    symbols follow one calendar: every slot is everybody's then.
+    """
     names, group = _groups(panel.axes.symbols, instruments)
     if len(names) == 1:
-        none = np.empty(0, dtype=np.int64)
-        return Sessions(False, none, none, none, np.empty((0, 0), dtype=np.int64), np.empty((0, 0), dtype=np.int64))
+        return None
     opens = panel.axes.times
     closes = opens + interval.microseconds
     bars = ~np.isnan(panel.close)
     own = [_own(opens, name, interval, bars[:, group == at]) for at, name in enumerate(names)]
     due = [_due(opens[held], closes, name, interval) for name, held in zip(names, own, strict=True)]
-    return Sessions(True, group, opens, closes, np.stack(due, axis=1), np.cumsum(np.stack(own, axis=1), axis=0))
+    return Sessions(group, opens, closes, np.stack(due, axis=1), np.cumsum(np.stack(own, axis=1), axis=0))
 
 
 def contiguous_slots(panel: Panel, interval: Interval, instruments: Mapping[str, Instrument]) -> NDArray[np.bool_]:
@@ -59,10 +57,10 @@ def contiguous_slots(panel: Panel, interval: Interval, instruments: Mapping[str,
     return np.diff(times, prepend=times[0]) <= interval.microseconds
 
 
-def changes(close: Floats, sessions: Sessions) -> Floats:
+def changes(close: Floats, sessions: Sessions | None) -> Floats:
     """Change of each close since the slot before of its own calendar: [slots, symbols], NaN where either has no bar."""
     change = np.full(close.shape, np.nan)
-    if not sessions.several:
+    if sessions is None:
         change[1:] = close[1:] / close[:-1] - 1.0
         return change
     for at in range(sessions.ordinal.shape[1]):

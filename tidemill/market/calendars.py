@@ -28,10 +28,16 @@ def infer_calendar(bars: pl.DataFrame, interval: Interval) -> str:
     bars: frame with `open_time`. XNYS needs evidence: a weekend inside the range without bars, no trade on most New York
     holidays in the range, and, for intraday bars, none at night. Too short a range proves nothing and gives 24/7.
     """
-    if interval.seconds > _DAY:
+    times = bars.select(pl.col("open_time").drop_nulls())
+    days = times.select(calendar_named(XNYS).day(interval).alias("day"))["day"].unique().sort()
+    span = _span(days)
+    if interval.seconds > _DAY or not (span.dt.weekday() == 7).any() or _share(days.dt.weekday() >= 6) > _WEEKEND_SHARE:
         return ALWAYS
-    told = _evidence(bars.select("open_time").with_columns(pl.lit("").alias("symbol")), interval)
-    return XNYS if told.height and told["fits"][0] else ALWAYS
+    if interval.seconds < _DAY and _share(times.select(_at_night())["open_time"]) > _NIGHT_SHARE:
+        return ALWAYS
+    holidays = _holidays(span)
+    worked = days.is_in(holidays.implode()).sum()
+    return ALWAYS if holidays.len() and worked > _HOLIDAY_SHARE * holidays.len() else XNYS
 
 
 def infer_calendars(bars: pl.DataFrame, interval: Interval, otherwise: str | None = None) -> dict[str, str]:
@@ -41,11 +47,13 @@ def infer_calendars(bars: pl.DataFrame, interval: Interval, otherwise: str | Non
 
     bars: symbol, open_time. otherwise: what is known of the source, instead of what all bars together tell.
     """
-    symbols = bars["symbol"].drop_nulls().unique().sort().to_list()
+    symbols = bars["symbol"].unique().drop_nulls().sort().to_list()
     whole = otherwise or infer_calendar(bars, interval)
     if interval.seconds > _DAY or (otherwise is None and len(symbols) < 2):
         return dict.fromkeys(symbols, whole)
     told = _evidence(bars, interval)
+    if set(told.filter("enough").select(pl.when("proves").then("calendar"))["calendar"]) <= {whole}:
+        return dict.fromkeys(symbols, whole)
     kinds = {restless: _pooled(bars, own, interval) for (restless,), own in told.group_by("restless")}
     supposed = pl.col("restless").replace_strict(kinds, return_dtype=pl.String)
     told = told.with_columns(pl.when("proves").then("calendar").otherwise(supposed).alias("calendar"))
@@ -55,46 +63,58 @@ def infer_calendars(bars: pl.DataFrame, interval: Interval, otherwise: str | Non
 
 
 def _pooled(bars: pl.DataFrame, kind: pl.DataFrame, interval: Interval) -> str:
-    return infer_calendar(bars.join(kind, on="symbol", how="semi"), interval)
+    return infer_calendar(bars.filter(pl.col("symbol").is_in(kind["symbol"].implode())), interval)
 
 
 def _evidence(bars: pl.DataFrame, interval: Interval) -> pl.DataFrame:
-    """One row for each symbol with a time: symbol, fits (XNYS), calendar, restless (trades at weekends or at night), enough
-    (bars to say something), proves (they leave nothing open).
+    """One row for each symbol with a time: symbol, calendar, restless (trades at weekends or at night), enough (bars to say
+    something), proves (they leave nothing open).
     """
-    times = bars.select("symbol", "open_time").drop_nulls()
-    days = times.select("symbol", calendar_named(XNYS).day(interval).alias("day")).unique()
-    weekend = pl.col("day").dt.weekday() >= 6
-    found = days.group_by("symbol").agg(
-        pl.len().alias("days"), pl.col("day").min().alias("first"), pl.col("day").max().alias("last"),
-        weekend.mean().alias("weekend"),
-    )  # fmt: skip
-    found = _beside_closed_days(found, days).join(_nights(times, interval), on="symbol", how="left")
-    restless = (pl.col("weekend") > _WEEKEND_SHARE) | (pl.col("night").fill_null(0.0) > _NIGHT_SHARE)
-    works = (pl.col("holidays") > 0) & (pl.col("worked").fill_null(0) > _HOLIDAY_SHARE * pl.col("holidays"))
+    day, night = pl.col("day"), _at_night() if interval.seconds < _DAY else pl.lit(False)
+    times = bars.select("symbol", "open_time").drop_nulls().with_columns(calendar_named(XNYS).day(interval).alias("day"))
+    span = _span(times["day"])
+    holidays, sundays = _holidays(span), span.filter(span.dt.weekday() == 7)
+    holiday = day.is_in(holidays.implode())
+    found = times.group_by("symbol").agg(
+        day.n_unique().alias("days"),
+        day.min().alias("first"),
+        day.max().alias("last"),
+        ((day.dt.weekday() >= 6).mean() > _WEEKEND_SHARE).alias("weekend"),
+        (night.mean() > _NIGHT_SHARE).alias("night"),
+        day.filter(holiday).n_unique().alias("worked"),
+    )
+    found = found.with_columns(_between(found, sundays, "sundays"), _between(found, holidays, "holidays"))
+    restless, lived = pl.col("weekend") | pl.col("night"), pl.col("holidays") > 0
+    works = lived & (pl.col("worked") > _HOLIDAY_SHARE * pl.col("holidays"))
     fits, enough = ~restless & ~works & (pl.col("sundays") > 0), pl.col("days") >= _ENOUGH_DAYS
     return found.select(
         "symbol",
-        fits.alias("fits"),
         pl.when(fits).then(pl.lit(XNYS)).otherwise(pl.lit(ALWAYS)).alias("calendar"),
         restless.alias("restless"),
         enough.alias("enough"),
-        (enough & (restless | (pl.col("holidays") > 0))).alias("proves"),
+        (enough & (restless | lived)).alias("proves"),
     )
 
 
-def _beside_closed_days(found: pl.DataFrame, days: pl.DataFrame) -> pl.DataFrame:
-    """`found` with sundays and holidays in each symbol's range, and on how many of the holidays it traded (null: on none)."""
-    first, last = days["day"].min(), days["day"].max()
+def _at_night() -> pl.Expr:
+    return ~pl.col("open_time").dt.convert_time_zone(_NEW_YORK).dt.hour().is_between(4, 20)
+
+
+def _share(flags: pl.Series) -> float:
+    share = flags.mean()
+    return share if isinstance(share, float) else 0.0
+
+
+def _span(days: pl.Series) -> pl.Series:
+    """All days from the first to the last."""
+    first, last = days.min(), days.max()
     if not isinstance(first, date) or not isinstance(last, date):
-        return found.with_columns(sundays=0, holidays=0, worked=None)
-    span = pl.date_range(first, last, "1d", eager=True)
-    sundays = span.filter(span.dt.weekday() == 7)
-    holidays = calendar_named(XNYS).closed_days(span.filter(span.dt.weekday() <= 5))
-    worked = days.filter(pl.col("day").is_in(holidays.implode())).group_by("symbol").len("worked")
-    return found.with_columns(_between(found, sundays, "sundays"), _between(found, holidays, "holidays")).join(
-        worked, on="symbol", how="left"
-    )
+        return days.clear()
+    return pl.date_range(first, last, "1d", eager=True)
+
+
+def _holidays(span: pl.Series) -> pl.Series:
+    return calendar_named(XNYS).closed_days(span.filter(span.dt.weekday() <= 5))
 
 
 def _between(found: pl.DataFrame, days: pl.Series, name: str) -> pl.Series:
@@ -102,14 +122,6 @@ def _between(found: pl.DataFrame, days: pl.Series, name: str) -> pl.Series:
     first, last = (found[end].to_numpy().astype("datetime64[D]") for end in ("first", "last"))
     known = days.to_numpy().astype("datetime64[D]")
     return pl.Series(name, np.searchsorted(known, last, side="right") - np.searchsorted(known, first))
-
-
-def _nights(times: pl.DataFrame, interval: Interval) -> pl.DataFrame:
-    """symbol, night: the share of its bars that opens at night in New York; none of daily bars."""
-    if interval.seconds >= _DAY:
-        return times.clear().select("symbol", pl.lit(0.0).alias("night"))
-    hour = pl.col("open_time").dt.convert_time_zone(_NEW_YORK).dt.hour()
-    return times.group_by("symbol").agg((~hour.is_between(4, 20)).mean().alias("night"))
 
 
 class FirstBars:

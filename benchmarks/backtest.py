@@ -30,9 +30,10 @@ import polars as pl
 from tidemill.backtest.backtest import Inputs, Options, backtest_panel
 from tidemill.backtest.by_strategy import backtest_strategy
 from tidemill.backtest.panel import bars_panel
+from tidemill.calendars import XNYS
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.strategies.registry import target_weights
 
 _HERE = Path(__file__).resolve().parent
@@ -116,7 +117,7 @@ def vectorbt_python(folder: Path) -> Path:
 
 def instruments(bars: pl.DataFrame, lot: float) -> dict[str, Instrument]:
     symbols = bars["symbol"].unique()
-    return {name: Instrument(venue="bench", symbol=name, calendar=Calendar.XNYS, lot=lot) for name in symbols}
+    return {name: Instrument(venue="bench", symbol=name, calendar=XNYS, lot=lot) for name in symbols}
 
 
 def agreement(python: Path, folder: Path) -> str:

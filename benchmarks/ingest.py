@@ -20,9 +20,10 @@ from typing import Any
 import asyncpg
 import polars as pl
 
+from tidemill.calendars import ALWAYS
 from tidemill.config import Secret, Settings
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import BAR_COLUMNS, Calendar
+from tidemill.domain.market import BAR_COLUMNS
 from tidemill.embedded import servers, stop
 from tidemill.keeper.folder import existing
 from tidemill.quality.bars import validate_bars
@@ -46,7 +47,7 @@ def load(rows: int) -> pl.DataFrame:
 
 def validate(raw: pl.DataFrame) -> pl.DataFrame:
     checked = validate_bars(
-        raw, interval=FIVE_MINUTES, calendar=Calendar.ALWAYS, now=datetime.now(UTC), source="benchmark", venue="benchmark"
+        raw, interval=FIVE_MINUTES, calendar=ALWAYS, now=datetime.now(UTC), source="benchmark", venue="benchmark"
     )
     return checked.good.select(BAR_COLUMNS)
 

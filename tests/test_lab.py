@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ import pytest
 
 from tests.study.panels import before_day, daily_bars, small_experiment
 from tidemill import lab
+from tidemill.calendars import calendar_named
 from tidemill.config import Secret, load_settings
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import (
@@ -26,6 +28,7 @@ from tidemill.domain.experiment import (
     StrategySpec,
     ValidationSpec,
 )
+from tidemill.domain.intervals import Interval
 from tidemill.experiments.files import to_text
 
 
@@ -116,6 +119,24 @@ def test_a_backtest_of_weights_has_the_figures_of_the_command_line(home: Path) -
     assert crossing.trades.height > 0
     with pytest.raises(InputError, match="either"):
         lab.backtest(given)
+
+
+def test_backtests_and_sweeps_of_coins_and_stocks_count_a_year_of_both(home: Path) -> None:
+    days = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=at) for at in range(120)]
+    bars = daily_bars(120, ("BTC", "KO")).with_columns(pl.Series("open_time", days * 2).cast(pl.Datetime("us", "UTC")))
+    sessions = calendar_named("XNYS").slots(Interval.parse("1d"), days[0], days[-1] + timedelta(days=1))
+    mixed = bars.filter((pl.col("symbol") == "BTC") | pl.col("open_time").is_in(sessions.implode())).drop("date")
+    weights = pl.DataFrame({"symbol": ["BTC", "KO"], "open_time": [days[4]] * 2, "weight": [0.3, 0.3]})
+    for given, year in ((mixed, 365.0), (mixed.filter(symbol="BTC"), 365.0), (mixed.filter(symbol="KO"), 252.0)):
+        held = weights.join(given, on="symbol", how="semi")
+        trial = lab.backtest(given, held).trial
+        own = lab.metrics(lab.backtest(given, held).returns["return"].to_numpy(), year)
+        counted = lab.trials().filter(trial=trial)
+        assert counted["sharpe"][0] == pytest.approx(own["sharpe"])
+        runs = lab.sweep(given, "sma_cross", {"fast": [2], "slow": [5]})
+        crossed = lab.backtest(given, strategy="sma_cross", params={"fast": 2, "slow": 5})
+        assert runs["trial"][0] == crossed.trial
+        assert runs["sharpe"][0] == pytest.approx(lab.metrics(crossed.returns["return"].to_numpy(), year)["sharpe"])
 
 
 def test_metrics_have_the_figures_of_the_command_line(home: Path) -> None:

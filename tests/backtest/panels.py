@@ -1,15 +1,16 @@
 """Small markets for the tests of the engine: bars frames from plain numbers, and random panels with every kind of hole."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tidemill.calendars import ALWAYS, XNYS
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 
 DAY = Interval.parse("1d")
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -22,7 +23,7 @@ def day(number: int) -> datetime:
 
 
 def instrument(symbol: str, **given: Any) -> Instrument:
-    return Instrument(venue="test", symbol=symbol, calendar=given.pop("calendar", Calendar.XNYS), **given)
+    return Instrument(venue="test", symbol=symbol, calendar=given.pop("calendar", XNYS), **given)
 
 
 def bars(prices: Mapping[str, Sequence[tuple[int, float, float, float]]]) -> pl.DataFrame:
@@ -54,9 +55,14 @@ def actions(rows: Sequence[tuple[str, str, int, float]]) -> pl.DataFrame:
 
 
 class Market:
-    """A random panel: late listings, deaths, holes, bars without volume, splits, dividends; targets with holes."""
+    """A random panel: late listings, deaths, holes, bars without volume, splits, dividends; targets with holes.
 
-    def __init__(self, seed: int, slots: int = 40, symbols: int = 4) -> None:
+    sessions: symbol → the days on which it trades; every day where it is not named. Targets stand on all days.
+    """
+
+    def __init__(
+        self, seed: int, slots: int = 40, symbols: int = 4, sessions: Mapping[str, Collection[int]] | None = None
+    ) -> None:
         random = np.random.default_rng(seed)
         self.symbols = [f"S{number}" for number in range(symbols)]
         rows, asked, corporate = [], [], []
@@ -65,7 +71,7 @@ class Market:
             died = int(random.integers(slots // 2, slots)) if random.random() < 0.4 else slots
             price = float(np.exp(random.normal(3.0, 1.0)))
             for at in range(slots):
-                if listed <= at < died:
+                if listed <= at < died and at in (sessions or {}).get(symbol, range(slots)):
                     if at > listed and random.random() < 0.04:
                         ratio = float(random.choice([2.0, 3.0, 0.5, 1.5]))
                         corporate.append((symbol, "split", at, ratio))
@@ -87,6 +93,7 @@ class Market:
         self.instruments = {
             symbol: instrument(
                 symbol,
+                calendar=XNYS if sessions is None or symbol in sessions else ALWAYS,
                 can_short=bool(random.random() < 0.6),
                 borrow_bps=float(random.choice([0.0, 300.0])),
                 lot=float(random.choice([0.0, 1.0, 0.1])),

@@ -1,7 +1,11 @@
 """A slow simulator in plain Python, written from the rules (NUMBERS, Fills and accounts) and not from the kernel."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from typing import NamedTuple
 
 import polars as pl
 
@@ -11,12 +15,19 @@ from tidemill.domain.market import Instrument
 YEAR = 365.0 * 86_400.0
 
 
+class Days(NamedTuple):
+    """own(symbol, time): whether it is a slot of the symbol. after(symbol, time): its next slot, None where there is none."""
+
+    own: Callable[[str, datetime], bool]
+    after: Callable[[str, datetime], datetime | None]
+
+
 @dataclass
 class Account:
     cash: float
     units: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
+    absent: dict[str, int] = field(default_factory=dict)
     fees: float = 0.0
     slippage: float = 0.0
     borrow: float = 0.0
@@ -36,30 +47,50 @@ def on_tick(price: float, tick: float, buy: bool) -> float:
     return math.ceil(price / tick - 1e-9) * tick if buy else max(math.floor(price / tick + 1e-9), 1) * tick
 
 
-def simulate(market: Market, *, dead_after: int, resize: bool = True, max_gross: float = 1.0) -> tuple[list[float], Account]:
+def every(times: list[datetime]) -> Days:
+    """Every slot is everybody's."""
+    after = dict(pairwise(times))
+    return Days(lambda _, time: time in times, lambda _, time: after.get(time))
+
+
+def simulate(
+    market: Market, *, dead_after: int, resize: bool = True, max_gross: float = 1.0, days: Days | None = None
+) -> tuple[list[float], Account]:
     """Equity at each close, and the account at the end."""
     table = {(row["symbol"], row["open_time"]): row for row in market.bars.iter_rows(named=True)}
     asked = {(row["symbol"], row["open_time"]): row["weight"] for row in market.weights.iter_rows(named=True)}
     times = sorted({time for _, time in table})
     account = Account(market.costs.capital)
+    days = days or every(times)
     waiting: dict[str, tuple[float, float]] = {}  # symbol → units (signed, covers and sells), cash to spend
+    due: dict[str, datetime | None] = {}
     equities = []
     for slot, time in enumerate(times):
         elapsed = (time - times[slot - 1]).total_seconds() if slot else 0.0
         _borrow(account, market, elapsed)
         since = times[slot - 1] if slot else None
         _actions(account, market.actions, waiting, market.instruments, since, time)
-        _fill(account, market, {symbol: table.get((symbol, time)) for symbol in market.symbols}, waiting)
+        waiting = {symbol: order for symbol, order in waiting.items() if due[symbol] is None or due[symbol] >= time}
+        now = {symbol: order for symbol, order in waiting.items() if due[symbol] == time}
+        _fill(account, market, {symbol: table.get((symbol, time)) for symbol in market.symbols}, now)
+        waiting = {symbol: order for symbol, order in waiting.items() if symbol not in now}
         for symbol in market.symbols:
             row = table.get((symbol, time))
-            if row is None and account.units.get(symbol):
-                if slot - account.seen[symbol] >= dead_after or slot == len(times) - 1:
-                    account.cash += account.units.pop(symbol) * account.last[symbol]
-            elif row is not None:
-                account.last[symbol], account.seen[symbol] = row["close"], slot
+            if row is not None:
+                account.last[symbol], account.absent[symbol] = row["close"], 0
+                continue
+            account.absent[symbol] = account.absent.get(symbol, 0) + days.own(symbol, time)
+            last = slot == len(times) - 1 and account.absent[symbol] > 0
+            if account.units.get(symbol) and (account.absent[symbol] >= dead_after or last):
+                account.cash += account.units.pop(symbol) * account.last[symbol]
+                waiting.pop(symbol, None)
         equities.append(account.equity())
         targets = {symbol: asked.get((symbol, time)) for symbol in market.symbols}
-        waiting = _decide(account, market, targets, equities[-1], resize, max_gross)
+        waiting = {symbol: order for symbol, order in waiting.items() if targets[symbol] is None}
+        promised = sum(_promised(account, symbol, order) for symbol, order in waiting.items())
+        made = _decide(account, market, targets, equities[-1], resize, max_gross * equities[-1] - promised)
+        due |= {symbol: days.after(symbol, time) for symbol in made}
+        waiting |= made
     return equities, account
 
 
@@ -135,8 +166,14 @@ def _fill(
                 budget -= quantity * price * (1 + fee)
 
 
+def _promised(account: Account, symbol: str, order: tuple[float, float]) -> float:
+    """Exposure in cash that an order adds which waits on."""
+    short = max(-order[0] - max(account.units.get(symbol, 0.0), 0.0), 0.0)
+    return order[1] + short * account.last[symbol]
+
+
 def _decide(
-    account: Account, market: Market, targets: dict[str, float | None], equity: float, resize: bool, max_gross: float
+    account: Account, market: Market, targets: dict[str, float | None], equity: float, resize: bool, most: float
 ) -> dict[str, tuple[float, float]]:
     now = {symbol: account.units.get(symbol, 0.0) * account.last.get(symbol, 0.0) for symbol in market.symbols}
     wanted = {}
@@ -150,7 +187,7 @@ def _decide(
         wanted[symbol] = min(max(weight * max(equity, 0.0), -limit), limit)
     stays = {symbol: _stays(now[symbol], wanted.get(symbol, now[symbol])) for symbol in market.symbols}
     added = sum(abs(value - stays[symbol]) for symbol, value in wanted.items())
-    room = max_gross * equity - sum(abs(value) for value in stays.values())
+    room = most - sum(abs(value) for value in stays.values())
     scale = 1.0 if added <= max(room + 1e-9 * equity, 0.0) else max(room, 0.0) / added
     orders = {}
     for symbol, value in wanted.items():

@@ -8,9 +8,9 @@ import pytest
 from tests.backtest.panels import DAY, FREE, actions, bars, day, instrument, one, weights
 from tidemill.backtest.backtest import BacktestResult, backtest
 from tidemill.backtest.result import summary
+from tidemill.calendars import ALWAYS, XNYS
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import CostSpec
-from tidemill.domain.market import Calendar
 from tidemill.risk.drawdown import DrawdownPolicy
 from tidemill.risk.limits import Limits
 
@@ -112,8 +112,8 @@ def test_around_the_clock_an_order_does_not_outlive_a_missing_slot_but_on_a_stoc
 ):
     market = bars({"A": [(0, 10, 10, 1e9), (3, 10, 10, 1e9)]})
     asked = weights([("A", 0, 1.0)])
-    always = {"A": instrument("A", calendar=Calendar.ALWAYS)}
-    stocks = {"A": instrument("A", calendar=Calendar.XNYS)}
+    always = {"A": instrument("A", calendar=ALWAYS)}
+    stocks = {"A": instrument("A", calendar=XNYS)}
     assert backtest(market, asked, interval=DAY, instruments=always, costs=FREE).fills.is_empty()
     assert backtest(market, asked, interval=DAY, instruments=stocks, costs=FREE).fills.height == 1
 

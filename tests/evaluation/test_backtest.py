@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from tests.study.panels import daily_bars
+from tidemill.calendars import ALWAYS, XNYS, calendar_named
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
 from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from
@@ -72,6 +73,48 @@ def test_spot_cannot_be_sold_short_and_a_stock_can() -> None:
 
     assert (positions(True)["quantity"] < 0).any()
     assert not (positions(False)["quantity"] < 0).any()
+
+
+def mixed_file(folder: Path, first: datetime, hours: int) -> Path:
+    """BTC by the clock and KO in the hours of New York, a bar each `hours`, 90 days long; both at the price 10."""
+    interval = Interval.parse(f"{hours}h")
+    times = {name: calendar_named(kind).slots(interval, first, first + timedelta(days=90)) for name, kind in MIXED.items()}
+    price = dict.fromkeys(("open", "high", "low", "close"), 10.0)
+    rows = [{"symbol": symbol, "time": time, **price, "volume": 1e9} for symbol, own in times.items() for time in own.to_list()]
+    path = folder / "mixed.parquet"
+    pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
+MIXED = {"BTC": ALWAYS, "KO": XNYS}
+
+
+def test_a_stocks_order_of_friday_waits_for_the_session_after_the_holiday_though_a_coin_trades_at_weekends(
+    tmp_path: Path,
+) -> None:
+    # 15 January 2024 was Martin Luther King day.
+    weights = tmp_path / "weights.csv"
+    weights.write_text("symbol,date,weight\nKO,2024-01-12,0.5\nBTC,2024-01-12,0.4\nKO,2024-02-02,0\n")
+    run(mixed_file(tmp_path, datetime(2024, 1, 1, tzinfo=UTC), 24), weights=weights, output=tmp_path / "out")
+    positions = pl.read_parquet(tmp_path / "out" / "positions.parquet")
+    first = dict(positions.group_by("symbol").agg(pl.col("time").min()).iter_rows())
+    assert first == {"BTC": datetime(2024, 1, 13, tzinfo=UTC), "KO": datetime(2024, 1, 16, tzinfo=UTC)}
+    trades = pl.read_parquet(tmp_path / "out" / "trades.parquet")
+    assert trades["exit_time"].to_list() == [datetime(2024, 2, 5, tzinfo=UTC)]
+
+
+def test_the_hours_of_stocks_begin_with_the_session_and_none_is_refused(tmp_path: Path) -> None:
+    bars, interval, refused = read_bars(mixed_file(tmp_path, datetime(2024, 1, 1, tzinfo=UTC), 1))
+    assert (interval, refused) == (Interval.parse("1h"), 0)
+    assert set(bars["symbol"]) == set(MIXED)
+
+
+def test_of_a_mixed_file_the_stocks_can_be_sold_short(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.csv"
+    weights.write_text("symbol,date,weight\nKO,2024-01-10,-0.5\nBTC,2024-01-10,-0.5\n")
+    found = run(mixed_file(tmp_path, datetime(2024, 1, 1, tzinfo=UTC), 24), weights=weights, output=tmp_path / "out")
+    assert pl.read_parquet(tmp_path / "out" / "positions.parquet")["symbol"].unique().to_list() == ["KO"]
+    assert any("cannot be sold short: BTC" in note for note in found["notes"])  # type: ignore[attr-defined]  # a list
 
 
 def test_exactly_one_of_strategy_and_weights_is_taken(bars_file: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tidemill.calendars import XNYS
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import BAR_COLUMNS, Calendar
+from tidemill.domain.market import BAR_COLUMNS
 from tidemill.market.adjustments import ADJUSTMENT_SCHEMA, adjust, derive_adjustments
 from tidemill.market.sample import SampleSource
 from tidemill.quality.bars import Validated, validate_bars
@@ -31,7 +32,7 @@ def sample() -> Validated:
     async def collect() -> pl.DataFrame:
         return pl.concat([frame async for frame in SampleSource().bars([], DAY, None, None)])
 
-    return validate_bars(asyncio.run(collect()), interval=DAY, calendar=Calendar.XNYS, now=day("2026-01-01"), source="sample")
+    return validate_bars(asyncio.run(collect()), interval=DAY, calendar=XNYS, now=day("2026-01-01"), source="sample")
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tidemill.calendars import ALWAYS, XNYS
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar
 from tidemill.market.files import FileSource
 
 DAY, HOUR = Interval.parse("1d"), Interval.parse("1h")
@@ -235,7 +235,7 @@ def test_the_real_folder_with_three_intervals_gives_the_one_asked_for(shared_dat
     assert (frame.height, frame["symbol"].n_unique()) == (188_852, 136)
     assert source.venue == "binance_spot_2024_1h"
     (btc,) = asyncio.run(source.instruments(["BTCUSDT"]))
-    assert (btc.calendar, btc.can_short) == (Calendar.ALWAYS, False)
+    assert (btc.calendar, btc.can_short) == (ALWAYS, False)
 
 
 def test_the_stock_panel_is_read_whole_and_its_stocks_can_be_shorted(shared_data: Path) -> None:
@@ -245,7 +245,7 @@ def test_the_stock_panel_is_read_whole_and_its_stocks_can_be_shorted(shared_data
     assert frame["source_line"].to_list()[-1] == 619_040
     instruments = asyncio.run(source.instruments([]))
     assert len(instruments) == 505
-    assert {(item.calendar, item.can_short, item.borrow_bps) for item in instruments} == {(Calendar.XNYS, True, 50.0)}
+    assert {(item.calendar, item.can_short, item.borrow_bps) for item in instruments} == {(XNYS, True, 50.0)}
 
 
 def test_odd_quote_files_are_read_or_refused_but_never_crash(shared_data: Path) -> None:

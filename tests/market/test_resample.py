@@ -6,12 +6,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tidemill.calendars import ALWAYS, XNYS, calendar_named
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS
 from tidemill.market.resample import resample
 
-FIVE, QUARTER, HOUR = Interval.parse("5m"), Interval.parse("15m"), Interval.parse("1h")
+FIVE, QUARTER, HOUR, DAY = (Interval.parse(name) for name in ("5m", "15m", "1h", "1d"))
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
 
@@ -122,3 +123,32 @@ def test_without_the_zero_volume_rule_they_would_not_be_met(shared_data: Path, f
     own = pl.read_parquet(shared_data / "binance_spot_2024_1h" / "binance_spot_1h.parquet").cast({"open_time": TIME})
     both = naive.join(own, on=["symbol", "open_time"], suffix="_own")
     assert both.filter(pl.col("open") != pl.col("open_own")).height > 10
+
+
+def flat(symbol: str, times: pl.Series, interval: Interval) -> pl.DataFrame:
+    prices = {name: pl.lit(1.0) for name in ("open", "high", "low", "close", "volume", "quote_volume")}
+    known = pl.col("open_time") + interval.delta
+    return times.to_frame().select(pl.lit(symbol).alias("symbol"), "open_time", **prices, known_at=known)
+
+
+def test_a_day_of_a_stock_is_whole_when_its_session_is_whatever_coins_trade_beside_it() -> None:
+    # From Tuesday in the middle of New York's session, which has its hours at half past, to Friday morning before the next one.
+    start, end = datetime(2024, 1, 2, 15, 45, tzinfo=UTC), datetime(2024, 1, 5, 12, tzinfo=UTC)
+    calendar = {"BTC": ALWAYS, "KO": XNYS, "IPO": XNYS}
+    times = {symbol: calendar_named(name).slots(HOUR, start, end) for symbol, name in calendar.items()}
+    times["IPO"] = times["IPO"].filter(times["IPO"] >= datetime(2024, 1, 3, 17, tzinfo=UTC))
+    mixed = pl.concat(flat(symbol, own, HOUR) for symbol, own in times.items())
+    made = resample(mixed, HOUR, DAY, calendar=calendar)
+    days = {str(symbol): own["open_time"].dt.day().to_list() for (symbol,), own in made.group_by("symbol")}
+    # The stock's Tuesday is cut like the coin's, though its first bar comes later; its Thursday is over, and the listing stays.
+    assert days == {"BTC": [3, 4], "KO": [3, 4], "IPO": [3, 4]}
+    assert made.filter(symbol="KO")["volume"].to_list() == [7.0, 7.0]
+    assert resample(mixed.filter(symbol="KO"), HOUR, DAY, calendar=XNYS).equals(made.filter(symbol="KO"))
+
+
+def test_a_week_of_a_stock_is_over_on_friday() -> None:
+    days = calendar_named(XNYS).slots(DAY, datetime(2024, 1, 8, tzinfo=UTC), datetime(2024, 1, 13, tzinfo=UTC))
+    week = resample(flat("KO", days, DAY), DAY, Interval.parse("1w"), calendar=XNYS)
+    assert week["open_time"].to_list() == [datetime(2024, 1, 8, tzinfo=UTC)]
+    assert week["volume"].to_list() == [5.0]
+    assert resample(flat("KO", days, DAY), DAY, Interval.parse("1w")).is_empty()

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tidemill.calendars import XNYS
 from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar
 from tidemill.market import sample
 from tidemill.market.sample import SampleSource
 from tidemill.quality.bars import validate_bars
@@ -30,7 +30,7 @@ def read(
 
 
 def test_the_sample_is_five_stocks_without_a_defect() -> None:
-    outcome = validate_bars(read(), interval=DAY, calendar=Calendar.XNYS, now=datetime(2026, 1, 1, tzinfo=UTC), source="sample")
+    outcome = validate_bars(read(), interval=DAY, calendar=XNYS, now=datetime(2026, 1, 1, tzinfo=UTC), source="sample")
     assert outcome.quarantine.height == 0
     assert outcome.flags.height == 0
     assert dict(outcome.good["symbol"].value_counts().iter_rows()) == {
@@ -52,7 +52,7 @@ def test_its_instruments_can_be_shorted_at_a_cost() -> None:
     instruments = asyncio.run(source.instruments([]))
     assert source.venue == "sample"
     assert [item.symbol for item in instruments] == ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
-    assert {(item.calendar, item.can_short, item.borrow_bps) for item in instruments} == {(Calendar.XNYS, True, 50.0)}
+    assert {(item.calendar, item.can_short, item.borrow_bps) for item in instruments} == {(XNYS, True, 50.0)}
     asyncio.run(source.close())
 
 

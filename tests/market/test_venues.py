@@ -15,6 +15,7 @@ from tests import http_server as fault
 from tests.http_server import IMPATIENT
 from tests.market.venue_cases import BINANCE, CASES, COINBASE, NOW, RECORDED, VenueCase, collect
 from tests.market.venue_server import HOUR, VenueServer, candles, recorded_bars
+from tidemill.calendars import ALWAYS
 from tidemill.domain.errors import (
     InputError,
     MalformedError,
@@ -24,7 +25,6 @@ from tidemill.domain.errors import (
     UnknownNameError,
 )
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar
 from tidemill.market.rest import RestSource
 from tidemill.services import BreakerPolicy, RetryPolicy, ServiceOptions
 
@@ -386,7 +386,7 @@ async def test_all_instruments_come_when_none_is_named_and_none_can_be_sold_shor
     instruments = await source.instruments([])
     assert len(instruments) > 100
     for instrument in instruments:
-        assert (instrument.venue, instrument.calendar, instrument.can_short) == (source.venue, Calendar.ALWAYS, False)
+        assert (instrument.venue, instrument.calendar, instrument.can_short) == (source.venue, ALWAYS, False)
         assert instrument.lot > 0.0
         assert instrument.tick > 0.0
         assert instrument.base

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
+from tidemill.calendars import ALWAYS
 from tidemill.domain.errors import InputError
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.matching import kernel
 from tidemill.matching.rules import MatchingRules, checked_rules, venue_row
 
@@ -50,7 +51,7 @@ def test_prices_round_against_us_and_never_to_zero() -> None:
 
 
 def test_an_instrument_that_is_not_known_is_long_only_in_any_fraction() -> None:
-    known = Instrument(venue="v", symbol="B", calendar=Calendar.ALWAYS, can_short=True, lot=0.1, borrow_bps=50.0)
+    known = Instrument(venue="v", symbol="B", calendar=ALWAYS, can_short=True, lot=0.1, borrow_bps=50.0)
     row = venue_row(("A", "B"), {"B": known})
     np.testing.assert_array_equal(row.can_short, [False, True])
     np.testing.assert_array_equal(row.lot, [0.0, 0.1])

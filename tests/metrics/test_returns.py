@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tidemill.domain.errors import InputError
-from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar
 from tidemill.metrics import returns as metrics
-from tidemill.metrics.returns import performance_metrics, periods_per_year
+from tidemill.metrics.returns import performance_metrics
 
 NAMES = [
     *("total_return", "annual_return", "annual_volatility", "sharpe", "sortino", "max_drawdown", "calmar", "omega"),
@@ -144,18 +142,3 @@ def test_what_is_not_one_row_of_numbers_is_refused() -> None:
         performance_metrics(["a", "b"])
     with pytest.raises(InputError, match="periods"):
         performance_metrics([0.1], 0.0)
-
-
-@pytest.mark.parametrize(
-    ("interval", "calendar", "expected"),
-    [
-        ("1d", Calendar.XNYS, 252.0),
-        ("1h", Calendar.XNYS, 252.0 * 6.5),
-        ("1w", Calendar.XNYS, 52.0),
-        ("1d", Calendar.ALWAYS, 365.0),
-        ("1h", Calendar.ALWAYS, 8_760.0),
-        ("5m", Calendar.ALWAYS, 105_120.0),
-    ],
-)
-def test_bars_in_a_year(interval: str, calendar: Calendar, expected: float) -> None:
-    assert periods_per_year(Interval.parse(interval), calendar) == pytest.approx(expected)

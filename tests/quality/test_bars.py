@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tidemill.calendars import ALWAYS, XNYS
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import BAR_COLUMNS, Calendar, QuarantineReason
+from tidemill.domain.market import BAR_COLUMNS, QuarantineReason
 from tidemill.quality.bars import Validated, merge, validate_bars
 from tidemill.quality.flags import Flag, flag_bars
 
@@ -28,7 +29,7 @@ def frame(*rows: dict[str, object]) -> pl.DataFrame:
     return made.with_row_index("source_line", offset=2)
 
 
-def judge(raw: pl.DataFrame, interval: Interval = DAY, calendar: Calendar = Calendar.XNYS) -> Validated:
+def judge(raw: pl.DataFrame, interval: Interval = DAY, calendar: str = XNYS) -> Validated:
     return validate_bars(raw, interval=interval, calendar=calendar, now=NOW, source="test.csv", venue="test")
 
 
@@ -81,13 +82,13 @@ def test_a_good_row_becomes_a_bar_that_is_known_at_its_close() -> None:
 
 def test_a_bar_counts_as_closed_from_its_end_on() -> None:
     raw = frame(row(open_time=NOW - timedelta(hours=1)), row(open_time=NOW))
-    outcome = judge(raw, HOUR, Calendar.ALWAYS)
+    outcome = judge(raw, HOUR, ALWAYS)
     assert outcome.good["open_time"].to_list() == [NOW - timedelta(hours=1)]
     assert outcome.reasons() == {"future": 1}
 
 
 def test_weekends_are_open_on_a_venue_that_never_closes() -> None:
-    assert judge(frame(row(open_time=MONDAY - timedelta(days=1))), DAY, Calendar.ALWAYS).good.height == 1
+    assert judge(frame(row(open_time=MONDAY - timedelta(days=1))), DAY, ALWAYS).good.height == 1
 
 
 def test_hourly_stock_bars_may_start_with_the_session_or_on_the_clock() -> None:

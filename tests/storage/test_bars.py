@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tidemill.calendars import ALWAYS, XNYS
 from tidemill.config import Secret
 from tidemill.domain.errors import InputError, IntegrityError, UnavailableError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import BAR_COLUMNS, Calendar, Instrument
+from tidemill.domain.market import BAR_COLUMNS, Instrument
 from tidemill.storage import bar_reader, bar_writer
 from tidemill.storage.bar_reader import _BARS
 from tidemill.storage.bar_rows import newest_rows
@@ -270,13 +271,13 @@ async def test_real_bars_of_an_exchange_survive_the_round_trip(store: BarStore, 
 
 
 async def test_instruments_come_back_as_they_were_and_can_change(store: BarStore) -> None:
-    first = Instrument(venue="v", symbol="A", calendar=Calendar.XNYS, listed_at=START, can_short=True, lot=0.5)
-    second = Instrument(venue="v", symbol="B", calendar=Calendar.ALWAYS)
+    first = Instrument(venue="v", symbol="A", calendar=XNYS, listed_at=START, can_short=True, lot=0.5)
+    second = Instrument(venue="v", symbol="B", calendar=ALWAYS)
     assert await store.write_instruments([first, second]) == Merged(inserted=2)
     assert await store.write_instruments([first, second]) == Merged(unchanged=2)
     assert await store.write_instruments([]) == Merged()
     assert await store.read_instruments("v") == [first, second]
-    delisted = Instrument(venue="v", symbol="B", calendar=Calendar.ALWAYS, delisted_at=START)
+    delisted = Instrument(venue="v", symbol="B", calendar=ALWAYS, delisted_at=START)
     assert await store.write_instruments([delisted]) == Merged(updated=1)
     assert await store.read_instruments("v", ["B"]) == [delisted]
 

@@ -8,6 +8,8 @@ import pytest
 
 from tidemill.config import Secret
 from tidemill.domain.errors import IntegrityError, TidemillError
+from tidemill.domain.market import Instrument
+from tidemill.storage.bars import BarStore
 from tidemill.storage.migrations import FOLDER, migrate, migrations
 from tidemill.storage.postgres import Database
 
@@ -29,6 +31,23 @@ async def test_the_tables_of_the_design_exist_after_the_shipped_migrations(fresh
     assert await migrate(database) == []
     found = {row["tablename"] for row in await database.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
     assert set(TABLES.split()) <= found
+    await database.close()
+
+
+async def test_instruments_of_an_earlier_home_keep_their_calendar_as_if_it_had_been_named(
+    fresh_dsn: Secret, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    for migration in migrations()[:11]:
+        shutil.copy(FOLDER / f"{migration.name}.sql", earlier)
+    database = await Database.connect(fresh_dsn)
+    await migrate(database, earlier)
+    row = "('file', 'KO', '24/7', '', 'USD', false, 0, 0, 0, 0, NULL, NULL)"
+    await database.execute(f"INSERT INTO instruments VALUES {row}")
+    assert await migrate(database) == [migration.name for migration in migrations()[11:]]
+    (held,) = await BarStore(database).read_instruments("file")
+    assert held == Instrument(venue="file", symbol="KO", calendar="24/7", calendar_inferred=False)
     await database.close()
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tidemill.calendars import ALWAYS
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.strategies.custom import custom_strategy
 from tidemill.strategies.registry import Strategies, require_free, target_weights
 
@@ -55,9 +56,7 @@ def test_a_function_that_asks_for_instruments_gets_them(predictions: pl.DataFram
         return frame.select("symbol", "open_time", weight=pl.when(pl.col("symbol").is_in(short)).then(-0.5).otherwise(0.5))
 
     known = own(shortable)
-    instruments = {
-        name: Instrument(venue="x", symbol=name, calendar=Calendar.ALWAYS, can_short=name == "B") for name in ("A", "B")
-    }
+    instruments = {name: Instrument(venue="x", symbol=name, calendar=ALWAYS, can_short=name == "B") for name in ("A", "B")}
     weights = target_weights("own", predictions, {}, instruments, known=known).sort("symbol")["weight"]
     assert weights.to_list() == [0.5, 0.5, -0.5, -0.5]
 

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from tests.features.conftest import random_panel
+from tidemill.calendars import ALWAYS
 from tidemill.domain.errors import InputError
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.user_modules.sandbox import Sandbox
 from tidemill.user_modules.wire import Limits, Request
 
@@ -199,7 +200,7 @@ def test_engines_and_strategies_get_what_they_would_get_in_the_program(impatient
     assert scored.tolist() == (bars["close"] * 0.25).fill_null(float("nan")).to_list() or np.array_equal(
         scored, (bars["close"] * 0.25).to_numpy(), equal_nan=True
     )
-    venue = {"A": Instrument(venue="x", symbol="A", calendar=Calendar.ALWAYS)}
+    venue = {"A": Instrument(venue="x", symbol="A", calendar=ALWAYS)}
     weights = impatient.apply(engine_request(kind="strategy"), (bars,), {"instruments": venue, "share": 0.5})
     assert weights.equals(bars.select("symbol", "open_time", weight=pl.lit(0.5)))
 

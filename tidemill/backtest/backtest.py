@@ -13,6 +13,7 @@ from tidemill.backtest.notes import written_notes
 from tidemill.backtest.panel import Panel, bars_panel, weights_panel
 from tidemill.backtest.result import BacktestResult
 from tidemill.backtest.scan import Actions, Log, Market, Outputs, larger, new_log, new_outputs, open_trades, scan
+from tidemill.backtest.sessions import Sessions, sessions_of
 from tidemill.backtest.trades import TRADE_COLUMNS, new_book
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec
@@ -64,7 +65,8 @@ def backtest(
     bars: raw prices (`BAR_COLUMNS`). weights: symbol, open_time, weight: the share of equity that the symbol shall have,
     known at the close of the bar that opened at open_time. It becomes an order that fills at the next slot's open. A
     symbol without a row (or with a null) at some time keeps its position: say 0 to close it. Slots are the times at
-    which any symbol has a bar; where all instruments trade around the clock, an order does not outlive a missing slot.
+    which any symbol has a bar. Where instruments follow calendars of their own, an order waits for its symbol's next slot,
+    and a newer weight replaces it; around the clock it does not outlive a missing slot.
 
     adjustments: symbol, kind, ex_time, value: dividends pay cash and splits change quantities at the first slot from
     ex_time on. suspected: symbol, open_time of bars whose open follows a suspected but unknown corporate action; there
@@ -115,6 +117,7 @@ class Prepared(NamedTuple):
     """What every run over the same bars under the same terms shares. actions: `guessed` ones with the suspected among them."""
 
     market: Market
+    sessions: Sessions | None
     known: Actions
     guessed: Actions | None
     terms: Terms
@@ -150,7 +153,8 @@ def prepare(inputs: Inputs, costs: CostSpec, options: Options) -> Prepared:
     known = known_actions(inputs.adjustments, inputs.panel.axes)
     guesses = suspected_actions(inputs.suspected, inputs.panel.axes)
     guessed = sorted_actions(known + guesses) if guesses else None
-    return Prepared(market, sorted_actions(known), guessed, terms, costs.capital)
+    sessions = sessions_of(inputs.panel, inputs.interval, inputs.instruments)
+    return Prepared(market, sessions, sorted_actions(known), guessed, terms, costs.capital)
 
 
 def run_prepared(inputs: Inputs, prepared: Prepared, beside: BacktestResult | None = None) -> BacktestResult:
@@ -160,7 +164,7 @@ def run_prepared(inputs: Inputs, prepared: Prepared, beside: BacktestResult | No
     actions = prepared.known if prepared.guessed is None else prepared.guessed
     slots, symbols = axes.shape
     account, book, outputs = new_account(symbols, capital), new_book(symbols), new_outputs(slots)
-    log = _scanned(market, actions, terms, account, book, outputs)
+    log = _scanned(market, prepared.sessions, actions, terms, account, book, outputs)
     totals = account.totals
     changes = log.changes[: log.used[0]]
     still_open = np.empty((symbols, TRADE_COLUMNS))
@@ -182,18 +186,20 @@ def run_prepared(inputs: Inputs, prepared: Prepared, beside: BacktestResult | No
         _changes=changes,
         _ended=log.trades[: log.used[1]],
         _open=still_open[:open_count],
-        _replay=Replay(market, actions, terms.venue),
+        _replay=Replay(market, prepared.sessions, actions, terms.venue),
     )
 
 
-def _scanned(market: Market, actions: Actions, terms: Terms, account: Account, book: Floats, outputs: Outputs) -> Log:
+def _scanned(
+    market: Market, sessions: Sessions | None, actions: Actions, terms: Terms, account: Account, book: Floats, outputs: Outputs
+) -> Log:
     """Scan to the end; the log grows whenever the scan stops for want of room."""
     slots, symbols = market.open.shape
     # Pages that are never written cost nothing, so there is room for many changes from the start.
     log, slot = new_log(32_768 + 4 * (symbols + len(actions.slot))), 0
     state, fills, wanted = DrawdownState(float(account.totals[CASH])), fill_buffer(symbols), np.zeros(symbols)
     while True:
-        slot, state = scan(slot, market, actions, terms, account, book, state, fills, wanted, outputs, log)
+        slot, state = scan(slot, market, sessions, actions, terms, account, book, state, fills, wanted, outputs, log)
         if slot == slots:
             return log
         log = larger(log)

@@ -23,6 +23,7 @@ from tidemill.backtest.scan import (
     Actions,
     Market,
 )
+from tidemill.backtest.sessions import Sessions
 from tidemill.compiled import entry
 from tidemill.matching.kernel import settled
 from tidemill.matching.rules import SECONDS_A_YEAR, Floats, VenueRow
@@ -35,6 +36,7 @@ class Replay(NamedTuple):
     """What a result keeps so that it can be taken apart later."""
 
     market: Market
+    sessions: Sessions | None
     actions: Actions
     venue: VenueRow
 

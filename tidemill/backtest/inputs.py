@@ -9,9 +9,10 @@ import numpy as np
 
 from tidemill.backtest.panel import Axes, Panel, microseconds, require_columns
 from tidemill.backtest.scan import DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION, Actions, Market
+from tidemill.backtest.sessions import contiguous_slots
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval, epoch_microseconds
-from tidemill.domain.market import AdjustmentKind, Calendar, Instrument
+from tidemill.domain.market import AdjustmentKind, Instrument
 from tidemill.matching.rules import Floats
 from tidemill.trading.account import Indices
 
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 
 def market_of(panel: Panel, targets: Floats, interval: Interval, instruments: Mapping[str, Instrument]) -> Market:
     times = panel.axes.times
-    step = np.diff(times, prepend=times[0])
-    known = [instruments[symbol] for symbol in panel.axes.symbols if symbol in instruments]
-    around_the_clock = len(known) == len(panel.axes.symbols) and all(item.calendar is Calendar.ALWAYS for item in known)
-    contiguous = (step <= interval.microseconds) if around_the_clock else np.ones(len(times), dtype=np.bool_)
-    return Market(panel.open, panel.close, panel.volume, targets, step / 1e6, contiguous, _delisted(panel.axes, instruments))
+    elapsed = np.diff(times, prepend=times[0]) / 1e6
+    contiguous = contiguous_slots(panel, interval, instruments)
+    delisted = _delisted(panel.axes, instruments)
+    return Market(panel.open, panel.close, panel.volume, targets, elapsed, contiguous, delisted)
 
 
 def _delisted(axes: Axes, instruments: Mapping[str, Instrument]) -> Indices:

@@ -24,6 +24,7 @@ from tidemill.backtest.scan import (
     Outputs,
     holdings,
 )
+from tidemill.backtest.sessions import changes
 from tidemill.matching.rules import Floats
 
 if TYPE_CHECKING:
@@ -228,13 +229,12 @@ class BacktestResult:
 
     @cached_property
     def market_returns(self) -> pl.DataFrame:
-        """time, return: mean change of the closes of all symbols that have one now and one in the slot before; NaN at first.
+        """time, return: mean change of the closes of all symbols that have one now and one in the slot of theirs before; NaN at
+        first.
 
         Prices as traded: a split or a dividend shows, so it is a market for bars on a total-return basis.
         """
-        close = self._replay.market.close
-        change = np.full(close.shape, np.nan)
-        change[1:] = close[1:] / close[:-1] - 1.0
+        change = changes(self._replay.market.close, self._replay.sessions)
         known = np.isfinite(change)
         count = known.sum(axis=1)
         mean = np.where(count > 0, np.where(known, change, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)

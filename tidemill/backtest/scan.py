@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tidemill.backtest.sessions import Sessions
 from tidemill.backtest.trades import EXIT_PRICE, HELD, RECEIVED, TRADE_COLUMNS, book_fill, book_split, write_trade
 from tidemill.compiled import entry, kernel
 from tidemill.matching.kernel import FEE as FILL_FEE
@@ -25,13 +26,14 @@ from tidemill.trading.account import (
     Row,
     Terms,
     charge_borrow,
+    fill_due,
     fill_orders,
     mark_row,
     pay_dividend,
     settle,
     split,
 )
-from tidemill.trading.decision import decide_row, guard
+from tidemill.trading.decision import Apart, decide_apart, decide_row, guard
 
 # Kinds of corporate action, in the order in which they apply within one slot: a dividend is per share held before the split.
 DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION = 0, 1, 2
@@ -157,16 +159,34 @@ def _apply_actions(
 
 
 @kernel
+def _absent(account: Account, sessions: Sessions | None, slot: int, j: int) -> int:
+    """How many slots of its own have passed without a bar of this symbol."""
+    seen = account.seen[j]
+    if sessions is None:
+        return int(slot - seen)
+    return int(sessions.ordinal[slot, sessions.group[j]] - sessions.ordinal[seen, sessions.group[j]])
+
+
+@kernel
 def _settle_gone(
-    account: Account, book: Floats, log: Log, slot: int, row: Row, delisted: Indices, dead_after: int, last: bool
+    account: Account,
+    book: Floats,
+    log: Log,
+    slot: int,
+    row: Row,
+    delisted: Indices,
+    sessions: Sessions | None,
+    dead_after: int,
+    last: bool,
 ) -> None:
-    """Settle what has no bar and is known to be gone, or was absent for `dead_after` slots, or is absent at the end
+    """Settle what has no bar and is known to be gone, or was absent for `dead_after` slots of its own, or is absent at the end
     of the data.
     """
     for j in range(account.position.size):
         if row.close[j] == row.close[j] or account.position[j] == 0.0:
             continue
-        if last or slot >= delisted[j] or slot - account.seen[j] >= dead_after:
+        absent = _absent(account, sessions, slot, j)
+        if (last and absent > 0) or slot >= delisted[j] or absent >= dead_after:
             quantity, when = settle(account, j), account.seen[j]
             side = -1.0 if quantity > 0.0 else 1.0
             _log_change(log, slot, j, side, abs(quantity), account.mark[j], 0.0, 0.0, SETTLEMENT)
@@ -191,6 +211,7 @@ def _log_fills(account: Account, book: Floats, log: Log, slot: int, fills: Float
 def scan(
     start: int,
     market: Market,
+    sessions: Sessions | None,
     actions: Actions,
     terms: Terms,
     account: Account,
@@ -203,12 +224,15 @@ def scan(
 ) -> tuple[int, DrawdownState]:
     """Run the account through the slots of the market from `start` on; everything but the market is updated in place.
 
+    sessions: None where all symbols follow one calendar, which is compiled apart: nothing has to be looked up then.
+
     Returns the slot at which it stopped: the end, or the first slot whose changes might not fit into the log any more.
     """
     slots, symbols = market.open.shape
     room = log.changes.shape[0] - 2 * symbols
     at = int(np.searchsorted(actions.slot, start))
     totals = account.totals
+    buffers = Apart(np.empty(symbols), np.empty(symbols))
     slot = start
     while slot < slots:
         ahead = at
@@ -228,14 +252,23 @@ def scan(
         if terms.borrows:
             charge_borrow(account, terms.venue, row.elapsed)
         at = _apply_actions(account, book, log, slot, at, row, actions, terms.venue.lot)
-        made = fill_orders(account, row, terms, fills)
+        if sessions is None:
+            made = fill_orders(account, row, terms, fills)
+        else:
+            made = fill_due(account, row, terms, fills, sessions.opens[slot])
         _log_fills(account, book, log, slot, fills, made)
-        _settle_gone(account, book, log, slot, row, market.delisted, terms.dead_after, slot == slots - 1)
+        _settle_gone(account, book, log, slot, row, market.delisted, sessions, terms.dead_after, slot == slots - 1)
         equity, gross, net = mark_row(account, row, slot)
         state = guard(state, equity, gross, terms)
         outputs.equity[slot], outputs.gross[slot], outputs.net[slot], outputs.level[slot] = equity, gross, net, state.action
         outputs.costs[slot] = totals[FEES] + totals[SLIPPAGE] + totals[BORROW] - before
-        decide_row(account, row.target, equity, gross, state.action, state.gross_cap, terms, wanted)
+        if sessions is None:
+            decide_row(account, row.target, equity, gross, state.action, state.gross_cap, terms, wanted)
+        else:
+            decide_apart(
+                account, row.target, equity, gross, state.action, state.gross_cap, terms, wanted,
+                sessions.closes[slot], sessions.due[slot], sessions.group, buffers,
+            )  # fmt: skip
         slot += 1
     return slot, state
 

@@ -9,7 +9,9 @@ def warm() -> None:
 
     from tidemill.backtest.by_strategy import backtest_strategy
     from tidemill.backtest.sweep import sweep_strategy
+    from tidemill.calendars import ALWAYS
     from tidemill.domain.intervals import EPOCH, Interval
+    from tidemill.domain.market import Instrument
 
     day = Interval.parse("1d")
     bars = pl.DataFrame(
@@ -23,4 +25,9 @@ def warm() -> None:
     )
     made = backtest_strategy("sma_cross", {"fast": 1, "slow": 2}, bars, interval=day, instruments={})
     _ = made.positions, made.contributions  # worked out, and so compiled, when they are asked for
+    # Symbols of more than one calendar have a scan of their own.
+    both = pl.concat([bars, bars.with_columns(symbol=pl.lit("WARMER"))])
+    clock = {"WARM": Instrument(venue="none", symbol="WARM", calendar=ALWAYS)}
+    mixed = backtest_strategy("sma_cross", {"fast": 1, "slow": 2}, both, interval=day, instruments=clock)
+    _ = mixed.contributions
     sweep_strategy("sma_cross", {"fast": [1], "slow": [2]}, bars, interval=day, instruments={}, threads=1)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tidemill.calendars import NAMES
 from tidemill.cli.bars import write_bars_csv, write_bars_table
 from tidemill.cli.common.arguments import INTERVAL, MOMENT, SYMBOLS, existing, ordered, writable
 from tidemill.cli.common.output import counted, json_option, write_json, write_table
@@ -51,18 +52,21 @@ def _report(report: "ImportReport", as_json: bool) -> None:
 @click.option("--interval", type=INTERVAL, default="1d", show_default=True, help="Length of the bars.")
 @click.option("--venue", help="Name to keep the bars under; by default made from the name of the file or folder.")
 @click.option(
-    "--calendar", type=click.Choice(["auto", "24/7", "XNYS"]), default="auto", show_default=True, help="When the venue trades."
+    "--calendar",
+    type=click.Choice(["auto", *NAMES]),
+    default="auto",
+    show_default=True,
+    help="When its symbols trade; told by the bars of each when left out.",
 )
 @json_option
 def import_(path: Path, interval: Interval, venue: str | None, calendar: str, as_json: bool) -> None:
     """Import CSV or Parquet bars: the good rows in, each bad one to quarantine with its reason and line."""
     from tidemill.cli.common.session import workspace
-    from tidemill.domain.market import Calendar
     from tidemill.market.files import FileSource
     from tidemill.steps.market_data.ingest import import_bars
     from tidemill.study.sources import claimed_venue, name_import
 
-    chosen = None if calendar == "auto" else Calendar(calendar)
+    chosen = None if calendar == "auto" else calendar
     source = FileSource(existing(path, "file"), venue=venue, calendar=chosen)
     with workspace() as opened, progress(f"Importing {path.name}") as say:
         if venue is not None:
@@ -200,13 +204,14 @@ def confirm(venue: str, interval: Interval, as_json: bool) -> None:
 def resample(source: Path, interval: Interval, output: Path, as_json: bool) -> None:
     """Longer bars from shorter ones; bars of zero volume take no part, as at the exchange."""
     from tidemill.cli.frames import write_frame
+    from tidemill.market.calendars import infer_calendars
     from tidemill.market.panel_files import read_bars
     from tidemill.market.resample import resample as resample_bars
 
     writable(output)
     with progress(f"Resampling {source.name}"):
         bars, given, refused = read_bars(source)
-        made = resample_bars(bars, given, interval)
+        made = resample_bars(bars, given, interval, calendar=infer_calendars(bars, given))
         write_frame(made, output)
     answer = {
         "rows_in": bars.height,

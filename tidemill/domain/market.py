@@ -37,13 +37,6 @@ def slug(text: str) -> str:
     return made
 
 
-class Calendar(StrEnum):
-    """When a venue trades. `XNYS` is the New York Stock Exchange."""
-
-    ALWAYS = "24/7"
-    XNYS = "XNYS"
-
-
 class Dataset(msgspec.Struct, frozen=True):
     """What one run is bound to: a source of bars, their interval and the symbols. Cross-sections never mix datasets."""
 
@@ -67,7 +60,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
     venue: str
     symbol: str
-    calendar: Calendar
+    calendar: str  # a name that `tidemill.calendars` knows
+    calendar_inferred: bool = False  # told by the bars, and by nobody
     base: str = ""
     quote: str = "USD"
     can_short: bool = False

@@ -18,12 +18,12 @@ from tidemill.backtest.result import summary
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec, NeutraliseSpec
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument, slug
+from tidemill.domain.market import Instrument, slug
 from tidemill.durable import replacing
 from tidemill.evaluation.counted_backtests import Evaluated, counted
-from tidemill.market.calendars import infer_calendar
+from tidemill.market.calendars import infer_calendars
 from tidemill.market.column_files import read_weights
-from tidemill.market.files import STOCK_BORROW_BPS
+from tidemill.market.files import file_instrument
 from tidemill.market.panel_files import interval_of, read_bars
 from tidemill.market.tables import stem
 from tidemill.steps.trading.attribution import attribution_of
@@ -84,13 +84,10 @@ def bars_interval(bars: pl.DataFrame, interval: Interval | None) -> Interval:
 
 def instruments_for(bars: pl.DataFrame, interval: Interval, can_short: bool | None) -> dict[str, Instrument]:
     """What the symbols of a file may do: stocks, told by New York's calendar, can be sold short; spot cannot."""
-    calendar = infer_calendar(bars, interval)
-    short = calendar is Calendar.XNYS if can_short is None else can_short
+    calendars = infer_calendars(bars.select(pl.col("symbol").cast(pl.String), "open_time"), interval)
     return {
-        symbol: Instrument(
-            venue="file", symbol=symbol, calendar=calendar, can_short=short, borrow_bps=STOCK_BORROW_BPS if short else 0.0
-        )
-        for symbol in bars["symbol"].unique().to_list()
+        symbol: file_instrument("file", symbol, calendar, inferred=True, can_short=can_short)
+        for symbol, calendar in calendars.items()
     }
 
 
@@ -145,6 +142,7 @@ def backtest_frame(
         params=params,
         weights=given,
         source=source,
+        instruments=instruments,
         choices=_choices(instruments, neutral),
     )
     return counted(ledger, result, of)

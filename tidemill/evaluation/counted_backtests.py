@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from tidemill.calendars import periods_per_year
 from tidemill.domain.errors import UnavailableError
 from tidemill.domain.intervals import Interval
-from tidemill.market.calendars import infer_calendar
-from tidemill.metrics.returns import Floats, periods_per_year
+from tidemill.metrics.returns import Floats
 from tidemill.provenance import fingerprint
 from tidemill.storage.content import content_version
 from tidemill.storage.trials import TrialBatch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tidemill.backtest.result import BacktestResult
     from tidemill.backtest.sweep import Sweep
     from tidemill.domain.experiment import CostSpec
+    from tidemill.domain.market import Instrument
     from tidemill.study.workspace import Workspace
 
 EXPERIMENT = "backtest"
@@ -47,7 +48,13 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     params: Mapping[str, Any] = {}
     weights: pl.DataFrame | None = None
     source: str | None = None
+    instruments: Mapping[str, Instrument] = {}
     choices: Mapping[str, Any] = {}
+
+    @property
+    def periods_per_year(self) -> float:
+        """Of the slots of all its instruments together."""
+        return periods_per_year(self.interval, {one.calendar for one in self.instruments.values()})
 
 
 def counted(ledger: Callable[[], AbstractContextManager[Workspace]], result: BacktestResult, of: Evaluated) -> BacktestResult:
@@ -94,7 +101,7 @@ def _batch(of: Evaluated, kind: str, params: Sequence[Mapping[str, Any]], times:
         configs=[_configuration(msgspec.structs.replace(of, params=own)) for own in params],
         times=times.cast(pl.Datetime("us", "UTC")),
         returns=returns,
-        periods_per_year=periods_per_year(of.interval, infer_calendar(of.bars, of.interval)),
+        periods_per_year=of.periods_per_year,
     )
 
 

@@ -18,10 +18,9 @@ from tidemill.domain.market import slug
 from tidemill.durable import replacing
 from tidemill.evaluation.backtest import bars_interval, instruments_for, over_bars
 from tidemill.evaluation.counted_backtests import UNCOUNTED, Evaluated, sweep_trials
-from tidemill.market.calendars import infer_calendar
 from tidemill.market.panel_files import read_bars
 from tidemill.market.tables import stem
-from tidemill.metrics.returns import periods_per_year, sharpe
+from tidemill.metrics.returns import sharpe
 from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies
 from tidemill.study.counting import record_trials
 
@@ -106,12 +105,13 @@ def sweep_frame(
         strategy=strategy,
         known=known,
         source=source,
+        instruments=instruments,
         choices={"can_short": shorts},
     )
     ids, notes = _count(made, of, ledger)
     if made.skipped:
         notes.append(f"{made.skipped:,} combinations were left out, since {strategy} does not take them.")
-    return Swept(_runs(made, ids, periods_per_year(length, infer_calendar(bars, length))), made.skipped, tuple(notes))
+    return Swept(_runs(made, ids, of.periods_per_year), made.skipped, tuple(notes))
 
 
 def _count(made: Sweep, of: Evaluated, ledger: Ledger | None) -> tuple[list[str | None], list[str]]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 
+from tidemill.calendars import ALWAYS
 from tidemill.domain.errors import MalformedError
 from tidemill.domain.intervals import EPOCH, Interval, epoch_microseconds
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.market.pacing import WeightBudget
 from tidemill.market.rest import (
     Increment,
@@ -145,7 +146,7 @@ def _instrument(symbol: _Symbol) -> Instrument:
     return Instrument(
         venue=BinanceSource.venue,
         symbol=symbol.symbol,
-        calendar=Calendar.ALWAYS,
+        calendar=ALWAYS,
         base=symbol.base_asset,
         quote=symbol.quote_asset,
         lot=lot.step_size if lot else 0.0,

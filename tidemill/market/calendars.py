@@ -1,91 +1,145 @@
-"""When bars are expected: the slots of a calendar, and which calendar a set of bars follows."""
+"""Which calendar each symbol of a set of bars follows, told by its open times."""
 
-from datetime import UTC, date, datetime, timedelta
+from collections import Counter
+from datetime import date
 
+import numpy as np
 import polars as pl
 
+from tidemill.calendars import ALWAYS, XNYS, calendar_named
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar
-from tidemill.quality.sessions import (
-    NEW_YORK,
-    SESSION_CLOSE_MINUTES,
-    SESSION_OPEN_MINUTES,
-    closed_days,
-    local_day,
-    session_days,
-)
 
 _DAY = 86_400
-_TIME = pl.Datetime("us", "UTC")
+_NEW_YORK = "America/New_York"
 # A stock file may hold a stray weekend row, which validation then refuses; a venue that never closes has 2 in 7.
 _WEEKEND_SHARE = 0.10
 # Bars outside 04:00-20:00 in New York: none in stock data, a third of a day on a venue that never closes.
 _NIGHT_SHARE = 0.05
 _HOLIDAY_SHARE = 0.5
+# So many hours in which it has a bar tell a symbol's calendar: of hourly bars six weeks, of daily ones four years.
+_HOURS = 1_000
+# Days of its own without which a symbol says nothing for itself.
+_ENOUGH_DAYS = 20
 
 
-def infer_calendar(bars: pl.DataFrame, interval: Interval) -> Calendar:
-    """XNYS where the open times prove it, else 24/7, under which no day is closed.
+def infer_calendar(bars: pl.DataFrame, interval: Interval) -> str:
+    """The calendar of bars of one kind: XNYS where the open times prove it, else 24/7, under which no day is closed.
 
     bars: frame with `open_time`. XNYS needs evidence: a weekend inside the range without bars, no trade on most New York
     holidays in the range, and, for intraday bars, none at night. Too short a range proves nothing and gives 24/7.
     """
     times = bars.select(pl.col("open_time").drop_nulls())
-    days = times.select(local_day(Calendar.XNYS, interval.seconds).alias("day"))["day"].unique().sort()
-    if interval.seconds > _DAY or not _weekends_are_closed(days):
-        return Calendar.ALWAYS
-    if interval.seconds < _DAY and _night_share(times) > _NIGHT_SHARE:
-        return Calendar.ALWAYS
-    return Calendar.ALWAYS if _trades_on_holidays(days) else Calendar.XNYS
+    days = times.select(calendar_named(XNYS).day(interval).alias("day"))["day"].unique().sort()
+    span = _span(days)
+    if interval.seconds > _DAY or not (span.dt.weekday() == 7).any() or _share(days.dt.weekday() >= 6) > _WEEKEND_SHARE:
+        return ALWAYS
+    if interval.seconds < _DAY and _share(times.select(_at_night())["open_time"]) > _NIGHT_SHARE:
+        return ALWAYS
+    holidays = _holidays(span)
+    worked = days.is_in(holidays.implode()).sum()
+    return ALWAYS if holidays.len() and worked > _HOLIDAY_SHARE * holidays.len() else XNYS
 
 
-def _weekends_are_closed(days: pl.Series) -> bool:
-    first, last = days.min(), days.max()
-    if not isinstance(first, date) or not isinstance(last, date):
-        return False
-    whole_weekends = pl.date_range(first, last, "1d", eager=True).dt.weekday().eq(7).sum()
-    share = days.dt.weekday().is_in([6, 7]).mean()
-    return bool(whole_weekends) and isinstance(share, float) and share <= _WEEKEND_SHARE
+def infer_calendars(bars: pl.DataFrame, interval: Interval, otherwise: str | None = None) -> dict[str, str]:
+    """Symbol → calendar, told by its own bars. What they leave open (too few, or no holiday among them) the bars of its kind
+    tell: of all symbols that trade at weekends or at night, or of all that do not. Where no symbol with bars enough has another
+    calendar than all bars together, that one is everybody's.
 
-
-def _night_share(times: pl.DataFrame) -> float:
-    hour = pl.col("open_time").dt.convert_time_zone(NEW_YORK).dt.hour()
-    return float(times.select((~hour.is_between(4, 20)).mean()).item() or 0.0)
-
-
-def _trades_on_holidays(days: pl.Series) -> bool:
-    first, last = days.min(), days.max()
-    if not isinstance(first, date) or not isinstance(last, date):
-        return False
-    span = pl.date_range(first, last, "1d", eager=True)
-    holidays = closed_days(Calendar.XNYS, span.filter(span.dt.weekday() <= 5))
-    if not holidays.len():
-        return False
-    return days.is_in(holidays.implode()).sum() > _HOLIDAY_SHARE * holidays.len()
-
-
-def expected_times(calendar: Calendar, interval: Interval, start: datetime, end: datetime) -> pl.Series:
-    """Open times with start ≤ time < end at which a bar is expected, ascending, Datetime("us", "UTC").
-
-    24/7: every slot of the interval's grid. XNYS daily: 00:00 UTC of every session; intraday: slots from 09:30 to 16:00 in
-    New York (early closes are not known here and count as whole days). Weeks: the Mondays of the grid.
+    bars: symbol, open_time. otherwise: what is known of the source, instead of what all bars together tell.
     """
-    if calendar is Calendar.ALWAYS or interval.seconds > _DAY:
-        first = interval.floor(start)
-        slots = pl.datetime_range(first, end, interval.delta, closed="left", eager=True, time_unit="us", time_zone="UTC")
-    else:
-        days = session_days(calendar, start.date() - timedelta(days=1), end.date() + timedelta(days=2))
-        slots = (
-            days.cast(pl.Datetime("us")).dt.replace_time_zone("UTC") if interval.seconds == _DAY else _intraday(days, interval)
-        )
-    floor, ceiling = start.astimezone(UTC), end.astimezone(UTC)
-    return slots.filter((slots >= floor) & (slots < ceiling)).cast(_TIME).alias("open_time")
+    symbols = bars["symbol"].unique().drop_nulls().sort().to_list()
+    whole = otherwise or infer_calendar(bars, interval)
+    if interval.seconds > _DAY or (otherwise is None and len(symbols) < 2):
+        return dict.fromkeys(symbols, whole)
+    told = _evidence(bars, interval)
+    if set(told.filter("enough").select(pl.when("proves").then("calendar"))["calendar"]) <= {whole}:
+        return dict.fromkeys(symbols, whole)
+    kinds = {restless: _pooled(bars, own, interval) for (restless,), own in told.group_by("restless")}
+    supposed = pl.col("restless").replace_strict(kinds, return_dtype=pl.String)
+    told = told.with_columns(pl.when("proves").then("calendar").otherwise(supposed).alias("calendar"))
+    if set(told.filter("enough")["calendar"]) <= {whole}:
+        return dict.fromkeys(symbols, whole)
+    return dict.fromkeys(symbols, whole) | dict(told.select("symbol", "calendar").iter_rows())
 
 
-def _intraday(days: pl.Series, interval: Interval) -> pl.Series:
-    minutes = pl.int_ranges(SESSION_OPEN_MINUTES * 60, SESSION_CLOSE_MINUTES * 60, interval.seconds, dtype=pl.Int64).alias(
-        "offset"
+def _pooled(bars: pl.DataFrame, kind: pl.DataFrame, interval: Interval) -> str:
+    return infer_calendar(bars.filter(pl.col("symbol").is_in(kind["symbol"].implode())), interval)
+
+
+def _evidence(bars: pl.DataFrame, interval: Interval) -> pl.DataFrame:
+    """One row for each symbol with a time: symbol, calendar, restless (trades at weekends or at night), enough (bars to say
+    something), proves (they leave nothing open).
+    """
+    day, night = pl.col("day"), _at_night() if interval.seconds < _DAY else pl.lit(False)
+    times = bars.select("symbol", "open_time").drop_nulls().with_columns(calendar_named(XNYS).day(interval).alias("day"))
+    span = _span(times["day"])
+    holidays, sundays = _holidays(span), span.filter(span.dt.weekday() == 7)
+    holiday = day.is_in(holidays.implode())
+    found = times.group_by("symbol").agg(
+        day.n_unique().alias("days"),
+        day.min().alias("first"),
+        day.max().alias("last"),
+        ((day.dt.weekday() >= 6).mean() > _WEEKEND_SHARE).alias("weekend"),
+        (night.mean() > _NIGHT_SHARE).alias("night"),
+        day.filter(holiday).n_unique().alias("worked"),
     )
-    frame = days.to_frame("day").with_columns(minutes).explode("offset")
-    local = pl.col("day").cast(pl.Datetime("us")) + pl.duration(seconds="offset")
-    return frame.select(local.dt.replace_time_zone(NEW_YORK).dt.convert_time_zone("UTC").alias("t"))["t"]
+    found = found.with_columns(_between(found, sundays, "sundays"), _between(found, holidays, "holidays"))
+    restless, lived = pl.col("weekend") | pl.col("night"), pl.col("holidays") > 0
+    works = lived & (pl.col("worked") > _HOLIDAY_SHARE * pl.col("holidays"))
+    fits, enough = ~restless & ~works & (pl.col("sundays") > 0), pl.col("days") >= _ENOUGH_DAYS
+    return found.select(
+        "symbol",
+        pl.when(fits).then(pl.lit(XNYS)).otherwise(pl.lit(ALWAYS)).alias("calendar"),
+        restless.alias("restless"),
+        enough.alias("enough"),
+        (enough & (restless | lived)).alias("proves"),
+    )
+
+
+def _at_night() -> pl.Expr:
+    return ~pl.col("open_time").dt.convert_time_zone(_NEW_YORK).dt.hour().is_between(4, 20)
+
+
+def _share(flags: pl.Series) -> float:
+    share = flags.mean()
+    return share if isinstance(share, float) else 0.0
+
+
+def _span(days: pl.Series) -> pl.Series:
+    """All days from the first to the last."""
+    first, last = days.min(), days.max()
+    if not isinstance(first, date) or not isinstance(last, date):
+        return days.clear()
+    return pl.date_range(first, last, "1d", eager=True)
+
+
+def _holidays(span: pl.Series) -> pl.Series:
+    return calendar_named(XNYS).closed_days(span.filter(span.dt.weekday() <= 5))
+
+
+def _between(found: pl.DataFrame, days: pl.Series, name: str) -> pl.Series:
+    """How many of `days`, which ascend, lie in each symbol's range."""
+    first, last = (found[end].to_numpy().astype("datetime64[D]") for end in ("first", "last"))
+    known = days.to_numpy().astype("datetime64[D]")
+    return pl.Series(name, np.searchsorted(known, last, side="right") - np.searchsorted(known, first))
+
+
+class FirstBars:
+    """The first bars of each symbol of a source that is read in chunks: as many as tell its calendar, however long it is."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._parts: list[pl.DataFrame] = []
+
+    def add(self, chunk: pl.DataFrame) -> None:
+        """chunk: symbol, open_time."""
+        full = [symbol for symbol, count in self._counts.items() if count >= _HOURS]
+        fresh = chunk.filter(~pl.col("symbol").is_in(full)) if full else chunk
+        hours = fresh.drop_nulls().with_columns(pl.col("open_time").dt.truncate("1h")).unique(maintain_order=True)
+        first = hours.group_by("symbol", maintain_order=True).head(_HOURS)
+        self._counts.update(dict(first.group_by("symbol").len().iter_rows()))
+        self._parts.append(first)
+
+    def calendars(self, interval: Interval, otherwise: str | None = None) -> dict[str, str]:
+        """As `infer_calendars`."""
+        return infer_calendars(pl.concat(self._parts), interval, otherwise) if self._parts else {}

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 
+from tidemill.calendars import ALWAYS
 from tidemill.domain.intervals import EPOCH, Interval, epoch_microseconds
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.market.pacing import TokenBucket
 from tidemill.market.rest import (
     Increment,
@@ -136,7 +137,7 @@ def _instrument(product: _Product) -> Instrument:
     return Instrument(
         venue=CoinbaseSource.venue,
         symbol=product.id,
-        calendar=Calendar.ALWAYS,
+        calendar=ALWAYS,
         base=product.base_currency,
         quote=product.quote_currency,
         lot=product.base_increment,

@@ -2,22 +2,25 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
+from tidemill.calendars import ALWAYS, Followed, calendar_named
 from tidemill.config import Settings
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument, slug, valid_symbol
-from tidemill.market.calendars import infer_calendar
+from tidemill.domain.market import Instrument, slug, valid_symbol
+from tidemill.market.calendars import FirstBars
 from tidemill.market.raw_bars import match_columns, open_times, raw_bars, slashed_patterns
 from tidemill.market.tables import is_table, stem, table_chunks, table_columns
 
 _SAMPLE_ROWS = 5_000
-_SAMPLE_FILES = 8
+# Rows of a file of one symbol that tell its calendar: three weeks of minutes.
+_ROWS_OF_ONE = 30_000
 # A grid is believed when half of at least so many steps agree; fewer rows fit any interval.
 _MIN_STEPS = 8
 STOCK_BORROW_BPS = 50.0
@@ -27,9 +30,10 @@ class FileSource:
     """A `BarSource` over a file or folder.
 
     venue: name to keep the bars under; of a dataset that is named the source is a part, else it is the whole (`mirrors`).
-    only: of the files that are there, those to read. calendar: when it is known; else it is
-    inferred. Files whose bars lie on another grid than the interval asked for are left out; `notes` says which. Raises
-    InputError for a path without tables, and for an interval that none of the files has, naming those that they have.
+    only: of the files that are there, those to read. calendar: a name for all symbols, or what is known of each already; what
+    is not known is inferred (`market.calendars`). Files whose bars lie on another grid than the interval asked for are left
+    out; `notes` says which. Raises InputError for a path without tables, and for an interval that none of the files has, naming
+    those that they have.
     """
 
     def __init__(
@@ -39,7 +43,7 @@ class FileSource:
         *,
         venue: str | None = None,
         only: Collection[Path] = (),
-        calendar: Calendar | None = None,
+        calendar: Followed | None = None,
     ) -> None:
         del settings  # every source is made the same way; files need none
         self._path = Path(path).expanduser()
@@ -47,7 +51,8 @@ class FileSource:
         self._venue = slug(venue or (self._path.resolve().name if self._path.is_dir() else stem(self._path)))
         self.mirrors = venue is None and not only
         self._grids: dict[Path, Interval | None] = {}
-        self._inferred = calendar
+        self._followed = calendar
+        self._first = FirstBars()
         self._symbols: tuple[str, ...] | None = None
         self.notes: list[str] = []
 
@@ -98,23 +103,15 @@ class FileSource:
     async def instruments(self, symbols: Sequence[str]) -> list[Instrument]:
         """Instruments of `symbols`, of all when empty.
 
-        The calendar is inferred from the open times; what follows New York's is taken for a stock that can be borrowed at
-        50 bps a year, everything else for spot, which is long only.
+        What follows the calendar of a stock exchange is taken for a stock that can be borrowed at 50 bps a year, everything
+        else for spot, which is long only.
         """
         known = await asyncio.to_thread(self._known_symbols)
         self._refuse_unknown(symbols, known)
-        calendar = await asyncio.to_thread(self._calendar)
-        stock = calendar is Calendar.XNYS
-        return [
-            Instrument(
-                venue=self._venue,
-                symbol=symbol,
-                calendar=calendar,
-                can_short=stock,
-                borrow_bps=STOCK_BORROW_BPS if stock else 0.0,
-            )
-            for symbol in (symbols or [name for name in known if _usable(name)])
-        ]
+        chosen = symbols or [name for name in known if _usable(name)]
+        calendars = await asyncio.to_thread(self._calendars, chosen)
+        inferred = not isinstance(self._followed, str)
+        return [file_instrument(self._venue, name, calendars[name], inferred=inferred) for name in chosen]
 
     async def bars(
         self, symbols: Sequence[str], interval: Interval, start: datetime | None, end: datetime | None
@@ -157,10 +154,12 @@ class FileSource:
         return chosen
 
     def _known_symbols(self) -> tuple[str, ...]:
+        """All symbols, read once; on the way the first bars of each are kept, where its calendar has to be told by them."""
         if self._symbols is None:
             names: set[str] = set()
+            first = None if isinstance(self._followed, str) else self._first
             for file in self._files:
-                names |= _symbols_in(file)
+                names |= _symbols_in(file, self._grid, first if self._grid_of(file) in (self._grid, None) else None)
             self._symbols = tuple(sorted(names))
         return self._symbols
 
@@ -170,19 +169,37 @@ class FileSource:
             if symbol not in there:
                 raise UnknownNameError("symbol", symbol, known, hint=f"They are those of {self._path}.")
 
-    def _calendar(self) -> Calendar:
-        """Inferred from the first rows of the first files that share a grid, once."""
-        if self._inferred is None:
-            files = self._files[:_SAMPLE_FILES]
-            grid = next(filter(None, map(self._grid_of, files)), Interval.parse("1d"))
-            alike = [file for file in files if self._grid_of(file) in (grid, None)]
-            self._inferred = infer_calendar(pl.concat([_sample(file, grid).select("open_time") for file in alike]), grid)
-        return self._inferred
+    def _calendars(self, symbols: Sequence[str]) -> dict[str, str]:
+        """Symbol → calendar. Of what nothing is known, and no bar tells, it is the commonest in this source."""
+        if isinstance(self._followed, str):
+            return dict.fromkeys(symbols, self._followed)
+        known = dict(self._followed or {})
+        told = known if known.keys() >= set(symbols) else self._first.calendars(self._grid, _commonest(known)) | known
+        common = _commonest(known) or _commonest(told) or ALWAYS
+        return {name: told.get(name, common) for name in symbols}
+
+    @cached_property
+    def _grid(self) -> Interval:
+        """The interval of the first file that has one: its bars, and those of its like, tell calendars."""
+        return next(filter(None, map(self._grid_of, self._files)), Interval.parse("1d"))
 
     def _grid_of(self, file: Path) -> Interval | None:
         if file not in self._grids:
             self._grids[file] = _grid(file)
         return self._grids[file]
+
+
+def file_instrument(venue: str, symbol: str, calendar: str, *, inferred: bool, can_short: bool | None = None) -> Instrument:
+    """What a symbol of a file may do. can_short: None asks its calendar: a stock can be borrowed, spot cannot."""
+    short = calendar_named(calendar).stocks if can_short is None else can_short
+    return Instrument(
+        venue=venue,
+        symbol=symbol,
+        calendar=calendar,
+        calendar_inferred=inferred,
+        can_short=short,
+        borrow_bps=STOCK_BORROW_BPS if short else 0.0,
+    )
 
 
 def _tables_at(path: Path) -> list[Path]:
@@ -206,14 +223,18 @@ def _usable(symbol: str) -> bool:
     return True
 
 
-def _raw_chunks(file: Path, interval: Interval | None, rows: int | None = None) -> Iterator[pl.DataFrame]:
+def _raw_chunks(
+    file: Path, interval: Interval | None, rows: int | None = None, columns: Collection[str] = ()
+) -> Iterator[pl.DataFrame]:
     matched = match_columns(table_columns(file), file)
+    if columns:
+        matched = {name: given for name, given in matched.items() if name in columns}
     symbol = stem(file)
     if "symbol" not in matched and not _usable(symbol):
         raise InputError(
             f"{file} has no symbol column and its name {symbol[:40]!r} is no symbol. Add the column or rename the file."
         )
-    slashed = _slashed(file, matched["open_time"])
+    slashed = _slashed(file, matched["open_time"]) if "open_time" in matched else ()
     for chunk in table_chunks(file, list(matched.values()), rows=rows):
         yield raw_bars(chunk, matched, symbol=symbol, interval=interval, slashed=slashed)
 
@@ -239,11 +260,20 @@ def _grid(file: Path) -> Interval | None:
     return Interval(common // 1_000_000) if 2 * count >= steps.len() and common % 1_000_000 == 0 else None
 
 
-def _symbols_in(file: Path) -> set[str]:
+def _symbols_in(file: Path, grid: Interval, first: FirstBars | None) -> set[str]:
+    """Symbols of a file. first: takes their first bars."""
     matched = match_columns(table_columns(file), file)
-    if "symbol" not in matched:
+    if "symbol" not in matched and (first is None or not _usable(stem(file))):
         return {stem(file)}
+    wanted = ("symbol",) if first is None else ("symbol", "open_time")
+    rows = None if "symbol" in matched else _ROWS_OF_ONE
     names: set[str] = set()
-    for chunk in table_chunks(file, [matched["symbol"]]):
-        names.update(chunk[matched["symbol"]].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list())
+    for chunk in _raw_chunks(file, grid, rows=rows, columns=wanted):
+        names.update(chunk["symbol"].drop_nulls().unique().to_list())
+        if first is not None:
+            first.add(chunk.select(wanted))
     return names
+
+
+def _commonest(known: Mapping[str, str]) -> str | None:
+    return next((name for name, _ in Counter(known.values()).most_common(1)), None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 
+from tidemill.calendars import ALWAYS
 from tidemill.domain.errors import (
     InputError,
     MalformedError,
@@ -18,7 +19,7 @@ from tidemill.domain.errors import (
     UnavailableError,
 )
 from tidemill.domain.intervals import EPOCH, Interval, epoch_microseconds
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.market.pacing import TokenBucket
 from tidemill.market.rest import (
     Increment,
@@ -189,7 +190,7 @@ def _instrument(symbol: str, pair: _Pair) -> Instrument:
     return Instrument(
         venue=KrakenSource.venue,
         symbol=symbol,
-        calendar=Calendar.ALWAYS,
+        calendar=ALWAYS,
         base=base,
         quote=quote,
         lot=round(10.0**-pair.lot_decimals, pair.lot_decimals),

@@ -10,7 +10,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar
+from tidemill.market.calendars import infer_calendars
 from tidemill.market.raw_bars import match_columns, raw_bars
 from tidemill.market.tables import is_table, stem, table_chunks, table_columns
 from tidemill.quality.bars import validate_bars
@@ -53,7 +53,9 @@ def read_bars(path: Path, interval: Interval | None = None) -> tuple[pl.DataFram
     """
     raw = read_raw(path)
     length = interval or interval_of(raw.select("symbol", "open_time").drop_nulls().sort("symbol", "open_time"), str(path))
-    checked = validate_bars(raw, interval=length, calendar=Calendar.ALWAYS, now=datetime.now(UTC), source=path.name)
+    checked = validate_bars(
+        raw, interval=length, calendar=infer_calendars(raw, length), now=datetime.now(UTC), source=path.name
+    )
     if checked.good.is_empty():
         worst = next(iter(checked.reasons()), "unknown")
         raise InputError(f"{path} holds no usable bar; most rows were refused as {worst.replace('_', ' ')}.")

@@ -2,8 +2,10 @@
 
 from datetime import datetime
 
+import numpy as np
 import polars as pl
 
+from tidemill.calendars import ALWAYS, Calendar, Followed, by_calendar, calendar_named
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS
@@ -12,7 +14,12 @@ _KEY = ["symbol", "bucket"]
 
 
 def resample(
-    bars: pl.DataFrame, from_interval: Interval, to_interval: Interval, *, until: datetime | None = None
+    bars: pl.DataFrame,
+    from_interval: Interval,
+    to_interval: Interval,
+    *,
+    until: datetime | None = None,
+    calendar: Followed = ALWAYS,
 ) -> pl.DataFrame:
     """Bars of `to_interval` (BAR_COLUMNS, sorted) from bars of `from_interval`, a divisor of it; else InputError.
 
@@ -21,30 +28,36 @@ def resample(
     quote_volume is null where any part is. known_at is the last moment needed: the bucket's end or the latest known_at of its
     bars.
 
-    Only whole buckets come out. At the end: those that end by `until`, the moment up to which the bars are complete (default:
-    the close of each symbol's own last bar). At the start: a bucket that is cut by the first bar of all is left out, one in
-    which a symbol begins later than others is its listing and stays.
+    Only whole buckets come out: none of their slots, by the calendar of the symbol, lies beyond the data. At the end, the data
+    are complete up to `until` (default: the close of each symbol's own last bar). At the start, a bucket that is cut by the
+    first bar of all is left out; one in which a symbol begins later than others is its listing and stays. calendar: that of all
+    symbols, or of each.
     """
     if to_interval.seconds % from_interval.seconds or to_interval == from_interval:
         raise InputError(f"{to_interval} bars cannot be made of {from_interval} bars. Choose a multiple of {from_interval}.")
     if not bars.height:
         return bars.select(BAR_COLUMNS)
     frame = bars.select(BAR_COLUMNS).sort("symbol", "open_time").with_columns(_bucket(to_interval).alias("bucket"))
-    made = _aggregated(frame)
-    end = pl.col("bucket") + to_interval.delta
-    known = frame.group_by("symbol").agg((pl.col("open_time").max() + from_interval.delta).alias("complete_until"))
-    if until is not None:
-        known = known.with_columns(complete_until=pl.lit(until).dt.convert_time_zone("UTC").dt.cast_time_unit("us"))
-    start = frame["open_time"].min()
-    whole = (end <= pl.col("complete_until")) & (pl.col("bucket") >= start)
-    listing = (end <= pl.col("complete_until")) & (pl.col("first_open") > start)
-    return (
-        made.join(known, on="symbol")
-        .filter(whole | listing)
-        .with_columns(open_time=pl.col("bucket"), known_at=pl.max_horizontal(end, "known_at"))
-        .select(BAR_COLUMNS)
-        .sort("symbol", "open_time")
+    newest = pl.col("open_time").max() if until is None else pl.lit(until - from_interval.delta).dt.convert_time_zone("UTC")
+    newest = newest.dt.cast_time_unit("us").alias("newest")
+    made = _aggregated(frame).join(frame.group_by("symbol").agg(newest), on="symbol")
+    start = int(frame["open_time"].to_physical().min())  # type: ignore[arg-type]  # there are bars
+    groups = by_calendar(made["symbol"].unique(), calendar)
+    whole = pl.concat(
+        _whole(made.filter(pl.col("symbol").is_in(own)), from_interval, to_interval, start, calendar_named(name))
+        for name, own in groups.items()
     )
+    known = pl.max_horizontal(pl.col("bucket") + to_interval.delta, "known_at")
+    return whole.with_columns(open_time=pl.col("bucket"), known_at=known).select(BAR_COLUMNS).sort("symbol", "open_time")
+
+
+def _whole(made: pl.DataFrame, interval: Interval, longer: Interval, start: int, own: Calendar) -> pl.DataFrame:
+    """The whole buckets of symbols of one calendar. start: of the data. made: beside each `newest`, the last complete bar."""
+    bucket, first, newest = (made[name].to_physical().to_numpy() for name in ("bucket", "first_open", "newest"))
+    ended = own.next_slots(interval, newest + 1) >= bucket + longer.microseconds
+    uncut = own.next_slots(interval, bucket) >= start
+    listing = first > own.next_slots(interval, np.array([start]))
+    return made.filter(pl.Series(ended & (uncut | listing)))
 
 
 def _bucket(interval: Interval) -> pl.Expr:

@@ -9,10 +9,11 @@ from importlib.util import find_spec
 
 import polars as pl
 
+from tidemill.calendars import XNYS
 from tidemill.config import Settings
 from tidemill.domain.errors import ConfigError, InputError, IntegrityError, UnknownNameError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.market.raw_bars import match_columns, raw_bars
 from tidemill.market.tables import table_chunks, table_columns
 
@@ -43,7 +44,7 @@ class SampleSource:
         known = (await asyncio.to_thread(_read))["symbol"].unique(maintain_order=True).to_list()
         _refuse_unknown(symbols, known)
         return [
-            Instrument(venue="sample", symbol=symbol, calendar=Calendar.XNYS, can_short=True, borrow_bps=_BORROW_BPS)
+            Instrument(venue="sample", symbol=symbol, calendar=XNYS, can_short=True, borrow_bps=_BORROW_BPS)
             for symbol in (symbols or known)
         ]
 

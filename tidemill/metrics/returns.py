@@ -12,35 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tidemill.domain.errors import InputError
 
-if TYPE_CHECKING:
-    from tidemill.domain.intervals import Interval
-    from tidemill.domain.market import Calendar
-
 Floats = NDArray[np.float64]
 NAN = float("nan")
 _DEGENERATE = 1e-9  # of the mean: a smaller spread is rounding (NUMBERS, Features)
 _LARGEST = 1e12  # a larger return is a broken number
 _TRADING_DAYS = 252.0
-_TRADING_SECONDS = 6.5 * 3_600.0
-
-
-def periods_per_year(interval: Interval, calendar: Calendar) -> float:
-    """Bars in a year: 252 days of 6.5 hours on a stock exchange, 365 days of 24 hours where trading never stops, 52 weeks."""
-    day = 86_400
-    if interval.seconds >= 7 * day:
-        return 52.0 * 7 * day / interval.seconds
-    if calendar.value == "24/7":
-        return 365.0 * day / interval.seconds
-    if interval.seconds >= day:
-        return _TRADING_DAYS * day / interval.seconds
-    return _TRADING_DAYS * max(_TRADING_SECONDS / interval.seconds, 1.0)
 
 
 def usable(returns: ArrayLike) -> Floats:
@@ -229,7 +211,7 @@ def _metrics(periods: float) -> dict[str, Callable[[Floats], float]]:
 def performance_metrics(returns: ArrayLike, periods_per_year: float = _TRADING_DAYS) -> dict[str, float | None]:
     """The 15 metrics of `tidemill performance metrics`, by name; None where a metric is not defined.
 
-    periods_per_year: returns in a year (the function of that name tells). Raises InputError if `returns` is not one
+    periods_per_year: returns in a year (`tidemill.calendars` tells). Raises InputError if `returns` is not one
     row of numbers or `periods_per_year` not above 0.
     """
     if not 0.0 < periods_per_year < math.inf:

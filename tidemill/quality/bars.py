@@ -1,16 +1,16 @@
 """Raw rows in, bars and a quarantine out: every row is judged by the same rules, whatever source it came from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
 
+from tidemill.calendars import ALWAYS, Calendar, Followed, by_calendar, calendar_named
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import BAR_COLUMNS, PRICE_COLUMNS, Calendar, QuarantineReason, valid_symbol
+from tidemill.domain.market import BAR_COLUMNS, PRICE_COLUMNS, QuarantineReason, valid_symbol
 from tidemill.quality.flags import flag_bars
-from tidemill.quality.sessions import NEW_YORK, SESSION_OPEN_MINUTES, closed_days, local_day
 
 _TIME = pl.Datetime("us", "UTC")
 _REQUIRED = ("symbol", "open_time", *PRICE_COLUMNS, "volume")
@@ -68,14 +68,14 @@ class Validated:
 
 
 def validate_bars(
-    raw: pl.DataFrame, *, interval: Interval, calendar: Calendar, now: datetime, source: str, venue: str = ""
+    raw: pl.DataFrame, *, interval: Interval, calendar: Followed, now: datetime, source: str, venue: str = ""
 ) -> Validated:
     """Judge raw rows (columns of `ports.BarSource`, optionally `unreadable`: a text where a cell could not be read).
 
     Each bad row goes to the quarantine with its first reason, a detail and its source line. Rows with equal key and equal
-    values are one bar; with equal key and other values none is kept, since nothing says which is right. A bar that is not
-    closed at `now` (timezone-aware) is FUTURE. Duplicates are looked for within one call; those in other chunks meet in the
-    store. InputError when a column is missing.
+    values are one bar; with equal key and other values none is kept, since nothing says which is right. calendar: that
+    of all symbols, or of each. A bar that is not closed at `now` (timezone-aware) is FUTURE. Duplicates are looked for within
+    one call; those in other chunks meet in the store. InputError when a column is missing.
     """
     frame = _prepared(raw)
     codes = frame.select(_code(frame, interval, calendar, now).alias("code"))["code"]
@@ -125,7 +125,7 @@ def _utc(dtype: pl.DataType) -> pl.Expr:
 # --- the rules -------------------------------------------------------------------------------------------------------------
 
 
-def _code(frame: pl.DataFrame, interval: Interval, calendar: Calendar, now: datetime) -> pl.Expr:
+def _code(frame: pl.DataFrame, interval: Interval, calendar: Followed, now: datetime) -> pl.Expr:
     """0 for a good row, else the code of the first reason that holds."""
     numbers = [pl.col(column) for column in (*PRICE_COLUMNS, "volume")]
     prices = [pl.col(column) for column in PRICE_COLUMNS]
@@ -136,8 +136,8 @@ def _code(frame: pl.DataFrame, interval: Interval, calendar: Calendar, now: date
         QuarantineReason.NON_FINITE: ~pl.all_horizontal(number.is_finite() for number in numbers),
         QuarantineReason.NON_POSITIVE_PRICE: pl.any_horizontal(price <= 0 for price in prices),
         QuarantineReason.NEGATIVE_VOLUME: pl.col("volume") < 0,
-        QuarantineReason.OFF_GRID: _off_grid(interval, calendar),
-        QuarantineReason.CLOSED_DAY: _on_closed_day(frame, interval, calendar),
+        QuarantineReason.OFF_GRID: _by_calendar(frame, calendar, lambda own: own.off_grid(interval)),
+        QuarantineReason.CLOSED_DAY: _by_calendar(frame, calendar, lambda own: _on_closed_day(frame, interval, own)),
         QuarantineReason.FUTURE: pl.col("open_time") > now - interval.delta,
         QuarantineReason.HIGH_LOW: (pl.col("high") < pl.max_horizontal("open", "close", "low"))
         | (pl.col("low") > pl.min_horizontal("open", "close")),
@@ -162,22 +162,21 @@ def _bad_symbols(symbols: pl.Series) -> list[str]:
     return bad
 
 
-def _off_grid(interval: Interval, calendar: Calendar) -> pl.Expr:
-    """Off the clock's grid and, for intraday stock bars, also off the grid that starts with the session at 09:30."""
-    micros = pl.col("open_time").to_physical()
-    off = (micros - interval.origin_microseconds) % interval.microseconds != 0
-    if calendar is Calendar.ALWAYS or interval.seconds >= 86_400:
-        return off
-    local = pl.col("open_time").dt.convert_time_zone(NEW_YORK).dt.replace_time_zone(None).to_physical()
-    return off & ((local - SESSION_OPEN_MINUTES * 60_000_000) % interval.microseconds != 0)
+def _by_calendar(frame: pl.DataFrame, calendar: Followed, rule: Callable[[Calendar], pl.Expr]) -> pl.Expr:
+    """What each row's own calendar says."""
+    groups = by_calendar(frame["symbol"].drop_nulls().unique(), calendar) if not isinstance(calendar, str) else {calendar: []}
+    judged = pl.lit(False)
+    for name, symbols in groups.items():
+        own = rule(calendar_named(name))
+        judged = own if len(groups) == 1 else pl.when(pl.col("symbol").is_in(symbols)).then(own).otherwise(judged)
+    return judged
 
 
-def _on_closed_day(frame: pl.DataFrame, interval: Interval, calendar: Calendar) -> pl.Expr:
-    if calendar is Calendar.ALWAYS or interval.seconds > 86_400:
+def _on_closed_day(frame: pl.DataFrame, interval: Interval, own: Calendar) -> pl.Expr:
+    if own.never_closes or interval.seconds > 86_400:
         return pl.lit(False)
-    day = local_day(calendar, interval.seconds)
-    days = frame.select(day.unique().alias("day"))["day"]
-    closed = closed_days(calendar, days)
+    day = own.day(interval)
+    closed = own.closed_days(frame.select(day.unique().alias("day"))["day"])
     return day.is_in(closed.implode()) if closed.len() else pl.lit(False)
 
 
@@ -220,7 +219,7 @@ def _flagged(closed: pl.DataFrame, bad: pl.DataFrame, interval: Interval, *, has
 
 
 def _quarantine(
-    bad: pl.DataFrame, interval: Interval, calendar: Calendar, now: datetime, source: str, venue: str
+    bad: pl.DataFrame, interval: Interval, calendar: Followed, now: datetime, source: str, venue: str
 ) -> pl.DataFrame:
     details = _details(interval, calendar, now)
     bad = bad.rechunk()  # polars 2.1 panics when it formats columns that are chunked differently
@@ -240,7 +239,7 @@ def _quarantine(
     ).sort("source_line", "symbol", "open_time", nulls_last=True)
 
 
-def _details(interval: Interval, calendar: Calendar, now: datetime) -> dict[QuarantineReason, pl.Expr]:
+def _details(interval: Interval, calendar: Followed, now: datetime) -> dict[QuarantineReason, pl.Expr]:
     time = pl.col("open_time").dt.to_string("iso:strict").fill_null("no time")
     shown = pl.concat_str(
         [pl.format(name + " {}", pl.col(name).cast(pl.String).fill_null("null")) for name in (*PRICE_COLUMNS, "volume")],
@@ -257,11 +256,18 @@ def _details(interval: Interval, calendar: Calendar, now: datetime) -> dict[Quar
         QuarantineReason.NON_POSITIVE_PRICE: shown,
         QuarantineReason.NEGATIVE_VOLUME: pl.format("volume {}", "volume"),
         QuarantineReason.OFF_GRID: pl.format("{} does not open a {} bar", time, pl.lit(str(interval))),
-        QuarantineReason.CLOSED_DAY: pl.format("{} is no session of {}", time, pl.lit(calendar.value)),
+        QuarantineReason.CLOSED_DAY: pl.format("{} is no session of {}", time, _name(calendar)),
         QuarantineReason.FUTURE: pl.format("{} is not closed at {}", time, pl.lit(now.isoformat(timespec="seconds"))),
         QuarantineReason.HIGH_LOW: shown,
         QuarantineReason.CONFLICTING_DUPLICATE: shown,
     }
+
+
+def _name(calendar: Followed) -> pl.Expr:
+    """The name of each row's calendar."""
+    if isinstance(calendar, str):
+        return pl.lit(calendar)
+    return pl.col("symbol").replace_strict(dict(calendar), default=ALWAYS, return_dtype=pl.String)
 
 
 def merge(parts: Sequence[Validated]) -> Validated:

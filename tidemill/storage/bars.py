@@ -7,7 +7,7 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.storage import bar_rows
 from tidemill.storage.bar_reader import BarQuery, read_bars
 from tidemill.storage.bar_writer import BarWrite, write_bars
@@ -19,7 +19,7 @@ INSTRUMENTS = Table(
     "instruments",
     {
         **dict.fromkeys(("venue", "symbol", "calendar", "base", "quote"), "text"),
-        "can_short": "bool",
+        **dict.fromkeys(("calendar_inferred", "can_short"), "bool"),
         **dict.fromkeys(("borrow_bps", "lot", "tick", "min_notional"), "float8"),
         **dict.fromkeys(("listed_at", "delisted_at"), "timestamptz"),
     },
@@ -55,7 +55,8 @@ SELECT to_char(month, 'YYYY-MM') AS month, version, rows
 FROM bar_months WHERE venue = $1 AND interval = $2 ORDER BY bar_months.month
 """
 _READ_INSTRUMENTS = """
-SELECT venue, symbol, calendar, base, quote, can_short, borrow_bps, lot, tick, min_notional, listed_at, delisted_at
+SELECT venue, symbol, calendar, calendar_inferred, base, quote, can_short, borrow_bps, lot, tick, min_notional, listed_at,
+       delisted_at
 FROM instruments WHERE venue = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2)) ORDER BY symbol
 """
 _READ_ADJUSTMENTS = """
@@ -157,14 +158,14 @@ class BarStore:
         return {row["month"]: (row["version"], row["rows"]) for row in rows}
 
     async def write_instruments(self, instruments: Sequence[Instrument]) -> Merged:
-        rows = [msgspec.structs.asdict(instrument) | {"calendar": str(instrument.calendar)} for instrument in instruments]
+        rows = [msgspec.structs.asdict(instrument) for instrument in instruments]
         schema = dict.fromkeys(INSTRUMENTS.kinds)
         return await copy_merge(self._database, INSTRUMENTS, pl.DataFrame(rows, schema=schema, infer_schema_length=None))
 
     async def read_instruments(self, venue: str, symbols: Sequence[str] = ()) -> list[Instrument]:
         """By symbol; all of the venue when `symbols` is empty."""
         rows = await self._database.fetch(_READ_INSTRUMENTS, venue, list(symbols) or None)
-        return [Instrument(**{**row, "calendar": Calendar(row["calendar"])}) for row in rows]
+        return [Instrument(**row) for row in rows]
 
     async def write_adjustments(
         self, venue: str, adjustments: pl.DataFrame, *, mirrored: Mirrored | None = None, received_at: datetime | None = None

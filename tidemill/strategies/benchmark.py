@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tidemill.domain.errors import InputError, UnknownNameError
@@ -12,18 +13,21 @@ if TYPE_CHECKING:
 EQUAL_WEIGHT = "equal_weight"
 
 
-def benchmark_weights(bars: pl.DataFrame, benchmark: str) -> pl.DataFrame:
+def benchmark_weights(bars: pl.DataFrame, benchmark: str, calendars: Mapping[str, str] | None = None) -> pl.DataFrame:
     """Weights frame that buys at the first time of `bars` and then holds.
 
     benchmark: `equal_weight`, all symbols that have a bar at the first time, or one symbol. What is listed later is
-    not bought, since a holder has no cash left. Raises UnknownNameError for anything else.
+    not bought, since a holder has no cash left. calendars: of the symbols; the first time is that of all symbols of one
+    calendar, since not all markets open on one day. Raises UnknownNameError for anything else.
     """
     import polars as pl
 
     if bars.is_empty():
         raise InputError("There are no bars to compare with. Check the symbols and the dates.")
     if benchmark == EQUAL_WEIGHT:
-        first = bars.filter(pl.col("open_time") == pl.col("open_time").min()).select("symbol", "open_time").sort("symbol")
+        kind = pl.col("symbol").replace_strict(dict(calendars or {}), default="", return_dtype=pl.String)
+        begins = pl.col("open_time") == pl.col("open_time").min().over(kind)
+        first = bars.filter(begins).select("symbol", "open_time").sort("symbol")
         return first.with_columns(pl.lit(1.0 / first.height).alias("weight"))
     own = bars.filter(pl.col("symbol") == benchmark)
     if own.is_empty():

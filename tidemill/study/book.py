@@ -92,7 +92,9 @@ def traded(study: Study, weights: pl.DataFrame, span: Span, *, benchmark: bool =
 
 def benchmark_book(study: Study, span: Span) -> BacktestResult:
     """What the experiment is measured against, bought and held over a range."""
-    return traded(study, benchmark_weights(span.of(study.bars), study.experiment.benchmark), span, benchmark=True)
+    calendars = {symbol: instrument.calendar for symbol, instrument in _instruments(study).items()}
+    weights = benchmark_weights(span.of(study.bars), study.experiment.benchmark, calendars)
+    return traded(study, weights, span, benchmark=True)
 
 
 def resolved(spec: StrategySpec) -> StrategySpec:

@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from tidemill.calendars import periods_per_year
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import EngineSpec, LabelSpec
-from tidemill.domain.market import Calendar
 from tidemill.domain.numbers import finite
 from tidemill.metrics.bootstrap import NOT_DEFINED, sharpe_interval
-from tidemill.metrics.returns import Floats, periods_per_year
+from tidemill.metrics.returns import Floats
 from tidemill.provenance import fingerprint
 from tidemill.storage.trials import (
     LedgerSince,
@@ -247,10 +247,10 @@ def _figures(selection: Selection, row: Mapping[str, Any], column: int | None) -
 
 
 def bars_a_year(study: Study) -> float:
-    """Periods in a year for this dataset: its interval, and the calendar of its instruments."""
-    calendars = {item.calendar for item in instruments_of(study.workspace, study.dataset.venue).values()}
-    calendar = calendars.pop() if len(calendars) == 1 else Calendar.ALWAYS
-    return periods_per_year(study.dataset.interval, calendar)
+    """Periods in a year of a book over this study's instruments: those of all their slots together."""
+    interval, chosen = study.dataset.interval, set(study.experiment.dataset.symbols)
+    known = instruments_of(study.workspace, study.dataset.venue)
+    return periods_per_year(interval, {one.calendar for one in known.values() if not chosen or one.symbol in chosen})
 
 
 _DECIDES_NOTHING = ("name", "dataset", "label", "benchmark", "promotion", "modules", "engines")

@@ -29,7 +29,8 @@ class Account(NamedTuple):
     bar, −1 for none.
 
     order_quantity, order_amount, orders: what waits for the next open (see `matching.kernel`), `orders[:waiting[0]]`
-    in symbol order.
+    in symbol order. due: when the slot opens for which each of them waits (epoch microseconds), where symbols follow calendars
+    of their own; elsewhere all wait for the next slot.
     """
 
     totals: Floats
@@ -40,6 +41,7 @@ class Account(NamedTuple):
     order_amount: Floats
     orders: Indices
     waiting: Indices
+    due: Indices
     outcomes: Indices
     clips: Indices
     short_clipped: NDArray[np.bool_]
@@ -86,6 +88,7 @@ def new_account(symbols: int, capital: float) -> Account:
         order_amount=order_amount,
         orders=np.zeros(symbols, np.int64),
         waiting=np.zeros(1, np.int64),
+        due=np.zeros(symbols, np.int64),
         outcomes=np.zeros(len(OUTCOMES), np.int64),
         clips=np.zeros(len(CLIPS), np.int64),
         short_clipped=np.zeros(symbols, np.bool_),
@@ -152,6 +155,52 @@ def fill_orders(account: Account, row: Row, terms: Terms, fills: Floats) -> int:
 
 
 @kernel
+def waits(account: Account, j: int) -> bool:
+    """Whether an order of this symbol waits."""
+    return bool(account.order_quantity[j] != 0.0 or account.order_amount[j] > 0.0)
+
+
+@kernel
+def withdraw(account: Account, j: int) -> None:
+    """Forget the order of this symbol; it stays in the list of those that wait until that is made anew."""
+    account.order_quantity[j] = 0.0
+    account.order_amount[j] = 0.0
+
+
+@kernel
+def list_orders(account: Account) -> int:
+    """Make the list of what waits anew; returns its length."""
+    count = 0
+    for j in range(account.position.size):
+        if waits(account, j):
+            account.orders[count] = j
+            count += 1
+    account.waiting[0] = count
+    return count
+
+
+@kernel
+def fill_due(account: Account, row: Row, terms: Terms, fills: Floats, opens: int) -> int:
+    """`fill_orders` where symbols follow calendars of their own: an order waits for its symbol's next slot.
+
+    opens: when this slot does. What was due earlier has passed: that slot never came.
+    """
+    orders, due = account.orders, 0
+    for k in range(account.waiting[0]):
+        j = orders[k]
+        if account.due[j] < opens:
+            withdraw(account, j)
+            account.outcomes[NO_BAR] += 1
+        elif account.due[j] == opens:
+            orders[due] = j
+            due += 1
+    account.waiting[0] = due
+    made = fill_orders(account, row, terms, fills)
+    list_orders(account)
+    return made
+
+
+@kernel
 def mark_row(account: Account, row: Row, slot: int) -> tuple[float, float, float]:
     """Mark at this close, or the last known; returns equity, gross and net exposure in cash."""
     gross = net = 0.0
@@ -169,8 +218,11 @@ def mark_row(account: Account, row: Row, slot: int) -> tuple[float, float, float
 
 @kernel
 def settle(account: Account, j: int) -> float:
-    """Turn the position of a symbol that is gone into cash at its last close, without fee; returns the quantity sold."""
+    """Turn the position of a symbol that is gone into cash at its last close, without fee; returns the quantity sold. What
+    waits for it is forgotten.
+    """
     quantity = float(account.position[j])
+    withdraw(account, j)
     account.totals[CASH] += quantity * account.mark[j]
     account.position[j] = 0.0
     return quantity

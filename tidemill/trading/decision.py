@@ -4,7 +4,8 @@ In one slot of time, in this order:
 1. borrow is paid for shorts held since the slot before;
 2. corporate actions whose ex time is this slot: dividends pay (shorts owe), splits change quantity, mark and waiting
    orders;
-3. the orders decided one slot earlier fill at this open (`matching`), or are cancelled;
+3. the orders decided one slot earlier fill at this open (`matching`), or are cancelled; where symbols follow calendars of
+   their own, an order waits for its symbol's next slot, and marks stand still meanwhile;
 4. positions are marked at the close; symbols that are gone are settled at their last close;
 5. the drawdown policy looks at equity, and the targets of this slot become the orders of the next.
 
@@ -13,12 +14,26 @@ else is touched.
 """
 
 import math
+from typing import NamedTuple
 
 from tidemill.compiled import kernel
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import FLATTEN, NORMAL, REDUCE, DrawdownState, drawdown_step
 from tidemill.risk.limits import Limits, clip_position, gross_scale
-from tidemill.trading.account import CLIPS, DRAWDOWN, GROSS, POSITION, SHORT, UNPRICED, Account, Terms
+from tidemill.trading.account import (
+    CLIPS,
+    DRAWDOWN,
+    GROSS,
+    POSITION,
+    SHORT,
+    UNPRICED,
+    Account,
+    Indices,
+    Terms,
+    list_orders,
+    waits,
+    withdraw,
+)
 
 _DUST = 1e-9  # of equity: a smaller change is rounding, not an order
 
@@ -154,6 +169,65 @@ def _write_orders(account: Account, count: int, scale: float, equity: float, wan
             written += 1
     account.waiting[0] = written
     return written
+
+
+@kernel
+def _added(account: Account, j: int) -> float:
+    """Exposure in cash that the waiting order of a symbol adds."""
+    sold_short = max(-account.order_quantity[j] - max(account.position[j], 0.0), 0.0)
+    return float(account.order_amount[j] + sold_short * account.mark[j])
+
+
+@kernel
+def _keep_to_reducing(account: Account, j: int) -> None:
+    """Take out of the waiting order of a symbol what adds exposure."""
+    if _added(account, j) <= 0.0:
+        return
+    account.order_amount[j] = 0.0
+    account.order_quantity[j] = max(account.order_quantity[j], -max(account.position[j], 0.0))
+    account.clips[DRAWDOWN] += 1
+
+
+class Apart(NamedTuple):
+    """Buffers of `decide_apart`, a cell for each symbol."""
+
+    asked: Floats
+    aside: Floats
+
+
+@kernel
+def decide_apart(
+    account: Account, target: Floats, equity: float, gross: float, action: int, gross_cap: float, terms: Terms, wanted: Floats,
+    closes: int, due: Indices, calendar: Indices, buffers: Apart,
+) -> int:  # fmt: skip
+    """`decide_row` where symbols follow calendars of their own; returns how many orders wait.
+
+    closes: when this is decided. due: when the next slot of each calendar opens for what is decided now. calendar: of each
+    symbol, the index into `due`. A decision replaces the order that waits, which counts as done for the gross limit as long as
+    it does. An order that fills before this decision could reach the market stays as it is, and its symbol is left alone. Under
+    a drawdown action nothing that waits may add.
+    """
+    committed, position = 0.0, account.position
+    asked, aside = buffers
+    for j in range(target.size):
+        asked[j], aside[j] = target[j], 0.0
+        if not waits(account, j):
+            continue
+        beyond = account.due[j] < closes
+        if not beyond and not math.isnan(target[j]):
+            withdraw(account, j)
+        elif not beyond and action != NORMAL:
+            _keep_to_reducing(account, j)
+        committed += _added(account, j)
+        if beyond:
+            asked[j], aside[j], position[j] = math.nan, position[j], 0.0  # what is not held is not closed either
+    count = decide_row(account, asked, equity, gross + committed, action, gross_cap, terms, wanted)
+    for j in range(target.size):
+        if aside[j] != 0.0:
+            position[j] = aside[j]
+    for k in range(count):
+        account.due[account.orders[k]] = due[calendar[account.orders[k]]]
+    return list_orders(account)
 
 
 @kernel

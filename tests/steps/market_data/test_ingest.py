@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 
 from tests.study.panels import before_day, daily_bars, day_of
+from tidemill.calendars import ALWAYS
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import BAR_COLUMNS, Calendar
+from tidemill.domain.market import BAR_COLUMNS
 from tidemill.market.files import FileSource
 from tidemill.steps.market_data import ingest
 from tidemill.steps.market_data.ingest import ImportReport, import_bars
@@ -86,7 +87,7 @@ def test_a_restated_bar_keeps_both_versions(workspace: Workspace, folder: Path, 
     before = datetime.now(UTC)
     changed = day_of(panel, 100).filter(pl.col("symbol") == "AAA").with_columns(volume=pl.lit(77.0))
     changed.write_parquet(folder / "correction.parquet")
-    correction = FileSource(folder, only=[folder / "correction.parquet"], calendar=Calendar.ALWAYS)
+    correction = FileSource(folder, only=[folder / "correction.parquet"], calendar=ALWAYS)
     report = import_bars(workspace, correction, interval=DAY)
     start = datetime.combine(changed["date"][0], datetime.min.time(), UTC)
     asked = {"symbols": ("AAA",), "start": start, "end": start + DAY.delta}

@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from tests.features.conftest import bars_of, random_bars, random_panel
+from tidemill.calendars import ALWAYS
 from tidemill.domain.errors import DeadlineError, InputError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import Calendar, Instrument
+from tidemill.domain.market import Instrument
 from tidemill.features.api import FeatureSet, feature_set
 from tidemill.features.declaration import Feature, shipped
 from tidemill.features.operators import close, ema, mean, ref, std, volume
@@ -309,9 +310,7 @@ def test_weights_of_a_strategy_are_proven(name: str) -> None:
     times = pl.Series(T, np.arange(60, dtype=np.int64) * 86_400_000_000).cast(pl.Datetime("us", "UTC"))
     grid = pl.DataFrame({S: names}).join(times.to_frame(), how="cross")
     scores = grid.with_columns(pl.Series("prediction", random.normal(size=grid.height)))
-    instruments = {
-        symbol: Instrument(symbol=symbol, venue="file", calendar=Calendar.ALWAYS, can_short=True) for symbol in names
-    }
+    instruments = {symbol: Instrument(symbol=symbol, venue="file", calendar=ALWAYS, can_short=True) for symbol in names}
     weigh = lambda frame: target_weights(name, frame, {"every": 3}, instruments)  # noqa: E731
     assert prove(weigh, scores, effort=Effort(cuts=4, warm=6, span=12)).proven == ("weight",)
     ahead = lambda frame: weigh(frame.with_columns(pl.col("prediction").shift(-1).over(S)))  # noqa: E731

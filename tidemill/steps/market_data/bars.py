@@ -12,7 +12,6 @@ import polars as pl
 from tidemill.config import Settings
 from tidemill.domain.experiment import DatasetSpec, Experiment
 from tidemill.domain.intervals import Interval, moment
-from tidemill.domain.market import Calendar
 from tidemill.domain.ports import BarSource, SpannedSource
 from tidemill.market.files import FileSource
 from tidemill.provenance import fingerprint, library_version, source_version
@@ -59,8 +58,8 @@ def _newest_if_unchanged(experiment: Experiment, venue: str, settings: Settings)
     return max(months) if months and months <= computed else None
 
 
-def _changed_source(study: Study, before: Manifest | None) -> tuple[BarSource | None, Calendar | None]:
-    """The source, limited to the files that are new since the last import, and the calendar that was inferred then.
+def _changed_source(study: Study, before: Manifest | None) -> BarSource | None:
+    """The source, limited to the files that are new since the last import, which keep to the calendars that are known.
 
     None when no file with this interval is new. A new file costs what it holds, however long the history beside it. All is read
     again when a file changed or is gone, since only the whole tells what left the source; when the code of the import changed;
@@ -70,17 +69,18 @@ def _changed_source(study: Study, before: Manifest | None) -> tuple[BarSource | 
     source = source_of(spec, settings, study.dataset.venue)
     known = before.metadata if before is not None else {}
     if not isinstance(source, FileSource) or known.get("code") != _code() or source.adjusts():
-        return source, None
+        return source
     states, then = _file_states(spec), known.get("files", {})
     chosen = source.files(study.dataset.interval)
     if not states.keys() >= then.keys() or any(then.get(str(file), states[str(file)]) != states[str(file)] for file in chosen):
-        return source, None
+        return source
     changed = [file for file in chosen if str(file) not in then]
     path = Path(spec.source.removeprefix("file:")).expanduser()
-    calendar = Calendar(known["calendar"])
     if not changed:
-        return None, calendar
-    return FileSource(path, settings, only=changed, calendar=calendar).kept_under(study.dataset.venue), calendar
+        return None
+    stored = instruments_of(study.workspace, study.dataset.venue)
+    calendars = {symbol: instrument.calendar for symbol, instrument in stored.items()}
+    return FileSource(path, settings, only=changed, calendar=calendars).kept_under(study.dataset.venue)
 
 
 def sync_bars(study: Study) -> StepReport:
@@ -96,9 +96,9 @@ def sync_bars(study: Study) -> StepReport:
     unchanged = content is not None and is_made_of(before, content) and bool(lake.manifests(BARS, key))
     facts: dict[str, Any] = dict(before.metadata) if before is not None else {}
     if not unchanged:
-        source, calendar = _changed_source(study, before)
+        source = _changed_source(study, before)
         if source is not None:
-            facts = _import(study, source, calendar, _resume_from(study, content))
+            facts = _import(study, source, _resume_from(study, content))
         if spec.source.startswith("file:"):
             facts["files"] = _file_states(spec)
         if content is not None:
@@ -116,7 +116,7 @@ def _have_flags(study: Study, before: Manifest | None) -> bool:
     return not found or study.lake.manifest(FLAGS, study.dataset.bars_key, "all") is not None
 
 
-def _import(study: Study, source: BarSource, calendar: Calendar | None, start: datetime | None) -> dict[str, Any]:
+def _import(study: Study, source: BarSource, start: datetime | None) -> dict[str, Any]:
     report = import_bars(
         study.workspace,
         source,
@@ -124,7 +124,6 @@ def _import(study: Study, source: BarSource, calendar: Calendar | None, start: d
         symbols=study.experiment.dataset.symbols,
         start=start,
         end=study.end,
-        calendar=calendar,
     )
     return _facts(msgspec.to_builtins(report)) | {"code": _code()}
 
@@ -198,7 +197,7 @@ def sync_instruments(study: Study) -> StepReport:
     traded = set(study.workspace.call(study.workspace.store.symbols, study.dataset.venue, study.dataset.interval))
     found = {symbol: instrument for symbol, instrument in known.items() if symbol in traded}
     rows = tuple(
-        (item.symbol, str(item.calendar), item.quote, item.can_short, item.borrow_bps, item.lot, item.tick, item.min_notional)
+        (item.symbol, item.calendar, item.quote, item.can_short, item.borrow_bps, item.lot, item.tick, item.min_notional)
         for _, item in sorted(found.items())
     )
     return StepReport(
@@ -213,7 +212,7 @@ def sync_instruments(study: Study) -> StepReport:
 
 
 def list_gaps(study: Study) -> StepReport:
-    """Bars that should exist by the calendar and do not."""
+    """Bars that should exist by the calendar of their symbol and do not."""
     gaps = study.workspace.call(study.workspace.store.read_gaps, study.dataset.venue, study.dataset.interval)
     worst = gaps.sort("missing", "symbol", descending=[True, False]).head(20)
     return StepReport(

@@ -11,13 +11,14 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from tidemill.calendars import Followed, by_calendar
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
-from tidemill.domain.market import BAR_COLUMNS, Calendar
+from tidemill.domain.market import BAR_COLUMNS, Instrument
 from tidemill.domain.months import month_end, month_start
 from tidemill.domain.ports import BarSource
 from tidemill.market.adjustments import derive_adjustments
-from tidemill.market.calendars import infer_calendar
+from tidemill.market.calendars import infer_calendars
 from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
 from tidemill.storage.endings import Mirrored
@@ -193,12 +194,12 @@ class _Import:
         workspace: Workspace,
         source: BarSource,
         interval: Interval,
-        calendar: Calendar | None,
+        calendars: dict[str, str],
         spool: _Spool,
         part: Mirrored,
     ) -> None:
         self.part, self.mirrors = part, bool(getattr(source, "mirrors", False))
-        self.workspace, self.source, self.interval, self.calendar, self.spool = workspace, source, interval, calendar, spool
+        self.workspace, self.source, self.interval, self.calendars, self.spool = workspace, source, interval, calendars, spool
         self.key = f"{source.venue}.{interval}"
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -212,11 +213,11 @@ class _Import:
 
     def take(self, raw: pl.DataFrame) -> None:
         """Judge one batch, store its good rows and put its bad ones into the quarantine."""
-        self.calendar = self.calendar or infer_calendar(raw, self.interval)
+        self.calendars = self.calendars or infer_calendars(raw, self.interval)
         checked = validate_bars(
             raw,
             interval=self.interval,
-            calendar=self.calendar,
+            calendar=_followed(self.calendars),
             now=datetime.now(UTC),
             source=getattr(self.source, "origin", self.source.venue),
             venue=self.source.venue,
@@ -307,7 +308,7 @@ class _Import:
         return ImportReport(
             venue=self.source.venue,
             interval=str(self.interval),
-            calendar=str(self.calendar or ""),
+            calendar=", ".join(sorted(by_calendar(self.symbols, _followed(self.calendars)))),
             rows=self.counts["rows"],
             inserted=self.counts["inserted"],
             unchanged=self.counts["unchanged"],
@@ -329,11 +330,12 @@ class _Import:
         )
 
     def _write_gaps(self) -> pl.DataFrame:
-        if self.calendar is None or not self.times:
+        if not self.times:
             return pl.DataFrame()
+        known = _followed(_calendars(self.workspace.call(self.workspace.store.read_instruments, self.source.venue)))
         times = self.workspace.lake.scan(BARS, self.key).select("symbol", "open_time")
         parts = [
-            find_gaps(times.filter(pl.col("symbol").is_in(symbols)).collect(), self.interval, self.calendar)
+            find_gaps(times.filter(pl.col("symbol").is_in(symbols)).collect(), self.interval, known)
             for symbols in _symbols_by_rows(times)
         ]
         gaps = pl.concat(parts)
@@ -366,6 +368,22 @@ class _Import:
         return dict(flags.group_by("flag").len().sort("flag").iter_rows())
 
 
+def _calendars(instruments: Sequence[Instrument]) -> dict[str, str]:
+    return {instrument.symbol: instrument.calendar for instrument in instruments}
+
+
+def _followed(calendars: dict[str, str]) -> Followed:
+    """One name where all have the same: nothing has to be told apart then, bad symbols included."""
+    names = set(calendars.values())
+    return names.pop() if len(names) == 1 else calendars
+
+
+def _settled(instruments: Sequence[Instrument], stored: Sequence[Instrument]) -> list[Instrument]:
+    """The instruments of a source; what is only inferred gives way to what was named before, or comes from an earlier home."""
+    named = {instrument.symbol: instrument for instrument in stored if not instrument.calendar_inferred}
+    return [named.get(one.symbol, one) if one.calendar_inferred else one for one in instruments]
+
+
 def import_bars(
     workspace: Workspace,
     source: BarSource,
@@ -374,11 +392,11 @@ def import_bars(
     symbols: Sequence[str] = (),
     start: datetime | None = None,
     end: datetime | None = None,
-    calendar: Calendar | None = None,
+    calendar: str | None = None,
 ) -> ImportReport:
     """Fetch bars from `source` and store what is new; the same content again changes nothing.
 
-    calendar: when the venue trades; None takes what the instruments say, or infers it from the bars. Raises InputError
+    calendar: of all symbols; None takes what the instruments say, or infers it from the bars. Raises InputError
     when the source gives no row at all. An import that is interrupted leaves whole batches behind; the next one finishes it.
     """
     if end is not None and start is not None and end <= start:
@@ -386,12 +404,13 @@ def import_bars(
     if start is not None and start > datetime.now(UTC) + timedelta(days=1):
         raise InputError(f"The start {start:%Y-%m-%d} lies in the future; no bar can be there yet. Give an earlier date.")
     try:
-        instruments = workspace.call(source.instruments, symbols)
-        stated = {instrument.calendar for instrument in instruments}
+        stored = workspace.call(workspace.store.read_instruments, source.venue)
+        instruments = _settled(workspace.call(source.instruments, symbols), stored)
+        if calendar is not None:
+            instruments = [msgspec.structs.replace(one, calendar=calendar, calendar_inferred=False) for one in instruments]
         with tempfile.TemporaryDirectory(prefix="tidemill-import-") as folder:
-            chosen = calendar or (stated.pop() if len(stated) == 1 else None)
             part = Mirrored(symbols=tuple(symbols), start=start, end=end)
-            state = _Import(workspace, source, interval, chosen, _Spool(Path(folder)), part)
+            state = _Import(workspace, source, interval, _calendars(instruments), _Spool(Path(folder)), part)
             for raw in _batches(_pull(workspace, source.bars(symbols, interval, start, end))):
                 state.take(raw)
             if not state.counts["rows"] and start is None and end is None:

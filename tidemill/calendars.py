@@ -1,0 +1,278 @@
+"""When instruments trade: the one place that answers for a calendar. What it is asked: its slots in a range, the next slot
+after a time, its closed days, its periods a year. A further calendar is one more row of `_KNOWN`.
+
+A slot is an open time at which a bar is expected. Every instrument states the name of its calendar. polars and
+`exchange_calendars`, whose sessions take 0.7 s once a process, are loaded only when something is asked that needs them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from tidemill.domain.errors import UnknownNameError
+from tidemill.domain.intervals import Interval, epoch_microseconds
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+    Integers = NDArray[np.int64]
+
+ALWAYS, XNYS = "24/7", "XNYS"
+NEVER = 2**63 - 1  # of a slot beyond all that a calendar knows
+# A name for all symbols, or the name of each; a symbol without one has no closed day.
+Followed = str | Mapping[str, str]
+
+_DAY = 86_400
+# New York's banks were closed for ten days in March 1933.
+_LONGEST_CLOSED = 30 * _DAY
+_FIRST, _LAST = date(1885, 1, 1), date(2060, 12, 31)
+# Where the slots of several calendars are counted together: four years, or as many slots of short bars.
+_MEASURED, _MEASURED_DAYS, _MEASURED_SLOTS = datetime(2020, 1, 1, tzinfo=UTC), 1_461, 400_000
+
+
+class Calendar(ABC):
+    """When a market trades, at the interval that is asked about.
+
+    name: as instruments state it. stocks: what follows it is taken for a stock, which can be borrowed. never_closes: a slot at
+    which no symbol has a bar is missing all the same; elsewhere nobody was there.
+    """
+
+    name: str
+    stocks: bool
+    never_closes: bool
+
+    def slots(self, interval: Interval, start: datetime, end: datetime) -> pl.Series:
+        """Slots with start ≤ slot < end, ascending, Datetime("us", "UTC"). Weeks: the Mondays of the grid."""
+        import polars as pl
+
+        found = self._slots(interval, epoch_microseconds(start), epoch_microseconds(end))
+        return pl.Series("open_time", found).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+    def next_slots(self, interval: Interval, times: Integers) -> Integers:
+        """The first slot at or after each of the `times`, epoch microseconds both; NEVER where none is known."""
+        import numpy as np
+
+        if not times.size:
+            return times
+        until = int(times.max()) + _LONGEST_CLOSED * 1_000_000 + 2 * interval.microseconds
+        known = self._slots(interval, int(times.min()), until)
+        return np.append(known, NEVER)[np.searchsorted(known, times)]
+
+    @abstractmethod
+    def periods_per_year(self, interval: Interval) -> float:
+        """Slots in a year, as returns are annualised."""
+
+    @abstractmethod
+    def day(self, interval: Interval) -> pl.Expr:
+        """The trading day of `open_time`."""
+
+    @abstractmethod
+    def off_grid(self, interval: Interval) -> pl.Expr:
+        """Whether no bar opens at `open_time` on any day, whichever of its days are closed."""
+
+    @abstractmethod
+    def closed_days(self, days: pl.Series) -> pl.Series:
+        """Those of `days` (dtype Date) on which nothing trades; days of which nothing is known are not judged."""
+
+    @abstractmethod
+    def _slots(self, interval: Interval, start: int, end: int) -> Integers:
+        """Slots in epoch microseconds with start ≤ slot < end."""
+
+
+@dataclass(frozen=True)
+class _Clock(Calendar):
+    """Trading that never stops: every slot of the interval's grid."""
+
+    name: str
+    stocks: bool = False
+    never_closes: bool = True
+
+    def next_slots(self, interval: Interval, times: Integers) -> Integers:
+        past = (times - interval.origin_microseconds) % interval.microseconds
+        return times + (-past) % interval.microseconds
+
+    def periods_per_year(self, interval: Interval) -> float:
+        return _weeks(interval) or 365.0 * _DAY / interval.seconds
+
+    def day(self, interval: Interval) -> pl.Expr:
+        import polars as pl
+
+        del interval  # its days are those of UTC
+        return pl.col("open_time").dt.date()
+
+    def off_grid(self, interval: Interval) -> pl.Expr:
+        return _off_the_clock(interval)
+
+    def closed_days(self, days: pl.Series) -> pl.Series:
+        return days.clear()
+
+    def _slots(self, interval: Interval, start: int, end: int) -> Integers:
+        return _grid(interval, start, end)
+
+
+class _Hours(NamedTuple):
+    """Sessions of an exchange: days (dtype Date), and when each opens and closes, early closes too (epoch microseconds)."""
+
+    days: pl.Series
+    opens: Integers
+    closes: Integers
+
+
+@dataclass(frozen=True)
+class _Exchange(Calendar):
+    """A stock exchange that `exchange_calendars` knows by this name, from 1885 to 2060.
+
+    opens: minutes after midnight there; a year has `days` sessions of `hours`.
+    """
+
+    name: str
+    zone: str
+    opens: int
+    hours: float
+    days: float
+    stocks: bool = True
+    never_closes: bool = False
+
+    def periods_per_year(self, interval: Interval) -> float:
+        if interval.seconds >= _DAY:
+            return _weeks(interval) or self.days * _DAY / interval.seconds
+        return self.days * max(self.hours * 3_600.0 / interval.seconds, 1.0)
+
+    def day(self, interval: Interval) -> pl.Expr:
+        import polars as pl
+
+        time = pl.col("open_time")
+        return (time.dt.convert_time_zone(self.zone) if interval.seconds < _DAY else time).dt.date()
+
+    def off_grid(self, interval: Interval) -> pl.Expr:
+        """Off the clock's grid and, within a day, also off the grid that starts with the session."""
+        import polars as pl
+
+        off = _off_the_clock(interval)
+        if interval.seconds >= _DAY:
+            return off
+        local = pl.col("open_time").dt.convert_time_zone(self.zone).dt.replace_time_zone(None).to_physical()
+        return off & ((local - self.opens * 60_000_000) % interval.microseconds != 0)
+
+    def closed_days(self, days: pl.Series) -> pl.Series:
+        known = days.drop_nulls()
+        judged = known.filter((known >= _FIRST) & (known <= _LAST))
+        return judged.filter(~judged.is_in(_hours(self.name).days.implode()))
+
+    def _slots(self, interval: Interval, start: int, end: int) -> Integers:
+        if interval.seconds > _DAY:
+            return _grid(interval, start, end)
+        if interval.seconds < _DAY:
+            return _inside(_hours(self.name), interval, start, end)
+        days = _midnights(self.name)
+        return days[(days >= start) & (days < end)]
+
+
+@lru_cache(maxsize=8)
+def _hours(name: str) -> _Hours:
+    import warnings
+
+    import exchange_calendars
+    import polars as pl
+
+    with warnings.catch_warnings():
+        # exchange_calendars 4.13 reads zoned columns in a way that pandas 3.1 deprecates; the values are right.
+        warnings.filterwarnings("ignore", message="Series.values returning", category=DeprecationWarning)
+        known = exchange_calendars.get_calendar(name, start=_FIRST.isoformat(), end=_LAST.isoformat())
+        opens, closes = (times.to_numpy("datetime64[us]").astype("int64") for times in (known.opens, known.closes))
+    return _Hours(pl.Series("day", known.sessions.to_numpy()).cast(pl.Date), opens, closes)
+
+
+@lru_cache(maxsize=8)
+def _midnights(name: str) -> Integers:
+    import polars as pl
+
+    found: Integers = _hours(name).days.cast(pl.Datetime("us")).to_physical().to_numpy()
+    return found
+
+
+def _inside(hours: _Hours, interval: Interval, start: int, end: int) -> Integers:
+    """Slots of all sessions that touch the range, cut to it."""
+    import numpy as np
+
+    length = interval.microseconds
+    first, last = np.searchsorted(hours.closes, start, side="right"), np.searchsorted(hours.opens, end)
+    opens, closes = hours.opens[first:last], hours.closes[first:last]
+    counts = -((opens - closes) // length)
+    nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    made: Integers = np.repeat(opens, counts) + nth * length
+    return made[(made >= start) & (made < end)]
+
+
+def _grid(interval: Interval, start: int, end: int) -> Integers:
+    import numpy as np
+
+    first = start + (interval.origin_microseconds - start) % interval.microseconds
+    return np.arange(first, max(end, first), interval.microseconds, dtype=np.int64)
+
+
+def _off_the_clock(interval: Interval) -> pl.Expr:
+    import polars as pl
+
+    return (pl.col("open_time").to_physical() - interval.origin_microseconds) % interval.microseconds != 0
+
+
+def _weeks(interval: Interval) -> float | None:
+    """Periods in a year of 52 weeks; None for bars shorter than a week."""
+    return 52.0 * 7 * _DAY / interval.seconds if interval.seconds >= 7 * _DAY else None
+
+
+_KNOWN: dict[str, Calendar] = {
+    ALWAYS: _Clock(ALWAYS),
+    XNYS: _Exchange(XNYS, zone="America/New_York", opens=9 * 60 + 30, hours=6.5, days=252.0),
+}
+NAMES = tuple(_KNOWN)
+
+
+def calendar_named(name: str) -> Calendar:
+    """The calendar of that name; UnknownNameError for any other."""
+    if name not in _KNOWN:
+        raise UnknownNameError("calendar", name, NAMES)
+    return _KNOWN[name]
+
+
+def by_calendar(symbols: Iterable[str], followed: Followed) -> dict[str, list[str]]:
+    """Name of a calendar → those of `symbols` that follow it."""
+    if isinstance(followed, str):
+        return {followed: list(symbols)}
+    groups: dict[str, list[str]] = {}
+    for symbol in symbols:
+        groups.setdefault(followed.get(symbol, ALWAYS), []).append(symbol)
+    return groups
+
+
+def periods_per_year(interval: Interval, names: Iterable[str]) -> float:
+    """Slots in a year of a book whose instruments follow these calendars: slots that several have count once.
+
+    252 days of 6.5 hours on a stock exchange, 365 days of 24 hours where trading never stops, 52 weeks. Without any calendar
+    trading never stops.
+    """
+    followed = tuple(sorted(set(names))) or (ALWAYS,)
+    return calendar_named(followed[0]).periods_per_year(interval) if len(followed) == 1 else _together(interval, followed)
+
+
+@cache
+def _together(interval: Interval, names: tuple[str, ...]) -> float:
+    """The most frequent calendar as it is, and of each further one the share of its slots that no one before it has."""
+    import numpy as np
+
+    span = min(timedelta(days=_MEASURED_DAYS), _MEASURED_SLOTS * interval.delta)
+    start, end = epoch_microseconds(_MEASURED), epoch_microseconds(_MEASURED + span)
+    total, seen = 0.0, np.array([NEVER])
+    for one in sorted(map(calendar_named, names), key=lambda one: (-one.periods_per_year(interval), one.name)):
+        slots = one._slots(interval, start, end)
+        total += one.periods_per_year(interval) * float((seen[np.searchsorted(seen, slots)] != slots).mean())
+        seen = np.union1d(seen, slots)
+    return total

@@ -20,6 +20,7 @@ from tidemill.features.api import FeatureSet, compute, feature_set
 from tidemill.features.state import State
 from tidemill.market.panel_files import stepped
 from tidemill.study.registry import SHIPPED_REGISTRY, Registry
+from tidemill.user_modules.loading import load_modules
 from tidemill.user_modules.wire import Bounds
 from tidemill.validation.causality.observation import differing, observed
 from tidemill.validation.causality.proof import Proof, Refutation
@@ -28,9 +29,10 @@ _SECONDS = 300.0
 
 
 class _Task(msgspec.Struct, frozen=True):
-    """names: of the features. files: that declare those that do not ship, run within `bounds`. state: empty at the start."""
+    """names: of the features. bounds, beside, files: as of the registry that knows them. state: empty at the start."""
 
     names: tuple[str, ...]
+    beside: tuple[str, ...]
     files: tuple[str, ...]
     bounds: Bounds
     state: bytes
@@ -53,9 +55,9 @@ def prove_streaming(
     ordered = bars.sort("symbol", "open_time")
     batch = observed(compute(ordered, features)[0], 0, None)
     rows, state = [], b""
-    files = tuple(str(module.file) for module in (*registry.beside, *registry.files))
+    beside, files = (tuple(str(module.file) for module in modules) for modules in (registry.beside, registry.files))
     for stretch in _stretches(ordered, processes, seed):
-        done = _in_a_process(_Task(features.names, files, registry.bounds, state, _to_bytes(stretch)))
+        done = _in_a_process(_Task(features.names, beside, files, registry.bounds, state, _to_bytes(stretch)))
         rows.append(pl.read_ipc_stream(io.BytesIO(done.rows)))
         state = done.state
     stream = observed(pl.concat(rows).sort("symbol", "open_time"), 0, None)
@@ -104,7 +106,8 @@ def _in_a_process(task: _Task) -> _Done:
 def _main() -> None:
     """In the process: take the task from stdin, answer on stdout."""
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Task)
-    features = feature_set(*task.names, known=Registry(task.bounds).with_files(task.files).features)
+    settled = Registry(task.bounds, load_modules(task.beside, task.bounds))
+    features = feature_set(*task.names, known=settled.with_files(task.files).features)
     state = State.from_bytes(task.state) if task.state else None
     frame, after = stepped(pl.read_ipc_stream(io.BytesIO(task.bars)), features, state)
     whole = (state or after).updated(after)

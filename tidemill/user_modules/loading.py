@@ -47,10 +47,6 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
         """Kind and name of everything."""
         return {(kind, name) for kind in self.__struct_fields__ for name in getattr(self, kind)}
 
-    def joined(self, more: Own) -> Own:
-        """This and more, which goes before where both have a name."""
-        return Own(**{kind: {**getattr(self, kind), **getattr(more, kind)} for kind in self.__struct_fields__})
-
 
 class Module(msgspec.Struct, frozen=True, kw_only=True):
     """What a file declares, as values; nothing else knows of it. failed: function → why its features could not be learned."""
@@ -58,6 +54,10 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
     file: Path
     own: Own
     failed: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        named = {kind: tuple(getattr(self.own, kind)) for kind in self.own.__struct_fields__} | {"failed": self.failed}
+        return f"Module({str(self.file)!r}, {', '.join(f'{kind}={names!r}' for kind, names in named.items() if names)})"
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -135,9 +135,10 @@ class FirstBars:
         """chunk: symbol, open_time."""
         full = [symbol for symbol, count in self._counts.items() if count >= _HOURS]
         fresh = chunk.filter(~pl.col("symbol").is_in(full)) if full else chunk
-        hours = fresh.drop_nulls().with_columns(pl.col("open_time").dt.truncate("1h")).unique(maintain_order=True)
-        first = hours.group_by("symbol", maintain_order=True).head(_HOURS)
-        self._counts.update(dict(first.group_by("symbol").len().iter_rows()))
+        hours = fresh.drop_nulls().with_columns(pl.col("open_time").dt.truncate("1h"))
+        again = (pl.col("symbol") == pl.col("symbol").shift()) & (pl.col("open_time") == pl.col("open_time").shift())
+        first = hours.filter(~again.fill_null(False))
+        self._counts.update(dict(first["symbol"].value_counts().iter_rows()))
         self._parts.append(first)
 
     def calendars(self, interval: Interval, otherwise: str | None = None) -> dict[str, str]:

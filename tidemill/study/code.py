@@ -15,7 +15,7 @@ _WEIGHTS = (
     "tidemill.market.adjustments",
 )
 _FILLS = ("tidemill.backtest.backtest", "tidemill.strategies.benchmark", "tidemill.market.adjustments")
-_SKILL = ("tidemill.metrics.predictions", "tidemill.metrics.returns", "tidemill.metrics.bootstrap")
+_SKILL = ("tidemill.metrics.predictions", "tidemill.metrics.returns", "tidemill.metrics.bootstrap", "tidemill.calendars")
 
 
 def labels() -> str:

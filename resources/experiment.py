@@ -10,7 +10,7 @@ from pydantic import PrivateAttr
 from resources.postgres import PostgresResource
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import SAMPLE, checked, experiment_from_text, load_experiment
-from tidemill.study.sources import claimed
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 
 
@@ -34,6 +34,5 @@ class ExperimentResource(dg.ConfigurableResource[Any]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["ExperimentResource"]:
         workspace = self.postgres.workspace
-        experiment = read_experiment(self.yaml_text)
-        self._study = Study(workspace, experiment, claimed(workspace, experiment.dataset))
+        self._study = study_of(workspace, read_experiment(self.yaml_text))
         yield self

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tidemill.evaluation.cross_validation import CrossValidation, Splitter
     from tidemill.evaluation.search import Metric, Searched
     from tidemill.queries.results import Result
-    from tidemill.study.counting import Comparison
+    from tidemill.queries.trials import Comparison
     from tidemill.study.study import Study
     from tidemill.study.workspace import Workspace
     from tidemill.user_modules.loading import Module
@@ -97,11 +97,10 @@ def _experiment(of: str | Path | Experiment) -> Experiment:
 
 
 def _study(of: str | Path | Experiment) -> Study:
-    from tidemill.study.sources import claimed
-    from tidemill.study.study import Study
+    from tidemill.study.sources import study_of
 
-    experiment, workspace = _experiment(of), _workspace()
-    return Study(workspace, experiment, claimed(workspace, experiment.dataset))
+    experiment = _experiment(of)
+    return study_of(_workspace(), experiment)
 
 
 def bars(
@@ -186,9 +185,10 @@ def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble"
 
     engine: one of the experiment's, or `ensemble`. InputError when `tidemill run` has not run the experiment yet.
     """
-    from tidemill.study.scoring import predictions_of
+    from tidemill.queries.predictions import stored_predictions
 
-    return predictions_of(_predicted_study(of, engine), engine)
+    study = _study(of)
+    return study.workspace.call(stored_predictions, study, engine)
 
 
 def book(
@@ -205,9 +205,10 @@ def book(
     from tidemill.study.book import Span, tested
     from tidemill.study.book import book as traded
     from tidemill.study.rejections import tradable
-    from tidemill.study.scoring import predicted_by
+    from tidemill.study.scoring import predicted_by, require_predictions
 
-    study = _predicted_study(of, engine)
+    study = _study(of)
+    require_predictions(study, engine)
     first = tested(study).start
     since = moment(start, "start") or first
     if since < first:
@@ -215,26 +216,12 @@ def book(
     return traded(study, tradable(study, engine, predicted_by(study, engine)), Span(since, moment(end, "end")))
 
 
-def _predicted_study(of: str | Path | Experiment, engine: str) -> Study:
-    """The study of an experiment whose `engine` has predictions; InputError or UnknownNameError where it has none."""
-    from tidemill.domain.errors import InputError, UnknownNameError
-    from tidemill.study.scoring import books
-    from tidemill.study.tables import PREDICTIONS
-
-    study = _study(of)
-    known = books(study)
-    if engine not in known:
-        raise UnknownNameError("engine in this experiment", engine, known)
-    if not study.lake.manifests(PREDICTIONS, known[engine]):
-        raise InputError(f"The experiment {study.experiment.name!r} has no predictions yet. Run it first: `tidemill run`.")
-    return study
-
-
 def result(of: str | Path | Experiment = "sample") -> Result:
-    """What the last run of an experiment came to: the table by engine, equity, and where its report is."""
+    """What the last run of an experiment came to: figures of every book by name, sentences, and where its report is."""
     from tidemill.queries.results import result_of
 
-    return result_of(_workspace(), _experiment(of))
+    experiment, workspace = _experiment(of), _workspace()
+    return workspace.call(result_of, workspace.settings, experiment)
 
 
 def backtest(
@@ -342,9 +329,10 @@ def trials(experiment: str | None = None, family: str | None = None) -> pl.DataF
 
     family: venue and interval, such as `binance.1h`. Sharpe ratios are annualised, after costs.
     """
-    from tidemill.study.counting import list_trials
+    from tidemill.queries.trials import list_trials
 
-    return list_trials(_workspace(), experiment=experiment, family=family)
+    workspace = _workspace()
+    return workspace.call(list_trials, workspace.database, experiment=experiment, family=family)
 
 
 def compare_trials(*trial_ids: str, experiment: str | None = None) -> Comparison:
@@ -352,9 +340,10 @@ def compare_trials(*trial_ids: str, experiment: str | None = None) -> Comparison
 
     Name them by id, or by their experiment. InputError when they are of different sources.
     """
-    from tidemill.study.counting import compare
+    from tidemill.queries.trials import compare
 
-    return compare(_workspace(), trial_ids, experiment=experiment)
+    workspace = _workspace()
+    return workspace.call(compare, workspace.database, workspace.lake, trial_ids, experiment=experiment)
 
 
 def risk(of: str | Path | Experiment) -> pl.DataFrame:

@@ -11,11 +11,11 @@ from tests.study.running import run, worked
 from tidemill.domain.experiment import Experiment, FeatureSpec
 from tidemill.domain.intervals import Interval
 from tidemill.market.files import FileSource
-from tidemill.queries.results import study_of
 from tidemill.steps.checks.causality import ASSETS, judge_causality
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.ingest import import_bars
 from tidemill.study.places import report_path
+from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace
 
 DAY = Interval.parse("1d")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from tidemill.domain.experiment import Experiment
-from tidemill.queries.results import study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
@@ -15,6 +14,7 @@ from tidemill.steps.predictions.engines import predict
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
 from tidemill.study.freshness import StepReport
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 

@@ -15,11 +15,12 @@ from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, Labe
 from tidemill.features.api import compute, explain, feature_set
 from tidemill.models.artifact import load
 from tidemill.models.registry import engine
-from tidemill.queries.results import result_of, study_of
+from tidemill.queries.results import result_of
 from tidemill.steps.models.engines import train
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import artifact_folder, index_of, models_home, spec_of
 from tidemill.study.scoring import predictions_of
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 from tidemill.user_modules.loading import load_module
@@ -77,8 +78,8 @@ def test_the_example_reaches_the_report_and_a_second_run_does_no_work(workspace:
         on=("symbol", "open_time"),
     )
     assert (frame["my_reversal"].fill_nan(None) - expected["x"]).abs().max() < 1e-12
-    rows = {row[0]: row for row in result_of(workspace, experiment).rows}
-    assert {"my_engine", "momentum", "ensemble", "benchmark"} == set(rows)
+    books = {one.book for one in workspace.call(result_of, workspace.settings, experiment).books}
+    assert books == {"my_engine", "momentum", "ensemble"}
     weights = study.lake.scan("signals", study.key, partitions=["my_engine"]).collect()["weight"]
     assert set(weights.unique().to_list()) == {0.0, 0.5}
     assert worked(run(workspace, experiment, ALL_STEPS)[1]) == set()

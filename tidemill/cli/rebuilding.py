@@ -36,8 +36,8 @@ def train(
     from tidemill.cli.common.progress import progress
     from tidemill.cli.common.session import workspace
     from tidemill.experiments.files import experiment_on
-    from tidemill.queries.results import study_of
     from tidemill.steps.models import engines as training
+    from tidemill.study.sources import study_of
 
     experiment = experiment_on(file, {"source": source} if source else {})
     with workspace() as opened, progress(f"Training {engine}"):

@@ -8,13 +8,13 @@ import pytest
 from tests.study.panels import daily_bars, day_of, small_experiment
 from tidemill.domain.experiment import Experiment, FeatureSpec, SplitSpec
 from tidemill.features.api import compute, feature_set
-from tidemill.queries.results import study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.regime import FITS, TABLE, compute_regime, regime_frame, regime_key
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.models.engines import train
 from tidemill.steps.plots import regimes
+from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace
 
 

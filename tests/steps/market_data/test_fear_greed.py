@@ -12,13 +12,13 @@ from tidemill.domain.experiment import DatasetSpec, Experiment, FeatureSpec
 from tidemill.experiments.files import checked
 from tidemill.features.api import compute, feature_set
 from tidemill.market import fear_greed as market
-from tidemill.queries.results import study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.fear_greed import known_index, sync_fear_greed
 from tidemill.steps.models.engines import train
 from tidemill.study.freshness import StepReport
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 

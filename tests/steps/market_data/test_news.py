@@ -15,7 +15,6 @@ from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, News
 from tidemill.features.expression import SENTIMENT
 from tidemill.features.sentiment import sentiment
 from tidemill.models.text.lexicon import Lexicon
-from tidemill.queries.results import engine_metrics, study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment, items_of
 from tidemill.steps.features.technical import compute_features
@@ -30,7 +29,9 @@ from tidemill.steps.predictions.engines import predict
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
 from tidemill.study.freshness import StepReport
+from tidemill.study.metrics import engine_metrics
 from tidemill.study.scoring import predictions_of
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -205,7 +206,7 @@ def test_all_steps_work_with_news_and_the_sentiment_engine_has_its_row(workspace
     frame = predictions_of(study, "sentiment")
     assert frame.filter(pl.col("symbol") == "AAA")["prediction"].is_finite().all()
     assert frame.filter(pl.col("symbol") == "DDD")["prediction"].is_null().all()
-    assert {"ensemble", "momentum", "sentiment"} <= set(engine_metrics(study)["book"])
+    assert {"ensemble", "momentum", "sentiment"} <= set(engine_metrics(study.lake, study.key)["book"])
     again = {name: step(study_of(workspace, experiment)) for name, step in (DATA | AFTER).items()}
     assert not [name for name, report in again.items() if report.worked]
 

@@ -9,11 +9,11 @@ import pytest
 from tests.study.panels import day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
-from tidemill.queries.results import study_of
+from tidemill.queries.models import model_details, stored_models
 from tidemill.risk.volatility import VolatilityParams, fit_garch
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.models.risk import forecast_risk, returns_by_symbol, risk_of, train_risk
-from tidemill.study.model_index import model_manifest, stored_models
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -48,10 +48,10 @@ def test_every_symbol_and_bar_of_the_test_windows_has_a_forecast(study: Study) -
 
 def test_parameters_are_those_of_returns_before_the_cut(study: Study) -> None:
     fold = study.folds[-1]
-    models = [row for row in stored_models(study.workspace) if row["engine"] == "risk"]
+    models = [one for one in study.workspace.call(stored_models, study.workspace.settings) if one.engine == "risk"]
     assert len(models) == len(study.folds)
-    manifest = model_manifest(study.workspace, models[0]["model_id"])
-    assert manifest["split"]["train_end"] == fold.train_end.isoformat()
+    manifest = study.workspace.call(model_details, study.workspace.settings, models[0].model_id)
+    assert manifest.inputs.split["train_end"] == fold.train_end.isoformat()
     past = returns_by_symbol(study)["AAA"].filter(pl.col("open_time") < fold.train_end)["return"].to_numpy()
     forecast_risk(study)
     mine = risk_of(study).filter((pl.col("symbol") == "AAA") & (pl.col("fold") == fold.number))

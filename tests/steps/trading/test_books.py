@@ -11,12 +11,12 @@ from tests.study.running import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment, NeutraliseSpec, StrategySpec, ValidationSpec
 from tidemill.quality.validity import DISAGREEMENT, RANGE
-from tidemill.queries.results import study_of
 from tidemill.steps.predictions.validity import refusal_counts, validate_predictions
 from tidemill.steps.trading.attribution import attribution_facts, attribution_frame, attribution_table
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
 from tidemill.study.rejections import refusals_of
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.tables import EQUITY, PREDICTIONS, SIGNALS, partition_of
 from tidemill.study.workspace import Workspace

@@ -15,8 +15,8 @@ def left_out(workspace: Workspace, experiment: Experiment) -> tuple[str, ...]:
     """Sentences about functions of the experiment's modules whose features are missing from its last run."""
     if not experiment.modules:
         return ()
-    from tidemill.queries.results import study_of
     from tidemill.steps.features.technical import left_out_notes
+    from tidemill.study.sources import study_of
 
     unknown = tuple(f"Left out: {name}. {reason}" for name, reason in failures(experiment).items())
     return unknown + left_out_notes(study_of(workspace, experiment))

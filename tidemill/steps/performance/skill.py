@@ -12,13 +12,13 @@ from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics
 from tidemill.provenance import fingerprint
-from tidemill.queries.results import engine_metrics, portfolio_metrics
 from tidemill.steps.performance.selection import judge_books
 from tidemill.steps.trading.attribution import attribution_facts
 from tidemill.storage.results import write_equity
 from tidemill.study import code as code_of
 from tidemill.study.counting import bars_a_year
 from tidemill.study.freshness import StepReport
+from tidemill.study.metrics import engine_metrics, portfolio_metrics
 from tidemill.study.scoring import books, coefficients_of, scored_rows
 from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENGINES, ENSEMBLE, EQUITY, METRICS, PORTFOLIO
@@ -53,7 +53,7 @@ def evaluate_engines(study: Study) -> StepReport:
         frame = pl.DataFrame(rows, infer_schema_length=None)
         held = study.lake.write(METRICS, study.key, ENGINES, frame, fingerprint=print_)
     judged, counted = judge_books(study, bars_a_year(study))
-    found = engine_metrics(study)
+    found = engine_metrics(study.lake, study.key)
     frame = found.select(_SHOWN)
     return StepReport(
         worked=worked or counted,
@@ -122,7 +122,7 @@ def evaluate_portfolio(study: Study) -> StepReport:
         study.workspace.call(write_equity, study.workspace.database, account.with_columns(pl.lit(study.key).alias("account")))
         frame = pl.DataFrame(rows, infer_schema_length=None)
         held = study.lake.write(METRICS, study.key, PORTFOLIO, frame, fingerprint=print_)
-    frame = portfolio_metrics(study)
+    frame = portfolio_metrics(study.lake, study.key)
     return StepReport(
         worked=worked,
         rows=frame.height,

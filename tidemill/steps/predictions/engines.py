@@ -12,7 +12,7 @@ from tidemill.models.artifact import load
 from tidemill.models.registry import code_version
 from tidemill.models.registry import engine as engine_named
 from tidemill.provenance import fingerprint, source_version
-from tidemill.queries.predictions import forget_predictions
+from tidemill.storage.cache_keys import cache_key
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Manifest
 from tidemill.storage.results import write_predictions
@@ -110,7 +110,7 @@ def _store(study: Study, key: str, partition: str, frame: pl.DataFrame) -> None:
         before = study.lake.scan(PREDICTIONS, key, partitions=[partition]).select("symbol", "engine")
         told = pl.concat([told, before.collect()])
     for (engine,), own in told.unique().group_by("engine"):
-        forget_predictions(study.workspace, own["symbol"].to_list(), str(engine))
+        study.workspace.cache.invalidate(*(cache_key(symbol, str(engine)) for symbol in own["symbol"]))
 
 
 def drop_old_folds(study: Study, key: str, have: dict[str, Manifest], *, table: str = PREDICTIONS) -> None:

@@ -42,7 +42,7 @@ from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import open_workspace
 
-Step = Callable[[Study], StepReport]
+Step = Callable[[Study], StepReport[Any]]
 
 # The graph in its order, as `definitions.py` has it for this experiment.
 STEPS: dict[str, Step] = {

@@ -111,7 +111,7 @@ def test_a_symbol_that_was_taken_out_of_a_file_is_traded_no_more_and_stays_for_w
     study, reports = run(workspace, experiment)
     assert "FFF" not in study.bars["symbol"]
     assert "FFF" not in study.lake.scan("signals", study.key).collect()["symbol"]
-    assert reports["bars"].facts["ended"] == 328
+    assert reports["bars"].facts.imported.ended == 328
     assert reports["bars"].notes[0].startswith("The source lost 17% of its bars.")
     assert "328 bars left the source (FFF, 2021-01-04 to 2021-11-27)" in reports["bars"].notes[1]
     assert "FFF" not in [row[0] for row in reports["instruments"].table]
@@ -160,8 +160,8 @@ def test_a_bar_whose_row_became_unreadable_keeps_its_last_good_version(
     correct(folder, -1.0)
     study = study_of(workspace, experiment)
     report = sync_bars(study)
-    assert report.facts["quarantined"] == 1
-    assert report.facts["ended"] == 0
+    assert report.facts.imported.quarantined == 1
+    assert report.facts.imported.ended == 0
     assert study.bars.height == 6 * 328
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -81,10 +82,10 @@ def test_a_new_day_costs_one_month_of_features_one_fold_and_no_training(
     day_of(panel, 328).write_parquet(folder / "day328.parquet")
     study, reports = run(workspace, experiment)
     assert study.folds[-1].test_end > study.folds[-1].test_start
-    assert reports["features"].facts["months computed"] == 1
+    assert reports["features"].facts.months_computed == 1
     assert not {"momentum", "ridge", "ensemble"} & worked(reports)
-    assert reports["predictions"].facts["folds scored"] == 2  # the last fold of each of the two engines
-    assert reports["bars"].facts["rows"] == 6  # only the new file was read
+    assert reports["predictions"].facts.folds_scored == 2  # the last fold of each of the two engines
+    assert reports["bars"].facts.imported.rows == 6  # only the new file was read
 
 
 def test_every_further_day_of_a_month_resumes_from_the_state_before_it(
@@ -145,7 +146,7 @@ def test_labels_that_grew_day_by_day_equal_those_computed_at_once(
     for path in (folder, whole):
         path.mkdir()
 
-    def built(path: Path) -> tuple[Study, StepReport]:
+    def built(path: Path) -> tuple[Study, StepReport[Any]]:
         study = study_of(
             workspace, small_experiment(path, dataset=DatasetSpec(source=f"file:{path}", symbols=symbols, start="2021-02-10"))
         )
@@ -202,7 +203,7 @@ def test_a_restated_bar_computes_its_month_and_every_later_one_again(
     old.with_columns(pl.col("volume") * 3.0, (pl.col("high") * 1.01)).write_parquet(folder / "correction.parquet")
     _, reports = run(workspace, experiment)
     month = f"{old['date'][0]:%Y-%m}"
-    assert reports["features"].facts["months computed"] >= len(months) - months.index(month)
+    assert reports["features"].facts.months_computed >= len(months) - months.index(month)
     assert "ridge" in worked(reports)
 
 

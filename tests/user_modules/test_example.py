@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -48,7 +49,7 @@ def experiment(folder: Path, module: Path) -> Experiment:
 
 def run(
     workspace: Workspace, experiment: Experiment, steps: Iterable[str] = FIRST_STEPS
-) -> tuple[Study, dict[str, StepReport]]:
+) -> tuple[Study, dict[str, StepReport[Any]]]:
     study = study_of(workspace, experiment)
     return study, {name: ALL_STEPS[name](study) for name in steps}
 
@@ -112,7 +113,7 @@ def test_new_bars_cost_a_function_its_look_back_and_give_what_a_whole_run_gives(
     run(workspace, experiment)
     panel.write_parquet(folder / "base.parquet")
     study, again = run(workspace, experiment)
-    assert again["features"].facts["months computed"] < again["features"].facts["months kept"]
+    assert again["features"].facts.months_computed < again["features"].facts.months_kept
     whole, _ = compute(study.adjusted, study.features)
     assert study.feature_frame.equals(whole)
 

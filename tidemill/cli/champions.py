@@ -37,10 +37,11 @@ def promote(file: Path | None, as_json: bool) -> None:
     with workspace() as opened, progress("Training and comparing a challenger"):
         report = consider(_study(opened, file))
     if as_json:
-        rows = [dict(zip(report.columns, row, strict=True)) for row in report.table]
-        write_json({**report.facts, "outcome": report.notes[0], "compared": rows})
+        facts, rows = report.facts, [dict(zip(report.columns, row, strict=True)) for row in report.table]
+        told = {"bars_compared": facts.bars_compared, "promoted": facts.promoted, "outcome": report.notes[0]}
+        write_json({"champion": facts.champion or "none", **told, "compared": rows})
         return
-    write_table("", report.columns, report.table)
+    write_table("", [name.replace("_", " ") for name in report.columns], report.table)
     for note in report.notes:
         click.echo(note)
 

@@ -45,7 +45,8 @@ def train(
     if as_json:
         write_json(msgspec.to_builtins(report))
     else:
-        write_table(f"{engine}: {report.facts['folds trained']} of {report.facts['folds']} folds", report.columns, report.table)
+        columns = ("fold", "model", "trained from", "to", "rows", "tested from", "to")
+        write_table(f"{engine}: {report.facts.folds_trained} of {report.facts.folds} folds", columns, report.table)
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -13,7 +14,9 @@ from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.durable import damaged, read_sealed, sweep, write_sealed
 from tidemill.models.artifact import MANIFEST_FILE, Stated, load, read_manifest
+from tidemill.provenance import fingerprint
 from tidemill.storage.results import write_models
+from tidemill.study.freshness import F, StepReport
 from tidemill.study.study import Study
 from tidemill.study.tables import FEATURES, LABELS
 from tidemill.study.workspace import Workspace
@@ -164,6 +167,17 @@ def stored_weights(study: Study, model_id: str) -> tuple[float, ...]:
     """Weights of the engines in one ensemble, in the order of its features."""
     artifact = load(artifact_folder(models_home(study.workspace), model_id))
     return tuple(float(weight) for weight in artifact.tensors["weights"])
+
+
+def trained_report(index: Index, *, worked: bool, code_version: str, facts: F, **more: Any) -> StepReport[F]:
+    """The report of a step that trained: its size and range come from the index of its models, which lie beside the lake."""
+    counted: dict[str, Any] = {
+        "rows": sum(entry.rows for entry in index.folds),
+        "start": min(entry.test_start for entry in index.folds),
+        "end": max(entry.test_end for entry in index.folds),
+        "data_version": fingerprint([entry.model_id for entry in index.folds]),
+    }
+    return StepReport(worked=worked, code_version=code_version, facts=facts, **(counted | more))
 
 
 def silent_notes(index: Index) -> tuple[str, ...]:

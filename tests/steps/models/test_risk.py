@@ -42,7 +42,7 @@ def test_every_symbol_and_bar_of_the_test_windows_has_a_forecast(study: Study) -
     assert frame["volatility"].mean() == pytest.approx(0.02, rel=0.25)  # what the panel is made with
     assert (frame["drawdown"] > frame["volatility"]).all()
     assert {"garch", "ewma"} >= set(frame["engine"].unique())
-    assert report.facts["qlike"] > 0.0
+    assert report.facts.skill.qlike > 0.0
     assert report.rows == frame.height
 
 
@@ -70,7 +70,7 @@ def test_nothing_new_is_no_work_and_a_new_day_forecasts_one_fold_and_fits_none(
     day_of(panel, 328).write_parquet(folder / "day328.parquet")
     grown = study_for(study.workspace, folder)
     assert not train_risk(grown).worked
-    assert forecast_risk(grown).facts["folds forecast"] == 1
+    assert forecast_risk(grown).facts.folds_forecast == 1
     after = risk_of(grown)
     assert after.height == before.height + 6
     assert after.join(before.select("symbol", "open_time"), on=("symbol", "open_time"), how="semi").equals(before)

@@ -19,7 +19,7 @@ from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.predictions.validity import refusal_counts
 from tidemill.steps.trading.attribution import attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.metrics import engine_metrics, portfolio_metrics
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import EXPERIMENT, MADE_FROM, report_path
@@ -45,7 +45,7 @@ _UNKNOWN_SOURCE = (
 )
 
 
-def write_report(study: Study) -> StepReport:
+def write_report(study: Study) -> StepReport[FileFacts]:
     """Write the report when anything that it shows has changed."""
     code = source_version("tidemill.steps.performance.report")
     metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
@@ -65,7 +65,7 @@ def write_report(study: Study) -> StepReport:
         bytes=path.stat().st_size,
         data_version=print_,
         code_version=code,
-        facts={"path": str(path)},
+        facts=FileFacts(path=str(path)),
         notes=(f"Open {path} in a browser; it needs no network.",),
     )
 
@@ -149,20 +149,20 @@ def _folds(study: Study) -> pl.DataFrame:
 
 
 def _data_facts(study: Study) -> dict[str, Any]:
-    bars, stored = study.bars, import_facts(study)
+    bars, imported = study.bars, import_facts(study)
     flags = flags_of(study)["flag"].value_counts().sort("flag").rows() if flags_of(study).height else []
     facts: dict[str, Any] = {
         "bars": bars.height,
         "symbols": bars["symbol"].n_unique(),
         "first bar": bars["open_time"].min(),
         "last bar": bars["open_time"].max(),
-        "calendar": stored.get("calendar", "not known"),
-        "rows refused at import": stored.get("quarantined", 0),
-        "gaps": stored.get("gaps", 0),
-        "missing bars": stored.get("missing_bars", 0),
+        "calendar": imported.calendar if imported else "not known",
+        "rows refused at import": imported.quarantined if imported else 0,
+        "gaps": imported.gaps if imported else 0,
+        "missing bars": imported.missing_bars if imported else 0,
         "splits and dividends": study.adjustments.height,
     }
-    facts |= {name: count for name, count in stored.items() if name.startswith("quarantined: ")}
+    facts |= {f"quarantined: {reason}": count for reason, count in (imported.reasons if imported else {}).items()}
     return facts | {f"flagged: {flag.replace('_', ' ')}": count for flag, count in flags}
 
 

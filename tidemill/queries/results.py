@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +21,14 @@ from tidemill.study.places import MADE_FROM, report_in
 from tidemill.study.sources import venue_of
 from tidemill.study.study import dataset_for, study_key
 from tidemill.study.tables import BENCHMARK, EQUITY, METRICS, PORTFOLIO, SUMMARY
+from tidemill.user_modules.adoption import known
 
 if TYPE_CHECKING:
     import polars as pl
 
 Figure = float | None
+# What modules declare holds for the whole process: they are loaded one after the other.
+_loading = threading.Lock()
 
 
 class BookResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +121,9 @@ async def latest_result(settings: Settings) -> Result | None:
     return None if experiment is None else await result_of(settings, experiment)
 
 
-def _result(settings: Settings, experiment: Experiment) -> Result:
+def _result(settings: Settings, stated: Experiment) -> Result:
+    with _loading:
+        experiment = known(stated)
     venue, lake = venue_of(experiment.dataset, settings), Lake(settings.lake)
     key = study_key(experiment, venue)
     if lake.manifest(METRICS, key, PORTFOLIO) is None:
@@ -145,8 +151,8 @@ def _benchmark(lake: Lake, key: str, portfolio: pl.DataFrame) -> BenchmarkResult
 
 
 def _costs(*parts: Figure) -> Figure:
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
+    told = [part for part in parts if part is not None]
+    return sum(told) if len(told) == len(parts) else None
 
 
 def _sentences(path: Path) -> tuple[str, ...]:

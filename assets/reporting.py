@@ -1,18 +1,63 @@
 """What a step's report looks like beside its asset in the web UI."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import dagster as dg
+import msgspec
 
 from tidemill.study.freshness import StepReport
 
 Plot = Callable[[], bytes | None]
 PLOT = "plot"
+# Names whose words are others than the name with spaces.
+_FACTS = {
+    "bar_times": "bar times looked at",
+    "covered_symbols": "symbols with news",
+    "correlation_ewma": "correlation of ewma",
+    "embargo": "embargo in bar times",
+    "expected_maximum_sharpe": "expected maximum Sharpe without skill",
+    "fitted_symbols": "symbols with a fitted model",
+    "half_life": "half-life in bars",
+    "items": "items about symbols of the dataset",
+    "label_deviation": "standard deviation of labels",
+    "label_horizon": "horizon in bars",
+    "later_versions": "days with a later version",
+    "longest_lookback": "longest look-back",
+    "moved_features": "features that moved",
+    "pbo": "PBO",
+    "qlike_ewma": "qlike of ewma",
+    "skill_t": "fall of rank IC (t)",
+    "trial_clusters": "trials that differ",
+    "trials": "trials counted on this source",
+    "unscored_items": "items without a score",
+    "weighting": "weights",
+    "without_receipt": "without a receipt",
+}
+_COLUMNS = {
+    "min_notional": "minimum notional",
+    "model_id": "model",
+    "since": "from",
+    "tested_to": "to",
+    "trained_to": "to",
+    "with_ewma": "with EWMA",
+    "with_garch": "with GARCH",
+}
+# What stands before the keys of a mapping.
+_BEFORE = {
+    "flags": "flagged: ",
+    "newest_weights": "",
+    "reasons": "quarantined: ",
+    "return_from": "return from ",
+    "return_through": "return through ",
+}
+# What None means, where it is no figure without a value.
+_NONE = {"champion": "none", "neutralised_by": "nothing"}
 
 
-def metadata(report: StepReport) -> dict[str, Any]:
+def metadata(report: StepReport[Any]) -> dict[str, Any]:
     """Cheap numbers: they are copied to every month of a range. What a step does not count is left out."""
     counted = {"rows": report.rows, "symbols": report.symbols, "bytes": report.bytes}
     shown: dict[str, Any] = {"worked": report.worked, **{name: count for name, count in counted.items() if count}}
@@ -21,20 +66,20 @@ def metadata(report: StepReport) -> dict[str, Any]:
     return shown | {"data version": report.data_version, "code version": report.code_version}
 
 
-def details(report: StepReport) -> dict[str, Any]:
+def details(report: StepReport[Any]) -> dict[str, Any]:
     """Table, notes, facts and inputs, in the order in which a person wants them."""
     shown: dict[str, Any] = {}
     if report.columns:
-        shown["table"] = dg.MetadataValue.md(_table(report.columns, report.table))
+        shown["table"] = dg.MetadataValue.md(_table(*_spread(report.columns, report.table)))
     if report.notes:
         shown["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in report.notes))
-    shown |= {name.replace("_", " "): _value(name, value) for name, value in report.facts.items()}
+    shown |= dict(_facts(report.facts))
     if report.inputs:
         shown["inputs read"] = dg.MetadataValue.md(_table(("input", "data version"), tuple(report.inputs.items())))
     return shown
 
 
-def result(context: dg.AssetExecutionContext, report: StepReport, plot: Plot | None = None) -> dg.MaterializeResult[Any]:
+def result(context: dg.AssetExecutionContext, report: StepReport[Any], plot: Plot | None = None) -> dg.MaterializeResult[Any]:
     """The materialization of a step: of one asset, or of each month of the range that the run covers."""
     pictured = _plot(context, report, plot) if plot is not None else {}
     version = dg.DataVersion(report.data_version)
@@ -45,7 +90,7 @@ def result(context: dg.AssetExecutionContext, report: StepReport, plot: Plot | N
     return dg.MaterializeResult(metadata=metadata(report), data_version=version)
 
 
-def _plot(context: dg.AssetExecutionContext, report: StepReport, draw: Plot) -> dict[str, Any]:
+def _plot(context: dg.AssetExecutionContext, report: StepReport[Any], draw: Plot) -> dict[str, Any]:
     """The plot; that of the last materialization when it shows the same data, since drawing takes longer than reading."""
     if not report.worked:
         last = context.instance.get_latest_materialization_event(context.asset_key)
@@ -60,10 +105,33 @@ def _plot(context: dg.AssetExecutionContext, report: StepReport, draw: Plot) -> 
     return {PLOT: dg.MetadataValue.md(f"![{PLOT}](data:image/png;base64,{base64.b64encode(image).decode()})")}
 
 
+def _facts(facts: msgspec.Struct | None) -> Iterator[tuple[str, Any]]:
+    """Each figure in words; a struct within stands for its figures, a mapping for one figure a key, what is unset for none."""
+    for name, value in (msgspec.structs.asdict(facts) if facts is not None else {}).items():
+        if isinstance(value, msgspec.Struct):
+            yield from _facts(value)
+        elif isinstance(value, Mapping):
+            yield from ((f"{_BEFORE[name]}{key}".replace("_", " "), one) for key, one in value.items())
+        elif value is not msgspec.UNSET:
+            yield _FACTS.get(name, name.replace("_", " ")), _value(name, value)
+
+
 def _value(name: str, value: Any) -> Any:
     if name == "path":
         return dg.MetadataValue.path(str(value))
+    if value is None:
+        return _NONE.get(name, "not defined")
     return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def _spread(columns: tuple[str, ...], rows: tuple[tuple[Any, ...], ...]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
+    """Columns in words, and rows of single cells: a mapping in a cell stands for columns that are called as its keys."""
+    names = [
+        tuple(rows[0][at]) if rows and isinstance(rows[0][at], Mapping) else (_COLUMNS.get(name, name.replace("_", " ")),)
+        for at, name in enumerate(columns)
+    ]
+    cells = (tuple(tuple(cell.values()) if isinstance(cell, Mapping) else (cell,) for cell in row) for row in rows)
+    return tuple(chain.from_iterable(names)), tuple(tuple(chain.from_iterable(row)) for row in cells)
 
 
 def _table(columns: tuple[str, ...], rows: tuple[tuple[Any, ...], ...]) -> str:

@@ -11,7 +11,7 @@ from resources.postgres import PostgresResource
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import SAMPLE, checked, experiment_from_text, load_experiment
 from tidemill.study.registry import Registry
-from tidemill.study.sources import claimed
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 
 
@@ -37,6 +37,5 @@ class ExperimentResource(dg.ConfigurableResource[Any]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["ExperimentResource"]:
         workspace = self.postgres.workspace
-        experiment = read_experiment(self.yaml_text, Registry.of(workspace.settings))
-        self._study = Study(workspace, experiment, claimed(workspace, experiment.dataset))
+        self._study = study_of(workspace, read_experiment(self.yaml_text, Registry.of(workspace.settings)))
         yield self

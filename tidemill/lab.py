@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tidemill.evaluation.cross_validation import CrossValidation, Splitter
     from tidemill.evaluation.search import Metric, Searched
     from tidemill.queries.results import Result
-    from tidemill.study.counting import Comparison
+    from tidemill.queries.trials import Comparison
     from tidemill.study.registry import Registry
     from tidemill.study.study import Study
     from tidemill.study.workspace import Workspace
@@ -119,11 +119,10 @@ def _there() -> tuple[Module, ...]:
 
 
 def _study(of: str | Path | Experiment, engine: str | None = None) -> Study:
-    from tidemill.study.sources import claimed
-    from tidemill.study.study import Study
+    from tidemill.study.sources import study_of
 
-    experiment, workspace = _experiment(of, engine), _workspace()
-    return Study(workspace, experiment, claimed(workspace, experiment.dataset))
+    experiment = _experiment(of, engine)
+    return study_of(_workspace(), experiment)
 
 
 def bars(
@@ -215,9 +214,10 @@ def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble"
 
     engine: one of the experiment's, or `ensemble`. InputError when `tidemill run` has not run the experiment yet.
     """
-    from tidemill.study.scoring import predictions_of
+    from tidemill.queries.predictions import stored_predictions
 
-    return predictions_of(_predicted_study(of, engine), engine)
+    study = _study(of)
+    return study.workspace.call(stored_predictions, study, engine)
 
 
 def book(
@@ -234,9 +234,10 @@ def book(
     from tidemill.study.book import Span, tested
     from tidemill.study.book import book as traded
     from tidemill.study.rejections import tradable
-    from tidemill.study.scoring import predicted_by
+    from tidemill.study.scoring import predicted_by, require_predictions
 
-    study = _predicted_study(of, engine)
+    study = _study(of)
+    require_predictions(study, engine)
     first = tested(study).start
     since = moment(start, "start") or first
     if since < first:
@@ -244,26 +245,12 @@ def book(
     return traded(study, tradable(study, engine, predicted_by(study, engine)), Span(since, moment(end, "end")))
 
 
-def _predicted_study(of: str | Path | Experiment, engine: str) -> Study:
-    """The study of an experiment whose `engine` has predictions; InputError or UnknownNameError where it has none."""
-    from tidemill.domain.errors import InputError, UnknownNameError
-    from tidemill.study.scoring import books
-    from tidemill.study.tables import PREDICTIONS
-
-    study = _study(of)
-    known = books(study)
-    if engine not in known:
-        raise UnknownNameError("engine in this experiment", engine, known)
-    if not study.lake.manifests(PREDICTIONS, known[engine]):
-        raise InputError(f"The experiment {study.experiment.name!r} has no predictions yet. Run it first: `tidemill run`.")
-    return study
-
-
 def result(of: str | Path | Experiment = "sample") -> Result:
-    """What the last run of an experiment came to: the table by engine, equity, and where its report is."""
+    """What the last run of an experiment came to: figures of every book by name, sentences, and where its report is."""
     from tidemill.queries.results import result_of
 
-    return result_of(_workspace(), _experiment(of))
+    experiment, workspace = _experiment(of), _workspace()
+    return workspace.call(result_of, workspace.settings, experiment)
 
 
 def backtest(
@@ -373,9 +360,10 @@ def trials(experiment: str | None = None, family: str | None = None) -> pl.DataF
 
     family: venue and interval, such as `binance.1h`. Sharpe ratios are annualised, after costs.
     """
-    from tidemill.study.counting import list_trials
+    from tidemill.queries.trials import list_trials
 
-    return list_trials(_workspace(), experiment=experiment, family=family)
+    workspace = _workspace()
+    return workspace.call(list_trials, workspace.database, experiment=experiment, family=family)
 
 
 def compare_trials(*trial_ids: str, experiment: str | None = None) -> Comparison:
@@ -383,9 +371,10 @@ def compare_trials(*trial_ids: str, experiment: str | None = None) -> Comparison
 
     Name them by id, or by their experiment. InputError when they are of different sources.
     """
-    from tidemill.study.counting import compare
+    from tidemill.queries.trials import compare
 
-    return compare(_workspace(), trial_ids, experiment=experiment)
+    workspace = _workspace()
+    return workspace.call(compare, workspace.database, workspace.lake, trial_ids, experiment=experiment)
 
 
 def risk(of: str | Path | Experiment) -> pl.DataFrame:

@@ -7,8 +7,8 @@ import pytest
 from tests.study.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.evaluation.cross_validation import CrossValidation, Plan, Splitter, cross_validate
-from tidemill.queries.results import study_of
-from tidemill.study.counting import compare, list_trials
+from tidemill.queries.trials import compare, list_trials
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -35,13 +35,13 @@ def test_every_splitter_scores_every_tested_bar_once_a_path_and_counts_one_trial
         assert (found.splits["trained"] + found.splits["tested"] < labelled).all()  # purge and embargo took some
         assert found.splits.filter(found.splits["tested"] <= 0).is_empty()
         assert (found.paths["ic_low"] < found.paths["ic"]).all()
-    trials = list_trials(known)
+    trials = known.call(list_trials, known.database)
     assert sorted(trials["trial"]) == sorted([folded.trial, combined.trial, forward.trial])
     assert trials["kind"].unique().to_list() == ["cross_validation"]
     assert validated(study, "purged_k_fold", folds=5).trial == folded.trial
-    assert list_trials(known).height == 3
+    assert known.call(list_trials, known.database).height == 3
     median = sorted(combined.paths["sharpe"])[1]
-    assert compare(known, (combined.trial,)).rows[0]["sharpe"] == pytest.approx(median)
+    assert known.call(compare, known.database, known.lake, (combined.trial,)).rows[0].sharpe == pytest.approx(median)
 
 
 def test_other_parameters_are_another_trial_and_wrong_ones_are_refused(study: Study) -> None:
@@ -56,4 +56,4 @@ def test_other_parameters_are_another_trial_and_wrong_ones_are_refused(study: St
         cross_validate(study, "ridge", Plan(splitter="nonsense"))  # type: ignore[arg-type]  # a wrong one is what is tested
     with pytest.raises(InputError, match="use up"):
         cross_validate(study, "ridge", Plan(folds=60, embargo=5))
-    assert list_trials(study.workspace).height == 2
+    assert study.workspace.call(list_trials, study.workspace.database).height == 2

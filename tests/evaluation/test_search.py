@@ -12,8 +12,8 @@ from tidemill.evaluation import search as searching
 from tidemill.evaluation.search import experiment_text, search
 from tidemill.experiments.files import load_experiment
 from tidemill.models.registry import engine as engine_named
-from tidemill.queries.results import study_of
-from tidemill.study.counting import list_trials
+from tidemill.queries.trials import list_trials
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -36,12 +36,12 @@ def test_the_best_of_the_trials_is_chosen_and_scored_once_on_the_held_out_folds(
 
 def test_every_trial_is_in_the_ledger_with_its_parameters_and_a_rerun_counts_once(study: Study) -> None:
     found = search(study, "ridge", trials=3)
-    counted = list_trials(study.workspace)
+    counted = study.workspace.call(list_trials, study.workspace.database)
     assert counted.height == 4  # three, and the best one on the tail
     assert set(counted["kind"]) == {"search"}
     assert found.held_out.trial in set(counted["trial"])
     search(study, "ridge", trials=3)
-    assert list_trials(study.workspace).height == 4
+    assert study.workspace.call(list_trials, study.workspace.database).height == 4
 
 
 def test_a_search_that_was_stopped_goes_on_and_finds_what_an_uninterrupted_one_finds(study: Study) -> None:

@@ -14,7 +14,7 @@ from tidemill.domain.experiment import NeutraliseSpec
 from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from
 from tidemill.evaluation.sweep import grid_of, run_sweep, sweep_frame
 from tidemill.market.column_files import read_sectors
-from tidemill.study.counting import list_trials
+from tidemill.queries.trials import list_trials
 from tidemill.study.workspace import Workspace
 
 COSTS = {"fee_bps": 10.0, "slippage_bps": 2.0}
@@ -35,7 +35,7 @@ def test_each_run_is_one_trial_and_the_same_as_its_single_backtest(workspace: Wo
     assert (runs.height, skipped) == (4, 2)
     assert any("left out" in note for note in notes)
     assert runs["trial"].n_unique() == 4
-    assert list_trials(workspace).height == 4
+    assert workspace.call(list_trials, workspace.database).height == 4
     row = runs.row(1, named=True)
     assert (row["fast"], row["slow"]) == (2, 20)
     single = backtest_frame(bars, None, strategy="sma_cross", params={"fast": 2, "slow": 20}, ledger=ledger, **COSTS)
@@ -45,7 +45,7 @@ def test_each_run_is_one_trial_and_the_same_as_its_single_backtest(workspace: Wo
         single.final_equity, single.fees, single.slippage, single.trades.height, single.max_drawdown, single.turnover
     )  # fmt: skip
     sweep_frame(bars, "sma_cross", GRID, ledger=ledger, **COSTS)
-    assert list_trials(workspace).height == 4  # a rerun counts once
+    assert workspace.call(list_trials, workspace.database).height == 4  # a rerun counts once
 
 
 def test_without_a_database_the_sweep_is_there_and_says_that_it_is_uncounted(bars: pl.DataFrame) -> None:

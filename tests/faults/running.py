@@ -22,7 +22,6 @@ import polars as pl
 from tidemill.config import Secret, Settings
 from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, LabelSpec, RiskSpec, SplitSpec
 from tidemill.maintenance.repair import repair as repair_home
-from tidemill.queries.results import study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.regime import compute_regime
 from tidemill.steps.features.technical import compute_features
@@ -39,10 +38,11 @@ from tidemill.steps.trading.signals import make_signals
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Lake
 from tidemill.study.freshness import StepReport
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import open_workspace
 
-Step = Callable[[Study], StepReport]
+Step = Callable[[Study], StepReport[Any]]
 
 # The graph in its order, as `definitions.py` has it for this experiment.
 STEPS: dict[str, Step] = {

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -93,7 +94,7 @@ def figures_of(file: Path, home: Path) -> Figures:
     fold → engine → weight. bits: hashes of weights, frames and tables, the same only on the same kind of processor.
     """
     result, lake = lab.result(file), Lake(home / "lake")
-    rows = {row["book"]: row for row in result.engines}
+    rows = {one.book: msgspec.structs.asdict(one) for one in result.books}
     predictions = {book: lab.predictions(file, engine=book) for book in rows}
     models = {book: _models(frame, home) for book, frame in predictions.items()}
     return {

@@ -23,7 +23,7 @@ from tidemill.embedded import Servers
 from tidemill.maintenance.repair import damage_at_a_glance, repair
 from tidemill.models.artifact import load, read_manifest
 from tidemill.quality.suites import SuiteName
-from tidemill.queries.results import result_of, study_of
+from tidemill.queries.results import result_of
 from tidemill.steps.checks.suites import judge
 from tidemill.steps.models.risk import forecast_risk, train_risk
 from tidemill.storage.champions import Nominee, promote
@@ -32,6 +32,7 @@ from tidemill.storage.made_from import harmed
 from tidemill.study.checkpoints import resume
 from tidemill.study.model_index import index_in
 from tidemill.study.places import stored_experiment
+from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace, open_workspace
 
 
@@ -87,14 +88,14 @@ def run(workspace: Workspace, experiment: Experiment) -> dict[str, Any]:
     for suite in get_args(SuiteName):
         found = judge(study, suite, f"a/{suite}").results
         judged[suite] = sorted(found, key=lambda one: one.id)  # those from Postgres come by name
-    result = result_of(workspace, experiment)
+    result = workspace.call(result_of, workspace.settings, experiment)
     tables = {
         f"{table} {dataset} {name}": content_version(workspace.lake.scan_partition(manifest).collect())
         for table in workspace.lake.tables()
         for dataset in workspace.lake.datasets(table)
         for name, manifest in workspace.lake.manifests(table, dataset).items()
     }
-    return {"judged": judged, "rows": result.rows, "metrics": result.metrics, "sentences": result.sentences, **tables}
+    return {"judged": judged, "result": result, **tables}
 
 
 def stored(home: Path) -> dict[str, list[Path]]:

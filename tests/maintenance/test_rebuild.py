@@ -11,9 +11,9 @@ from tests.study.panels import day_of, small_experiment
 from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec
 from tidemill.durable import read_sealed, write_sealed
-from tidemill.maintenance.rebuild import lineage, rebuild, restore
+from tidemill.maintenance.rebuild import rebuild, restore
 from tidemill.models.artifact import load
-from tidemill.queries.results import study_of
+from tidemill.queries.models import model_details, stored_models
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
@@ -21,7 +21,8 @@ from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.predictions.engines import predict
 from tidemill.steps.upstream import train_alone
-from tidemill.study.model_index import artifact_folder, models_home, stored_models
+from tidemill.study.model_index import artifact_folder, models_home
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -41,14 +42,14 @@ def experiment(folder: Path) -> Experiment:
 
 
 def one_model(workspace: Workspace, engine: str) -> str:
-    return str(next(row["model_id"] for row in stored_models(workspace) if row["engine"] == engine))
+    return str(next(one.model_id for one in workspace.call(stored_models, workspace.settings) if one.engine == engine))
 
 
 @pytest.mark.finished
 def test_every_model_is_made_again_from_its_manifest_bit_for_bit(workspace: Workspace, experiment: Experiment) -> None:
     run(workspace, experiment)
-    for row in stored_models(workspace):
-        found = rebuild(workspace, row["model_id"])
+    for one in workspace.call(stored_models, workspace.settings):
+        found = rebuild(workspace, one.model_id)
         assert found.same, found.why
         assert found.rebuilt == found.hash
 
@@ -102,10 +103,10 @@ def test_a_manifest_that_names_other_parameters_makes_another_model_and_says_so(
 @pytest.mark.finished
 def test_the_lineage_goes_down_to_the_versions_of_the_data(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
-    rows = lineage(workspace, one_model(workspace, "ensemble"))
-    members = {what for depth, what, _ in rows if depth == 1}
+    rows = workspace.call(model_details, workspace.settings, one_model(workspace, "ensemble")).lineage
+    members = {made.name for made in rows if made.depth == 1}
     assert any(name.startswith("ridge-") for name in members)
-    held = {what: version for _, what, version in rows}
+    held = {made.name: made.version for made in rows}
     month = f"{study.folds[-1].train_start:%Y-%m}"
     manifests = study.lake.manifests("features", study.features_key)
     assert held[f"features/{month}"] == manifests[month].data_version

@@ -8,10 +8,10 @@ import pytest
 from tests.study.panels import small_experiment
 from tidemill.domain.errors import IntegrityError
 from tidemill.maintenance.repair import repair_lake
-from tidemill.queries.results import study_of
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.storage.lake import Lake
 from tidemill.storage.trials import RETURNS
+from tidemill.study.sources import study_of
 from tidemill.study.tables import BARS, FEATURES
 from tidemill.study.workspace import Workspace
 

@@ -12,9 +12,9 @@ from tests.study.running import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import LabelSpec, PromotionSpec, SplitSpec
 from tidemill.evaluation.cross_validation import Plan, cross_validate
-from tidemill.queries.results import study_of
 from tidemill.steps.models.champion import challenge_fold
 from tidemill.study.scoring import predictions_of
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 

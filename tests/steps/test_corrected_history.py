@@ -12,13 +12,13 @@ from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import Experiment, FeatureSpec
 from tidemill.domain.intervals import Interval
 from tidemill.market.files import FileSource
-from tidemill.queries.results import study_of
 from tidemill.steps.checks.causality import ASSETS, judge_causality
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.ingest import import_bars
 from tidemill.storage.losses import note_loss, open_loss
 from tidemill.study.losses import confirm
 from tidemill.study.places import report_path
+from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace
 
 DAY = Interval.parse("1d")
@@ -114,7 +114,7 @@ def test_a_symbol_that_was_taken_out_of_a_file_is_traded_no_more_and_stays_for_w
     study, reports = run(workspace, experiment)
     assert "FFF" not in study.bars["symbol"]
     assert "FFF" not in study.lake.scan("signals", study.key).collect()["symbol"]
-    assert reports["bars"].facts["ended"] == 328
+    assert reports["bars"].facts.imported.ended == 328
     assert reports["bars"].notes[0].startswith("The source lost 17% of its bars (328 of 1,968, ")
     assert "328 bars left the source (FFF, 2021-01-04 to 2021-11-27)" in reports["bars"].notes[1]
     assert "FFF" not in [row[0] for row in reports["instruments"].table]
@@ -197,8 +197,8 @@ def test_a_bar_whose_row_became_unreadable_keeps_its_last_good_version(
     correct(folder, -1.0)
     study = study_of(workspace, experiment)
     report = sync_bars(study)
-    assert report.facts["quarantined"] == 1
-    assert report.facts["ended"] == 0
+    assert report.facts.imported.quarantined == 1
+    assert report.facts.imported.ended == 0
     assert study.bars.height == 6 * 328
 
 

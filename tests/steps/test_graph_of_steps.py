@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,16 +14,19 @@ from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import DatasetSpec, Experiment, StrategySpec
 from tidemill.features.api import compute
 from tidemill.metrics.predictions import information_coefficients, scored
-from tidemill.queries.results import engine_metrics, latest_report, result_of, study_of
+from tidemill.queries.models import model_details, stored_models
+from tidemill.queries.results import latest_result, result_of
 from tidemill.steps.features import technical
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.predictions.engines import predict
 from tidemill.study.freshness import StepReport
-from tidemill.study.model_index import model_manifest, models_home, read_index, spec_of, stored_models
+from tidemill.study.metrics import engine_metrics
+from tidemill.study.model_index import models_home, read_index, spec_of
 from tidemill.study.places import report_path
 from tidemill.study.scoring import coefficients_of, predictions_of, scored_rows
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -78,10 +82,10 @@ def test_a_new_day_costs_one_month_of_features_one_fold_and_no_training(
     day_of(panel, 328).write_parquet(folder / "day328.parquet")
     study, reports = run(workspace, experiment)
     assert study.folds[-1].test_end > study.folds[-1].test_start
-    assert reports["features"].facts["months computed"] == 1
+    assert reports["features"].facts.months_computed == 1
     assert not {"momentum", "ridge", "ensemble"} & worked(reports)
-    assert reports["predictions"].facts["folds scored"] == 2  # the last fold of each of the two engines
-    assert reports["bars"].facts["rows"] == 6  # only the new file was read
+    assert reports["predictions"].facts.folds_scored == 2  # the last fold of each of the two engines
+    assert reports["bars"].facts.imported.rows == 6  # only the new file was read
 
 
 def test_every_further_day_of_a_month_resumes_from_the_state_before_it(
@@ -142,7 +146,7 @@ def test_labels_that_grew_day_by_day_equal_those_computed_at_once(
     for path in (folder, whole):
         path.mkdir()
 
-    def built(path: Path) -> tuple[Study, StepReport]:
+    def built(path: Path) -> tuple[Study, StepReport[Any]]:
         study = study_of(
             workspace, small_experiment(path, dataset=DatasetSpec(source=f"file:{path}", symbols=symbols, start="2021-02-10"))
         )
@@ -199,7 +203,7 @@ def test_a_restated_bar_computes_its_month_and_every_later_one_again(
     old.with_columns(pl.col("volume") * 3.0, (pl.col("high") * 1.01)).write_parquet(folder / "correction.parquet")
     _, reports = run(workspace, experiment)
     month = f"{old['date'][0]:%Y-%m}"
-    assert reports["features"].facts["months computed"] >= len(months) - months.index(month)
+    assert reports["features"].facts.months_computed >= len(months) - months.index(month)
     assert "ridge" in worked(reports)
 
 
@@ -235,12 +239,12 @@ def test_a_damaged_state_costs_time_and_nothing_else(
 def test_a_change_of_costs_trains_nothing_again(workspace: Workspace, experiment: Experiment) -> None:
     import msgspec
 
-    run(workspace, experiment)
+    plain, _ = run(workspace, experiment)
     dearer = msgspec.structs.replace(experiment, costs=msgspec.structs.replace(experiment.costs, fee_bps=50.0))
     study, reports = run(workspace, dearer)
     assert worked(reports) == {"signals", "backtest", "skill", "portfolio", "report"}
-    cheap = engine_metrics(study_of(workspace, experiment)).filter(pl.col("book") == "ridge").row(0, named=True)
-    dear = engine_metrics(study).filter(pl.col("book") == "ridge").row(0, named=True)
+    cheap = engine_metrics(plain.lake, plain.key).filter(pl.col("book") == "ridge").row(0, named=True)
+    dear = engine_metrics(study.lake, study.key).filter(pl.col("book") == "ridge").row(0, named=True)
     assert dear["fees"] > 5 * cheap["fees"]
     assert dear["sharpe"] < cheap["sharpe"]
     assert dear["ic"] == cheap["ic"]
@@ -249,7 +253,7 @@ def test_a_change_of_costs_trains_nothing_again(workspace: Workspace, experiment
 @pytest.mark.finished
 def test_noise_has_no_skill_and_the_report_says_what_came_out(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
-    row = engine_metrics(study).filter(pl.col("book") == "ensemble").row(0, named=True)
+    row = engine_metrics(study.lake, study.key).filter(pl.col("book") == "ensemble").row(0, named=True)
     assert abs(row["t_stat"]) < 4.0
     text = report_path(study).read_text()
     assert "After all costs" in text
@@ -259,45 +263,45 @@ def test_noise_has_no_skill_and_the_report_says_what_came_out(workspace: Workspa
 
 
 @pytest.mark.finished
-def test_results_name_every_book_and_the_latest_report_is_found(workspace: Workspace, experiment: Experiment) -> None:
+def test_results_name_every_book_and_the_latest_result_is_found(workspace: Workspace, experiment: Experiment) -> None:
     run(workspace, experiment)
-    result = result_of(workspace, experiment)
-    assert [row[0] for row in result.rows] == ["ensemble", "momentum", "ridge", "benchmark"]
+    result = workspace.call(result_of, workspace.settings, experiment)
+    assert [one.book for one in result.books] == ["ensemble", "momentum", "ridge"]
     assert len(result.metrics["ensemble"]) == 15
-    latest = latest_report(workspace)
+    latest = workspace.call(latest_result, workspace.settings)
     assert latest is not None
     assert latest.path == result.path
 
 
 def test_a_result_that_is_not_there_says_what_to_run(workspace: Workspace, experiment: Experiment) -> None:
     with pytest.raises(InputError, match="tidemill run"):
-        result_of(workspace, experiment)
-    assert latest_report(workspace) is None
+        workspace.call(result_of, workspace.settings, experiment)
+    assert workspace.call(latest_result, workspace.settings) is None
 
 
 @pytest.mark.finished
 def test_models_are_listed_with_their_lineage(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
-    rows = stored_models(workspace)
-    assert {row["engine"] for row in rows} == {"momentum", "ridge", "ensemble"}
-    ridge = next(row for row in rows if row["engine"] == "ridge")
-    manifest = model_manifest(workspace, ridge["model_id"])
-    assert manifest["feature_fingerprint"] == study.features.fingerprint
-    assert manifest["data_versions"]
+    rows = workspace.call(stored_models, workspace.settings)
+    assert {row.engine for row in rows} == {"momentum", "ridge", "ensemble"}
+    ridge = next(row for row in rows if row.engine == "ridge")
+    found = workspace.call(model_details, workspace.settings, ridge.model_id)
+    assert found.inputs.feature_fingerprint == study.features.fingerprint
+    assert found.inputs.data_versions
     with pytest.raises(UnknownNameError, match="models list"):
-        model_manifest(workspace, "../../etc")
+        workspace.call(model_details, workspace.settings, "../../etc")
 
 
 @pytest.mark.finished
 def test_a_poisoned_artifact_is_refused_when_it_is_used(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
-    ridge = next(row for row in stored_models(workspace) if row["engine"] == "ridge")
-    folder = models_home(workspace) / "artifacts" / ridge["model_id"]
+    ridge = next(row for row in workspace.call(stored_models, workspace.settings) if row.engine == "ridge")
+    folder = models_home(workspace) / "artifacts" / ridge.model_id
     (folder / "weights.safetensors").write_bytes(b"\x80\x04cposix\nsystem\n")
     from tidemill.domain.errors import IntegrityError
 
     with pytest.raises(IntegrityError, match="refused"):
-        model_manifest(workspace, ridge["model_id"])
+        workspace.call(model_details, workspace.settings, ridge.model_id)
     assert study.folds
 
 

@@ -11,8 +11,9 @@ import pytest
 from tests.study.panels import START, small_experiment
 from tests.study.running import STEPS
 from tidemill.domain.experiment import CostSpec, EngineSpec, FeatureSpec, LabelSpec, SplitSpec, StrategySpec
-from tidemill.queries.results import engine_metrics, study_of
 from tidemill.steps.models.engines import train
+from tidemill.study.metrics import engine_metrics
+from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace
 
 PLANTED = 0.12
@@ -72,7 +73,7 @@ def judged(workspace: Workspace, folder: Path, skill: float, seed: int) -> dict[
             train(study, "lightgbm")
         else:
             step(study)
-    return {row["book"]: row for row in engine_metrics(study).to_dicts()}
+    return {row["book"]: row for row in engine_metrics(study.lake, study.key).to_dicts()}
 
 
 def test_a_planted_signal_is_found_at_its_strength_and_called_skill(workspace: Workspace, tmp_path: Path) -> None:

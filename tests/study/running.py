@@ -1,9 +1,9 @@
 """The steps of the graph in their order, run without the orchestrator."""
 
 from collections.abc import Callable
+from typing import Any
 
 from tidemill.domain.experiment import Experiment
-from tidemill.queries.results import study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
@@ -15,10 +15,11 @@ from tidemill.steps.predictions.engines import predict
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
 from tidemill.study.freshness import StepReport
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
-STEPS: dict[str, Callable[[Study], StepReport]] = {
+STEPS: dict[str, Callable[[Study], StepReport[Any]]] = {
     "bars": sync_bars,
     "instruments": sync_instruments,
     "gaps": list_gaps,
@@ -37,10 +38,10 @@ STEPS: dict[str, Callable[[Study], StepReport]] = {
 }
 
 
-def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, dict[str, StepReport]]:
+def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, dict[str, StepReport[Any]]]:
     study = study_of(workspace, experiment)
     return study, {name: step(study) for name, step in STEPS.items()}
 
 
-def worked(reports: dict[str, StepReport]) -> set[str]:
+def worked(reports: dict[str, StepReport[Any]]) -> set[str]:
     return {name for name, report in reports.items() if report.worked}

@@ -18,7 +18,6 @@ from tidemill.config import Secret
 from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, PromotionSpec, StrategySpec, ValidationSpec
 from tidemill.evaluation.cross_validation import Plan, cross_validate
 from tidemill.evaluation.search import score_of
-from tidemill.queries.results import study_of
 from tidemill.steps.models.champion import challenge_fold, compare
 from tidemill.steps.models.engines import train
 from tidemill.steps.performance.selection import book_trials
@@ -27,6 +26,7 @@ from tidemill.study.book import Span, book
 from tidemill.study.book import tested as out_of_sample
 from tidemill.study.rejections import refusals_of, tradable
 from tidemill.study.scoring import predicted_by
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 

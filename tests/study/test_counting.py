@@ -15,11 +15,13 @@ from tests.study.running import run
 from tidemill.backtest.result import BacktestResult
 from tidemill.domain.errors import InputError, UnavailableError, UnknownNameError
 from tidemill.evaluation.backtest import backtest_frame
-from tidemill.queries.results import engine_metrics, study_of
+from tidemill.queries.trials import compare, list_trials, since
 from tidemill.steps.performance.skill import evaluate_engines
 from tidemill.storage.trials import TrialBatch
-from tidemill.study.counting import compare, list_trials, record_trials, reset, since
+from tidemill.study.counting import record_trials, reset
+from tidemill.study.metrics import engine_metrics
 from tidemill.study.places import report_path
+from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace
 from tidemill.validation.overfitting import probability_of_overfitting
 from tidemill.validation.sharpe import deflated_sharpe
@@ -50,13 +52,13 @@ def sweep(count: int = 20, length: int = 400, seed: int = 1, **changes: object) 
 def test_a_run_counts_each_book_once_and_a_rerun_none(workspace: Workspace, folder: Path) -> None:
     experiment = small_experiment(folder)
     study, _ = run(workspace, experiment)
-    trials = list_trials(workspace)
+    trials = workspace.call(list_trials, workspace.database)
     assert sorted(trials["engine"]) == BOOKS
     assert trials["kind"].unique().to_list() == ["run"]
     run(workspace, experiment)
     run(workspace, msgspec.structs.replace(experiment, name="another name", benchmark="AAA"))
-    assert list_trials(workspace).height == 3
-    shown = engine_metrics(study).select("book", "sharpe").sort("book")
+    assert workspace.call(list_trials, workspace.database).height == 3
+    shown = engine_metrics(study.lake, study.key).select("book", "sharpe").sort("book")
     assert trials.sort("engine")["sharpe"].to_list() == pytest.approx(shown["sharpe"].to_list())
 
 
@@ -68,11 +70,11 @@ def test_other_costs_other_parameters_and_new_data_are_new_trials(
     run(workspace, experiment)
     dearer = msgspec.structs.replace(experiment, costs=msgspec.structs.replace(experiment.costs, fee_bps=9.0))
     run(workspace, dearer)
-    assert list_trials(workspace).height == 6
+    assert workspace.call(list_trials, workspace.database).height == 6
     day_of(panel, 328).write_parquet(folder / "day328.parquet")
     study, _ = run(workspace, experiment)
-    assert list_trials(workspace).height == 9
-    row = engine_metrics(study).row(0, named=True)
+    assert workspace.call(list_trials, workspace.database).height == 9
+    row = engine_metrics(study.lake, study.key).row(0, named=True)
     assert row["trials"] == 9
     assert row["trial_clusters"] <= 6  # the same configuration on one day more is no other idea
 
@@ -80,12 +82,12 @@ def test_other_costs_other_parameters_and_new_data_are_new_trials(
 @pytest.mark.finished
 def test_a_trial_elsewhere_on_the_same_source_changes_what_a_result_is_worth(workspace: Workspace, folder: Path) -> None:
     study, _ = run(workspace, small_experiment(folder))
-    before = engine_metrics(study).row(0, named=True)
+    before = engine_metrics(study.lake, study.key).row(0, named=True)
     other = sweep(40, family=study.dataset.bars_key, universe=study.dataset.key)
     record_trials(workspace, other)
     again = study_of(workspace, study.experiment)
     assert evaluate_engines(again).worked
-    after = engine_metrics(again).row(0, named=True)
+    after = engine_metrics(again.lake, again.key).row(0, named=True)
     assert (before["trials"], after["trials"]) == (3, 43)
     assert after["ic"] == before["ic"]
     assert not evaluate_engines(study_of(workspace, study.experiment)).worked
@@ -97,10 +99,10 @@ def test_a_reset_ledger_counts_the_books_again_and_says_since_when(workspace: Wo
     run(workspace, experiment)
     begun = reset(workspace, "a new question")
     assert begun.forgotten == 3
-    assert since(workspace) == begun
+    assert workspace.call(since, workspace.database) == begun
     study, _ = run(workspace, experiment)
-    assert list_trials(workspace).height == 3
-    assert engine_metrics(study)["counted_since"][0] == begun.since
+    assert workspace.call(list_trials, workspace.database).height == 3
+    assert engine_metrics(study.lake, study.key)["counted_since"][0] == begun.since
     assert f"since {begun.since:%Y-%m-%d}" in report_path(study).read_text()
 
 
@@ -108,12 +110,12 @@ def test_trials_are_deflated_by_all_on_their_source_and_overfitted_among_themsel
     batch = sweep()
     ids = record_trials(workspace, batch).trial_ids
     record_trials(workspace, sweep(30, seed=2, configs=[{"slow": at} for at in range(30)], experiment="other"))
-    found = compare(workspace, (), experiment="sweep")
-    rows = {row["trial"]: row for row in found.rows}
+    found = workspace.call(compare, workspace.database, workspace.lake, (), experiment="sweep")
+    rows = {row.trial: row for row in found.rows}
     assert set(rows) == set(ids)
     assert (found.counted, found.clusters, found.pbo_trials, found.pbo_blocks) == (50, 50, 20, 16)
     assert found.pbo == pytest.approx(probability_of_overfitting(batch.returns).pbo)
-    sharpes = np.array(list_trials(workspace)["sharpe"].to_list()) / np.sqrt(252.0)
+    sharpes = np.array(workspace.call(list_trials, workspace.database)["sharpe"].to_list()) / np.sqrt(252.0)
     first = batch.returns[:, 0]
     centred = (first - first.mean()) / first.std()
     expected = deflated_sharpe(
@@ -125,18 +127,18 @@ def test_trials_are_deflated_by_all_on_their_source_and_overfitted_among_themsel
         kurtosis=float((centred**4).mean()),
     )
     row = rows[ids[0]]
-    assert row["deflated_sharpe"] == pytest.approx(expected)
-    assert row["sharpe_low"] < row["sharpe"] < row["sharpe_high"]
-    two = compare(workspace, ids[:2])
+    assert row.deflated_sharpe == pytest.approx(expected)
+    assert row.sharpe_low < row.sharpe < row.sharpe_high
+    two = workspace.call(compare, workspace.database, workspace.lake, ids[:2])
     assert (two.counted, two.pbo_trials) == (50, 2)
 
 
 def test_noise_is_not_called_skill_however_good_its_best_looks(workspace: Workspace) -> None:
     record_trials(workspace, sweep(200, seed=3))
-    found = compare(workspace, (), experiment="sweep")
-    best = max(found.rows, key=lambda row: row["sharpe"])
-    assert best["sharpe"] > 1.5
-    assert best["deflated_sharpe"] < 0.9
+    found = workspace.call(compare, workspace.database, workspace.lake, (), experiment="sweep")
+    best = max(found.rows, key=lambda row: row.sharpe)
+    assert best.sharpe > 1.5
+    assert best.deflated_sharpe < 0.9
     assert found.pbo is not None
     assert found.pbo > 0.2
 
@@ -145,14 +147,14 @@ def test_what_cannot_be_compared_says_why(workspace: Workspace) -> None:
     ids = record_trials(workspace, sweep(2)).trial_ids
     elsewhere = record_trials(workspace, sweep(1, family="made.1h", universe="made.1h.all")).trial_ids
     with pytest.raises(InputError, match="different sources"):
-        compare(workspace, (ids[0], elsewhere[0]))
+        workspace.call(compare, workspace.database, workspace.lake, (ids[0], elsewhere[0]))
     with pytest.raises(UnknownNameError, match="no trial named"):
-        compare(workspace, ("nothing",))
+        workspace.call(compare, workspace.database, workspace.lake, ("nothing",))
     with pytest.raises(UnknownNameError, match="no experiment"):
-        compare(workspace, (), experiment="nobody's")
+        workspace.call(compare, workspace.database, workspace.lake, (), experiment="nobody's")
     with pytest.raises(InputError, match="ids"):
-        compare(workspace, ())
-    alone = compare(workspace, ids[:1])
+        workspace.call(compare, workspace.database, workspace.lake, ())
+    alone = workspace.call(compare, workspace.database, workspace.lake, ids[:1])
     assert (alone.pbo, alone.pbo_trials) == (None, None)
 
 
@@ -182,7 +184,7 @@ def test_backtests_are_counted_by_configuration_and_data(workspace: Workspace) -
         traded(ledger, frame(symbols=("AAA",)), fast=3, slow=9),
     ]
     assert len({first.trial, *(other.trial for other in others)}) == 5
-    trials = list_trials(workspace)
+    trials = workspace.call(list_trials, workspace.database)
     assert trials.height == 5
     assert trials["family"].n_unique() == 2  # other symbols are no competition
     weights = pl.DataFrame({"symbol": ["AAA"], "open_time": [frame()["open_time"][2]], "weight": [0.5]})
@@ -190,9 +192,9 @@ def test_backtests_are_counted_by_configuration_and_data(workspace: Workspace) -
         frame(), weights, strategy=None, params={}, fee_bps=5.0, slippage_bps=0.0, ledger=lambda: nullcontext(workspace)
     )
     assert own.trial is not None
-    assert list_trials(workspace)["engine"].to_list()[-1] == "weights"
-    stored = compare(workspace, (first.trial,))
-    assert stored.rows[0]["observations"] == first.returns.height
+    assert workspace.call(list_trials, workspace.database)["engine"].to_list()[-1] == "weights"
+    stored = workspace.call(compare, workspace.database, workspace.lake, (first.trial,))
+    assert stored.rows[0].observations == first.returns.height
 
 
 def test_a_backtest_that_cannot_be_counted_says_so(workspace: Workspace) -> None:

@@ -10,9 +10,8 @@ from tests.study.running import run, worked
 from tidemill.config import Settings
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import DatasetSpec, Experiment
-from tidemill.queries.results import study_of
 from tidemill.steps.market_data.bars import month_range, sync_bars
-from tidemill.study.sources import claimed, name_import, venue_of
+from tidemill.study.sources import claimed, name_import, study_of, venue_of
 from tidemill.study.workspace import Workspace
 
 

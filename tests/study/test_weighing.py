@@ -14,7 +14,6 @@ from tests.study.panels import START as START_OF_BARS
 from tests.study.panels import daily_bars, small_experiment
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.artifact import load
-from tidemill.queries.results import study_of
 from tidemill.steps.checks.samples import prove_weighing
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
@@ -23,6 +22,7 @@ from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.predictions.engines import predict
 from tidemill.study.model_index import artifact_folder, models_home, read_index
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.weighing import CREDIBILITY, coefficients, skill_weights, weights_of
 from tidemill.study.workspace import Workspace

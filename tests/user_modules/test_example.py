@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -15,12 +16,13 @@ from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, Labe
 from tidemill.features.api import compute, explain
 from tidemill.features.declaration import shipped
 from tidemill.models.artifact import load
-from tidemill.queries.results import result_of, study_of
+from tidemill.queries.results import result_of
 from tidemill.steps.models.engines import train
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import artifact_folder, index_of, models_home, spec_of
 from tidemill.study.registry import Registry
 from tidemill.study.scoring import predictions_of
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 from tidemill.user_modules.loading import load_module
@@ -48,7 +50,7 @@ def experiment(folder: Path, module: Path) -> Experiment:
 
 def run(
     workspace: Workspace, experiment: Experiment, steps: Iterable[str] = FIRST_STEPS
-) -> tuple[Study, dict[str, StepReport]]:
+) -> tuple[Study, dict[str, StepReport[Any]]]:
     study = study_of(workspace, experiment)
     return study, {name: ALL_STEPS[name](study) for name in steps}
 
@@ -78,8 +80,8 @@ def test_the_example_reaches_the_report_and_a_second_run_does_no_work(workspace:
         on=("symbol", "open_time"),
     )
     assert (frame["my_reversal"].fill_nan(None) - expected["x"]).abs().max() < 1e-12
-    rows = {row[0]: row for row in result_of(workspace, experiment).rows}
-    assert {"my_engine", "momentum", "ensemble", "benchmark"} == set(rows)
+    books = {one.book for one in workspace.call(result_of, workspace.settings, experiment).books}
+    assert books == {"my_engine", "momentum", "ensemble"}
     weights = study.lake.scan("signals", study.key, partitions=["my_engine"]).collect()["weight"]
     assert set(weights.unique().to_list()) == {0.0, 0.5}
     assert worked(run(workspace, experiment, ALL_STEPS)[1]) == set()
@@ -112,7 +114,7 @@ def test_new_bars_cost_a_function_its_look_back_and_give_what_a_whole_run_gives(
     run(workspace, experiment)
     panel.write_parquet(folder / "base.parquet")
     study, again = run(workspace, experiment)
-    assert again["features"].facts["months computed"] < again["features"].facts["months kept"]
+    assert again["features"].facts.months_computed < again["features"].facts.months_kept
     whole, _ = compute(study.adjusted, study.features)
     assert study.feature_frame.equals(whole)
 

@@ -17,16 +17,16 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
     """The study of an experiment file, or of the report that was written last."""
     from tidemill.domain.errors import InputError
     from tidemill.experiments.files import load_experiment
-    from tidemill.queries.results import study_of
-    from tidemill.study.places import stored_experiment
+    from tidemill.queries.experiments import latest_experiment
     from tidemill.study.registry import Registry
+    from tidemill.study.sources import study_of
 
     if file is not None:
         return study_of(opened, load_experiment(file, registry=Registry.of(opened.settings)))
-    reports = sorted((opened.settings.home / "reports").glob("*/experiment.json"), key=lambda path: path.stat().st_mtime)
-    if not reports:
+    experiment = opened.call(latest_experiment, opened.settings)
+    if experiment is None:
         raise InputError("Nothing has been run yet. `tidemill run` makes what can be promoted.")
-    return study_of(opened, stored_experiment(reports[-1]))
+    return study_of(opened, experiment)
 
 
 @click.command()
@@ -40,10 +40,11 @@ def promote(file: Path | None, as_json: bool) -> None:
     with workspace() as opened, progress("Training and comparing a challenger"):
         report = consider(_study(opened, file))
     if as_json:
-        rows = [dict(zip(report.columns, row, strict=True)) for row in report.table]
-        write_json({**report.facts, "outcome": report.notes[0], "compared": rows})
+        facts, rows = report.facts, [dict(zip(report.columns, row, strict=True)) for row in report.table]
+        told = {"bars_compared": facts.bars_compared, "promoted": facts.promoted, "outcome": report.notes[0]}
+        write_json({"champion": facts.champion or "none", **told, "compared": rows})
         return
-    write_table("", report.columns, report.table)
+    write_table("", [name.replace("_", " ") for name in report.columns], report.table)
     for note in report.notes:
         click.echo(note)
 
@@ -71,10 +72,10 @@ def undo(dataset: str, why: str, as_json: bool) -> None:
 def list_champions(as_json: bool) -> None:
     """Every promotion, the newest first, with its evidence in words."""
     from tidemill.cli.common.session import workspace
-    from tidemill.storage import champions
+    from tidemill.queries.champions import promotions
 
     with workspace() as opened:
-        found = opened.call(champions.history, opened.database)
+        found = opened.call(promotions, opened.database)
     if as_json:
         write_json(found)
     elif not found:

@@ -140,17 +140,17 @@ def show(
         if sys.stdout.isatty():
             raise click.UsageError("Parquet is not for a terminal. Send it to a file: … --format parquet > bars.parquet")
         with workspace() as opened:
-            frame = bars_of(opened, wanted)
+            frame = opened.call(bars_of, opened.database, wanted)
         frame.write_parquet(sys.stdout.buffer)
         return
     with workspace() as opened:
-        found, length, rows = bar_rows_of(opened, wanted)
+        found = opened.call(bar_rows_of, opened.database, wanted)
     if as_json or form == "json":
-        write_json(rows)
+        write_json(found.rows)
     elif form == "csv":
-        write_bars_csv(rows)
+        write_bars_csv(found.rows)
     else:
-        write_bars_table(f"{symbol}, {found} {length}", rows)
+        write_bars_table(f"{symbol}, {found.dataset}", found.rows)
 
 
 @data.command()
@@ -161,10 +161,10 @@ def show(
 def gaps(venue: str | None, interval: Interval | None, limit: int, as_json: bool) -> None:
     """Bars that should exist and do not, newest first."""
     from tidemill.cli.common.session import workspace
-    from tidemill.queries.bars import gaps_of
+    from tidemill.queries.datasets import gaps_of
 
     with workspace() as opened:
-        found = gaps_of(opened, venue=venue, interval=interval)
+        found = opened.call(gaps_of, opened.database, venue=venue, interval=interval)
     frame = found.head(limit)
     if as_json:
         write_json(frame.to_dicts())
@@ -243,7 +243,7 @@ def export(venue: str, interval: Interval, symbols: tuple[str, ...], output: Pat
 
     writable(output)
     with workspace() as opened, progress(f"Writing {output.name}"):
-        frame = lake_bars(opened, venue, interval, symbols)
+        frame = opened.call(lake_bars, opened.lake, venue, interval, symbols)
         write_frame(frame, output)
     answer = {"rows": frame.height, "symbols": frame["symbol"].n_unique(), "output": str(output)}
     if as_json:

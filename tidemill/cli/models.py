@@ -1,5 +1,7 @@
 """`tidemill models`: what was trained, from what."""
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from tidemill.cli.champions import list_champions, promote, undo
@@ -7,6 +9,9 @@ from tidemill.cli.common.output import json_option, write_json, write_table
 from tidemill.cli.proving import prove_models
 from tidemill.cli.rebuilding import rebuild, train
 from tidemill.cli.search import search
+
+if TYPE_CHECKING:
+    from tidemill.queries.models import ModelDetails
 
 
 @click.group()
@@ -19,10 +24,10 @@ def models() -> None:
 def list_models(as_json: bool) -> None:
     """Every trained model, newest first."""
     from tidemill.cli.common.session import workspace
-    from tidemill.study.model_index import stored_models
+    from tidemill.queries.models import stored_models
 
     with workspace() as opened:
-        found = stored_models(opened)
+        found = opened.call(stored_models, opened.settings)
     if as_json:
         write_json(found)
     elif not found:
@@ -32,10 +37,7 @@ def list_models(as_json: bool) -> None:
         write_table(
             "",
             columns,
-            [
-                (row["model_id"], row["engine"], row["dataset"], row["fold"], row["start"][:10], row["end"][:10], row["rows"])
-                for row in found
-            ],
+            [(one.model_id, one.engine, one.dataset, one.fold, one.start[:10], one.end[:10], one.rows) for one in found],
         )
 
 
@@ -45,26 +47,30 @@ def list_models(as_json: bool) -> None:
 def show(model_id: str, as_json: bool) -> None:
     """What one model was made of, down to the versions of its data."""
     from tidemill.cli.common.session import workspace
-    from tidemill.maintenance.rebuild import lineage, weights_shown
-    from tidemill.study.model_index import model_manifest
+    from tidemill.queries.models import model_details
 
     with workspace() as opened:
-        found = model_manifest(opened, model_id)
-        made_of, weights = lineage(opened, model_id), weights_shown(found)
+        found = opened.call(model_details, opened.settings, model_id)
     if as_json:
-        shown = {"weights": weights} if weights else {}
-        write_json(
-            {**found, **shown, "lineage": [{"depth": depth, "name": what, "version": held} for depth, what, held in made_of]}
-        )
+        shown = {"weights": found.weights} if found.weights else {}
+        write_json({**_stated(found), **shown, "lineage": [one._asdict() for one in found.lineage]})
         return
-    if weights:
-        write_table("Weights", ("engine", "weight"), list(weights.items()))
-    for key, value in found.items():
+    if found.weights:
+        write_table("Weights", ("engine", "weight"), list(found.weights.items()))
+    for key, value in _stated(found).items():
         long = isinstance(value, dict | list | tuple) and len(str(value)) > 200
         click.echo(f"{key:20} {f'{len(value)} entries (--json shows them)' if long else value}")
     click.echo("\nMade of, down to the versions of its data:")
-    for depth, what, held in made_of:
-        click.echo(f"{'  ' * depth}{what:{40 - 2 * depth}} {held}")
+    for one in found.lineage:
+        click.echo(f"{'  ' * one.depth}{one.name:{40 - 2 * one.depth}} {one.version}")
+
+
+def _stated(found: "ModelDetails") -> dict[str, Any]:
+    """What its manifest says, in one level."""
+    import msgspec
+
+    inputs = msgspec.to_builtins(found.inputs)
+    return {"model_id": found.model_id, "hash": found.hash, **inputs, "metrics": found.metrics, "origin": found.origin}
 
 
 for added in (train, rebuild, prove_models, search, promote, undo, list_champions):

@@ -41,15 +41,18 @@ def metrics(path: Path, periods_per_year: float, as_json: bool) -> None:
 def report(as_json: bool) -> None:
     """Where the latest report is, and its headline figures."""
     from tidemill.cli.common.session import workspace
+    from tidemill.cli.results import as_dict, write_result
     from tidemill.domain.errors import InputError
-    from tidemill.queries.results import latest_report
+    from tidemill.queries.results import latest_result
 
     with workspace() as opened, progress("Looking for the latest report"):
-        found = latest_report(opened)
+        found = opened.call(latest_result, opened.settings)
     if found is None:
         raise InputError("There is no report yet. Run `tidemill run` first.")
     if as_json:
-        write_json(found)
+        told = as_dict(found)
+        where = {"experiment": told.pop("experiment"), "dataset": told.pop("dataset"), "key": found.key, "path": found.path}
+        write_json({**where, "sentences": told.pop("summary"), **told})
         return
-    write_table(f"{found.experiment}: out-of-sample results by engine, after costs", ("engine", *found.columns), found.rows)
+    write_result(found)
     click.echo(f"Report: {found.path}")

@@ -63,7 +63,7 @@ def prove_models(ctx: click.Context, file: Path | None, as_json: bool) -> None:
     from tidemill.domain.errors import StopError
     from tidemill.evaluation.refitting import prove_predictions
     from tidemill.experiments.files import experiment_on
-    from tidemill.queries.results import study_of
+    from tidemill.study.sources import study_of
 
     experiment = experiment_on(file, {}, registry=registry())
     with workspace() as opened, progress(f"Proving {counted(len(experiment.engines), 'engine')}"):

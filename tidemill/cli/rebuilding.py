@@ -36,8 +36,8 @@ def train(
     from tidemill.cli.common.progress import progress
     from tidemill.cli.common.session import registry, workspace
     from tidemill.experiments.files import experiment_on
-    from tidemill.queries.results import study_of
     from tidemill.steps.upstream import train_alone
+    from tidemill.study.sources import study_of
 
     experiment = experiment_on(file, {"source": source} if source else {}, registry=registry())
     with workspace() as opened, progress(f"Training {engine}"):
@@ -45,7 +45,8 @@ def train(
     if as_json:
         write_json(msgspec.to_builtins(report))
     else:
-        write_table(f"{engine}: {report.facts['folds trained']} of {report.facts['folds']} folds", report.columns, report.table)
+        columns = ("fold", "model", "trained from", "to", "rows", "tested from", "to")
+        write_table(f"{engine}: {report.facts.folds_trained} of {report.facts.folds} folds", columns, report.table)
 
 
 @click.command()

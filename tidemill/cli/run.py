@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tidemill.cli.common.arguments import INTERVAL, MOMENT, SYMBOLS, existing, experiment_option, ordered
-from tidemill.cli.common.output import fail, json_option, write_json, write_table
+from tidemill.cli.common.output import fail, json_option, write_json
 from tidemill.cli.common.progress import progress
+from tidemill.cli.results import as_dict, write_result
 from tidemill.domain.errors import StopError
 from tidemill.domain.intervals import Interval
 
 if TYPE_CHECKING:
-    from tidemill.domain.experiment import Experiment
     from tidemill.domain.ports import RunOutcome
     from tidemill.queries.results import Result
 
@@ -87,13 +87,13 @@ def run(
         if not outcome.succeeded:
             ctx.exit(fail(StopError(outcome.failure)))
         with progress("Gathering the results"):
-            result = result_of(opened, experiment)
+            result = opened.call(result_of, settings, experiment)
         missing = left_out(opened, experiment)
     if as_json:
         told = {"left_out": missing} if missing else {}
-        write_json({"run_id": outcome.run_id, "steps": outcome.steps, "report": str(result.path), **result.as_dict(), **told})
+        write_json({"run_id": outcome.run_id, "steps": outcome.steps, "report": str(result.path), **as_dict(result), **told})
     else:
-        _show(experiment, outcome, result)
+        _show(outcome, result)
     for sentence in missing:
         click.echo(sentence, err=True)
     if not any(worked for _, _, worked in outcome.steps):
@@ -109,9 +109,9 @@ def _leave_at_once() -> None:
         gc.freeze()
 
 
-def _show(experiment: "Experiment", outcome: "RunOutcome", result: "Result") -> None:
+def _show(outcome: "RunOutcome", result: "Result") -> None:
     worked = sum(step[2] for step in outcome.steps)
-    write_table(f"{experiment.name}: out-of-sample results by engine, after costs", ("engine", *result.columns), result.rows)
+    write_result(result)
     for sentence in result.sentences:
         click.echo(sentence)
     click.echo(f"{worked} of {len(outcome.steps)} steps had work to do; {sum(step[1] for step in outcome.steps):.1f} s in all.")

@@ -39,7 +39,7 @@ def search(
     from tidemill.durable import write_file
     from tidemill.evaluation import search as searching
     from tidemill.experiments.files import experiment_on
-    from tidemill.queries.results import study_of
+    from tidemill.study.sources import study_of
 
     experiment = experiment_on(file, {"source": source} if source else {}, registry=registry())
     with workspace() as opened, progress(f"Searching {trials} trials of {engine}"):

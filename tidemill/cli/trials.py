@@ -19,11 +19,12 @@ def trials() -> None:
 def list_trials(experiment: str | None, family: str | None, limit: int, as_json: bool) -> None:
     """Every trial, newest last: a configuration on one version of data, however often it was run."""
     from tidemill.cli.common.session import workspace
-    from tidemill.study.counting import list_trials as listed
-    from tidemill.study.counting import since
+    from tidemill.queries.trials import list_trials as listed
+    from tidemill.queries.trials import since
 
     with workspace() as opened, progress("Reading the ledger"):
-        found, begun = listed(opened, experiment=experiment, family=family), since(opened)
+        found = opened.call(listed, opened.database, experiment=experiment, family=family)
+        begun = opened.call(since, opened.database)
     if as_json:
         write_json({"since": begun.since, "forgotten": begun.forgotten, "trials": found.to_dicts()})
         return
@@ -54,21 +55,20 @@ def compare(trial_ids: tuple[str, ...], experiment: str | None, as_json: bool) -
     if bool(trial_ids) == (experiment is not None):
         raise click.UsageError("Name trials by their ids, or all of an experiment with --experiment NAME.")
     from tidemill.cli.common.session import workspace
+    from tidemill.queries.trials import compare as compared
     from tidemill.reports.numbers import interval, percent
     from tidemill.reports.numbers import number as signed
-    from tidemill.study.counting import compare as compared
 
     with workspace() as opened, progress("Comparing"):
-        found = compared(opened, trial_ids, experiment=experiment)
+        found = opened.call(compared, opened.database, opened.lake, trial_ids, experiment=experiment)
     if as_json:
         write_json(found)
         return
     columns = ("trial", "engine", "kind", "periods", "Sharpe a year", "95 % interval", "deflated", "clustered", "PBO when best")
     rows = [
-        (row["trial"], row["engine"], row["kind"], row["observations"], signed(row["sharpe"]),
-         interval(row["sharpe_low"], row["sharpe_high"]), percent(row["deflated_sharpe"]),
-         percent(row["deflated_sharpe_clustered"]), percent(row["pbo_when_best"]))
-        for row in sorted(found.rows, key=lambda row: -(row["sharpe"] or 0.0))
+        (row.trial, row.engine, row.kind, row.observations, signed(row.sharpe), interval(row.sharpe_low, row.sharpe_high),
+         percent(row.deflated_sharpe), percent(row.deflated_sharpe_clustered), percent(row.pbo_when_best))
+        for row in sorted(found.rows, key=lambda row: -(row.sharpe or 0.0))
     ]  # fmt: skip
     write_table("", columns, rows)
     click.echo(

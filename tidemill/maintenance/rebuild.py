@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import polars as pl
 
-from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.models.artifact import Artifact, Inputs, Stated, read_manifest
+from tidemill.domain.errors import InputError
+from tidemill.models.artifact import Artifact, Inputs
 from tidemill.models.base import Lineage
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Lake
-from tidemill.study.model_index import artifact_folder, models_home, stored_models
+from tidemill.study.model_index import artifact_folder, models_home, stated_by
 from tidemill.study.registry import Registry
 from tidemill.study.tables import FEATURES, LABELS
 from tidemill.study.workspace import Workspace
@@ -40,7 +38,7 @@ def rebuild(workspace: Workspace, model_id: str) -> Rebuilt:
     Only the manifest is read of it, so a model whose weights are lost can be made again (see `restore`). Raises
     UnknownNameError when there is none of that name, InputError when a data version is gone from the lake.
     """
-    stated = stated_by(workspace, model_id)
+    stated = stated_by(models_home(workspace), model_id)
     made = _trained(workspace, stated.manifest.inputs)
     return Rebuilt(
         model_id=model_id,
@@ -53,22 +51,13 @@ def rebuild(workspace: Workspace, model_id: str) -> Rebuilt:
 
 def restore(workspace: Workspace, model_id: str) -> Rebuilt:
     """As `rebuild`; an equal model is stored in the place of the old one, whose weights may be lost or damaged."""
-    stated = stated_by(workspace, model_id)
+    stated = stated_by(models_home(workspace), model_id)
     made = _trained(workspace, stated.manifest.inputs)
     same = made.hash == stated.hash
     if same:
         made.with_metrics(stated.manifest.metrics).save(artifact_folder(models_home(workspace), model_id))
     why = "" if same else _difference(stated.manifest.inputs, made.inputs)
     return Rebuilt(model_id=model_id, hash=stated.hash, rebuilt=made.hash, same=same, why=why)
-
-
-def stated_by(workspace: Workspace, model_id: str) -> Stated:
-    """The manifest of a stored model, its weights unread. UnknownNameError names the models that exist."""
-    folder = artifact_folder(models_home(workspace), Path(model_id).name)
-    known = sorted({str(row["model_id"]) for row in stored_models(workspace)})
-    if model_id not in known and not folder.is_dir():
-        raise UnknownNameError("model", model_id, known, hint="`tidemill models list` shows all.")
-    return read_manifest(folder)
 
 
 def _trained(workspace: Workspace, inputs: Inputs) -> Artifact:
@@ -157,30 +146,3 @@ def _difference(stated: Inputs, made: Inputs) -> str:
     if "code version" in changed:
         return f"the code of {stated.engine} has changed since: {stated.code_version} then, {made.code_version} now"
     return f"{', '.join(changed)} differ" if changed else "equal inputs gave other weights; libraries or the processor differ"
-
-
-def lineage(workspace: Workspace, model_id: str) -> list[tuple[int, str, str]]:
-    """(depth, what, version) from a model down to the versions of its data; an ensemble's members stand below it."""
-    stated = stated_by(workspace, model_id)
-    inputs = stated.manifest.inputs
-    rows = [
-        (0, model_id, stated.hash),
-        (1, f"code of {inputs.engine}", inputs.code_version),
-        (1, "features", inputs.feature_fingerprint),
-    ]
-    for name, version in sorted(inputs.data_versions.items()):
-        folder = artifact_folder(models_home(workspace), Path(version).name)
-        if name == version.rpartition("-")[0] and folder.is_dir():
-            rows += [(depth + 1, what, held) for depth, what, held in lineage(workspace, version)]
-        else:
-            rows.append((1, name, version))
-    return rows
-
-
-def weights_shown(inputs: dict[str, Any]) -> dict[str, float]:
-    """Engine → weight of an ensemble's manifest; equal ones where it names none. Empty for other models."""
-    if inputs.get("engine") != "ensemble":
-        return {}
-    names = inputs["features"]
-    weights = inputs["params"].get("weights") or [1.0 / len(names)] * len(names)
-    return dict(zip(names, weights, strict=True))

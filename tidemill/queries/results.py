@@ -1,142 +1,161 @@
-"""What a run came to, as a person reads it on a terminal and a program as JSON."""
+"""What a run came to: figures of every book by name, the benchmark beside them, and where the report is."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
-import polars as pl
 
+from tidemill.config import Settings
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
-from tidemill.reports.numbers import interval, number, percent, whole
-from tidemill.reports.sentences import total_costs
+from tidemill.queries.experiments import latest_experiment
+from tidemill.storage.lake import Lake
 from tidemill.storage.made_from import read_made
-from tidemill.study.places import MADE_FROM, report_path, stored_experiment
-from tidemill.study.sources import claimed
-from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, ENGINES, EQUITY, METRICS, PORTFOLIO, SELECTION, SUMMARY
-from tidemill.study.workspace import Workspace
+from tidemill.study.metrics import engine_metrics, portfolio_metrics
+from tidemill.study.places import MADE_FROM, report_in
+from tidemill.study.registry import Registry
+from tidemill.study.sources import venue_of
+from tidemill.study.study import dataset_for, study_key
+from tidemill.study.tables import BENCHMARK, EQUITY, METRICS, PORTFOLIO, SUMMARY
 
-_COLUMNS = (
-    "IC",
-    "rank IC",
-    "ICIR",
-    "t",
-    "Sharpe before",
-    "Sharpe after",
-    "95 % interval",
-    "deflated",
-    "return a year",
-    "drawdown",
-    "costs",
-)
+if TYPE_CHECKING:
+    import polars as pl
+
+Figure = float | None
+# What modules declare holds for the whole process: they are loaded one after the other.
+_loading = threading.Lock()
+
+
+class BookResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One book out of sample. None where a figure is not defined.
+
+    ic … turnover: skill of its predictions, with 95 % intervals; groups: bar times, or symbols, over which it was measured.
+    sharpe_gross, sharpe, sharpe_low, sharpe_high: a year, before costs, after them, and its 95 % interval. fees, slippage,
+    borrow: in cash. trial: its id in the ledger. deflated_sharpe … counted_since: what the number of trials on this source
+    makes of it. pbo: probability of backtest overfitting.
+    """
+
+    book: str
+    ic: Figure = None
+    ic_low: Figure = None
+    ic_high: Figure = None
+    rank_ic: Figure = None
+    rank_ic_low: Figure = None
+    rank_ic_high: Figure = None
+    icir: Figure = None
+    rank_icir: Figure = None
+    t_stat: Figure = None
+    hit_rate: Figure = None
+    turnover: Figure = None
+    groups: int = 0
+    sharpe_gross: Figure = None
+    sharpe: Figure = None
+    sharpe_low: Figure = None
+    sharpe_high: Figure = None
+    total_return: Figure = None
+    annual_return: Figure = None
+    max_drawdown: Figure = None
+    trades: int = 0
+    fees: Figure = None
+    slippage: Figure = None
+    borrow: Figure = None
+    portfolio_turnover: Figure = None
+    trial: str | None = None
+    deflated_sharpe: Figure = None
+    deflated_sharpe_clustered: Figure = None
+    pbo_when_best: Figure = None
+    trials: int | None = None
+    trial_clusters: int | None = None
+    expected_maximum_sharpe: Figure = None
+    expected_maximum_sharpe_clustered: Figure = None
+    pbo: Figure = None
+    pbo_trials: int | None = None
+    pbo_blocks: int | None = None
+    counted_since: datetime | None = None
+
+    @property
+    def costs(self) -> Figure:
+        """Fees, slippage and borrow together, in cash."""
+        return _costs(self.fees, self.slippage, self.borrow)
+
+
+class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The benchmark over the same bars, after its own costs (in cash)."""
+
+    sharpe: Figure
+    annual_return: Figure
+    max_drawdown: Figure
+    costs: Figure
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The table by engine as texts, the first paragraph of the report, and where the report is.
+    """Figures by book, the first paragraph of the report, and where the report is.
 
-    key: `dataset` of its rows in the lake's tables of results (signals, equity, trades, positions, metrics).
+    key: `dataset` of its rows in the lake's tables of results (signals, equity, trades, positions, metrics). metrics: of every
+    book and the benchmark, by the names of `performance_metrics`. sentences: empty when no report was written yet.
     """
 
     experiment: str
     dataset: str
     key: str
     path: Path
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    books: tuple[BookResult, ...]
+    benchmark: BenchmarkResult
+    metrics: dict[str, dict[str, Figure]]
     sentences: tuple[str, ...]
-    engines: tuple[dict[str, Any], ...]
-    metrics: dict[str, dict[str, float | None]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`: numbers, not texts."""
-        return {
-            "experiment": self.experiment,
-            "dataset": self.dataset,
-            "engines": list(self.engines),
-            "metrics": self.metrics,
-            "summary": list(self.sentences),
-        }
 
 
-def study_of(workspace: Workspace, experiment: Experiment) -> Study:
-    return Study(workspace, experiment, claimed(workspace, experiment.dataset))
-
-
-def result_of(workspace: Workspace, experiment: Experiment) -> Result:
+async def result_of(settings: Settings, experiment: Experiment) -> Result:
     """The stored result of an experiment. InputError when it has not been run."""
-    study = study_of(workspace, experiment)
-    if study.lake.manifest(METRICS, study.key, PORTFOLIO) is None:
+    return await asyncio.to_thread(_result, settings, experiment)
+
+
+async def latest_result(settings: Settings) -> Result | None:
+    """The result whose report was written last; None when there is none."""
+    experiment = await latest_experiment(settings)
+    return None if experiment is None else await result_of(settings, experiment)
+
+
+def _result(settings: Settings, stated: Experiment) -> Result:
+    with _loading:
+        registry = Registry.of(settings).with_files(stated.modules)
+        experiment = registry.known(stated)
+    venue, lake = venue_of(experiment.dataset, settings), Lake(settings.lake)
+    key = study_key(experiment, venue, registry)
+    if lake.manifest(METRICS, key, PORTFOLIO) is None:
         raise InputError(f"The experiment {experiment.name!r} has no result yet. Run it: `tidemill run`.")
-    engines, portfolio = engine_metrics(study), portfolio_metrics(study)
-    rows = [_row(row) for row in engines.iter_rows(named=True)] + [_benchmark_row(study, portfolio)]
+    path, portfolio = report_in(settings, key), portfolio_metrics(lake, key)
     return Result(
         experiment=experiment.name,
-        dataset=study.dataset.key,
-        key=study.key,
-        path=report_path(study),
-        columns=_COLUMNS,
-        rows=tuple(rows),
-        sentences=_sentences(study),
-        engines=tuple(engines.to_dicts()),
+        dataset=dataset_for(experiment.dataset, venue).key,
+        key=key,
+        path=path,
+        books=tuple(msgspec.convert(engine_metrics(lake, key).to_dicts(), list[BookResult])),
+        benchmark=_benchmark(lake, key, portfolio),
         metrics={row.pop("book"): row for row in portfolio.to_dicts()},
+        sentences=_sentences(path.with_name(SUMMARY)),
     )
 
 
-def _sentences(study: Study) -> tuple[str, ...]:
+def _benchmark(lake: Lake, key: str, portfolio: pl.DataFrame) -> BenchmarkResult:
+    row = next(row for row in portfolio.to_dicts() if row["book"] == BENCHMARK)
+    totals = lake.manifests(EQUITY, key)[BENCHMARK].metadata
+    costs = _costs(totals["fees"], totals["slippage"], totals["borrow"])
+    return BenchmarkResult(
+        sharpe=row["sharpe"], annual_return=row["annual_return"], max_drawdown=row["max_drawdown"], costs=costs
+    )
+
+
+def _costs(*parts: Figure) -> Figure:
+    told = [part for part in parts if part is not None]
+    return sum(told) if len(told) == len(parts) else None
+
+
+def _sentences(path: Path) -> tuple[str, ...]:
     """The first paragraph of the report; empty when it was not written yet."""
-    path = report_path(study).with_name(SUMMARY)
     return tuple(read_made(path.with_name(MADE_FROM), path, list[str])) if path.is_file() else ()
-
-
-def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        row["book"],
-        number(row["ic"]),
-        number(row["rank_ic"]),
-        number(row["icir"]),
-        number(row["t_stat"], 1),
-        number(row["sharpe_gross"]),
-        number(row["sharpe"]),
-        interval(row["sharpe_low"], row["sharpe_high"]),
-        percent(row["deflated_sharpe"]),
-        percent(row["annual_return"]),
-        percent(row["max_drawdown"]),
-        whole(total_costs(row)),
-    )
-
-
-def _benchmark_row(study: Study, portfolio: pl.DataFrame) -> tuple[str, ...]:
-    row = portfolio.filter(pl.col("book") == BENCHMARK).row(0, named=True)
-    facts = study.lake.manifests(EQUITY, study.key)[BENCHMARK].metadata
-    own = (
-        number(row["sharpe"]),
-        "–",
-        "–",
-        percent(row["annual_return"]),
-        percent(row["max_drawdown"]),
-        whole(total_costs(facts)),
-    )
-    return (BENCHMARK, "–", "–", "–", "–", "–", *own)
-
-
-def latest_report(workspace: Workspace) -> Result | None:
-    """The result whose report was written last; None when there is none."""
-    reports = sorted((workspace.settings.home / "reports").glob("*/experiment.json"), key=lambda path: path.stat().st_mtime)
-    if not reports:
-        return None
-    return result_of(workspace, stored_experiment(reports[-1]))
-
-
-def engine_metrics(study: Study) -> pl.DataFrame:
-    """One row for each book: skill, Sharpe before and after costs, costs, and what the ledger makes of it."""
-    skill = study.lake.scan(METRICS, study.key, partitions=[ENGINES]).collect()
-    judged = study.lake.scan(METRICS, study.key, partitions=[SELECTION]).collect()
-    return skill.join(judged, on="book", how="left", maintain_order="left")
-
-
-def portfolio_metrics(study: Study) -> pl.DataFrame:
-    """One row for each book and the benchmark, one column for each metric."""
-    return study.lake.scan(METRICS, study.key, partitions=[PORTFOLIO]).collect()

@@ -117,9 +117,9 @@ def drawdown(study: Study) -> bytes:
 
 def skill(study: Study) -> bytes:
     """Rank IC and Sharpe after costs, side by side for each book."""
-    from tidemill.queries.results import engine_metrics
+    from tidemill.study.metrics import engine_metrics
 
-    frame = engine_metrics(study)
+    frame = engine_metrics(study.lake, study.key)
     figure, axes = _figure("Sharpe before and after costs")
     places = range(frame.height)
     axes.bar([at - 0.2 for at in places], frame["sharpe_gross"].fill_null(0.0).to_list(), width=0.4, label="before costs")

@@ -11,12 +11,12 @@ from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars, sync_instruments
 from tidemill.steps.market_data.fear_greed import sync_fear_greed
 from tidemill.steps.market_data.news import sync_news
-from tidemill.steps.models.engines import train
+from tidemill.steps.models.engines import TrainingFacts, train
 from tidemill.study.freshness import StepReport
 from tidemill.study.study import Study
 
 # Each after what it reads, as the dependencies of the assets have it. A step that an experiment has no use for says so.
-TRAINING_SET: dict[str, Callable[[Study], StepReport]] = {
+TRAINING_SET: dict[str, Callable[[Study], object]] = {
     "market_data/bars": sync_bars,
     "market_data/instruments": sync_instruments,
     "market_data/fear_greed": sync_fear_greed,
@@ -33,7 +33,7 @@ def bring_up_to_date(study: Study) -> None:
         step(study)
 
 
-def train_alone(study: Study, name: str) -> StepReport:
+def train_alone(study: Study, name: str) -> StepReport[TrainingFacts]:
     """Train one engine, one of the experiment's or any other with its defaults, on data brought up to date first.
 
     Raises UnknownNameError for the engine.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -26,11 +26,16 @@ class Table(NamedTuple):
     key: str
 
 
-class StepReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one step of the graph did, as a person wants to see it beside the asset.
+F = TypeVar("F")
+F_co = TypeVar("F_co", covariant=True)
+
+
+class StepReport(msgspec.Struct, Generic[F_co], frozen=True, kw_only=True):
+    """What one step of the graph did. Names, not words: how a person reads them is decided where they are shown.
 
     worked: False when the fingerprint of the inputs equalled the last success, so nothing was done.
-    inputs: name → data version read. facts: figures worth showing. table: column names and rows. bytes: size of what is stored.
+    inputs: name → data version read. facts: the step's own figures, a struct or None. columns, table: names and rows; a mapping
+    in a cell stands for columns that are called as its keys. bytes: size of what is stored.
     """
 
     worked: bool
@@ -42,10 +47,16 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True):
     data_version: str = ""
     code_version: str = ""
     inputs: dict[str, str] = {}
-    facts: dict[str, Any] = {}
+    facts: F_co
     columns: tuple[str, ...] = ()
     table: tuple[tuple[Any, ...], ...] = ()
     notes: tuple[str, ...] = ()
+
+
+class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a step that writes a file for people."""
+
+    path: str
 
 
 def stale(lake: Lake, tables: Iterable[Table], wanted: Mapping[str, str]) -> list[str]:
@@ -70,10 +81,13 @@ def drop_others(lake: Lake, tables: Iterable[Table], wanted: Iterable[str]) -> N
             lake.drop(*table, gone)
 
 
-def stored(manifests: Mapping[str, Manifest], *, worked: bool, code_version: str, **more: Any) -> StepReport:
-    """The report of a step by what is stored: its size and range come from the manifests of its parts."""
+def stored(manifests: Mapping[str, Manifest], *, worked: bool, code_version: str, facts: F, **more: Any) -> StepReport[F]:
+    """The report of a step by what is stored: its size and range come from the manifests of its parts.
+
+    more: what the report holds beside that, or instead where a part of the lake does not say it.
+    """
     filled = [manifest for manifest in manifests.values() if manifest.rows]
-    counted = {
+    counted: dict[str, Any] = {
         "rows": sum(manifest.rows for manifest in filled),
         "symbols": max((manifest.symbols for manifest in filled), default=0),
         "start": min((manifest.start for manifest in filled if manifest.start), default=None),
@@ -81,4 +95,9 @@ def stored(manifests: Mapping[str, Manifest], *, worked: bool, code_version: str
         "bytes": sum(manifest.bytes for manifest in filled),
         "data_version": fingerprint({part: manifest.data_version for part, manifest in manifests.items()}),
     }
-    return StepReport(worked=worked, code_version=code_version, **(counted | more))
+    return StepReport(worked=worked, code_version=code_version, facts=facts, **(counted | more))
+
+
+def unused(code_version: str, note: str) -> StepReport[None]:
+    """The report of a step that an experiment does not ask for."""
+    return StepReport(worked=False, facts=None, data_version="unused", code_version=code_version, notes=(note,))

@@ -9,11 +9,14 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from tidemill.config import Settings
 from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.durable import damaged, read_sealed, sweep, write_sealed
-from tidemill.models.artifact import MANIFEST_FILE, load, read_manifest
+from tidemill.models.artifact import MANIFEST_FILE, Stated, load, read_manifest
+from tidemill.provenance import fingerprint
 from tidemill.storage.results import write_models
+from tidemill.study.freshness import F, StepReport
 from tidemill.study.study import Study
 from tidemill.study.tables import FEATURES, LABELS
 from tidemill.study.workspace import Workspace
@@ -46,8 +49,12 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     folds: tuple[TrainedFold, ...]
 
 
+def models_in(settings: Settings) -> Path:
+    return settings.home / "models"
+
+
 def models_home(workspace: Workspace) -> Path:
-    return workspace.settings.home / "models"
+    return models_in(workspace.settings)
 
 
 def _index_path(home: Path, engine_key: str) -> Path:
@@ -138,37 +145,39 @@ def index_of(study: Study, spec: EngineSpec) -> Index:
     return index
 
 
-def stored_models(workspace: Workspace) -> list[dict[str, Any]]:
-    """Every model in an index of this home, newest test window first."""
-    indexes = [index_in(path) for path in sorted((models_home(workspace) / "index").glob("*.json"))]
-    rows = [
-        {"engine": index.engine, "dataset": index.dataset, **msgspec.to_builtins(entry)}
-        for index in indexes
-        for entry in index.folds
-    ]
-    return sorted(rows, key=lambda row: (row["test_start"], row["engine"]), reverse=True)
+def indices(home: Path) -> list[Index]:
+    """Every index of this home. IntegrityError when one is damaged."""
+    return [index_in(path) for path in sorted((home / "index").glob("*.json"))]
 
 
-def model_manifest(workspace: Workspace, model_id: str) -> dict[str, Any]:
-    """Manifest of a stored model. UnknownNameError names those that exist; a damaged one is an IntegrityError."""
-    known = sorted({str(row["model_id"]) for row in stored_models(workspace)})
-    if model_id not in known:
+def indexed_models(home: Path) -> list[str]:
+    """Ids of all models in an index of this home, sorted."""
+    return sorted({entry.model_id for index in indices(home) for entry in index.folds})
+
+
+def stated_by(home: Path, model_id: str) -> Stated:
+    """The manifest of a stored model, its weights unread. UnknownNameError names the models that exist."""
+    folder, known = artifact_folder(home, Path(model_id).name), indexed_models(home)
+    if model_id not in known and not folder.is_dir():
         raise UnknownNameError("model", model_id, known, hint="`tidemill models list` shows all.")
-    artifact = load(artifact_folder(models_home(workspace), model_id))
-    manifest: dict[str, Any] = msgspec.to_builtins(artifact.manifest)
-    return {
-        "model_id": model_id,
-        "hash": artifact.hash,
-        **manifest["inputs"],
-        "metrics": manifest["metrics"],
-        "origin": manifest["origin"],
-    }
+    return read_manifest(folder)
 
 
 def stored_weights(study: Study, model_id: str) -> tuple[float, ...]:
     """Weights of the engines in one ensemble, in the order of its features."""
     artifact = load(artifact_folder(models_home(study.workspace), model_id))
     return tuple(float(weight) for weight in artifact.tensors["weights"])
+
+
+def trained_report(index: Index, *, worked: bool, code_version: str, facts: F, **more: Any) -> StepReport[F]:
+    """The report of a step that trained: its size and range come from the index of its models, which lie beside the lake."""
+    counted: dict[str, Any] = {
+        "rows": sum(entry.rows for entry in index.folds),
+        "start": min(entry.test_start for entry in index.folds),
+        "end": max(entry.test_end for entry in index.folds),
+        "data_version": fingerprint([entry.model_id for entry in index.folds]),
+    }
+    return StepReport(worked=worked, code_version=code_version, facts=facts, **(counted | more))
 
 
 def silent_notes(index: Index) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tidemill.config import Settings
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.reading import read
@@ -14,8 +15,13 @@ from tidemill.study.study import Study
 EXPERIMENT, MADE_FROM = "experiment.json", "made-from.txt"
 
 
+def report_in(settings: Settings, key: str) -> Path:
+    """Where the report of a study lies. key: of the study."""
+    return settings.home / "reports" / key / "report.html"
+
+
 def report_path(study: Study) -> Path:
-    return study.workspace.settings.home / "reports" / study.key / "report.html"
+    return report_in(study.workspace.settings, study.key)
 
 
 def stored_experiment(path: Path) -> Experiment:

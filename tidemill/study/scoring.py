@@ -6,6 +6,7 @@ from typing import NamedTuple, Self
 
 import polars as pl
 
+from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.metrics.predictions import information_coefficients, scored
 from tidemill.storage.ordered import by_symbol
 from tidemill.study.study import Study
@@ -15,6 +16,15 @@ from tidemill.study.tables import ENSEMBLE, LABELS, PREDICTIONS
 def books(study: Study) -> dict[str, str]:
     """Book → lake key of the predictions that it trades, the ensemble first."""
     return {ENSEMBLE: study.ensemble_key} | {spec.name: study.engine_key(spec) for spec in study.experiment.engines}
+
+
+def require_predictions(study: Study, book: str) -> None:
+    """UnknownNameError for a book that the experiment does not have, InputError when it has no predictions yet."""
+    known = books(study)
+    if book not in known:
+        raise UnknownNameError("engine in this experiment", book, known)
+    if not study.lake.manifests(PREDICTIONS, known[book]):
+        raise InputError(f"The experiment {study.experiment.name!r} has no predictions yet. Run it first: `tidemill run`.")
 
 
 def predictions_of(study: Study, book: str) -> pl.DataFrame:

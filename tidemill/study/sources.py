@@ -9,7 +9,7 @@ import polars as pl
 
 from tidemill.config import Settings
 from tidemill.domain.errors import InputError
-from tidemill.domain.experiment import DatasetSpec
+from tidemill.domain.experiment import DatasetSpec, Experiment
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.domain.ports import BarSource
@@ -66,6 +66,11 @@ def claimed(workspace: Workspace, spec: DatasetSpec) -> str:
     source = source_of(spec, workspace.settings)
     workspace.call(source.close)
     return claimed_venue(workspace, source)
+
+
+def study_of(workspace: Workspace, experiment: Experiment) -> Study:
+    """The study of an experiment, under the name that its data is kept by here."""
+    return Study(workspace, experiment, claimed(workspace, experiment.dataset))
 
 
 def name_import(workspace: Workspace, venue: str) -> None:

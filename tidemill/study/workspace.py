@@ -28,7 +28,10 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop in a daemon thread; `call` runs a coroutine function there and waits for its answer."""
+    """An event loop in a daemon thread; `call` runs a coroutine function there and waits for its answer.
+
+    It is the bridge from outside: what runs in the loop awaits, and puts what is synchronous into a thread of its own.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -36,6 +39,10 @@ class LoopThread:
         self._thread.start()
 
     def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """RuntimeError within the loop itself, which would wait for itself for ever."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(f"{function} was called from the loop that is to run it. Await it there.")
+
         async def run() -> T:
             return await function(*args, **kwargs)
 

@@ -24,12 +24,12 @@ from tidemill.market.fear_greed import DELAY
 from tidemill.models import ridge
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
-from tidemill.queries.results import study_of
 from tidemill.steps.checks import samples as proof_samples
 from tidemill.steps.checks.causality import ASSETS, FEATURES, PREDICTIONS, SIGNALS, definition, is_proven, judge_causality
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.fear_greed import sync_fear_greed
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 

@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from tests.study.panels import day_of, small_experiment
-from tidemill.queries.results import study_of
 from tidemill.steps.checks import suites as checking
 from tidemill.steps.checks.suites import Judged, judge, standing
 from tidemill.steps.market_data.bars import sync_bars
+from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace
 
 

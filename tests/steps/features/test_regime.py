@@ -8,13 +8,13 @@ import pytest
 from tests.study.panels import daily_bars, day_of, small_experiment
 from tidemill.domain.experiment import Experiment, FeatureSpec, SplitSpec
 from tidemill.features.api import compute, feature_set
-from tidemill.queries.results import study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.regime import FITS, TABLE, compute_regime, regime_frame, regime_key
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.models.engines import train
 from tidemill.steps.plots import regimes
+from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace
 
 
@@ -30,12 +30,12 @@ def test_the_states_are_those_of_one_pass_and_a_second_run_does_no_work(workspac
     first = compute_regime(study)
     whole, _ = compute(study.adjusted, feature_set("regime"))
     assert regime_frame(study).equals(whole, null_equal=True)
-    assert first.facts["symbols with a fitted model"] == 6
-    assert first.facts["months computed"] == 11
+    assert first.facts.fitted_symbols == 6
+    assert first.facts.months_computed == 11
     assert len(first.table) == 6
     second = compute_regime(study_of(workspace, experiment))
     assert (first.worked, second.worked) == (True, False)
-    assert second.facts["months computed"] == 0
+    assert second.facts.months_computed == 0
     assert second.data_version == first.data_version
     assert regimes(study).startswith(b"\x89PNG")
 
@@ -49,7 +49,7 @@ def test_a_new_day_costs_one_month_and_gives_the_same_bits(
     day_of(panel, 328).write_parquet(folder / "day328.parquet")
     grown = study_of(workspace, experiment)
     sync_bars(grown)
-    assert compute_regime(grown).facts["months computed"] == 1
+    assert compute_regime(grown).facts.months_computed == 1
     whole, _ = compute(grown.adjusted, feature_set("regime"))
     assert regime_frame(grown).equals(whole, null_equal=True)
 

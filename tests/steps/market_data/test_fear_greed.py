@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,13 +13,13 @@ from tidemill.domain.experiment import DatasetSpec, Experiment, FeatureSpec
 from tidemill.experiments.files import checked
 from tidemill.features.api import compute, feature_set
 from tidemill.market import fear_greed as market
-from tidemill.queries.results import study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.fear_greed import known_index, sync_fear_greed
 from tidemill.steps.models.engines import train
 from tidemill.study.freshness import StepReport
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -43,7 +44,7 @@ def experiment(folder: Path, index: Path) -> Experiment:
     return small_experiment(folder, features=FeatureSpec(sets=(), names=("ROC5", "STD10"), fear_greed=f"file:{index}"))
 
 
-def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, dict[str, StepReport]]:
+def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, dict[str, StepReport[Any]]]:
     study = study_of(workspace, experiment)
     steps = {"bars": sync_bars, "index": sync_fear_greed, "features": compute_features, "labels": build_training_set}
     return study, {name: step(study) for name, step in steps.items()}
@@ -56,7 +57,7 @@ def test_every_bar_has_the_value_of_the_day_that_its_close_ends(workspace: Works
     assert frame["fear_greed"].to_list() == [day * 7 % 101 for day in range(328)]
     assert frame["fear_greed_change_7"].to_list() == [day * 7 % 101 - (day - 7) * 7 % 101 for day in range(328)]
     assert set(NAMES) <= set(study.training_frame.columns)
-    assert reports["index"].facts["days missing"] == 0
+    assert reports["index"].facts.days_missing == 0
     assert reports["index"].rows == 338
 
 
@@ -81,7 +82,7 @@ def test_nothing_new_does_no_work_and_one_new_day_costs_one_month(
     write_index(index, 329)
     _, third = run(workspace, experiment)
     assert third["index"].worked
-    assert third["features"].facts["months computed"] == 1
+    assert third["features"].facts.months_computed == 1
 
 
 def test_a_value_that_is_changed_later_leaves_the_past_as_it_was_known(
@@ -91,7 +92,7 @@ def test_a_value_that_is_changed_later_leaves_the_past_as_it_was_known(
     held = before.feature_frame
     write_index(index, 328, changed={100: 99})
     after, reports = run(workspace, experiment)
-    assert reports["index"].facts["days with a later version"] == 1
+    assert reports["index"].facts.later_versions == 1
     assert not reports["features"].worked
     assert after.feature_frame.equals(held, null_equal=True)
 

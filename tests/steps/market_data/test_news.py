@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -17,7 +18,6 @@ from tidemill.evaluation.search import search
 from tidemill.features.expression import SENTIMENT
 from tidemill.features.sentiment import sentiment
 from tidemill.models.text.lexicon import Lexicon
-from tidemill.queries.results import engine_metrics, study_of
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment, items_of
 from tidemill.steps.features.technical import compute_features
@@ -33,16 +33,18 @@ from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
 from tidemill.steps.upstream import train_alone
 from tidemill.study.freshness import StepReport
+from tidemill.study.metrics import engine_metrics
 from tidemill.study.scoring import predictions_of
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
 TEXTS = ("{0} beats estimates and raises its guidance", "{0} warns of losses", "Annual meeting of {0}", "Fraud probe at {0}")
 FEATURES = FeatureSpec(sets=(), names=("ROC5", "STD10", "roc_10", "natr_14"))
-DATA: dict[str, Callable[[Study], StepReport]] = {
+DATA: dict[str, Callable[[Study], StepReport[Any]]] = {
     "bars": sync_bars, "news": sync_news, "sentiment": compute_sentiment, "features": compute_features,
 }  # fmt: skip
-AFTER: dict[str, Callable[[Study], StepReport]] = {
+AFTER: dict[str, Callable[[Study], StepReport[Any]]] = {
     "instruments": sync_instruments, "gaps": list_gaps, "labels": build_training_set,
     "momentum": lambda study: train(study, "momentum"), "sentiment engine": lambda study: train(study, "sentiment"),
     "predictions": predict, "ensemble": train_ensemble, "combined": predict_ensemble, "signals": make_signals,
@@ -81,8 +83,8 @@ def experiment(folder: Path, file: Path) -> Experiment:
 
 
 def run(
-    workspace: Workspace, experiment: Experiment, steps: dict[str, Callable[[Study], StepReport]] = DATA
-) -> tuple[Study, dict[str, StepReport]]:
+    workspace: Workspace, experiment: Experiment, steps: dict[str, Callable[[Study], StepReport[Any]]] = DATA
+) -> tuple[Study, dict[str, StepReport[Any]]]:
     study = study_of(workspace, experiment)
     return study, {name: step(study) for name, step in steps.items()}
 
@@ -99,8 +101,8 @@ def test_features_hold_what_was_known_at_each_bars_close(workspace: Workspace, e
     study, reports = run(workspace, experiment)
     assert study.features.names == (*FEATURES.names, *SENTIMENT)
     assert study.feature_frame.select("symbol", "open_time", *SENTIMENT).equals(expected(study, headlines(range(-5, 328))))
-    assert reports["news"].rows == reports["sentiment"].facts["items scored"] == 333 * 8
-    assert reports["sentiment"].facts["symbols with news"] == 3
+    assert reports["news"].rows == reports["sentiment"].facts.items_scored == 333 * 8
+    assert reports["sentiment"].facts.coverage.covered_symbols == 3
     unknown = study.feature_frame.filter(pl.col("symbol") == "DDD")
     assert unknown["sentiment_mean"].is_nan().all()
 
@@ -113,7 +115,7 @@ def test_a_second_run_with_nothing_new_reads_and_scores_nothing(workspace: Works
     assert {name: report.data_version for name, report in first.items()} == {
         name: report.data_version for name, report in second.items()
     }
-    assert second["sentiment"].facts["items scored"] == 0
+    assert second["sentiment"].facts.items_scored == 0
     assert ("news_items" in vars(study)["_made"]) is False  # the items themselves were not even read
 
 
@@ -124,8 +126,8 @@ def test_a_new_day_of_news_and_bars_costs_one_month_and_gives_the_bits_of_the_wh
     day_of(panel, 328).write_parquet(folder / "day328.parquet")
     headlines(range(-5, 329)).write_parquet(file)
     study, reports = run(workspace, experiment)
-    assert reports["news"].facts["inserted"] == reports["sentiment"].facts["items scored"] == 8
-    assert reports["sentiment"].facts["months computed"] == reports["features"].facts["months computed"] == 1
+    assert reports["news"].facts.imported.inserted == reports["sentiment"].facts.items_scored == 8
+    assert reports["sentiment"].facts.coverage.months_computed == reports["features"].facts.months_computed == 1
     assert study.feature_frame.select("symbol", "open_time", *SENTIMENT).equals(expected(study, headlines(range(-5, 329))))
 
 
@@ -146,7 +148,7 @@ def test_news_that_arrives_late_changes_the_months_that_could_know_it_and_none_b
     after = study.feature_frame.filter(~early & (pl.col("symbol") == "EEE"))
     assert after["sentiment_mean"][0] > 0.3
     assert after["sentiment_surprise"][0] > 0.5
-    assert reports["features"].facts["months kept"] > 0
+    assert reports["features"].facts.months_kept > 0
 
 
 def test_the_first_receipt_stays_when_a_file_is_written_again_with_later_ones(
@@ -157,7 +159,7 @@ def test_the_first_receipt_stays_when_a_file_is_written_again_with_later_ones(
     headlines(range(-5, 328)).with_columns(pl.col("received_at") + timedelta(days=30)).write_parquet(file)
     study, reports = run(workspace, experiment)
     assert study.feature_frame.equals(before)
-    assert (reports["news"].facts["inserted"], reports["news"].facts["duplicates"]) == (0, 333 * 8)
+    assert (reports["news"].facts.imported.inserted, reports["news"].facts.imported.duplicates) == (0, 333 * 8)
 
 
 def test_bad_rows_stand_in_the_quarantine_with_their_lines(
@@ -166,9 +168,9 @@ def test_bad_rows_stand_in_the_quarantine_with_their_lines(
     path = tmp_path / "mixed.csv"
     path.write_text("symbol,published_at,headline\nAAA,2021-03-01,Good gain\nAAA,soon,No time\nA/B,2021-03-01,Bad name\n,,\n")
     study, reports = run(workspace, msgspec.structs.replace(experiment, news=NewsSpec(source=f"file:{path}")))
-    facts = reports["news"].facts
-    assert (facts["rows"], facts["inserted"], facts["quarantined"], facts["without a receipt"]) == (4, 1, 3, 1)
-    assert facts["quarantined: unreadable"] == facts["quarantined: bad_symbol"] == facts["quarantined: null"] == 1
+    found = reports["news"].facts.imported
+    assert (found.rows, found.inserted, found.quarantined, found.without_receipt) == (4, 1, 3, 1)
+    assert found.reasons == {"unreadable": 1, "bad_symbol": 1, "null": 1}
     assert "without a receipt" in reports["news"].notes[0]
     kept = workspace.call(
         workspace.database.fetch, "SELECT source_line, reason FROM quarantine WHERE venue = $1 ORDER BY 1", news_key(study)
@@ -243,7 +245,7 @@ def test_all_steps_work_with_news_and_the_sentiment_engine_has_its_row(workspace
     frame = predictions_of(study, "sentiment")
     assert frame.filter(pl.col("symbol") == "AAA")["prediction"].is_finite().all()
     assert frame.filter(pl.col("symbol") == "DDD")["prediction"].is_null().all()
-    assert {"ensemble", "momentum", "sentiment"} <= set(engine_metrics(study)["book"])
+    assert {"ensemble", "momentum", "sentiment"} <= set(engine_metrics(study.lake, study.key)["book"])
     again = {name: step(study_of(workspace, experiment)) for name, step in (DATA | AFTER).items()}
     assert not [name for name, report in again.items() if report.worked]
 

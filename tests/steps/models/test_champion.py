@@ -16,7 +16,7 @@ from tidemill.domain.errors import InputError, StopError
 from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, StrategySpec
 from tidemill.domain.intervals import Interval
 from tidemill.embedded import Servers
-from tidemill.queries.results import study_of
+from tidemill.queries.trials import list_trials
 from tidemill.steps.checks.causality import ASSETS, Standing, judge_causality
 from tidemill.steps.checks.suites import judge
 from tidemill.steps.market_data.bars import sync_bars
@@ -24,8 +24,8 @@ from tidemill.steps.models.champion import challenge_fold, compare, consider
 from tidemill.steps.performance.drift import last_drift, measure_drift
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion
-from tidemill.study.counting import list_trials
 from tidemill.study.losses import confirm
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace, open_workspace
 
@@ -117,7 +117,7 @@ def test_a_challenger_that_beats_cash_becomes_the_first_champion_and_can_be_take
     assert champion.trained_until <= challenge_fold(study).test_start
     assert report.worked
     assert not consider(study).worked
-    kinds = list_trials(workspace)["kind"].to_list()
+    kinds = workspace.call(list_trials, workspace.database)["kind"].to_list()
     assert kinds.count("promotion") == 1, "a challenge is a trial, counted once"
     undone, back = workspace.call(champions.undo, workspace.database, study.dataset.key, "a test")
     assert (undone.id, back) == (champion.id, None)

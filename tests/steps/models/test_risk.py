@@ -9,11 +9,11 @@ import pytest
 from tests.study.panels import day_of, small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
-from tidemill.queries.results import study_of
+from tidemill.queries.models import model_details, stored_models
 from tidemill.risk.volatility import VolatilityParams, fit_garch
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.models.risk import forecast_risk, returns_by_symbol, risk_of, train_risk
-from tidemill.study.model_index import model_manifest, stored_models
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -42,16 +42,16 @@ def test_every_symbol_and_bar_of_the_test_windows_has_a_forecast(study: Study) -
     assert frame["volatility"].mean() == pytest.approx(0.02, rel=0.25)  # what the panel is made with
     assert (frame["drawdown"] > frame["volatility"]).all()
     assert {"garch", "ewma"} >= set(frame["engine"].unique())
-    assert report.facts["qlike"] > 0.0
+    assert report.facts.skill.qlike > 0.0
     assert report.rows == frame.height
 
 
 def test_parameters_are_those_of_returns_before_the_cut(study: Study) -> None:
     fold = study.folds[-1]
-    models = [row for row in stored_models(study.workspace) if row["engine"] == "risk"]
+    models = [one for one in study.workspace.call(stored_models, study.workspace.settings) if one.engine == "risk"]
     assert len(models) == len(study.folds)
-    manifest = model_manifest(study.workspace, models[0]["model_id"])
-    assert manifest["split"]["train_end"] == fold.train_end.isoformat()
+    manifest = study.workspace.call(model_details, study.workspace.settings, models[0].model_id)
+    assert manifest.inputs.split["train_end"] == fold.train_end.isoformat()
     past = returns_by_symbol(study)["AAA"].filter(pl.col("open_time") < fold.train_end)["return"].to_numpy()
     forecast_risk(study)
     mine = risk_of(study).filter((pl.col("symbol") == "AAA") & (pl.col("fold") == fold.number))
@@ -70,7 +70,7 @@ def test_nothing_new_is_no_work_and_a_new_day_forecasts_one_fold_and_fits_none(
     day_of(panel, 328).write_parquet(folder / "day328.parquet")
     grown = study_for(study.workspace, folder)
     assert not train_risk(grown).worked
-    assert forecast_risk(grown).facts["folds forecast"] == 1
+    assert forecast_risk(grown).facts.folds_forecast == 1
     after = risk_of(grown)
     assert after.height == before.height + 6
     assert after.join(before.select("symbol", "open_time"), on=("symbol", "open_time"), how="semi").equals(before)

@@ -9,11 +9,11 @@ from tests.storage.stored import stored
 from tests.study.panels import small_experiment
 from tests.study.running import STEPS
 from tidemill.queries.predictions import recent_predictions
-from tidemill.queries.results import study_of
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.predictions.engines import drop_old_folds, keep, predict
 from tidemill.storage.results import PREDICTIONS as STORED
 from tidemill.study.scoring import books
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.tables import PREDICTIONS
 from tidemill.study.workspace import Workspace
@@ -43,7 +43,7 @@ def test_what_is_not_predicted_any_more_is_gone_and_the_rest_is_as_it_was(worksp
 
     key = books(study)["ridge"]
     fold = study.lake.scan(PREDICTIONS, key, partitions=["fold-002"]).collect()
-    newest = recent_predictions(workspace, "AAA", "ridge")
+    newest = workspace.call(recent_predictions, workspace.database, workspace.cache, "AAA", "ridge")
     # A shorter universe, bars that are gone, another model; and a fold that is refused.
     less = fold.filter((pl.col("symbol") != "AAA") & (pl.col("open_time") > fold["open_time"].min()))
     keep(study, key, "fold-002", less.with_columns(model_id=pl.lit("another")), "x")
@@ -54,10 +54,10 @@ def test_what_is_not_predicted_any_more_is_gone_and_the_rest_is_as_it_was(worksp
     # Splits that have fewer folds: the last one goes, here and in what is asked for most.
     later = fold.with_columns(pl.col("open_time", "known_at") + timedelta(days=3_000), fold=pl.lit(99, pl.Int32))
     keep(study, key, "fold-099", later, "x")
-    assert not recent_predictions(workspace, "AAA", "ridge").equals(newest)
+    assert not workspace.call(recent_predictions, workspace.database, workspace.cache, "AAA", "ridge").equals(newest)
     drop_old_folds(study, key, study.lake.manifests(PREDICTIONS, key))
     assert in_postgres(study).equals(in_the_lake(study))
-    assert recent_predictions(workspace, "AAA", "ridge").equals(newest)
+    assert workspace.call(recent_predictions, workspace.database, workspace.cache, "AAA", "ridge").equals(newest)
 
     for step in (predict, train_ensemble, predict_ensemble):
         step(study)

@@ -11,12 +11,12 @@ from tests.study.running import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment, NeutraliseSpec, StrategySpec, ValidationSpec
 from tidemill.quality.validity import DISAGREEMENT, RANGE
-from tidemill.queries.results import study_of
 from tidemill.steps.predictions.validity import refusal_counts, validate_predictions
 from tidemill.steps.trading.attribution import attribution_facts, attribution_frame, attribution_table
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
 from tidemill.study.rejections import refusals_of
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.tables import EQUITY, PREDICTIONS, SIGNALS, partition_of
 from tidemill.study.workspace import Workspace
@@ -34,7 +34,7 @@ def signals(study: Study, book: str) -> pl.DataFrame:
 def test_books_are_judged_sized_and_taken_apart(workspace: Workspace, folder: Path) -> None:
     # One run carries all of it: training is what takes the time.
     study, reports = run(workspace, small_experiment(folder, validation=ValidationSpec(history=100)))
-    _nothing_sound_is_refused(study, reports["signals"].facts["predictions refused"])
+    _nothing_sound_is_refused(study, reports["signals"].facts.predictions_refused)
     _profit_adds_up(study)
     _what_is_refused_is_not_traded(study)
     _a_broken_prediction_is_refused(study)
@@ -59,14 +59,16 @@ def _profit_adds_up(study: Study) -> None:
         assert parts["profit"].to_list() == pytest.approx([earned] * parts.height, abs=1e-3)
     assert attribution_table(study).filter(pl.col("part") == "symbols").height == len(SYMBOLS)
     facts = attribution_facts(study)
-    assert {"beta", "return from market", "return through ridge", "return from fees"} <= set(facts)
+    assert {"market", "fees"} <= set(facts.return_from)
+    assert {"ridge", "momentum"} == set(facts.return_through)
+    assert isinstance(facts.beta, float)
     assert attribution_frame(again(study, seed=99)).is_empty()
 
 
 def _what_is_refused_is_not_traded(study: Study) -> None:
     strict = again(study, validation=ValidationSpec(disagreement=0.3))
     made = make_signals(strict)
-    assert made.facts["predictions refused"] > 0
+    assert made.facts.predictions_refused > 0
     assert any("contradict" in note for note in made.notes)
     refused = refusals_of(strict, "ensemble").select("symbol", "open_time")
     held = signals(strict, "ensemble").filter(pl.col("weight") != 0.0)
@@ -74,7 +76,7 @@ def _what_is_refused_is_not_traded(study: Study) -> None:
     loose = signals(study, "ensemble").filter(pl.col("weight") != 0.0)
     assert not loose.join(refused, on=["symbol", "open_time"], how="semi").is_empty()
     assert refusal_counts(strict).columns == ["book", "why", "predictions"]
-    assert refusal_counts(strict)["predictions"].sum() == made.facts["predictions refused"]
+    assert refusal_counts(strict)["predictions"].sum() == made.facts.predictions_refused
 
 
 def _a_broken_prediction_is_refused(study: Study) -> None:
@@ -111,7 +113,7 @@ def _a_neutral_book_says_so(study: Study, folder: Path) -> None:
     sectors.write_text("symbol,sector\n" + "".join(f"{symbol},{'ab'[at % 2]}\n" for at, symbol in enumerate(SYMBOLS)))
     spec = StrategySpec(params={"quantile": 0.4}, neutralise=NeutraliseSpec(by="sector", sector_file=str(sectors)))
     made = make_signals(again(study, strategy=spec))
-    assert made.facts["neutralised by"] == "sector"
+    assert made.facts.neutralised_by == "sector"
     sectors.write_text(sectors.read_text().replace("AAA,a", "AAA,b"))
     assert make_signals(again(study, strategy=spec)).worked  # the content of the file decides, not its name
     gone = StrategySpec(neutralise=NeutraliseSpec(by="sector", sector_file=str(folder / "nowhere.csv")))

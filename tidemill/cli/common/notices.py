@@ -14,8 +14,8 @@ def left_out(workspace: Workspace, experiment: Experiment) -> tuple[str, ...]:
     """Sentences about functions of the experiment's modules whose features are missing from its last run."""
     if not experiment.modules:
         return ()
-    from tidemill.queries.results import study_of
     from tidemill.steps.features.technical import left_out_notes
+    from tidemill.study.sources import study_of
 
     study = study_of(workspace, experiment)
     unknown = tuple(f"Left out: {name}. {reason}" for name, reason in study.registry.failed.items())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import polars as pl
+from msgspec import UNSET, UnsetType
 
 from tidemill.provenance import fingerprint
 from tidemill.study import code as code_of
@@ -18,7 +20,17 @@ from tidemill.validation.labels import forward_return
 _BARS = "bars_labelled"  # in a month's manifest: how many bars its labels were made from
 
 
-def build_training_set(study: Study) -> StepReport:
+class LabelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """label_horizon: in bars. What is read from the labels themselves is not there when there was no work."""
+
+    label: str
+    label_horizon: int
+    labelled_rows: int | UnsetType = UNSET
+    mean_label: float | UnsetType = UNSET
+    label_deviation: float | UnsetType = UNSET
+
+
+def build_training_set(study: Study) -> StepReport[LabelFacts]:
     """Labels of every bar. Computed again from the first month on whose bars, or bars that its labels end at, have changed; the
     features stay where they are.
 
@@ -110,12 +122,12 @@ def _labels(study: Study, months: Sequence[str]) -> pl.DataFrame:
     return custom_labels(adjusted, study.label, suspected=marks)
 
 
-def _labels_report(study: Study, worked: bool) -> StepReport:
-    facts: dict[str, object] = {"label": study.experiment.label.name, "horizon in bars": study.experiment.label.horizon}
+def _labels_report(study: Study, worked: bool) -> StepReport[LabelFacts]:
+    facts = LabelFacts(label=study.experiment.label.name, label_horizon=study.experiment.label.horizon)
     if worked:
         labels = study.lake.scan(LABELS, study.labels_key).select("label").collect()["label"].drop_nulls().to_numpy()
-        facts["labelled rows"] = len(labels)
+        facts = msgspec.structs.replace(facts, labelled_rows=len(labels))
         if len(labels):
-            facts |= {"mean label": float(labels.mean()), "standard deviation of labels": float(labels.std())}
+            facts = msgspec.structs.replace(facts, mean_label=float(labels.mean()), label_deviation=float(labels.std()))
     manifests = study.lake.manifests(LABELS, study.labels_key)
     return stored(manifests, worked=worked, code_version=code_of.labels(), facts=facts)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from tidemill.domain.experiment import Experiment
@@ -29,6 +30,15 @@ PROBABILITY = "hmm_3_{state}"
 STATES = 3
 
 
+class RegimeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """fitted_symbols: those with a model."""
+
+    features: int
+    months_computed: int
+    months_kept: int
+    fitted_symbols: int
+
+
 def regime_features() -> FeatureSet:
     return feature_set(SET)
 
@@ -43,7 +53,7 @@ def regime_key(study: Study) -> str:
     return f"{study.dataset.key}.{regime_features().fingerprint[:8]}"
 
 
-def compute_regime(study: Study) -> StepReport:
+def compute_regime(study: Study) -> StepReport[RegimeFacts]:
     """Compute the states of every month whose inputs changed, and of all months after the first such."""
     features, tables = regime_features(), [Table(name, regime_key(study)) for name in (TABLE, FITS)]
     wanted = feature_fingerprints(study, features)
@@ -120,20 +130,20 @@ def regime_frame(study: Study) -> pl.DataFrame:
     return study.lake.scan(TABLE, regime_key(study)).sort("symbol", "open_time").collect()
 
 
-def _report(study: Study, features: FeatureSet, *, worked: bool, computed: int) -> StepReport:
+def _report(study: Study, features: FeatureSet, *, worked: bool, computed: int) -> StepReport[RegimeFacts]:
     manifests = study.lake.manifests(TABLE, regime_key(study))
     table, fitted = _latest(study)
-    facts = {
-        "features": len(features.names),
-        "months computed": computed,
-        "months kept": len(manifests) - computed,
-        "symbols with a fitted model": fitted,
-    }
-    columns = ("symbol", "state", "calm", "middle", "wild", "volatility percentile", "trend", "model since")
-    shown: dict[str, Any] = {"facts": facts, "columns": columns, "table": table, "notes": (_NOTE,)}
-    return stored(manifests, worked=worked, code_version=features.fingerprint, **shown)
+    facts = RegimeFacts(
+        features=len(features.names),
+        months_computed=computed,
+        months_kept=len(manifests) - computed,
+        fitted_symbols=fitted,
+    )
+    shown: dict[str, Any] = {"columns": _COLUMNS, "table": table, "notes": (_NOTE,)}
+    return stored(manifests, worked=worked, code_version=features.fingerprint, facts=facts, **shown)
 
 
+_COLUMNS = ("symbol", "state", "calm", "middle", "wild", "volatility_percentile", "trend", "model_since")
 _NOTE = (
     "State 1 is the calmest. Probabilities are filtered: each was known at its bar's close. A model is fitted again every 252 "
     "bars of its symbol, on what came before."

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import polars as pl
 
 from tidemill.domain.errors import InputError
@@ -23,7 +23,7 @@ from tidemill.steps.market_data.news import TABLE as NEWS
 from tidemill.storage.content import content_version
 from tidemill.study import code as code_of
 from tidemill.study.checkpoints import resume_with, save_state
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, stored, unused
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
 
@@ -35,19 +35,38 @@ _ALL = "all"
 _ITEMS = {"symbol": pl.String(), "known_at": pl.Datetime("us", "UTC"), "score": pl.Float64(), "item_id": pl.String()}
 
 
-def compute_sentiment(study: Study) -> StepReport:
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """items: about symbols of the dataset. mean_score: of those that have one. months_computed: when they changed last."""
+
+    items: int
+    covered_symbols: int
+    unscored_items: int
+    mean_score: float | None
+    months_computed: int
+
+
+class SentimentFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """half_life: in bars. items_scored: in this run."""
+
+    classifier: str
+    half_life: float
+    items_scored: int
+    coverage: Coverage
+
+
+def compute_sentiment(study: Study) -> StepReport[SentimentFacts | None]:
     """Score what is new among the news; compute the months of sentiment whose inputs changed, and all after the first such."""
     spec = study.experiment.news
     if spec is None:
-        return StepReport(worked=False, data_version="unused", code_version=code_of.sentiment(), notes=(NO_NEWS,))
+        return unused(code_of.sentiment(), NO_NEWS)
     scored = score_news(study, spec)
     key, print_ = sentiment_key(study), _inputs_print(study, spec)
     before = study.lake.manifest(INPUTS, key, _ALL)
     if before is not None and before.fingerprint == print_:
-        return _report(study, spec, worked=False, scored=scored, facts=before.metadata)
-    worked, facts = _bring_up_to_date(study, spec)
-    study.lake.write(INPUTS, key, _ALL, pl.DataFrame(), fingerprint=print_, metadata=facts)
-    return _report(study, spec, worked=worked, scored=scored, facts=facts)
+        return _report(study, spec, worked=False, scored=scored, coverage=msgspec.convert(before.metadata, Coverage))
+    worked, coverage = _bring_up_to_date(study, spec)
+    study.lake.write(INPUTS, key, _ALL, pl.DataFrame(), fingerprint=print_, metadata=msgspec.structs.asdict(coverage))
+    return _report(study, spec, worked=worked, scored=scored, coverage=coverage)
 
 
 def _inputs_print(study: Study, spec: NewsSpec) -> str:
@@ -62,7 +81,7 @@ def _selection(study: Study) -> tuple[object, ...]:
     return chosen.symbols, chosen.start, chosen.end
 
 
-def _bring_up_to_date(study: Study, spec: NewsSpec) -> tuple[bool, dict[str, Any]]:
+def _bring_up_to_date(study: Study, spec: NewsSpec) -> tuple[bool, Coverage]:
     wanted, key = sentiment_fingerprints(study), sentiment_key(study)
     have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(TABLE, key).items()}
     stale = next((index for index, (month, print_) in enumerate(wanted.items()) if have.get(month) != print_), None)
@@ -71,13 +90,14 @@ def _bring_up_to_date(study: Study, spec: NewsSpec) -> tuple[bool, dict[str, Any
     for gone in have.keys() - wanted.keys():
         study.lake.drop(TABLE, key, gone)
     items = items_of(study)
-    return stale is not None, {
-        "items about symbols of the dataset": items["item_id"].n_unique(),
-        "symbols with news": items["symbol"].n_unique(),
-        "items without a score": items.filter(~pl.col("score").is_finite())["item_id"].n_unique(),
-        "mean score": items.filter(pl.col("score").is_finite())["score"].mean(),
-        "months computed": 0 if stale is None else len(wanted) - stale,
-    }
+    mean = items.filter(pl.col("score").is_finite())["score"].mean()
+    return stale is not None, Coverage(
+        items=items["item_id"].n_unique(),
+        covered_symbols=items["symbol"].n_unique(),
+        unscored_items=items.filter(~pl.col("score").is_finite())["item_id"].n_unique(),
+        mean_score=mean if isinstance(mean, float) else None,
+        months_computed=0 if stale is None else len(wanted) - stale,
+    )
 
 
 def classifier_of(study: Study, spec: NewsSpec) -> TextClassifier:
@@ -193,22 +213,15 @@ def sentiment_prints(study: Study) -> dict[str, str]:
     return {month: manifest.data_version for month, manifest in study.lake.manifests(TABLE, sentiment_key(study)).items()}
 
 
-def _report(study: Study, spec: NewsSpec, *, worked: bool, scored: int, facts: dict[str, Any]) -> StepReport:
-    manifests = study.lake.manifests(TABLE, sentiment_key(study))
-    filled = [manifest for manifest in manifests.values() if manifest.rows]
+def _report(study: Study, spec: NewsSpec, *, worked: bool, scored: int, coverage: Coverage) -> StepReport[SentimentFacts]:
     silent = "No item is about a symbol of this dataset, so the sentiment is unknown throughout."
     news = {month: manifest.data_version for month, manifest in study.lake.manifests(NEWS, news_key(study)).items()}
-    settings = {"classifier": classifier_of(study, spec).name, "half-life in bars": spec.half_life}
-    return StepReport(
+    classifier = classifier_of(study, spec).name
+    return stored(
+        study.lake.manifests(TABLE, sentiment_key(study)),
         worked=worked,
-        rows=sum(manifest.rows for manifest in filled),
-        symbols=max((manifest.symbols for manifest in filled), default=0),
-        start=min((manifest.start for manifest in filled if manifest.start), default=None),
-        end=max((manifest.end for manifest in filled if manifest.end), default=None),
-        bytes=sum(manifest.bytes for manifest in filled),
-        data_version=fingerprint(sentiment_prints(study)),
         code_version=code_of.sentiment(),
         inputs={NEWS: fingerprint(news)},
-        facts={**settings, "items scored": scored, **facts},
-        notes=() if facts["symbols with news"] else (silent,),
+        facts=SentimentFacts(classifier=classifier, half_life=spec.half_life, items_scored=scored, coverage=coverage),
+        notes=() if coverage.covered_symbols else (silent,),
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import polars as pl
 
 from tidemill.features.api import FeatureSet, State, compute
@@ -20,6 +21,15 @@ from tidemill.study.checkpoints import resume, save_state
 from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
 from tidemill.study.study import LEFT_OUT, Study
 from tidemill.study.tables import FEATURES, KNOWN, month_of
+
+
+class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """longest_lookback: own bars that a feature reads, the current one included, of the one that reads the most."""
+
+    features: int
+    longest_lookback: int
+    months_computed: int
+    months_kept: int
 
 
 def feature_fingerprints(study: Study, features: FeatureSet | None = None) -> dict[str, str]:
@@ -46,7 +56,7 @@ def inputs_of(study: Study, months: Sequence[str], features: FeatureSet) -> pl.D
     return with_context(study, study.adjusted_of(months), features)
 
 
-def compute_features(study: Study) -> StepReport:
+def compute_features(study: Study) -> StepReport[FeatureFacts]:
     """Compute the features of every month whose inputs changed, and of all months after the first such.
 
     A function of a module that fails is left out of every month, named in the report, and tried again in the next run.
@@ -110,14 +120,14 @@ def _state_folder(study: Study) -> Path:
     return study.workspace.settings.home / "state" / study.features_key
 
 
-def _report(study: Study, *, computed: Sequence[str]) -> StepReport:
+def _report(study: Study, *, computed: Sequence[str]) -> StepReport[FeatureFacts]:
     manifests = study.lake.manifests(FEATURES, study.features_key)
-    facts = {
-        "features": len(study.available.names),
-        "longest look-back": study.features.lookback,
-        "months computed": len(computed),
-        "months kept": len(manifests) - len(computed),
-    }
+    facts = FeatureFacts(
+        features=len(study.available.names),
+        longest_lookback=study.features.lookback,
+        months_computed=len(computed),
+        months_kept=len(manifests) - len(computed),
+    )
     code, notes = study.features.fingerprint, left_out_notes(study)
     return stored(manifests, worked=bool(computed), code_version=code, facts=facts, notes=notes)
 

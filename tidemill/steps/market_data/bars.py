@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import polars as pl
@@ -17,7 +16,7 @@ from tidemill.market.files import FileSource
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.steps.market_data.ingest import copy_months, import_bars
 from tidemill.storage.lake import Lake, Manifest
-from tidemill.study.freshness import StepReport, is_made_of
+from tidemill.study.freshness import StepReport, is_made_of, stored
 from tidemill.study.losses import loss_notes
 from tidemill.study.registry import Registry
 from tidemill.study.restatements import restatement_notes
@@ -25,7 +24,41 @@ from tidemill.study.sources import instruments_of, source_of, venue_of
 from tidemill.study.study import Study, dataset_for, features_key
 from tidemill.study.tables import BARS, FLAGS, IMPORTS
 
-_FLAGGED = "flagged: "  # in the facts of an import: how many bars, by flag
+
+class ImportFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import came to: see `ingest.ImportReport`. reasons: why → rows in quarantine. flags: flag → bars."""
+
+    calendar: str
+    rows: int
+    inserted: int
+    unchanged: int
+    restated: int
+    ended: int
+    duplicates: int
+    quarantined: int
+    gaps: int
+    missing_bars: int
+    adjustments: int
+    reasons: dict[str, int]
+    flags: dict[str, int]
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of the last import: sentences about it, the code that read, and file → state of those it looked at."""
+
+    facts: ImportFacts
+    notes: tuple[str, ...]
+    code: str
+    files: dict[str, str] = {}
+
+
+class BarFacts(msgspec.Struct, frozen=True, kw_only=True):
+    dataset: str
+    imported: ImportFacts
+
+
+class GapFacts(msgspec.Struct, frozen=True, kw_only=True):
+    missing_bars: int
 
 
 def _code() -> str:
@@ -58,7 +91,7 @@ def _newest_if_unchanged(experiment: Experiment, venue: str, settings: Settings)
     return max(months) if months and months <= computed else None
 
 
-def _changed_source(study: Study, before: Manifest | None) -> BarSource | None:
+def _changed_source(study: Study, before: Imported | None) -> BarSource | None:
     """The source, limited to the files that are new since the last import, which keep to the calendars that are known.
 
     None when no file with this interval is new. A new file costs what it holds, however long the history beside it. All is read
@@ -67,10 +100,9 @@ def _changed_source(study: Study, before: Manifest | None) -> BarSource | None:
     """
     spec, settings = study.experiment.dataset, study.workspace.settings
     source = source_of(spec, settings, study.dataset.venue)
-    known = before.metadata if before is not None else {}
-    if not isinstance(source, FileSource) or known.get("code") != _code() or source.adjusts():
+    if before is None or not isinstance(source, FileSource) or before.code != _code() or source.adjusts():
         return source
-    states, then = _file_states(spec), known.get("files", {})
+    states, then = _file_states(spec), before.files
     chosen = source.files(study.dataset.interval)
     if not states.keys() >= then.keys() or any(then.get(str(file), states[str(file)]) != states[str(file)] for file in chosen):
         return source
@@ -83,40 +115,54 @@ def _changed_source(study: Study, before: Manifest | None) -> BarSource | None:
     return FileSource(path, settings, only=changed, calendar=calendars).kept_under(study.dataset.venue)
 
 
-def sync_bars(study: Study) -> StepReport:
+def sync_bars(study: Study) -> StepReport[BarFacts]:
     """Bring the bars of the dataset up to date with their source; a source whose content did not change is not read."""
-    spec, lake, key = study.experiment.dataset, study.lake, study.dataset.bars_key
-    content = _content(spec)
-    partition = _import_name(spec)
-    before = lake.manifest(IMPORTS, key, partition)
+    lake, key, name = study.lake, study.dataset.bars_key, _import_name(study.experiment.dataset)
+    content, held = _content(study.experiment.dataset), lake.manifest(IMPORTS, key, name)
     # The mark of an import says nothing of the months: each is compared with its version in Postgres.
     mended = copy_months(study.workspace, study.dataset.venue, study.dataset.interval)
+    before = _kept(held)
     if not _have_flags(study, before):
         before = None  # they come from all of the source
-    unchanged = content is not None and is_made_of(before, content) and bool(lake.manifests(BARS, key))
-    facts: dict[str, Any] = dict(before.metadata) if before is not None else {}
-    if not unchanged:
-        source = _changed_source(study, before)
-        if source is not None:
-            facts = _import(study, source, _resume_from(study, content))
-        if spec.source.startswith("file:"):
-            facts["files"] = _file_states(spec)
-        if content is not None:
-            empty = pl.DataFrame(
-                {"symbol": [], "open_time": []}, schema={"symbol": pl.String, "open_time": pl.Datetime("us", "UTC")}
-            )
-            lake.write(IMPORTS, key, partition, empty, fingerprint=content, metadata=facts)
-    changed = not unchanged and bool(facts.get("inserted") or facts.get("restated") or facts.get("ended"))
-    return _bars_report(study, worked=changed or mended > 0, facts=facts)
+    if before is not None and content is not None and is_made_of(held, content) and lake.manifests(BARS, key):
+        return _bars_report(study, before, worked=mended > 0)
+    now, changed = _imported(study, before, content)
+    if content is not None:
+        lake.write(IMPORTS, key, name, _NO_BARS, fingerprint=content, metadata=msgspec.to_builtins(now))
+    return _bars_report(study, now, worked=changed or mended > 0)
 
 
-def _have_flags(study: Study, before: Manifest | None) -> bool:
+_NO_BARS = pl.DataFrame(schema={"symbol": pl.String, "open_time": pl.Datetime("us", "UTC")})
+
+
+def _imported(study: Study, before: Imported | None, content: str | None) -> tuple[Imported, bool]:
+    """What is to be kept after a look at the source, and whether any bar changed. Of unread files the last import holds."""
+    source = _changed_source(study, before)
+    spec = study.experiment.dataset
+    files = _file_states(spec) if spec.source.startswith("file:") else {}
+    if source is None:
+        assert before is not None  # nosec B101 - only an import that is known says that there is nothing new
+        return msgspec.structs.replace(before, files=files), False
+    made = _import(study, source, _resume_from(study, content))
+    facts = made.facts
+    return msgspec.structs.replace(made, files=files), bool(facts.inserted or facts.restated or facts.ended)
+
+
+def _kept(held: Manifest | None) -> Imported | None:
+    """What is kept of the last import; None where a home of before kept it in other words, so that all is read again."""
+    try:
+        return None if held is None else msgspec.convert(held.metadata, Imported)
+    except msgspec.ValidationError:
+        return None
+
+
+def _have_flags(study: Study, before: Imported | None) -> bool:
     """Whether the flags are there that the last import found: they lie in a table of their own."""
-    found = before is not None and any(name.startswith(_FLAGGED) for name in before.metadata)
+    found = before is not None and bool(before.facts.flags)
     return not found or study.lake.manifest(FLAGS, study.dataset.bars_key, "all") is not None
 
 
-def _import(study: Study, source: BarSource, start: datetime | None) -> dict[str, Any]:
+def _import(study: Study, source: BarSource, start: datetime | None) -> Imported:
     report = import_bars(
         study.workspace,
         source,
@@ -125,31 +171,11 @@ def _import(study: Study, source: BarSource, start: datetime | None) -> dict[str
         start=start,
         end=study.end,
     )
-    return _facts(msgspec.to_builtins(report)) | {"code": _code()}
+    return Imported(facts=msgspec.convert(report, ImportFacts, from_attributes=True), notes=report.notes, code=_code())
 
 
 def _import_name(spec: DatasetSpec) -> str:
     return f"s-{fingerprint(spec)[:16]}"
-
-
-def _facts(report: dict[str, Any]) -> dict[str, Any]:
-    kept = (
-        "calendar",
-        "rows",
-        "inserted",
-        "unchanged",
-        "restated",
-        "ended",
-        "duplicates",
-        "quarantined",
-        "gaps",
-        "missing_bars",
-        "adjustments",
-    )
-    facts = {name: report[name] for name in kept}
-    facts |= {f"quarantined: {reason}": count for reason, count in report["reasons"].items()}
-    facts |= {f"{_FLAGGED}{flag}": count for flag, count in report["flags"].items()}
-    return facts | {"notes": list(report["notes"])}
 
 
 def _resume_from(study: Study, content: str | None) -> datetime | None:
@@ -173,25 +199,18 @@ def _first(study: Study) -> datetime:
     return min(starts, default=datetime.max.replace(tzinfo=UTC))
 
 
-def _bars_report(study: Study, *, worked: bool, facts: dict[str, Any]) -> StepReport:
-    manifests = [manifest for manifest in study.lake.manifests(BARS, study.dataset.bars_key).values() if manifest.rows]
-    facts = {name: value for name, value in facts.items() if name not in ("code", "files")}
-    notes = (*loss_notes(study), *restatement_notes(study), *facts.pop("notes", ()))
-    return StepReport(
+def _bars_report(study: Study, kept: Imported, *, worked: bool) -> StepReport[BarFacts]:
+    key = study.dataset.bars_key
+    return stored(
+        study.lake.manifests(BARS, key),
         worked=worked,
-        rows=sum(manifest.rows for manifest in manifests),
-        symbols=max((manifest.symbols for manifest in manifests), default=0),
-        start=min((manifest.start for manifest in manifests if manifest.start), default=None),
-        end=max((manifest.end for manifest in manifests if manifest.end), default=None),
-        bytes=sum(manifest.bytes for manifest in manifests),
-        data_version=study.bars_version,
         code_version=source_version("tidemill.steps.market_data.ingest"),
-        facts={"dataset": study.dataset.bars_key, **facts},
-        notes=notes,
+        facts=BarFacts(dataset=key, imported=kept.facts),
+        notes=(*loss_notes(study), *restatement_notes(study), *kept.notes),
     )
 
 
-def sync_instruments(study: Study) -> StepReport:
+def sync_instruments(study: Study) -> StepReport[None]:
     """What can be traded in this dataset and what its venue allows."""
     known = instruments_of(study.workspace, study.dataset.venue)
     traded = set(study.workspace.call(study.workspace.store.symbols, study.dataset.venue, study.dataset.interval))
@@ -202,16 +221,17 @@ def sync_instruments(study: Study) -> StepReport:
     )
     return StepReport(
         worked=False,
+        facts=None,
         rows=len(rows),
         symbols=len(rows),
         data_version=fingerprint(rows),
         code_version=source_version("tidemill.steps.market_data.bars"),
-        columns=("symbol", "calendar", "quote", "can short", "borrow bps", "lot", "tick", "minimum notional"),
+        columns=("symbol", "calendar", "quote", "can_short", "borrow_bps", "lot", "tick", "min_notional"),
         table=rows[:50],
     )
 
 
-def list_gaps(study: Study) -> StepReport:
+def list_gaps(study: Study) -> StepReport[GapFacts]:
     """Bars that should exist by the calendar of their symbol and do not."""
     gaps = study.workspace.call(study.workspace.store.read_gaps, study.dataset.venue, study.dataset.interval)
     worst = gaps.sort("missing", "symbol", descending=[True, False]).head(20)
@@ -221,8 +241,8 @@ def list_gaps(study: Study) -> StepReport:
         symbols=gaps["symbol"].n_unique(),
         data_version=fingerprint(gaps.select("symbol", "start", "end").rows()),
         code_version=source_version("tidemill.market.gaps"),
-        facts={"missing bars": int(gaps["missing"].sum() or 0)},
-        columns=("symbol", "from", "until", "missing bars"),
+        facts=GapFacts(missing_bars=int(gaps["missing"].sum() or 0)),
+        columns=("symbol", "since", "until", "missing_bars"),
         table=tuple((row["symbol"], str(row["start"]), str(row["end"]), row["missing"]) for row in worst.to_dicts()),
     )
 

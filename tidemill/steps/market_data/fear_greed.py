@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import polars as pl
+from msgspec import UNSET, UnsetType
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.months import month_end
@@ -18,7 +20,8 @@ from tidemill.market.fear_greed import API, COLUMNS, FearGreedSource, as_known, 
 from tidemill.provenance import fingerprint, source_version
 from tidemill.services import ServiceOptions
 from tidemill.storage.fear_greed import read_fear_greed, write_fear_greed
-from tidemill.study.freshness import StepReport
+from tidemill.storage.lake import Manifest
+from tidemill.study.freshness import StepReport, stored, unused
 from tidemill.study.study import Study
 
 TABLE = "fear_greed"
@@ -31,21 +34,30 @@ def reads_index(features: FeatureSet) -> bool:
     return any(not feature.expression.inputs.isdisjoint(COLUMNS) for feature in features.features)
 
 
-def sync_fear_greed(study: Study) -> StepReport:
+class IndexFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """later_versions: days whose value was changed afterwards. value: the newest that is known."""
+
+    source: str
+    days: int
+    later_versions: int
+    days_missing: int
+    value: float | UnsetType = UNSET
+
+
+def sync_fear_greed(study: Study) -> StepReport[IndexFacts | None]:
     """Bring the index up to date with the experiment's source.
 
     A file that did not change is not read; the API is not asked before a new value can be there.
     """
     spec = study.experiment.features.fear_greed
     if spec is None:
-        note = "This experiment does not use the index: it names no features.fear_greed."
-        return StepReport(worked=False, code_version=_code(), data_version="unused", notes=(note,))
+        return unused(_code(), "This experiment does not use the index: it names no features.fear_greed.")
     timeout = study.workspace.settings.http_timeout
     source = fear_greed_source(spec, ServiceOptions(timeout=timeout, deadline=3.0 * timeout))
     versions = study.workspace.call(_fetch, study, source, datetime.now(UTC))
     before = study.lake.manifest(TABLE, source.name, _ALL)
     made = study.lake.write(TABLE, source.name, _ALL, versions, fingerprint=_state_of(spec))
-    return _report(spec, versions, worked=before is None or before.data_version != made.data_version, version=made.data_version)
+    return _report(spec, versions, made, worked=before is None or before.data_version != made.data_version)
 
 
 async def _fetch(study: Study, source: FearGreedSource, now: datetime) -> pl.DataFrame:
@@ -78,26 +90,29 @@ def _code() -> str:
     return source_version("tidemill.market.fear_greed", "tidemill.storage.fear_greed")
 
 
-def _report(spec: str, versions: pl.DataFrame, *, worked: bool, version: str) -> StepReport:
-    known = as_known(versions)
+def _report(spec: str, versions: pl.DataFrame, made: Manifest, *, worked: bool) -> StepReport[IndexFacts]:
     newest = versions.sort("stamp", "known_at").tail(_SHOWN).reverse()
-    return StepReport(
+    return stored(
+        {_ALL: made},
         worked=worked,
-        rows=versions.height,
         start=_moment(versions["stamp"].min()),
         end=_moment(versions["stamp"].max()),
-        data_version=version,
         code_version=_code(),
-        facts={
-            "source": spec,
-            "days": versions["stamp"].n_unique(),
-            "days with a later version": versions.height - versions["stamp"].n_unique(),
-            "days missing": _missing(versions),
-            **({"value": float(known["fear_greed"][-1])} if known.height else {}),
-        },
-        columns=("day", "value", "known at"),
+        facts=_facts(spec, versions),
+        columns=("day", "value", "known_at"),
         table=tuple((f"{stamp:%Y-%m-%d}", value, f"{at:%Y-%m-%d %H:%M}") for stamp, at, value in newest.rows()),
         notes=("A value is known one day after its stamp; bars get what was known at their close, for at most seven days.",),
+    )
+
+
+def _facts(spec: str, versions: pl.DataFrame) -> IndexFacts:
+    known, days = as_known(versions), versions["stamp"].n_unique()
+    return IndexFacts(
+        source=spec,
+        days=days,
+        later_versions=versions.height - days,
+        days_missing=_missing(versions),
+        value=float(known["fear_greed"][-1]) if known.height else UNSET,
     )
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from tidemill.domain.errors import InputError, RetryError
@@ -21,8 +22,9 @@ from tidemill.market.news_files import NewsFile
 from tidemill.market.news_sources import open_news
 from tidemill.provenance import fingerprint, source_version
 from tidemill.services import ServiceOptions
+from tidemill.storage.lake import Manifest
 from tidemill.storage.news import news_months, read_news, write_news
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, stored, unused
 from tidemill.study.sources import claimed_news
 from tidemill.study.study import Study
 
@@ -34,7 +36,26 @@ _INTERVAL = "news"
 _SHOWN = 20
 
 
-def sync_news(study: Study) -> StepReport:
+class NewsImport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look at the source came to: rows = inserted + duplicates + quarantined. reasons: why → rows in quarantine.
+
+    without_receipt: items whose time of publication stands in for the time at which they were known.
+    """
+
+    rows: int = 0
+    inserted: int = 0
+    quarantined: int = 0
+    reasons: dict[str, int] = {}
+    duplicates: int = 0
+    without_receipt: int = 0
+
+
+class NewsFacts(msgspec.Struct, frozen=True, kw_only=True):
+    source: str
+    imported: NewsImport
+
+
+def sync_news(study: Study) -> StepReport[NewsFacts | None]:
     """Bring the news up to date with the experiment's source; a file that did not change is not read.
 
     A feed that does not answer is said in the notes, and what is stored counts: news is known when it is received, so coming
@@ -42,14 +63,14 @@ def sync_news(study: Study) -> StepReport:
     """
     spec = study.experiment.news
     if spec is None:
-        return StepReport(worked=False, data_version="unused", code_version=_code(), notes=(NO_NEWS,))
+        return unused(_code(), NO_NEWS)
     source = _open(study, spec)
     try:
-        facts, notes = _import(study, spec, source)
+        imported, notes = _import(study, spec, source)
     finally:
         study.workspace.call(source.close)
     changed = _copy_to_lake(study, source.name)
-    return _report(study, source.name, facts, notes, worked=changed > 0)
+    return _report(study, NewsFacts(source=source.name, imported=imported), notes, worked=changed > 0)
 
 
 def news_key(study: Study) -> str:
@@ -70,20 +91,27 @@ def _code() -> str:
     return source_version("tidemill.steps.market_data.news")
 
 
-def _import(study: Study, spec: NewsSpec, source: NewsSource) -> tuple[dict[str, Any], list[str]]:
+def _import(study: Study, spec: NewsSpec, source: NewsSource) -> tuple[NewsImport, list[str]]:
     """What the last look at the source came to, and sentences about it."""
     before = study.lake.manifest(IMPORTS, source.name, _STATE)
     state = _state_of(spec)
     if before is not None and state is not None and before.fingerprint == state:
-        return dict(before.metadata), []
+        return _kept(before), []
     try:
-        facts = study.workspace.call(_read, study, source, datetime.now(UTC))
+        imported = study.workspace.call(_read, study, source, datetime.now(UTC))
     except RetryError as exc:
         if before is None:
             raise
-        return dict(before.metadata), [f"The source was not read: {exc} What was stored before counts."]
-    study.lake.write(IMPORTS, source.name, _STATE, pl.DataFrame(), fingerprint=state or "", metadata=facts)
-    return facts, []
+        return _kept(before), [f"The source was not read: {exc} What was stored before counts."]
+    metadata = msgspec.structs.asdict(imported)
+    study.lake.write(IMPORTS, source.name, _STATE, pl.DataFrame(), fingerprint=state or "", metadata=metadata)
+    return imported, []
+
+
+def _kept(held: Manifest) -> NewsImport:
+    """What is kept of the last look; a home of before named one of its figures in words."""
+    unknown = held.metadata.get("without a receipt", 0)
+    return msgspec.convert({"without_receipt": unknown, **held.metadata}, NewsImport)
 
 
 def _state_of(spec: NewsSpec) -> str | None:
@@ -94,19 +122,20 @@ def _state_of(spec: NewsSpec) -> str | None:
     return fingerprint(_code(), stat.st_size, stat.st_mtime_ns)
 
 
-async def _read(study: Study, source: NewsSource, now: datetime) -> dict[str, Any]:
+async def _read(study: Study, source: NewsSource, now: datetime) -> NewsImport:
     """Judge and store batch after batch; how many rows came to what."""
     counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     async for rows, receipt in source.batches():
         items, refused = judged(rows, source.name, now=now, receipt=receipt)
         written = await write_news(study.workspace.database, items_frame(items))
         if refused:
             await study.workspace.store.write_quarantine(_quarantine(source, refused))
         counts.update(rows=len(rows), inserted=written.inserted, quarantined=len(refused))
-        counts.update({f"quarantined: {row.reason}": 1 for row in refused})
         counts.update(duplicates=len(rows) - len(refused) - written.inserted)
-        counts.update({"without a receipt": sum(not item.vintage_known for item in items)})
-    return dict(counts)
+        counts.update(without_receipt=sum(not item.vintage_known for item in items))
+        reasons.update(str(row.reason) for row in refused)
+    return NewsImport(**counts, reasons=dict(reasons))
 
 
 def _quarantine(source: NewsSource, refused: Sequence[RefusedNews]) -> pl.DataFrame:
@@ -138,32 +167,26 @@ def _copy_to_lake(study: Study, name: str) -> int:
     return len(stale)
 
 
-def _report(study: Study, name: str, facts: dict[str, Any], notes: list[str], *, worked: bool) -> StepReport:
-    manifests = study.lake.manifests(TABLE, name)
-    rows = sum(manifest.rows for manifest in manifests.values())
-    newest = _newest(study, name, max(manifests)) if manifests else ()
-    notes += vintage_notes(study)
-    if not rows:
-        notes.append("The source holds no news.")
-    return StepReport(
+def _report(study: Study, facts: NewsFacts, notes: list[str], *, worked: bool) -> StepReport[NewsFacts]:
+    manifests = study.lake.manifests(TABLE, facts.source)
+    empty = () if any(manifest.rows for manifest in manifests.values()) else ("The source holds no news.",)
+    return stored(
+        manifests,
         worked=worked,
-        rows=rows,
         start=month_start(min(manifests)) if manifests else None,
         end=month_end(max(manifests)) if manifests else None,
-        bytes=sum(manifest.bytes for manifest in manifests.values()),
-        data_version=fingerprint({month: manifest.data_version for month, manifest in manifests.items()}),
         code_version=_code(),
-        facts={"source": name, **facts},
-        columns=("known at", "symbols", "headline"),
-        table=newest,
-        notes=tuple(notes),
+        facts=facts,
+        columns=("known_at", "symbols", "headline"),
+        table=_newest(study, facts.source, max(manifests)) if manifests else (),
+        notes=(*notes, *vintage_notes(study), *empty),
     )
 
 
 def vintage_notes(study: Study) -> list[str]:
     """A sentence where the time at which some of the news was known is only assumed; empty otherwise."""
     held = study.lake.manifest(IMPORTS, news_key(study), _STATE) if study.experiment.news is not None else None
-    unknown = held.metadata.get("without a receipt", 0) if held is not None else 0
+    unknown = _kept(held).without_receipt if held is not None else 0
     if not unknown:
         return []
     return [

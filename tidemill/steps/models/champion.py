@@ -12,7 +12,7 @@ on evidence about a champion of the past.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -48,6 +48,32 @@ from tidemill.validation.splits import Fold, embargo_length
 _CHALLENGE = 1_000_000
 
 
+class BookFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A book on the held-out bars. models: engine → id. weights: of the engines in it, empty where they are equal or alone.
+
+    costs: in cash. None where a figure is not defined.
+    """
+
+    engines: tuple[str, ...]
+    models: dict[str, str]
+    weights: dict[str, float]
+    rank_ic: float | None
+    sharpe: float | None
+    total_return: float | None
+    max_drawdown: float | None
+    costs: float
+    trades: int
+    predictions_rejected: int
+
+
+class ChallengeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """champion: id of the promotion in force, None where there is none. bars_compared: bar times."""
+
+    champion: int | None
+    bars_compared: int
+    promoted: bool
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """What the held-out bars said. advantage, low: mean return per bar over the champion (or cash), and its lower bound.
 
@@ -57,8 +83,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     start: datetime
     end: datetime
     bars: int
-    challenger: dict[str, Any]
-    champion: dict[str, Any] | None
+    challenger: BookFigures
+    champion: BookFigures | None
     advantage: float
     low: float
     confidence: float
@@ -127,8 +153,8 @@ def compare(study: Study, champion: Champion | None) -> Comparison:
         start=fold.test_start,
         end=fold.test_end,
         bars=len(difference),
-        challenger=mine.facts,
-        champion=None if theirs is None else theirs.facts,
+        challenger=mine.figures,
+        champion=None if theirs is None else theirs.figures,
         advantage=float(np.mean(difference)),
         low=interval.low if interval.low == interval.low else float("-inf"),
         confidence=confidence,
@@ -172,7 +198,7 @@ def _count(study: Study, fold: Fold, book: _Book) -> None:
 
 class _Book(NamedTuple):
     returns: pl.DataFrame  # time, return
-    facts: dict[str, Any]
+    figures: BookFigures
 
     @property
     def net(self) -> Floats:
@@ -214,19 +240,19 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold) -> _Book:
     labels = study.lake.scan(LABELS, study.labels_key).collect()
     skill = prediction_metrics(scored(predictions, labels), study.experiment.label.horizon)
     measured = performance_metrics(returns["return"].to_numpy(), bars_a_year(study))
-    facts = {
-        "engines": list(contender.models),
-        "models": contender.ids,
-        "weights": contender.weights,
-        "rank_ic": finite(skill.rank_ic),
-        "sharpe": measured["sharpe"],
-        "total_return": measured["total_return"],
-        "max_drawdown": measured["max_drawdown"],
-        "costs": result.costs,
-        "trades": result.trades.height,
-        "predictions rejected": rejected.of(contender.book).height,
-    }
-    return _Book(returns, facts)
+    figures = BookFigures(
+        engines=tuple(contender.models),
+        models=contender.ids,
+        weights=contender.weights,
+        rank_ic=finite(skill.rank_ic),
+        sharpe=measured["sharpe"],
+        total_return=measured["total_return"],
+        max_drawdown=measured["max_drawdown"],
+        costs=result.costs,
+        trades=result.trades.height,
+        predictions_rejected=rejected.of(contender.book).height,
+    )
+    return _Book(returns, figures)
 
 
 def _predicted(study: Study, contender: _Contender, fold: Fold) -> dict[str, pl.DataFrame]:
@@ -250,7 +276,7 @@ def _refusals(study: Study) -> tuple[str, ...]:
     return (*loss_notes(study), *found, *unproven)
 
 
-def consider(study: Study) -> StepReport:
+def consider(study: Study) -> StepReport[ChallengeFacts]:
     """Compare a challenger of this study with the champion of its dataset, and promote it if it wins.
 
     Nothing is done while bars, experiment, code and champion are those of the last comparison.
@@ -303,13 +329,11 @@ def nominee(study: Study, outcome: Comparison) -> Nominee:
     )
 
 
-def _report(champion: Champion | None, outcome: Comparison, *, worked: bool, code: str) -> StepReport:
-    names = ("rank_ic", "sharpe", "total_return", "max_drawdown", "costs", "trades")
-    rows = tuple(
-        (who, *(facts[name] for name in names))
-        for who, facts in (("challenger", outcome.challenger), ("champion", outcome.champion))
-        if facts is not None
-    )
+_SHOWN = ("rank_ic", "sharpe", "total_return", "max_drawdown", "costs", "trades")
+
+
+def _report(champion: Champion | None, outcome: Comparison, *, worked: bool, code: str) -> StepReport[ChallengeFacts]:
+    sides = (("challenger", outcome.challenger), ("champion", outcome.champion))
     told = (
         "There is no champion: nothing has beaten cash after costs yet."
         if champion is None
@@ -321,8 +345,8 @@ def _report(champion: Champion | None, outcome: Comparison, *, worked: bool, cod
         end=outcome.end,
         data_version=fingerprint(champion.id if champion else 0),
         code_version=code,
-        facts={"champion": champion.id if champion else "none", "bars compared": outcome.bars, "promoted": outcome.wins},
-        columns=("book", *(name.replace("_", " ") for name in names)),
-        table=rows,
+        facts=ChallengeFacts(champion=champion.id if champion else None, bars_compared=outcome.bars, promoted=outcome.wins),
+        columns=("book", *_SHOWN),
+        table=tuple((who, *(getattr(side, name) for name in _SHOWN)) for who, side in sides if side is not None),
         notes=(outcome.sentence(), told),
     )

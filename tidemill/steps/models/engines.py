@@ -26,6 +26,7 @@ from tidemill.study.model_index import (
     spec_of,
     store_index,
     touched,
+    trained_report,
 )
 from tidemill.study.study import Study
 from tidemill.study.tables import FEATURES, LABELS
@@ -34,7 +35,16 @@ from tidemill.validation.splits import Fold, describe, embargo_length
 _LIBRARIES = ("numpy", "polars", "lightgbm", "torch", "numba", "safetensors")
 
 
-def train(study: Study, name: str) -> StepReport:
+class TrainingFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """embargo: in bar times."""
+
+    folds: int
+    folds_trained: int
+    embargo: int
+    seed: int
+
+
+def train(study: Study, name: str) -> StepReport[TrainingFacts]:
     """Train one engine on every fold that is new or whose inputs changed."""
     spec, engine, home = spec_of(study, name), study.registry.engines.find(name), models_home(study.workspace)
     key = study.engine_key(spec)
@@ -78,28 +88,20 @@ def _trained(study: Study, spec: EngineSpec, fold: Fold, entry: TrainedFold | No
     )
 
 
-def _training_report(study: Study, index: Index, *, trained: int, code: str) -> StepReport:
+def _training_report(study: Study, index: Index, *, trained: int, code: str) -> StepReport[TrainingFacts]:
     rows = tuple(
         (entry.fold, entry.model_id, f"{entry.start:.10}", f"{entry.end:.10}", entry.rows, f"{entry.test_start:%Y-%m-%d}",
          f"{entry.test_end:%Y-%m-%d}")
         for entry in index.folds
     )  # fmt: skip
     embargo = embargo_length(study.splits, horizon=study.experiment.label.horizon, lookback=study.features.lookback)
-    return StepReport(
+    return trained_report(
+        index,
         worked=trained > 0,
-        rows=sum(entry.rows for entry in index.folds),
-        start=min(entry.test_start for entry in index.folds),
-        end=max(entry.test_end for entry in index.folds),
-        data_version=fingerprint([entry.model_id for entry in index.folds]),
         code_version=code,
         inputs={FEATURES: study.features_version, LABELS: study.labels_version},
-        facts={
-            "folds": len(index.folds),
-            "folds trained": trained,
-            "embargo in bar times": embargo,
-            "seed": study.experiment.seed,
-        },
-        columns=("fold", "model", "trained from", "to", "rows", "tested from", "to"),
+        facts=TrainingFacts(folds=len(index.folds), folds_trained=trained, embargo=embargo, seed=study.experiment.seed),
+        columns=("fold", "model_id", "trained_from", "trained_to", "rows", "tested_from", "tested_to"),
         table=rows,
         notes=(describe(study.folds, embargo), *silent_notes(index)),
     )

@@ -9,7 +9,13 @@ import msgspec
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.artifact import load
 from tidemill.provenance import fingerprint
-from tidemill.steps.predictions.engines import drop_old_folds, keep, prediction_frame, prediction_report
+from tidemill.steps.predictions.engines import (
+    PredictionFacts,
+    drop_old_folds,
+    keep,
+    prediction_frame,
+    prediction_report,
+)
 from tidemill.study import code as code_of
 from tidemill.study.fitting import combined, fit_ensemble
 from tidemill.study.freshness import StepReport
@@ -23,6 +29,7 @@ from tidemill.study.model_index import (
     spec_of,
     store_index,
     stored_weights,
+    trained_report,
 )
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, LABELS, PREDICTIONS, STORED, partition_of
@@ -30,7 +37,15 @@ from tidemill.study.weighing import EQUAL, SKILL
 from tidemill.validation.splits import Fold
 
 
-def train_ensemble(study: Study) -> StepReport:
+class EnsembleFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """weighting: equal, or by skill. newest_weights: engine → weight in the last fold."""
+
+    engines: int
+    weighting: str
+    newest_weights: dict[str, float]
+
+
+def train_ensemble(study: Study) -> StepReport[EnsembleFacts]:
     """One artifact for each fold: the weights of the engines, and the models whose predictions it combines."""
     code, home, key = code_of.ensemble(), models_home(study.workspace), study.ensemble_key
     members = {spec.name: index_of(study, spec) for spec in study.experiment.engines}
@@ -40,10 +55,10 @@ def train_ensemble(study: Study) -> StepReport:
     entries = [_entry(study, fold, members, code, known.get(fold.number), versions) for fold in study.folds]
     inputs = fingerprint([entry.fingerprint for entry in entries])
     worked = index is None or index.inputs != inputs
-    if worked:
+    if index is None or worked:
         index = Index(engine=ENSEMBLE, dataset=study.dataset.key, inputs=inputs, folds=tuple(entries))
         store_index(study, key, index)
-    return _report(study, entries, worked=worked, code=code)
+    return _report(study, index, worked=worked, code=code)
 
 
 class Versions(NamedTuple):
@@ -91,22 +106,21 @@ def evidence_for(study: Study, fold: Fold, versions: Versions | None = None) -> 
     return {name: version for found in predicted for name, version in found.items()} | seen
 
 
-def _report(study: Study, entries: list[TrainedFold], *, worked: bool, code: str) -> StepReport:
-    names = tuple(spec.name for spec in study.experiment.engines)
-    weights = [stored_weights(study, entry.model_id) for entry in entries]
-    return StepReport(
+def _report(study: Study, index: Index, *, worked: bool, code: str) -> StepReport[EnsembleFacts]:
+    names, weighting = tuple(spec.name for spec in study.experiment.engines), study.experiment.ensemble
+    weights = [dict(zip(names, stored_weights(study, entry.model_id), strict=True)) for entry in index.folds]
+    rounded = ({name: round(weight, 4) for name, weight in own.items()} for own in weights)
+    return trained_report(
+        index,
         worked=worked,
-        start=entries[0].test_start,
-        end=entries[-1].test_end,
-        data_version=fingerprint([entry.model_id for entry in entries]),
         code_version=code,
-        facts={"engines": len(names), "weights": study.experiment.ensemble, **dict(zip(names, weights[-1], strict=True))},
-        columns=("fold", "tested from", "model", *names),
+        facts=EnsembleFacts(engines=len(names), weighting=weighting, newest_weights=weights[-1]),
+        columns=("fold", "tested_from", "model_id", "weights"),
         table=tuple(
-            (entry.fold, f"{entry.test_start:%Y-%m-%d}", entry.model_id, *(round(weight, 4) for weight in row))
-            for entry, row in zip(entries, weights, strict=True)
+            (entry.fold, f"{entry.test_start:%Y-%m-%d}", entry.model_id, own)
+            for entry, own in zip(index.folds, rounded, strict=True)
         ),
-        notes=(_NOTES[study.experiment.ensemble],),
+        notes=(_NOTES[weighting],),
     )
 
 
@@ -116,7 +130,7 @@ _NOTES = {
 }
 
 
-def predict_ensemble(study: Study) -> StepReport:
+def predict_ensemble(study: Study) -> StepReport[PredictionFacts]:
     """The engines' predictions combined, fold by fold."""
     home = models_home(study.workspace)
     index = read_index(home, study.ensemble_key)
@@ -141,4 +155,4 @@ def predict_ensemble(study: Study) -> StepReport:
         )
         made += 1
     drop_old_folds(study, study.ensemble_key, have)
-    return prediction_report(study, [(ENSEMBLE, study.ensemble_key)], made)
+    return prediction_report(study, {ENSEMBLE: study.ensemble_key}, made)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,13 +17,23 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
+from tidemill.domain.numbers import finite
 from tidemill.models.artifact import Artifact, Inputs, load, make
 from tidemill.provenance import fingerprint, library_version
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
 from tidemill.steps.predictions.engines import drop_old_folds
 from tidemill.study import code as code_of
-from tidemill.study.freshness import StepReport, Table, is_made_of
-from tidemill.study.model_index import Index, TrainedFold, all_there, artifact_folder, models_home, read_index, store_index
+from tidemill.study.freshness import StepReport, Table, is_made_of, stored
+from tidemill.study.model_index import (
+    Index,
+    TrainedFold,
+    all_there,
+    artifact_folder,
+    models_home,
+    read_index,
+    store_index,
+    trained_report,
+)
 from tidemill.study.study import Study
 from tidemill.study.tables import partition_of
 from tidemill.validation.splits import Fold
@@ -32,6 +41,28 @@ from tidemill.validation.splits import Fold
 RISK, SKILL = "risk", "risk_skill"
 # Bars of its own before a test window that EWMA is started on: what lies further back weighs less than rounding does.
 _HISTORY = 1_000
+
+
+class RiskSkill(msgspec.Struct, frozen=True, kw_only=True):
+    """Forecast against what came true: QLIKE on the squared return of the next bar, and correlations; None where not defined.
+
+    correlation: of the forecast volatility with the absolute return of the next bar; horizon_correlation: of the forecast over
+    the label's horizon with the root of the squared returns in it. EWMA beside them for comparison.
+    """
+
+    qlike: float | None
+    qlike_ewma: float | None
+    correlation: float | None
+    correlation_ewma: float | None
+    horizon_correlation: float | None
+
+
+class RiskFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """horizon: of the label, in bars."""
+
+    folds_forecast: int
+    horizon: int
+    skill: RiskSkill
 
 
 def spec_of(study: Study) -> RiskSpec:
@@ -67,7 +98,7 @@ def returns_by_symbol(study: Study) -> dict[str, pl.DataFrame]:
     return study.once("returns by symbol", read)
 
 
-def train_risk(study: Study) -> StepReport:
+def train_risk(study: Study) -> StepReport[None]:
     """GARCH of every symbol for every fold that is new or whose past changed."""
     home, key, code = models_home(study.workspace), risk_key(study), code_of.risk()
     index = read_index(home, key)
@@ -140,7 +171,7 @@ def garch_of(artifact: Artifact) -> dict[str, Garch | None]:
     return {name: Garch(*row) if there else None for name, row, there in zip(symbols, rows, usable, strict=True)}
 
 
-def forecast_risk(study: Study) -> StepReport:
+def forecast_risk(study: Study) -> StepReport[RiskFacts]:
     """Forecasts of every fold whose model or bars changed, and how good those of the past were."""
     home, key, code = models_home(study.workspace), risk_key(study), code_of.risk()
     index = read_index(home, key)
@@ -150,11 +181,12 @@ def forecast_risk(study: Study) -> StepReport:
     table, score = Table(RISK, key), study.lake.manifest(SKILL, key, _ALL)
     known = {part: held.metadata.get("seen") for part, held in study.lake.manifests(*table).items()}
     if score is not None and is_made_of(score, whole) and known == {partition_of(fold): whole for fold in study.folds}:
-        return _forecast_report(study, 0, code, score.metadata)
+        return _forecast_report(study, 0, code, msgspec.convert(score.metadata, RiskSkill))
     worked = _forecast_folds(study, index, code, whole)
     skill = skill_of_risk(study)
-    rows = pl.DataFrame({"measure": list(skill), "value": list(skill.values())}, schema=_SKILL_SCHEMA)
-    study.lake.write(SKILL, key, _ALL, rows, fingerprint=whole, metadata=dict(skill))
+    figures = msgspec.structs.asdict(skill)
+    rows = pl.DataFrame({"measure": list(figures), "value": list(figures.values())}, schema=_SKILL_SCHEMA)
+    study.lake.write(SKILL, key, _ALL, rows, fingerprint=whole, metadata=figures)
     return _forecast_report(study, worked, code, skill)
 
 
@@ -223,12 +255,8 @@ def risk_of(study: Study) -> pl.DataFrame:
     return study.lake.scan(RISK, risk_key(study)).sort("symbol", "open_time").collect()
 
 
-def skill_of_risk(study: Study) -> dict[str, float | None]:
-    """Forecast against what came true: QLIKE on the squared return of the next bar, and correlations.
-
-    correlation: of the forecast volatility with the absolute return of the next bar; horizon correlation: of the forecast over
-    the label's horizon with the root of the squared returns in it. `ewma` beside them for comparison.
-    """
+def skill_of_risk(study: Study) -> RiskSkill:
+    """How good the stored forecasts were."""
     horizon = study.experiment.label.horizon
     realised = pl.concat(
         frame.select(
@@ -241,14 +269,13 @@ def skill_of_risk(study: Study) -> dict[str, float | None]:
     )
     both = risk_of(study).join(realised, on=("symbol", "open_time"))
     following = both["next"].cast(pl.Float64).to_numpy()
-    made = {
-        "qlike": qlike(following, both["volatility"].to_numpy() ** 2),
-        "qlike of ewma": qlike(following, both["ewma_volatility"].to_numpy() ** 2),
-        "correlation": _correlation(both, pl.col("volatility"), pl.col("next").sqrt()),
-        "correlation of ewma": _correlation(both, pl.col("ewma_volatility"), pl.col("next").sqrt()),
-        "horizon correlation": _correlation(both, pl.col("horizon_volatility"), pl.col("ahead").sqrt()),
-    }
-    return {name: value if math.isfinite(value) else None for name, value in made.items()}
+    return RiskSkill(
+        qlike=finite(qlike(following, both["volatility"].to_numpy() ** 2)),
+        qlike_ewma=finite(qlike(following, both["ewma_volatility"].to_numpy() ** 2)),
+        correlation=finite(_correlation(both, pl.col("volatility"), pl.col("next").sqrt())),
+        correlation_ewma=finite(_correlation(both, pl.col("ewma_volatility"), pl.col("next").sqrt())),
+        horizon_correlation=finite(_correlation(both, pl.col("horizon_volatility"), pl.col("ahead").sqrt())),
+    )
 
 
 def _correlation(frame: pl.DataFrame, left: pl.Expr, right: pl.Expr) -> float:
@@ -257,18 +284,17 @@ def _correlation(frame: pl.DataFrame, left: pl.Expr, right: pl.Expr) -> float:
     return float(value) if value is not None else math.nan
 
 
-def _model_report(study: Study, index: Index, *, worked: bool, code: str) -> StepReport:
+def _model_report(study: Study, index: Index, *, worked: bool, code: str) -> StepReport[None]:
     home = models_home(study.workspace)
     models = [garch_of(load(artifact_folder(home, entry.model_id))) for entry in index.folds]
     counts = [(sum(one is not None for one in model.values()), len(model)) for model in models]
-    return StepReport(
+    return trained_report(
+        index,
         worked=worked,
-        start=index.folds[0].test_start,
-        end=index.folds[-1].test_end,
-        data_version=fingerprint([entry.model_id for entry in index.folds]),
         code_version=code,
+        facts=None,
         inputs=_versions(study),
-        columns=("fold", "model", "fitted until", "symbols", "with GARCH", "with EWMA"),
+        columns=("fold", "model_id", "fitted_until", "symbols", "with_garch", "with_ewma"),
         table=tuple(
             (entry.fold, entry.model_id, f"{entry.end:.10}", count, fitted, count - fitted)
             for entry, (fitted, count) in zip(index.folds, counts, strict=True)
@@ -277,19 +303,14 @@ def _model_report(study: Study, index: Index, *, worked: bool, code: str) -> Ste
     )
 
 
-def _forecast_report(study: Study, worked: int, code: str, skill: dict[str, float | None]) -> StepReport:
-    manifests = study.lake.manifests(RISK, risk_key(study))
-    facts: dict[str, Any] = {"folds forecast": worked, "horizon": study.experiment.label.horizon}
-    return StepReport(
+def _forecast_report(study: Study, worked: int, code: str, skill: RiskSkill) -> StepReport[RiskFacts]:
+    return stored(
+        study.lake.manifests(RISK, risk_key(study)),
         worked=worked > 0,
-        rows=sum(manifest.rows for manifest in manifests.values()),
-        symbols=max((manifest.symbols for manifest in manifests.values()), default=0),
         start=study.folds[0].test_start,
         end=study.folds[-1].test_end,
-        bytes=sum(manifest.bytes for manifest in manifests.values()),
-        data_version=fingerprint({part: manifest.data_version for part, manifest in manifests.items()}),
         code_version=code,
         inputs=_versions(study),
-        facts=facts | skill,
+        facts=RiskFacts(folds_forecast=worked, horizon=study.experiment.label.horizon, skill=skill),
         notes=("Forecast with what was known at each bar; QLIKE 0 is perfect (Patton, 2011).",),
     )

@@ -15,7 +15,7 @@ from tidemill.storage import champions
 from tidemill.storage.champions import Champion
 from tidemill.storage.lake import Lake
 from tidemill.study import code as code_of
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, stored
 from tidemill.study.scoring import coefficients_of, scored_rows
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE
@@ -42,6 +42,14 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     new_bars: int | None = None
 
 
+class DriftFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """See `Drift`."""
+
+    moved_features: float
+    skill_t: float | None
+    bar_times: int
+
+
 def reasons(drift: Drift, policy: PromotionSpec) -> tuple[str, ...]:
     """Why a challenger should be trained now, in words; empty when there is no reason."""
     found = []
@@ -56,7 +64,7 @@ def reasons(drift: Drift, policy: PromotionSpec) -> tuple[str, ...]:
     return tuple(found)
 
 
-def measure_drift(study: Study) -> StepReport:
+def measure_drift(study: Study) -> StepReport[DriftFacts]:
     """Population stability of every feature, newest bars against the newest training window, and the decay of skill."""
     code = code_of.drift()
     champion = study.workspace.call(champions.current, study.workspace.database, study.dataset.key)
@@ -72,17 +80,12 @@ def measure_drift(study: Study) -> StepReport:
         )
     drift = msgspec.convert(held.metadata["drift"], Drift)
     worst = study.lake.scan(DRIFT, study.key, partitions=["features"]).sort("index", descending=True).head(20).collect()
-    return StepReport(
+    return stored(
+        {"features": held},
         worked=worked,
-        rows=held.rows,
-        data_version=held.data_version,
         code_version=code,
-        facts={
-            "features that moved": drift.moved_features,
-            "fall of rank IC (t)": "not defined" if drift.skill_t is None else drift.skill_t,
-            "bar times looked at": drift.bars,
-        },
-        columns=("feature", "population stability index"),
+        facts=DriftFacts(moved_features=drift.moved_features, skill_t=drift.skill_t, bar_times=drift.bars),
+        columns=("feature", "population_stability_index"),
         table=tuple(worst.select("feature", "index").iter_rows()),
         notes=(
             f"A challenger should be trained: {', '.join(why)}."

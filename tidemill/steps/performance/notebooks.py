@@ -16,7 +16,7 @@ from tidemill.durable import make_folder, settle, write_file
 from tidemill.experiments.files import to_text
 from tidemill.provenance import fingerprint
 from tidemill.storage.made_from import is_made_from, write_note
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.study import Study
 
 FOLDER = Path(__file__).resolve().parents[3] / "notebooks"
@@ -37,7 +37,7 @@ def executed_path(study: Study, name: str) -> Path:
     return executed_folder(study.workspace.settings) / study.key / f"{name}.ipynb"
 
 
-def execute_notebook(study: Study, name: str) -> StepReport:
+def execute_notebook(study: Study, name: str) -> StepReport[FileFacts]:
     """Run a notebook on the experiment of `study`; not again while notebook and results are what they were.
 
     UnknownNameError for another name, StopError with the last line of the failure when a cell fails.
@@ -58,7 +58,7 @@ def execute_notebook(study: Study, name: str) -> StepReport:
         bytes=target.stat().st_size,
         data_version=print_,
         code_version=fingerprint(source.read_text(encoding="utf-8")),
-        facts={"path": str(target)},
+        facts=FileFacts(path=str(target)),
     )
 
 

@@ -11,7 +11,6 @@ import polars as pl
 from tidemill.durable import make_folder, write_file
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.provenance import fingerprint, library_version, source_version
-from tidemill.queries.results import engine_metrics, portfolio_metrics
 from tidemill.reports.html import render_report
 from tidemill.reports.inputs import ReportInputs
 from tidemill.reports.sentences import verdict
@@ -19,8 +18,9 @@ from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.predictions.validity import refusal_counts
 from tidemill.steps.trading.attribution import attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.losses import loss_notes
+from tidemill.study.metrics import engine_metrics, portfolio_metrics
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import EXPERIMENT, MADE_FROM, report_path
 from tidemill.study.restatements import restatement_notes
@@ -45,7 +45,7 @@ _UNKNOWN_SOURCE = (
 )
 
 
-def write_report(study: Study) -> StepReport:
+def write_report(study: Study) -> StepReport[FileFacts]:
     """Write the report when anything that it shows has changed."""
     code = source_version("tidemill.steps.performance.report")
     metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
@@ -65,13 +65,13 @@ def write_report(study: Study) -> StepReport:
         bytes=path.stat().st_size,
         data_version=print_,
         code_version=code,
-        facts={"path": str(path)},
+        facts=FileFacts(path=str(path)),
         notes=(f"Open {path} in a browser; it needs no network.",),
     )
 
 
 def report_inputs(study: Study) -> ReportInputs:
-    experiment, portfolio = study.experiment, portfolio_metrics(study)
+    experiment, portfolio = study.experiment, portfolio_metrics(study.lake, study.key)
     scored = scored_rows(study, ENSEMBLE)
     return ReportInputs(
         title=experiment.name,
@@ -87,7 +87,7 @@ def report_inputs(study: Study) -> ReportInputs:
         equity=_equity(study, ENSEMBLE),
         metrics=_metrics(portfolio, ENSEMBLE),
         facts=study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata,
-        engines=engine_metrics(study),
+        engines=engine_metrics(study.lake, study.key),
         benchmark_equity=_equity(study, BENCHMARK),
         benchmark_metrics=_metrics(portfolio, BENCHMARK),
         ic_by_month=ic_by_month(scored, coefficients_of(study, ENSEMBLE)),

@@ -72,7 +72,7 @@ def _evaluated(study: Study) -> Evaluated:
 def _rows(study: Study, ids: dict[str, str], periods: float) -> list[dict[str, Any]]:
     workspace = study.workspace
     counted = workspace.call(read_trials, workspace.database, family=study.dataset.bars_key)
-    found = judge(workspace, counted, list(ids.values()))
+    found = judge(workspace.lake, counted, list(ids.values()))
     by_trial = {row["trial_id"]: row for row in found.trials.to_dicts()}
     selection, since = found.selection, workspace.call(ledger_since, workspace.database)
     overfitting = selection.overfitting

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from tidemill.domain.numbers import finite
@@ -12,16 +13,16 @@ from tidemill.metrics.bootstrap import sharpe_interval
 from tidemill.metrics.predictions import PredictionMetrics, prediction_metrics
 from tidemill.metrics.returns import performance_metrics
 from tidemill.provenance import fingerprint
-from tidemill.queries.results import engine_metrics, portfolio_metrics
 from tidemill.steps.performance.selection import judge_books
-from tidemill.steps.trading.attribution import attribution_facts
+from tidemill.steps.trading.attribution import AttributionFacts, attribution_facts
 from tidemill.storage.results import write_equity
 from tidemill.study import code as code_of
 from tidemill.study.counting import bars_a_year
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, stored
+from tidemill.study.metrics import engine_metrics, portfolio_metrics
 from tidemill.study.scoring import books, coefficients_of, scored_rows
 from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, ENGINES, ENSEMBLE, EQUITY, METRICS, PORTFOLIO
+from tidemill.study.tables import BENCHMARK, ENGINES, ENSEMBLE, EQUITY, LABELS, METRICS, PORTFOLIO, SELECTION
 
 SKILL = (
     *("ic", "ic_low", "ic_high", "rank_ic", "rank_ic_low", "rank_ic_high"),
@@ -35,46 +36,50 @@ _SHOWN = (
 )
 
 
+class SelectionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the number of trials on this source makes of the ensemble; see `queries.results.BookResult`."""
+
+    trials: int
+    trial_clusters: int
+    counted_since: datetime
+    expected_maximum_sharpe: float
+    pbo: float | None
+
+
+class PortfolioFacts(msgspec.Struct, frozen=True, kw_only=True):
+    bars_a_year: float
+    attribution: AttributionFacts
+
+
 def returns_of(study: Study, book: str) -> pl.DataFrame:
     """time, return, gross_return of a book, without its first slot, which has none."""
     frame = study.lake.scan(EQUITY, study.key, partitions=[book]).sort("time").collect()
     return frame.select("time", "equity", "return", "gross_return")[1:]
 
 
-def evaluate_engines(study: Study) -> StepReport:
+def evaluate_engines(study: Study) -> StepReport[SelectionFacts]:
     """Skill out of sample, and Sharpe before and after costs, of every engine and the ensemble; each is counted as a trial."""
     code = code_of.skill()
     equity = study.lake.manifests(EQUITY, study.key)
     print_ = fingerprint(code, study.labels_version, {book: manifest.fingerprint for book, manifest in equity.items()})
     held = study.lake.manifest(METRICS, study.key, ENGINES)
     worked = held is None or held.fingerprint != print_
-    if worked:
+    if held is None or worked:
         rows = [_engine_row(study, book) for book in books(study)]
         frame = pl.DataFrame(rows, infer_schema_length=None)
         held = study.lake.write(METRICS, study.key, ENGINES, frame, fingerprint=print_)
     judged, counted = judge_books(study, bars_a_year(study))
-    found = engine_metrics(study)
-    frame = found.select(_SHOWN)
-    return StepReport(
+    found = engine_metrics(study.lake, study.key)
+    return stored(
+        {ENGINES: held, SELECTION: judged},
         worked=worked or counted,
-        rows=frame.height,
-        data_version=fingerprint(held.data_version if held is not None else "", judged.data_version),
+        rows=found.height,
         code_version=code,
-        inputs={"labels": study.labels_version},
-        facts=_selection_facts(found.row(0, named=True)),
-        columns=tuple(name.replace("_", " ") for name in frame.columns),
-        table=tuple(frame.iter_rows()),
+        inputs={LABELS: study.labels_version},
+        facts=msgspec.convert(found.row(0, named=True), SelectionFacts),
+        columns=_SHOWN,
+        table=tuple(found.select(_SHOWN).iter_rows()),
     )
-
-
-def _selection_facts(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "trials counted on this source": row["trials"],
-        "trials that differ": row["trial_clusters"],
-        "counted since": row["counted_since"],
-        "expected maximum Sharpe without skill": row["expected_maximum_sharpe"],
-        "PBO": row["pbo"],
-    }
 
 
 def _engine_row(study: Study, book: str) -> dict[str, Any]:
@@ -105,14 +110,14 @@ def _engine_row(study: Study, book: str) -> dict[str, Any]:
     }
 
 
-def evaluate_portfolio(study: Study) -> StepReport:
+def evaluate_portfolio(study: Study) -> StepReport[PortfolioFacts]:
     """The metrics of DESIGN §10 for the ensemble's portfolio, each engine's and the benchmark's; equity goes to Postgres."""
     code = code_of.skill()
     equity = study.lake.manifests(EQUITY, study.key)
     print_ = fingerprint(code, {book: manifest.fingerprint for book, manifest in equity.items()})
     held = study.lake.manifest(METRICS, study.key, PORTFOLIO)
     worked = held is None or held.fingerprint != print_
-    if worked:
+    if held is None or worked:
         year = bars_a_year(study)
         rows = [
             {"book": book, **performance_metrics(returns_of(study, book)["return"].to_numpy(), year)}
@@ -122,13 +127,12 @@ def evaluate_portfolio(study: Study) -> StepReport:
         study.workspace.call(write_equity, study.workspace.database, account.with_columns(pl.lit(study.key).alias("account")))
         frame = pl.DataFrame(rows, infer_schema_length=None)
         held = study.lake.write(METRICS, study.key, PORTFOLIO, frame, fingerprint=print_)
-    frame = portfolio_metrics(study)
-    return StepReport(
+    frame = portfolio_metrics(study.lake, study.key)
+    return stored(
+        {PORTFOLIO: held},
         worked=worked,
-        rows=frame.height,
-        data_version=held.data_version if held is not None else "",
         code_version=code,
-        facts={"bars a year": bars_a_year(study), **attribution_facts(study)},
-        columns=("metric", *frame["book"]),
-        table=tuple((name, *frame[name]) for name in frame.columns if name != "book"),
+        facts=PortfolioFacts(bars_a_year=bars_a_year(study), attribution=attribution_facts(study)),
+        columns=("metric", "books"),
+        table=tuple((name, dict(zip(frame["book"], frame[name], strict=True))) for name in frame.columns if name != "book"),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+import msgspec
 import polars as pl
 
 from tidemill.domain.experiment import EngineSpec
@@ -11,12 +12,12 @@ from tidemill.domain.months import month_start
 from tidemill.models.artifact import load
 from tidemill.models.registry import code_version
 from tidemill.provenance import fingerprint, source_version
-from tidemill.queries.predictions import forget_predictions
+from tidemill.storage.cache_keys import cache_key
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Manifest
 from tidemill.storage.results import write_predictions
 from tidemill.study.fitting import scores
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, stored
 from tidemill.study.model_index import (
     artifact_folder,
     index_of,
@@ -30,10 +31,10 @@ from tidemill.study.tables import FEATURES, PREDICTIONS, STORED, fold_of, partit
 from tidemill.validation.splits import Fold
 
 
-def predict(study: Study) -> StepReport:
+def predict(study: Study) -> StepReport[PredictionFacts]:
     """Out-of-sample predictions of every engine: each fold's model on its own test window, and nothing else."""
     made = {spec.name: _predict_engine(study, spec) for spec in study.experiment.engines}
-    return prediction_report(study, [(name, study.engine_key(spec_of(study, name))) for name in made], sum(made.values()))
+    return prediction_report(study, {name: study.engine_key(spec_of(study, name)) for name in made}, sum(made.values()))
 
 
 def _predict_engine(study: Study, spec: EngineSpec) -> int:
@@ -109,7 +110,7 @@ def _store(study: Study, key: str, partition: str, frame: pl.DataFrame) -> None:
         before = study.lake.scan(PREDICTIONS, key, partitions=[partition]).select("symbol", "engine")
         told = pl.concat([told, before.collect()])
     for (engine,), own in told.unique().group_by("engine"):
-        forget_predictions(study.workspace, own["symbol"].to_list(), str(engine))
+        study.workspace.cache.invalidate(*(cache_key(symbol, str(engine)) for symbol in own["symbol"]))
 
 
 def drop_old_folds(study: Study, key: str, have: dict[str, Manifest], *, table: str = PREDICTIONS) -> None:
@@ -119,23 +120,19 @@ def drop_old_folds(study: Study, key: str, have: dict[str, Manifest], *, table: 
         study.lake.drop(table, key, gone)
 
 
-def prediction_report(study: Study, keys: Sequence[tuple[str, str]], worked: int) -> StepReport:
-    found = {name: study.lake.manifests(PREDICTIONS, key) for name, key in keys}
-    every = [manifest for manifests in found.values() for manifest in manifests.values() if manifest.rows]
-    table = tuple(
-        (name, len(manifests), sum(manifest.rows for manifest in manifests.values())) for name, manifests in found.items()
-    )
-    return StepReport(
+class PredictionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    folds_scored: int
+
+
+def prediction_report(study: Study, keys: Mapping[str, str], worked: int) -> StepReport[PredictionFacts]:
+    """keys: engine → lake key of its predictions."""
+    found = {name: study.lake.manifests(PREDICTIONS, key) for name, key in keys.items()}
+    return stored(
+        {f"{name}/{part}": manifest for name, manifests in found.items() for part, manifest in manifests.items()},
         worked=worked > 0,
-        rows=sum(manifest.rows for manifest in every),
-        symbols=max((manifest.symbols for manifest in every), default=0),
-        start=min((manifest.start for manifest in every if manifest.start), default=None),
-        end=max((manifest.end for manifest in every if manifest.end), default=None),
-        bytes=sum(manifest.bytes for manifest in every),
-        data_version=fingerprint({name: [m.data_version for m in manifests.values()] for name, manifests in found.items()}),
         code_version=source_version("tidemill.models.registry"),
-        facts={"folds scored": worked},
+        facts=PredictionFacts(folds_scored=worked),
         columns=("engine", "folds", "rows"),
-        table=table,
+        table=tuple((name, len(parts), sum(manifest.rows for manifest in parts.values())) for name, parts in found.items()),
         notes=("Every prediction is out of sample: its model was trained on bars before its test window, less the embargo.",),
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import polars as pl
+from msgspec import UNSET, UnsetType
 
 from tidemill.metrics.attribution import ENGINES, SYMBOLS, Earned, attribution, by_engine, engine_shares
 from tidemill.models.ensemble import ranks
 from tidemill.provenance import fingerprint
 from tidemill.steps.predictions.engines import drop_old_folds
 from tidemill.storage.content import content_version
-from tidemill.storage.lake import Manifest
 from tidemill.study import code as code_of
 from tidemill.study.model_index import models_home, read_index, stored_weights
 from tidemill.study.study import Study
@@ -137,17 +138,24 @@ def attribution_table(study: Study, book: str = ENSEMBLE) -> pl.DataFrame:
     return pl.concat([frame.filter(pl.col("part") != SYMBOLS), symbols[:SHOWN_SYMBOLS], between, symbols[-SHOWN_SYMBOLS:]])
 
 
-def attribution_facts(study: Study, book: str = ENSEMBLE) -> dict[str, float]:
-    """Shares of the starting capital, as a few figures beside an asset: by market, costs and engine."""
-    frame, manifest = attribution_frame(study, book), _manifest(study, book)
-    kept = frame.filter(pl.col("part") != SYMBOLS)
-    facts = {
-        f"return from {name}" if part != ENGINES else f"return through {name}": value
-        for part, name, value in kept.select("part", "name", "return").iter_rows()
-        if (part, name) != ("market", "costs")
-    }
-    return facts | ({"beta": float(manifest.metadata["beta"])} if manifest is not None else {})
+class AttributionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Shares of the starting capital by costs and market (return_from) and by engine (return_through). No beta before a run."""
+
+    return_from: dict[str, float]
+    return_through: dict[str, float]
+    beta: float | UnsetType = UNSET
 
 
-def _manifest(study: Study, book: str) -> Manifest | None:
-    return study.lake.manifest(ATTRIBUTION, study.key, book)
+def attribution_facts(study: Study, book: str = ENSEMBLE) -> AttributionFacts:
+    """A few figures beside an asset."""
+    kept = attribution_frame(study, book).filter(pl.col("part") != SYMBOLS)
+    by_part = {part: dict(kept.filter(own).select("name", "return").iter_rows()) for part, own in _PARTS.items()}
+    manifest = study.lake.manifest(ATTRIBUTION, study.key, book)
+    return AttributionFacts(**by_part, beta=UNSET if manifest is None else float(manifest.metadata["beta"]))
+
+
+_BY_ENGINE = pl.col("part") == ENGINES
+_PARTS = {
+    "return_from": ~_BY_ENGINE & ~((pl.col("part") == "market") & (pl.col("name") == "costs")),
+    "return_through": _BY_ENGINE,
+}

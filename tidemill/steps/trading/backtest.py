@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tidemill.provenance import fingerprint
 from tidemill.steps.trading.attribution import ATTRIBUTION, has_shares, write_attribution
 from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, benchmark_book, tested, traded
-from tidemill.study.freshness import StepReport, Table, stale
+from tidemill.study.freshness import StepReport, Table, stale, stored
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, POSITIONS, SIGNALS, TRADES
@@ -17,7 +19,15 @@ if TYPE_CHECKING:
     from tidemill.backtest.result import BacktestResult
 
 
-def run_backtests(study: Study) -> StepReport:
+class BacktestFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """capital: in the quote currency. fee_bps, slippage_bps: basis points, one way."""
+
+    capital: float
+    fee_bps: float
+    slippage_bps: float
+
+
+def run_backtests(study: Study) -> StepReport[BacktestFacts]:
     """Every book through the kernel over the out-of-sample range, with the experiment's costs."""
     code = code_of.backtests()
     signals = study.lake.manifests(SIGNALS, study.key)
@@ -79,29 +89,21 @@ def book_facts(result: BacktestResult) -> dict[str, Any]:
     }
 
 
-def _backtest_report(study: Study, *, worked: bool, code: str, inputs: dict[str, str]) -> StepReport:
-    manifests = study.lake.manifests(EQUITY, study.key)
-    rows = []
-    for book in (*books(study), BENCHMARK):
-        facts = manifests[book].metadata
-        rows.append((book, facts["final_equity"], facts["max_drawdown"], facts["trades"], facts["fees"], facts["slippage"],
-                     facts["borrow"], facts["turnover"]))  # fmt: skip
-    ensemble = manifests[ENSEMBLE]
-    return StepReport(
+_SHOWN = ("final_equity", "max_drawdown", "trades", "fees", "slippage", "borrow", "turnover")
+
+
+def _backtest_report(study: Study, *, worked: bool, code: str, inputs: dict[str, str]) -> StepReport[BacktestFacts]:
+    manifests, costs = study.lake.manifests(EQUITY, study.key), study.experiment.costs
+    return stored(
+        manifests,
         worked=worked,
-        rows=ensemble.rows,
+        rows=manifests[ENSEMBLE].rows,
         start=study.folds[0].test_start,
         end=study.folds[-1].test_end,
-        bytes=sum(manifest.bytes for manifest in manifests.values()),
-        data_version=fingerprint({name: manifest.data_version for name, manifest in manifests.items()}),
         code_version=code,
         inputs=inputs,
-        facts={
-            "capital": study.experiment.costs.capital,
-            "fee bps": study.experiment.costs.fee_bps,
-            "slippage bps": study.experiment.costs.slippage_bps,
-        },
-        columns=("book", "final equity", "maximum drawdown", "trades", "fees", "slippage", "borrow", "turnover a year"),
-        table=tuple(rows),
-        notes=tuple(f"{ENSEMBLE}: {note}" for note in ensemble.metadata["notes"]),
+        facts=BacktestFacts(capital=costs.capital, fee_bps=costs.fee_bps, slippage_bps=costs.slippage_bps),
+        columns=("book", "final_equity", "maximum_drawdown", "trades", "fees", "slippage", "borrow", "turnover_a_year"),
+        table=tuple((book, *(manifests[book].metadata[name] for name in _SHOWN)) for book in (*books(study), BENCHMARK)),
+        notes=tuple(f"{ENSEMBLE}: {note}" for note in manifests[ENSEMBLE].metadata["notes"]),
     )

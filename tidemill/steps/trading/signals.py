@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import polars as pl
 
 from tidemill.provenance import fingerprint
@@ -17,11 +18,19 @@ from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, PREDICTIONS, SIGNALS
 
 
+class SignalFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """neutralised_by: sector or beta; None for neither."""
+
+    strategy: str
+    neutralised_by: str | None
+    predictions_refused: int
+
+
 def _prediction_version(study: Study, key: str) -> str:
     return fingerprint({part: manifest.data_version for part, manifest in study.lake.manifests(PREDICTIONS, key).items()})
 
 
-def make_signals(study: Study) -> StepReport:
+def make_signals(study: Study) -> StepReport[SignalFacts]:
     """Target weights of every book from its predictions, by the experiment's strategy."""
     instruments = instruments_of(study.workspace, study.dataset.venue)
     chosen, known = resolved(study.experiment.strategy), study.registry.strategies
@@ -42,11 +51,11 @@ def make_signals(study: Study) -> StepReport:
             worked += 1
         table.append((book, held.rows, held.symbols))
         notes += [f"{book}: {note}" for note in held.metadata.get("notes", ())]
-    facts = {
-        "strategy": chosen.name,
-        "neutralised by": chosen.neutralise.by if chosen.neutralise else "nothing",
-        "predictions refused": judged.refused,
-    }
+    facts = SignalFacts(
+        strategy=chosen.name,
+        neutralised_by=chosen.neutralise.by if chosen.neutralise else None,
+        predictions_refused=judged.refused,
+    )
     return stored(
         study.lake.manifests(SIGNALS, study.key),
         worked=worked > 0,

@@ -190,6 +190,15 @@ def test_no_order_fills_before_the_bar_has_closed_at_which_it_was_decided() -> N
     assert result.fills.filter(symbol="KO")["quantity"][0] == pytest.approx(2 * units)
 
 
+def test_days_that_are_stamped_at_midnight_in_new_york_are_slots_beside_a_coins() -> None:
+    stamped = panel().with_columns(
+        pl.when(symbol="KO").then(pl.col("open_time") + timedelta(hours=5)).otherwise("open_time").alias("open_time")
+    )
+    friday = pl.DataFrame({"symbol": ["KO"], "open_time": [day(FRIDAY) + timedelta(hours=5)], "weight": [0.5]})
+    result = backtest(stamped, friday, interval=DAY, instruments=BOTH, costs=FREE)
+    assert result.fills["time"].to_list() == [day(MONDAY) + timedelta(hours=5)]
+
+
 def days_of(market: Market, sessions: dict[str, list[int]]) -> Days:
     """From the days of the exchange alone; a coin has every day, whether the panel has it or not."""
     times = set(market.bars["open_time"])

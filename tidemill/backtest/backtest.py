@@ -77,8 +77,8 @@ def backtest(
     statistics; `DrawdownPolicy()` switches it on with the defaults of live trading.
 
     resize: False lets a target only open, close or turn a position, and never trims one. participation: share of a
-    bar's volume that an order may take. reserve: share of cash that buys leave. dead_after: slots without a bar after
-    which a symbol counts as gone and is settled at its last close; earlier from `Instrument.delisted_at`, and at the
+    bar's volume that an order may take. reserve: share of cash that buys leave. dead_after: slots of its own without a bar
+    after which a symbol counts as gone and is settled at its last close; earlier from `Instrument.delisted_at`, and at the
     end of the data.
 
     Raises InputError for input that cannot be used.

@@ -72,7 +72,7 @@ def import_(path: Path, interval: Interval, venue: str | None, calendar: str, as
         if venue is not None:
             name_import(opened, source.venue)
         named = source.kept_under(claimed_venue(opened, source))
-        report = import_bars(opened, Counted(named, say), interval=interval, calendar=chosen)
+        report = import_bars(opened, Counted(named, say), interval=interval)
     _report(report, as_json)
 
 

@@ -392,12 +392,11 @@ def import_bars(
     symbols: Sequence[str] = (),
     start: datetime | None = None,
     end: datetime | None = None,
-    calendar: str | None = None,
 ) -> ImportReport:
     """Fetch bars from `source` and store what is new; the same content again changes nothing.
 
-    calendar: of all symbols; None takes what the instruments say, or infers it from the bars. Raises InputError
-    when the source gives no row at all. An import that is interrupted leaves whole batches behind; the next one finishes it.
+    Bars are judged by the calendars of their instruments. Raises InputError when the source gives no row at all. An import that
+    is interrupted leaves whole batches behind; the next one finishes it.
     """
     if end is not None and start is not None and end <= start:
         raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Exchange them.")
@@ -406,8 +405,6 @@ def import_bars(
     try:
         stored = workspace.call(workspace.store.read_instruments, source.venue)
         instruments = _settled(workspace.call(source.instruments, symbols), stored)
-        if calendar is not None:
-            instruments = [msgspec.structs.replace(one, calendar=calendar, calendar_inferred=False) for one in instruments]
         with tempfile.TemporaryDirectory(prefix="tidemill-import-") as folder:
             part = Mirrored(symbols=tuple(symbols), start=start, end=end)
             state = _Import(workspace, source, interval, _calendars(instruments), _Spool(Path(folder)), part)

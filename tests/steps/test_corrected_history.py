@@ -15,6 +15,7 @@ from tidemill.market.files import FileSource
 from tidemill.steps.checks.causality import ASSETS, judge_causality
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.ingest import import_bars
+from tidemill.steps.upstream import bring_up_to_date
 from tidemill.storage.losses import note_loss, open_loss
 from tidemill.study.losses import confirm
 from tidemill.study.places import report_path
@@ -98,6 +99,27 @@ def test_a_restated_bar_is_known_from_its_receipt_where_one_asks_as_of_and_from_
     corrected = study.bars.filter(symbol="AAA", open_time=CORRECTED)
     assert corrected["close"][0] == stored(None)["close"][0]
     assert corrected["known_at"][0] == CORRECTED + DAY.delta
+
+
+def test_a_study_that_looked_before_its_data_changed_looks_again(
+    workspace: Workspace, experiment: Experiment, folder: Path
+) -> None:
+    study = study_of(workspace, experiment)
+    bring_up_to_date(study)
+    before = study.adjusted, study.feature_frame, study.training_frame, study.folds
+    correct(folder, 1.5)
+    pl.read_parquet(folder / "base.parquet").filter(pl.col("date") > START.date()).write_parquet(folder / "base.parquet")
+    bring_up_to_date(study)
+    anew = study_of(workspace, experiment)
+    for held, was, now in zip(
+        (study.adjusted, study.feature_frame, study.training_frame),
+        before,
+        (anew.adjusted, anew.feature_frame, anew.training_frame),
+        strict=False,
+    ):
+        assert not held.equals(was, null_equal=True)
+        assert held.equals(now, null_equal=True)
+    assert study.folds == anew.folds != before[3]
 
 
 def without(folder: Path, gone: pl.Expr) -> None:

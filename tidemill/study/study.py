@@ -28,6 +28,8 @@ ALL = "all"
 # In the manifest of a month of features: feature → why it was left out.
 LEFT_OUT = "left out"
 T = TypeVar("T")
+# What a study reads once and holds, by name; all of it follows from the bars.
+_READ = ("bars", "adjustments", "adjusted", "times", "splits", "folds", "feature_frame", "training_frame")
 
 
 def dataset_for(spec: DatasetSpec, venue: str) -> Dataset:
@@ -283,6 +285,12 @@ class Study:
 
     def _table_version(self, table: str, key: str) -> str:
         return fingerprint({part: manifest.data_version for part, manifest in self.lake.manifests(table, key).items()})
+
+    def forget(self, *frames: str) -> None:
+        """Forget what was read, since what it was read from was written. frames: by name; all where none is named."""
+        self._made.clear()
+        for name in frames or _READ:
+            self.__dict__.pop(name, None)
 
     def once(self, key: object, make: Callable[[], T]) -> T:
         """`make()` the first time, the same value afterwards."""

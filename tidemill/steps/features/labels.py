@@ -41,6 +41,7 @@ def build_training_set(study: Study) -> StepReport[LabelFacts]:
     old = stale(study.lake, [table], wanted)
     if old:
         _compute(study, table, wanted, old)
+        study.forget("training_frame")
     drop_others(study.lake, [table], wanted)
     return _labels_report(study, bool(old))
 

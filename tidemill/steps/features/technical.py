@@ -66,6 +66,7 @@ def compute_features(study: Study) -> StepReport[FeatureFacts]:
     computed = months[months.index(old[0]) :] if old else []
     if old:
         _compute_from(study, study.features, months, months.index(old[0]), wanted)
+        study.forget("feature_frame", "training_frame")
     drop_others(study.lake, [table], wanted)
     return _report(study, computed=computed)
 

@@ -127,6 +127,8 @@ def sync_bars(study: Study) -> StepReport[BarFacts]:
     if before is not None and content is not None and is_made_of(held, content) and lake.manifests(BARS, key):
         return _bars_report(study, before, worked=mended > 0)
     now, changed = _imported(study, before, content)
+    if changed:
+        study.forget()
     if content is not None:
         lake.write(IMPORTS, key, name, _NO_BARS, fingerprint=content, metadata=msgspec.to_builtins(now))
     return _bars_report(study, now, worked=changed or mended > 0)

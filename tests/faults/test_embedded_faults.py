@@ -274,15 +274,32 @@ def test_a_home_whose_data_are_gone_says_so_and_makes_no_empty_database(new_home
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's data lie outside the home")
-def test_data_that_a_deleted_home_left_are_set_aside(new_home: NewHome) -> None:
+def test_data_that_a_deleted_home_left_stay_where_they_are(new_home: NewHome) -> None:
     home = new_home()
     root = folder_of(home).root
     shutil.rmtree(home.home)
     with servers(home):
-        assert folder_of(home).root == root
-    (aside,) = root.parent.glob(f"{root.name}.unlinked-*")
-    assert (aside / "postgres" / "PG_VERSION").exists()
-    shutil.rmtree(aside)
+        assert folder_of(home).root != root
+    assert (root / "postgres" / "PG_VERSION").exists()
+    shutil.rmtree(root)
+
+
+async def test_a_home_that_was_put_aside_and_back_has_its_own_database(new_home: NewHome, tmp_path: Path) -> None:
+    home = new_home()
+    with servers(home) as found:
+        await write_one(found.postgres_dsn)
+    assert stop(home)
+    home.home.rename(tmp_path / "aside")
+    with servers(home) as found:  # an empty one, while the other is away and nobody asks for it
+        assert await ask(found.postgres_dsn, "SELECT to_regclass('facts')::text") is None
+    assert stop(home)
+    home.home.rename(tmp_path / "second")
+    (tmp_path / "aside").rename(home.home)
+    with servers(home) as found:
+        assert await facts(found.postgres_dsn) == 1
+    second = new_home(prepared=False, home=tmp_path / "second")
+    with servers(second) as found:
+        assert await ask(found.postgres_dsn, "SELECT to_regclass('facts')::text") is None
 
 
 async def test_lost_passwords_are_replaced(new_home: NewHome) -> None:

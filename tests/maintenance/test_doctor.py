@@ -13,7 +13,7 @@ import pytest
 
 from tests.holders import folder_of
 from tidemill.config import Secret, Settings
-from tidemill.embedded import Servers
+from tidemill.embedded import Servers, stop
 from tidemill.maintenance.doctor import Finding, examine
 
 
@@ -93,6 +93,20 @@ def test_data_of_a_home_that_is_gone_are_found(new_home: Callable[..., Settings]
     shutil.rmtree(root)
     assert not finding.ok
     assert str(root) in finding.advice
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's data lie outside the home")
+def test_a_home_that_was_just_moved_is_not_told_to_delete_its_own_database(
+    new_home: Callable[..., Settings], tmp_path: Path
+) -> None:
+    home, moved = new_home(), tmp_path / "moved"
+    root = folder_of(home).root
+    stop(home)
+    home.home.rename(moved)
+    advice = look(Settings(home=moved))["leftovers"].advice
+    stop(Settings(home=moved))
+    moved.rename(home.home)
+    assert str(root) not in advice
 
 
 def test_an_ordinary_user_is_not_stopped_by_what_root_keeps(

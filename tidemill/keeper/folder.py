@@ -147,7 +147,11 @@ def _as_root(home: Path, link: Path) -> Path:
 
 
 def _link_new_folder(home: Path, link: Path) -> None:
-    """Make the folder outside the home and link to it. What a deleted home left there is set aside, never reused or removed."""
+    """Make the folder outside the home and link to it.
+
+    What is there under the name already stays where it is: the home that it was made for may only have been moved away, and its
+    link still leads there.
+    """
     import hashlib
     import secrets
 
@@ -160,10 +164,8 @@ def _link_new_folder(home: Path, link: Path) -> None:
         if link.is_symlink():
             return
         root = SYSTEM_FOLDER / hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-        if root.exists() and is_linked(root):  # from a home that was moved away from here
+        if root.exists():
             root = root.with_name(f"{root.name}-{secrets.token_hex(3)}")
-        elif root.exists():
-            os.rename(root, root.with_name(f"{root.name}.unlinked-{secrets.token_hex(3)}"))
         root.mkdir()
         root.chmod(0o711)
         write_file(root / "home", os.fsencode(home), mode=_OWNER)

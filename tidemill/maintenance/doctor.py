@@ -19,7 +19,7 @@ from tidemill.domain.errors import TidemillError
 from tidemill.embedded import servers
 from tidemill.keeper import postgres as postgres_programs
 from tidemill.keeper import redis as redis_programs
-from tidemill.keeper.folder import SYSTEM_FOLDER, existing, is_linked
+from tidemill.keeper.folder import SYSTEM_FOLDER, Folder, existing, is_linked
 from tidemill.keeper.processes import open_lock, try_lock
 
 LEAST_DISK = 1_000_000_000
@@ -152,11 +152,12 @@ def _clock(_: Settings) -> Finding:
 
 def _leftovers(settings: Settings) -> Finding:
     """Locks and pids of processes that are gone, and data that belong to no home any more."""
-    aside = _unlinked() if os.geteuid() == 0 else []  # only root puts data there, and may look at them
-    if aside:
-        detail = f"{len(aside)} databases of homes that are gone, the first in {aside[0]}"
-        return Finding("leftovers", False, detail, f"If you do not miss them: rm -r {' '.join(map(str, aside))}")
     folder = existing(settings.home)
+    aside = _unlinked(folder) if os.geteuid() == 0 else []  # only root puts data there, and may look at them
+    if aside:
+        detail = f"{len(aside)} databases whose homes are not where they were, the first in {aside[0]}"
+        moved = "A home that was moved takes its own along at its next command. Of homes that were deleted"
+        return Finding("leftovers", False, detail, f"{moved}: rm -r {' '.join(map(str, aside))}")
     state = folder.state() if folder else None
     if folder is None or state is None or state.keeper.alive() or not any(s.process.alive() for s in state.running.values()):
         return Finding("leftovers", True, "none")
@@ -177,8 +178,10 @@ def _stored(settings: Settings) -> Finding:
     return Finding("stored data", False, f"{len(wrong)} damaged, the first: {wrong[0]}", "Run `tidemill data repair`.")
 
 
-def _unlinked() -> list[Path]:
-    return [path for path in sorted(SYSTEM_FOLDER.glob("*")) if (path / "postgres").is_dir() and not is_linked(path)]
+def _unlinked(own: Folder | None) -> list[Path]:
+    """Data to which no home leads. own: what the home that is looked at uses, whether or not it was moved lately."""
+    found = [path for path in sorted(SYSTEM_FOLDER.glob("*")) if (path / "postgres").is_dir() and not is_linked(path)]
+    return [path for path in found if own is None or path.resolve() != own.root]
 
 
 class _Lock:

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import sys
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,9 @@ from tidemill.validation.comparison import bits_of, first_difference
 
 
 def ordinary(kind: Any) -> Any:
-    """A value of an annotated type: ones, of eight rows where it is an array."""
+    """A value of an annotated type: ones, of eight rows where it is an array; of a choice of types, the first."""
+    if isinstance(kind, types.UnionType):
+        return ordinary(typing.get_args(kind)[0])
     if kind in (float, int, bool):
         return kind(1)
     if hasattr(kind, "_fields"):

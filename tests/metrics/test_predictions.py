@@ -117,6 +117,12 @@ def test_there_are_never_more_quantiles_than_symbols() -> None:
     assert quantile_returns(market(3, 5, 10).with_columns(pl.lit(1.0).alias("prediction"))).height == 1
 
 
+def test_the_same_predictions_give_the_same_bits_however_often_they_are_asked_for() -> None:
+    frame = market(7, 20, 400)
+    assert len({turnover(frame) for _ in range(40)}) == 1
+    assert len({tuple(quantile_returns(frame)["mean_return"]) for _ in range(40)}) == 1
+
+
 def test_months_average_their_times() -> None:
     frame = market(5, 10, 40)
     months = ic_by_month(frame)

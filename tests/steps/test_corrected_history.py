@@ -12,6 +12,7 @@ from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.experiment import Experiment, FeatureSpec
 from tidemill.domain.intervals import Interval
 from tidemill.market.files import FileSource
+from tidemill.queries.results import result_of
 from tidemill.steps.checks.causality import ASSETS, judge_causality
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.ingest import import_bars
@@ -139,6 +140,9 @@ def test_a_symbol_that_was_taken_out_of_a_file_is_traded_no_more_and_stays_for_w
     assert reports["bars"].facts.imported.ended == 328
     assert reports["bars"].notes[0].startswith("The source lost 17% of its bars (328 of 1,968, ")
     assert "328 bars left the source (FFF, 2021-01-04 to 2021-11-27)" in reports["bars"].notes[1]
+    said = workspace.call(result_of, workspace.settings, experiment).sentences
+    assert said[0].startswith("The source lost 17% of its bars")
+    assert any("328 bars left the source on" in sentence for sentence in said)
     assert "FFF" not in [row[0] for row in reports["instruments"].table]
     assert study.bars_as_of(then).equals(bars, null_equal=True)
     # What is left gives what it gives where the symbol never was.
@@ -181,11 +185,15 @@ def test_a_great_loss_is_told_until_it_is_made_good_or_confirmed(
     assert told()  # a small loss after it changes nothing of that
     loss = workspace.call(open_loss, workspace.database, "panel", DAY)
     assert loss is not None
-    assert (loss.lost, loss.held) == (328, 1968)
-    # The same loss found again, as after a kill, is no further one; a further one adds up.
+    assert (loss.lost, loss.held) == (329, 1968)
+    # The same loss found again, as after a kill, is no further one.
     workspace.call(note_loss, workspace.database, "panel", DAY, loss)
     assert workspace.call(open_loss, workspace.database, "panel", DAY) == loss
+    other = pl.read_parquet(file).filter(pl.col("symbol") == "AAA").with_columns(symbol=pl.lit("NEW"))
+    other.vstack(pl.read_parquet(file).select(other.columns)).write_parquet(file)
+    assert told()  # what is new makes up for nothing
     file.write_bytes(whole)
+    other.vstack(pl.read_parquet(file).select(other.columns)).write_parquet(file)
     assert not told()
     without(folder, pl.col("symbol").is_in(["EEE", "FFF"]))
     assert told()
@@ -244,6 +252,13 @@ def test_a_corporate_action_that_the_vendor_withdrew_ends_with_its_date(workspac
     sync_bars(study)
     assert study.adjustments.is_empty()
     assert workspace.call(workspace.store.read_adjustments, study.dataset.venue, as_of=then).equals(told)
+    # Told again it counts again, also for who asks as of now.
+    write([0.5] * 5 + [1.0] * 5)
+    study = study_of(workspace, experiment)
+    sync_bars(study)
+    columns = ("symbol", "open_time", "open", "close")
+    assert not study.adjusted["close"].equals(study.bars["close"])
+    assert study.bars_as_of(datetime.now(UTC), adjusted=True).select(columns).equals(study.adjusted.select(columns))
 
 
 def test_imports_into_a_named_dataset_merge_and_end_nothing(workspace: Workspace, folder: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def quantile_returns(frame: pl.DataFrame, quantiles: int = 5) -> pl.DataFrame:
     number = max(min(quantiles, int(np.median(sizes.to_numpy()))), 1) if len(sizes) else quantiles
     share = (pl.col("prediction").rank("average").over("group") - 0.5) / pl.len().over("group")
     cut = grouped.with_columns((share * number).floor().clip(0, number - 1).cast(pl.Int64).alias("quantile") + 1)
-    by_group = cut.group_by("group", "quantile").agg(pl.col("label").mean(), pl.len().alias("rows"))
+    by_group = cut.group_by("group", "quantile").agg(pl.col("label").mean(), pl.len().alias("rows")).sort("group", "quantile")
     return (
         by_group.group_by("quantile")
         .agg(pl.col("label").mean().alias("mean_return"), pl.col("rows").sum().cast(pl.Int64).alias("count"))
@@ -205,7 +205,8 @@ def turnover(frame: pl.DataFrame, quantile: float = 0.2) -> float:
     top = frame.filter(place <= number).select("symbol", pl.col("open_time").rank("dense").cast(pl.Int64).alias("at"))
     before = top.with_columns(pl.col("at") + 1, pl.lit(True).alias("stayed"))
     joined = top.filter(pl.col("at") > 1).join(before, on=["symbol", "at"], how="left")
-    left = joined.group_by("at").agg((1.0 - pl.col("stayed").fill_null(False).mean()).alias("left")).get_column("left").mean()
+    shares = joined.group_by("at").agg((1.0 - pl.col("stayed").fill_null(False).mean()).alias("left")).sort("at")
+    left = shares.get_column("left").mean()  # in order of time: the bits of a mean depend on it
     return left if isinstance(left, float) else NAN
 
 

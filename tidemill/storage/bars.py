@@ -60,10 +60,10 @@ SELECT venue, symbol, calendar, calendar_inferred, base, quote, can_short, borro
 FROM instruments WHERE venue = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2)) ORDER BY symbol
 """
 _READ_ADJUSTMENTS = """
-SELECT DISTINCT ON (symbol, ex_time, kind) symbol, kind, ex_time, value,
-       CASE WHEN $3::timestamptz IS NULL THEN known_at ELSE greatest(known_at, recorded_at) END AS known_at
+SELECT DISTINCT ON (symbol, ex_time, kind) symbol, kind, ex_time, value, known_at
 FROM adjustments
-WHERE venue = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2)) AND ($3 IS NULL OR greatest(known_at, recorded_at) <= $3)
+WHERE venue = $1 AND ($2::text[] IS NULL OR symbol = ANY ($2))
+  AND ($3::timestamptz IS NULL OR greatest(known_at, recorded_at) <= $3)
   AND (ended_at IS NULL OR ended_at > $3)
 ORDER BY symbol, ex_time, kind, adjustments.known_at DESC, recorded_at DESC
 """

@@ -1,5 +1,6 @@
 """What left its source ends with a date of knowledge: it is in no newest view, and stays for who asks what was known before."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import msgspec
@@ -79,12 +80,48 @@ WHERE held.venue = $1 AND held.ended_at IS NULL AND ($3::text[] IS NULL OR held.
 """
 
 
+# Bars of which every version has ended.
+_GONE = """
+SELECT count(*) AS bars, array_agg(DISTINCT symbol ORDER BY symbol) AS symbols,
+       min(open_time) AS first, max(open_time) AS last, min(at) AS since, max(at) AS until
+FROM (
+    SELECT symbol, open_time, max(ended_at) AS at FROM bars
+    WHERE venue = $1 AND interval = $2 AND ended_at IS NOT NULL AND ($3::text[] IS NULL OR symbol = ANY ($3))
+    GROUP BY symbol, open_time
+) ended
+WHERE ($4::timestamptz IS NULL OR at >= $4) AND NOT EXISTS (
+    SELECT FROM bars live
+    WHERE live.venue = $1 AND live.interval = $2 AND live.symbol = ended.symbol AND live.open_time = ended.open_time
+      AND live.ended_at IS NULL
+)
+"""
+
+
+class Gone(msgspec.Struct, frozen=True, kw_only=True):
+    """Bars of a dataset that its source does not have any more, and between which times they ended."""
+
+    bars: int
+    symbols: tuple[str, ...]
+    first: datetime
+    last: datetime
+    since: datetime
+    until: datetime
+
+
 class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a dataset that a source is the whole of. symbols: all when empty; start, end: None for no bound."""
 
     symbols: tuple[str, ...] = ()
     start: datetime | None = None
     end: datetime | None = None
+
+
+async def gone_bars(
+    database: Database, venue: str, interval: Interval, symbols: Sequence[str] = (), *, since: datetime | None = None
+) -> Gone | None:
+    """What ended, at `since` or later, and did not come back; of all symbols when none is named. None where nothing did."""
+    row = await database.fetchrow(_GONE, venue, str(interval), list(symbols) or None, since)
+    return Gone(**{**row, "symbols": tuple(row["symbols"])}) if row["bars"] else None
 
 
 async def end_bars(database: Database, venue: str, interval: Interval, keys: pl.DataFrame, at: datetime) -> int:

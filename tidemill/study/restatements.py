@@ -1,14 +1,15 @@
-"""Which stored bars were corrected after they were first received: noted with each month of the lake, told in one sentence."""
+"""Which stored bars were corrected after they were first received, and which left their source: told in a sentence each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 
 from tidemill.domain.intervals import Interval
+from tidemill.storage.endings import gone_bars
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
 
@@ -42,12 +43,29 @@ def restatement_notes(study: Study, months: Iterable[str] | None = None) -> tupl
     if not told:
         return ()
     count, symbols = sum(one["count"] for one in told), sorted({symbol for one in told for symbol in one["symbols"]})
-    named = ", ".join(symbols[:_NAMED]) + (f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else "")
     return (
-        f"History was restated: {count:,} bar{'s' * (count != 1)} ({named}), {_span(told, 'bars')}, received on "
+        f"History was restated: {count:,} bar{'s' * (count != 1)} ({_named(symbols)}), {_span(told, 'bars')}, received on "
         f"{_span(told, 'received')}. Everything is computed on corrected history, where a bar is known at its close; "
         "`tidemill data show --as-of` shows what was known at a time.",
     )
+
+
+def withdrawal_notes(study: Study) -> tuple[str, ...]:
+    """One sentence where bars left the source and did not come back; empty where none did."""
+    symbols, of = study.experiment.dataset.symbols, (study.dataset.venue, study.dataset.interval)
+    gone = study.workspace.call(gone_bars, study.workspace.database, *of, symbols)
+    if gone is None:
+        return ()
+    bars, days = f"{gone.bars:,} bar{'s' * (gone.bars != 1)}", [f"{at:%Y-%m-%d}" for at in (gone.since, gone.until)]
+    when = f"on {days[0]}" if days[0] == days[1] else f"between {days[0]} and {days[1]}"
+    return (
+        f"{bars} left the source {when} ({_named(gone.symbols)}, {gone.first:%Y-%m-%d} to {gone.last:%Y-%m-%d}) and "
+        f"{'are' if gone.bars != 1 else 'is'} in no result; `tidemill data show --as-of` shows what was known before.",
+    )
+
+
+def _named(symbols: Sequence[str]) -> str:
+    return ", ".join(symbols[:_NAMED]) + (f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else "")
 
 
 def _span(told: list[dict[str, Any]], name: str) -> str:

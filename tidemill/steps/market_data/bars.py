@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,12 +45,16 @@ class ImportFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of the last import: sentences about it, the code that read, and file → state of those it looked at."""
+    """What is kept of the last import: sentences about it, the code that read, and file → state of those it looked at.
+
+    refused: why → rows in quarantine, of the last reading of the whole and of the new files since.
+    """
 
     facts: ImportFacts
     notes: tuple[str, ...]
     code: str
     files: dict[str, str] = {}
+    refused: dict[str, int] = {}
 
 
 class BarFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,8 +151,20 @@ def _imported(study: Study, before: Imported | None, content: str | None) -> tup
         assert before is not None  # nosec B101 - only an import that is known says that there is nothing new
         return msgspec.structs.replace(before, files=files), False
     made = _import(study, source, _resume_from(study, content))
-    facts = made.facts
-    return msgspec.structs.replace(made, files=files), bool(facts.inserted or facts.restated or facts.ended)
+    earlier = Counter(before.refused) if before is not None and not _whole(source) else Counter()
+    refused, facts = dict(earlier + Counter(made.facts.reasons)), made.facts
+    changed = bool(facts.inserted or facts.restated or facts.ended)
+    return msgspec.structs.replace(made, files=files, refused=refused), changed
+
+
+def _whole(source: BarSource) -> bool:
+    """Whether a source is read as the whole of its dataset, not its new files alone."""
+    return bool(getattr(source, "mirrors", True))
+
+
+def last_import(study: Study) -> Imported | None:
+    """What is kept of the imports of this dataset; None for a venue, which is asked anew each time."""
+    return _kept(study.lake.manifest(IMPORTS, study.dataset.bars_key, _import_name(study.experiment.dataset)))
 
 
 def _kept(held: Manifest | None) -> Imported | None:

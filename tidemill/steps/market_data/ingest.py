@@ -23,7 +23,7 @@ from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
 from tidemill.storage.endings import Mirrored
 from tidemill.storage.lake import Lake
-from tidemill.storage.losses import Loss, made_good, note_loss
+from tidemill.storage.losses import Loss, forget_restored, note_loss
 from tidemill.study.losses import loss_sentence
 from tidemill.study.restatements import RESTATED, restated_in
 from tidemill.study.tables import BARS, FLAGS
@@ -259,9 +259,8 @@ class _Import:
         """Where the source is the whole of its dataset, end what it does not have any more and say so."""
         if not self.mirrors:
             return
-        held, total, missing, given = 0, 0, [_NO_KEYS], self.spool.sizes()
+        held, missing, given = 0, [_NO_KEYS], self.spool.sizes()
         for manifest in self.workspace.lake.manifests(BARS, self.key).values():
-            total += manifest.rows
             if given.get(manifest.partition) == manifest.rows:  # all that was given is stored: so nothing else is
                 held += manifest.rows
                 continue
@@ -269,7 +268,7 @@ class _Import:
             missing.append(stored.join(self._present(manifest.partition), on=_KEYS, how="anti"))
             held += stored.height
         gone = pl.concat(missing)
-        self._note_loss(Loss(lost=gone.height, held=held, total=total, found_at=datetime.now(UTC)))
+        self._note_loss(Loss(lost=gone.height, held=held, found_at=datetime.now(UTC)))
         if not gone.is_empty():
             self._end(gone)
 
@@ -279,7 +278,7 @@ class _Import:
         if loss.great:
             call(note_loss, *of, loss)
         else:
-            call(made_good, *of, loss.total - loss.lost)
+            call(forget_restored, *of)
 
     def _end(self, gone: pl.DataFrame) -> None:
         self.counts["ended"] = self.workspace.call(self.workspace.store.end, self.source.venue, self.interval, gone)

@@ -14,6 +14,7 @@ from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.reports.html import render_report
 from tidemill.reports.inputs import ReportInputs
 from tidemill.reports.sentences import verdict
+from tidemill.steps.market_data.bars import last_import
 from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.predictions.validity import refusal_counts
 from tidemill.steps.trading.attribution import attribution_table
@@ -23,7 +24,7 @@ from tidemill.study.losses import loss_notes
 from tidemill.study.metrics import engine_metrics, portfolio_metrics
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import EXPERIMENT, MADE_FROM, report_path
-from tidemill.study.restatements import restatement_notes
+from tidemill.study.restatements import restatement_notes, withdrawal_notes
 from tidemill.study.scoring import coefficients_of, scored_rows
 from tidemill.study.sources import flags_of, instruments_of
 from tidemill.study.study import Study
@@ -50,14 +51,15 @@ def write_report(study: Study) -> StepReport[FileFacts]:
     code = source_version("tidemill.steps.performance.report")
     metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
     equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
-    print_ = fingerprint(code, metrics, equity, study.experiment)
+    loss, history = loss_notes(study), (*withdrawal_notes(study), *restatement_notes(study))
+    print_ = fingerprint(code, metrics, equity, study.experiment, loss, history)
     path = report_path(study)
     worked = not is_made_from(path.with_name(MADE_FROM), print_)
     if worked:
         make_folder(path.parent)
         inputs = report_inputs(study)
         write_file(path, render_report(inputs).encode())
-        write_file(path.with_name(SUMMARY), msgspec.json.encode(verdict(inputs)))
+        write_file(path.with_name(SUMMARY), msgspec.json.encode([*loss, *verdict(inputs), *history]))
         write_file(path.with_name(EXPERIMENT), msgspec.json.encode(study.experiment))
         write_note(path.with_name(MADE_FROM), print_, path, path.with_name(SUMMARY), path.with_name(EXPERIMENT))
     return StepReport(
@@ -102,6 +104,7 @@ def report_inputs(study: Study) -> ReportInputs:
             *loss_notes(study),
             *_SOURCE_BIASES.get(experiment.dataset.source, _UNKNOWN_SOURCE),
             *vintage_notes(study),
+            *withdrawal_notes(study),
             *restatement_notes(study),
         ),
         notes=(*study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata["notes"], *_silent(study)),
@@ -148,9 +151,10 @@ def _folds(study: Study) -> pl.DataFrame:
 
 
 def _data_facts(study: Study) -> dict[str, Any]:
-    """What the data are, by what is stored of them: the counts of one import would be those of the file that came last."""
+    """What the data are, by what is stored of them: the counts of one import may be those of the file that came last."""
     call, store, of = study.workspace.call, study.workspace.store, (study.dataset.venue, study.dataset.interval)
-    bars, refused, gaps = study.bars, call(store.quarantine_counts, *of), call(store.read_gaps, *of)
+    bars, kept, gaps = study.bars, last_import(study), call(store.read_gaps, *of)
+    refused = call(store.quarantine_counts, *of) if kept is None else kept.refused
     symbols = bars["symbol"].unique()
     calendars = {str(one.calendar) for symbol, one in instruments_of(study.workspace, of[0]).items() if symbol in symbols}
     gaps = gaps.filter(pl.col("symbol").is_in(symbols.implode()))
@@ -161,7 +165,7 @@ def _data_facts(study: Study) -> dict[str, Any]:
         "first bar": bars["open_time"].min(),
         "last bar": bars["open_time"].max(),
         "calendar": ", ".join(sorted(calendars)) or "not known",
-        "rows in quarantine": sum(refused.values()),
+        "rows refused": sum(refused.values()),
         "gaps": gaps.height,
         "missing bars": int(gaps["missing"].sum() or 0),
         "splits and dividends": study.adjustments.height,

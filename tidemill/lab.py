@@ -177,10 +177,10 @@ def load(path: str | Path) -> Module:
     """
     from tidemill.user_modules.loading import load_module
 
-    known = _settled()
-    file = Path(path).expanduser().absolute()
+    known, file = _settled(), Path(path).expanduser().absolute()
+    _loaded.pop(file, None)  # of a file that cannot be run nothing stays
     made = load_module(file, known.bounds)
-    known.with_modules([*(module for module in _there() if module.file != file), made])
+    known.with_modules([*_there(), made])
     _loaded[file] = made
     return made
 

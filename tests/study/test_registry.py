@@ -155,6 +155,10 @@ def test_a_file_that_a_notebook_loaded_frees_its_names_when_it_vanishes(home: Pa
     with pytest.raises(InputError, match=r"first/mine.py and .*second/mine.py both declare the engine 'my_engine'"):
         lab.load(place.second)
     assert lab.features(bars, "my_gap").equals(first)
+    place.second.write_text("boom\n")
+    with pytest.raises(InputError, match="does not exist on line 1"):
+        lab.load(place.second)
+    place.second.write_text(other())
     place.first.unlink()
     with pytest.raises(UnknownNameError):
         lab.features(bars, "my_gap")

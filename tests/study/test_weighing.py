@@ -147,16 +147,20 @@ def test_every_fold_has_the_weights_that_were_known_before_it(study: Study) -> N
     report = train_ensemble(study)
     index = read_index(models_home(study.workspace), study.ensemble_key)
     assert index is not None
-    assert report.columns[3:] == ("momentum", "ridge")
-    for fold, entry, row in zip(study.folds, index.folds, report.table, strict=True):
+    assert report.columns[-1] == "weights"
+    told = [row[-1] for row in report.table]
+    assert {tuple(own) for own in told} == {("momentum", "ridge")}
+    for fold, entry, own in zip(study.folds, index.folds, told, strict=True):
         artifact = load(artifact_folder(models_home(study.workspace), entry.model_id))
         weights = [one.weight for one in weights_of(study, fold).values()]
         assert artifact.tensors["weights"] == pytest.approx(weights, abs=1e-11)
-        assert row[3:] == pytest.approx(weights, abs=1e-4)
+        assert list(own.values()) == pytest.approx(weights, abs=1e-4)
         assert artifact.inputs.params["weights"] == pytest.approx(weights, abs=1e-11)
         assert datetime.fromisoformat(artifact.inputs.split["weighed_until"]) == fold.train_end < fold.test_start
-    assert report.table[0][3:] == (0.5, 0.5)
-    assert any(row[3:] != (0.5, 0.5) for row in report.table)
+    equal = {"momentum": 0.5, "ridge": 0.5}
+    assert told[0] == equal
+    assert any(own != equal for own in told)
+    assert report.facts.newest_weights == pytest.approx(told[-1], abs=1e-4)
     assert not train_ensemble(study).worked
 
 
@@ -184,7 +188,7 @@ def test_the_weights_are_those_of_a_plain_count_of_ranks(study: Study) -> None:
 def test_equal_weights_can_be_asked_for_and_need_no_predictions(study: Study) -> None:
     equal = Study(study.workspace, msgspec.structs.replace(study.experiment, ensemble="equal"), study.dataset.venue)
     report = train_ensemble(equal)
-    assert {row[3:] for row in report.table} == {(0.5, 0.5)}
+    assert all(row[-1] == {"momentum": 0.5, "ridge": 0.5} for row in report.table)
     predict(equal)
     assert predict_ensemble(equal).worked
     assert equal.ensemble_key != study.ensemble_key

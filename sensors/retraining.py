@@ -79,7 +79,8 @@ def candidates(experiments: Sequence[Experiment], settings: Settings) -> list[Ca
         drift = None
         with suppress(TidemillError):
             registry = Registry.of(settings).with_files(experiment.modules)
-            drift = last_drift(lake, study_key(experiment, venue_of(experiment.dataset, settings), registry))
+            known = registry.known(experiment)
+            drift = last_drift(lake, study_key(known, venue_of(experiment.dataset, settings), registry))
         if drift is not None:
             found.append(Candidate(experiment, drift))
     return found

@@ -163,9 +163,9 @@ def quantile_returns(frame: pl.DataFrame, quantiles: int = 5) -> pl.DataFrame:
     number = max(min(quantiles, int(np.median(sizes.to_numpy()))), 1) if len(sizes) else quantiles
     share = (pl.col("prediction").rank("average").over("group") - 0.5) / pl.len().over("group")
     cut = grouped.with_columns((share * number).floor().clip(0, number - 1).cast(pl.Int64).alias("quantile") + 1)
-    by_group = cut.group_by("group", "quantile").agg(pl.col("label").mean(), pl.len().alias("rows")).sort("group", "quantile")
+    by_group = cut.group_by("group", "quantile", maintain_order=True).agg(pl.col("label").mean(), pl.len().alias("rows"))
     return (
-        by_group.group_by("quantile")
+        by_group.group_by("quantile", maintain_order=True)
         .agg(pl.col("label").mean().alias("mean_return"), pl.col("rows").sum().cast(pl.Int64).alias("count"))
         .sort("quantile")
     )

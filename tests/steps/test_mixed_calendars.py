@@ -15,11 +15,11 @@ from tidemill.domain.experiment import DatasetSpec, Experiment, StrategySpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.market.files import FileSource
-from tidemill.queries.results import study_of
 from tidemill.steps.market_data.bars import sync_bars, sync_instruments
 from tidemill.steps.market_data.ingest import ImportReport, import_bars
 from tidemill.storage.trials import read_trials
 from tidemill.study.counting import bars_a_year
+from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace
 
 DAY = Interval.parse("1d")

@@ -1,14 +1,21 @@
 """When a challenger is asked for, and that it is asked for once."""
 
+from pathlib import Path
+
 import dagster as dg
 import msgspec
+import polars as pl
 import pytest
 
 from sensors.retraining import Candidate, candidates, decide, retraining_schedule, retraining_sensor
-from tests.study.panels import small_experiment
+from tests.study.panels import daily_bars, small_experiment
 from tidemill.config import Settings
-from tidemill.domain.experiment import PromotionSpec
+from tidemill.domain.experiment import LabelSpec, PromotionSpec
 from tidemill.steps.performance.drift import Drift, reasons
+from tidemill.storage.lake import Lake
+from tidemill.study.registry import Registry
+from tidemill.study.sources import venue_of
+from tidemill.study.study import study_key
 
 CALM = Drift(moved_features=0.1, worst="rsi_14", worst_index=0.3, skill_t=-0.5, bars=63, until="2024-05-01", new_bars=20)
 
@@ -52,6 +59,26 @@ def test_one_measurement_asks_once_and_the_next_asks_again(tmp_path: object) -> 
 def test_what_was_never_measured_is_no_candidate(tmp_path: object, server_home: Settings) -> None:
     settings = msgspec.structs.replace(server_home, home=tmp_path)
     assert candidates([small_experiment(tmp_path)], settings) == []  # type: ignore[arg-type]  # a path
+
+
+def test_an_experiment_with_a_label_of_its_own_is_found_under_the_horizon_that_the_label_has(
+    tmp_path: Path, server_home: Settings
+) -> None:
+    (tmp_path / "own.py").write_text(
+        'def rises(bars):\n    return bars.select("symbol", "open_time", later=pl.col("close"))\n\n\n'
+        'label("later", rises, horizon=3)\n'
+    )
+    daily_bars(30).write_parquet(tmp_path / "bars.parquet")
+    settings = msgspec.structs.replace(server_home, home=tmp_path / "home")
+    stated = msgspec.structs.replace(
+        small_experiment(tmp_path / "bars.parquet"), label=LabelSpec(name="later"), modules=(str(tmp_path / "own.py"),)
+    )
+    registry = Registry.of(settings).with_files(stated.modules)
+    known = registry.known(stated)
+    assert (stated.label.horizon, known.label.horizon) == (5, 3)
+    key = study_key(known, venue_of(known.dataset, settings), registry)
+    Lake(settings.lake).write("drift", key, "features", pl.DataFrame(), metadata={"drift": msgspec.to_builtins(CALM)})
+    assert [found.drift for found in candidates([stated], settings)] == [CALM]
 
 
 def test_nobody_is_promoted_before_somebody_switches_it_on() -> None:

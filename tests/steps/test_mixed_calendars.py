@@ -138,7 +138,7 @@ def test_a_new_file_with_a_bar_of_each_changes_no_calendar_and_a_new_symbol_has_
     day = mixed.filter(date=last)
     pl.concat([day, day.head(1).with_columns(symbol=pl.lit("NEW"))]).write_parquet(folder / "day.parquet")
     report = sync_bars(study_of(workspace, experiment))
-    assert report.facts["inserted"] == day.height + 1
+    assert report.facts.imported.inserted == day.height + 1
     assert calendars(workspace, "both") == OWN | {"NEW": XNYS}
     shown = sync_instruments(study_of(workspace, experiment))
     assert {row[0]: row[1] for row in shown.table} == OWN | {"NEW": XNYS}

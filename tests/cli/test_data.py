@@ -77,6 +77,18 @@ def test_a_restated_bar_is_shown_as_it_was_known_before_and_as_it_is_known_now(
     assert now["known_at"] > then["known_at"]
 
 
+def test_a_great_loss_is_said_first_and_can_be_confirmed(imported: Path, panel: pl.DataFrame, tidemill: Tidemill) -> None:
+    assert "no loss to confirm" in tidemill("data", "confirm", "panel", "--interval", "1d").out
+    assert "panel 1d" in tidemill("data", "confirm", "pannel", "--interval", "1d").error
+    panel.filter(pl.col("symbol") != "BBB").write_csv("panel.csv")
+    told = tidemill("data", "import", "panel.csv").out
+    assert told.index("The source lost 50% of its bars") < told.index("left the source")
+    assert "`tidemill data confirm panel --interval 1d`" in told
+    lost = panel.filter(pl.col("symbol") == "BBB").height
+    assert tidemill("data", "confirm", "panel", "--interval", "1d", "--json").json["confirmed"]["lost"] == lost
+    assert "The source lost" not in tidemill("data", "import", "panel.csv").out
+
+
 def test_the_same_symbol_from_two_venues_names_the_choices(imported: Path, panel: pl.DataFrame, tidemill: Tidemill) -> None:
     panel.write_csv("other.csv")
     tidemill("data", "import", "other.csv")

@@ -82,7 +82,7 @@ def test_a_great_loss_is_said_first_and_can_be_confirmed(imported: Path, panel: 
     assert "panel 1d" in tidemill("data", "confirm", "pannel", "--interval", "1d").error
     panel.filter(pl.col("symbol") != "BBB").write_csv("panel.csv")
     told = tidemill("data", "import", "panel.csv").out
-    assert told.index("The source lost 50% of its bars") < told.index("left the source")
+    assert told.index("The source lost 50 % of its bars") < told.index("left the source")
     assert "`tidemill data confirm panel --interval 1d`" in told
     lost = panel.filter(pl.col("symbol") == "BBB").height
     assert tidemill("data", "confirm", "panel", "--interval", "1d", "--json").json["confirmed"]["lost"] == lost

@@ -138,10 +138,10 @@ def test_a_symbol_that_was_taken_out_of_a_file_is_traded_no_more_and_stays_for_w
     assert "FFF" not in study.bars["symbol"]
     assert "FFF" not in study.lake.scan("signals", study.key).collect()["symbol"]
     assert reports["bars"].facts.imported.ended == 328
-    assert reports["bars"].notes[0].startswith("The source lost 17% of its bars (328 of 1,968, ")
+    assert reports["bars"].notes[0].startswith("The source lost 17 % of its bars (328 of 1,968, ")
     assert "328 bars left the source (FFF, 2021-01-04 to 2021-11-27)" in reports["bars"].notes[1]
     said = workspace.call(result_of, workspace.settings, experiment).sentences
-    assert said[0].startswith("The source lost 17% of its bars")
+    assert said[0].startswith("The source lost 17 % of its bars")
     assert any("328 bars left the source on" in sentence for sentence in said)
     assert "FFF" not in [row[0] for row in reports["instruments"].table]
     assert study.bars_as_of(then).equals(bars, null_equal=True)

@@ -178,7 +178,7 @@ def test_nothing_of_a_source_that_lost_much_is_promoted_until_that_is_confirmed(
     sync_bars(study_of(workspace, experiment))
     prices.write_parquet(file)
     report = consider(finished(workspace, experiment))
-    assert "The source lost 50% of its bars" in report.notes[0]
+    assert "The source lost 50 % of its bars" in report.notes[0]
     assert "`tidemill data confirm lossy --interval 1d`" in report.notes[0]
     assert current(study_of(workspace, experiment)) is None
     assert confirm(workspace, "lossy", Interval.parse("1d")) is not None

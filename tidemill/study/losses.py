@@ -13,9 +13,10 @@ def loss_sentence(workspace: Workspace, venue: str, interval: Interval) -> str:
     loss = workspace.call(open_loss, workspace.database, venue, interval)
     if loss is None:
         return ""
+    share, command = f"{100 * loss.lost / loss.held:.0f} %", f"tidemill data confirm {venue} --interval {interval}"
     return (
-        f"The source lost {100 * loss.lost / loss.held:.0f} % of its bars ({loss.lost:,} of {loss.held:,}, "
-        f"{loss.found_at:%Y-%m-%d}). Nothing of it is promoted until you have checked it: `tidemill data confirm {venue} --interval {interval}`."
+        f"The source lost {share} of its bars ({loss.lost:,} of {loss.held:,}, {loss.found_at:%Y-%m-%d}). "
+        f"Nothing of it is promoted until you have checked it: `{command}`."
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.study.panels import daily_bars
 from tidemill.calendars import ALWAYS, XNYS, calendar_named
 from tidemill.domain.errors import InputError, UnknownNameError
+from tidemill.domain.experiment import NeutraliseSpec
 from tidemill.domain.intervals import Interval
 from tidemill.evaluation.backtest import backtest_frame, run_backtest, weights_from
 from tidemill.market.column_files import read_returns, read_weights
@@ -187,3 +188,17 @@ def test_bars_for_features_are_kept_as_they_stand(tmp_path: Path) -> None:
     path.write_text("symbol,date,open,high,low,close,volume\nA,2021-01-05,1,1,1,1,0\nA,soon,1,1,1,1,5\n")
     with pytest.raises(InputError, match="row 3"):
         read_panel(path)
+
+
+def test_a_strategy_whose_book_is_closed_by_neutrality_says_so(bars_file: Path) -> None:
+    bars = read_bars(bars_file)[0]
+    one = NeutraliseSpec(by="sector", sectors=dict.fromkeys(bars["symbol"].unique().to_list(), "one"))
+
+    def notes(neutralise: NeutraliseSpec | None) -> str:
+        costs = {"fee_bps": 0.0, "slippage_bps": 0.0}
+        params = {"fast": 2, "slow": 5}
+        made = backtest_frame(bars, None, strategy="sma_cross", params=params, can_short=True, neutralise=neutralise, **costs)
+        return " ".join(made.notes)
+
+    assert "was closed" not in notes(None)
+    assert "was closed" in notes(one)

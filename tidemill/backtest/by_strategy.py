@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +59,12 @@ def backtest_strategy(
     if chosen.needs != "bars" and (predictions is None or predictions.is_empty()):
         raise InputError(f"{name} needs predictions. Train a model first, or choose a strategy over bars.")
     given = seen if chosen.needs == "bars" or predictions is None else predictions
-    weights = weigh(name, given, params, instruments, bars=seen, neutralise=neutralise, known=known).weights
-    panel = bars_panel(bars if chosen.needs == "bars" else _from_first(bars, weights), interval)
-    targets, stray = weights_panel(weights, panel.axes)
+    weighed = weigh(name, given, params, instruments, bars=seen, neutralise=neutralise, known=known)
+    panel = bars_panel(bars if chosen.needs == "bars" else _from_first(bars, weighed.weights), interval)
+    targets, stray = weights_panel(weighed.weights, panel.axes)
     inputs = Inputs(panel, targets, interval, instruments, adjustments, suspected, stray)
-    return backtest_panel(inputs, costs or CostSpec(), settings)
+    result = backtest_panel(inputs, costs or CostSpec(), settings)
+    return dataclasses.replace(result, notes=(*weighed.notes, *result.notes)) if weighed.notes else result
 
 
 def targets_over_bars(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.calendars import ALWAYS, NEVER, XNYS, calendar_named, periods_per_year
+from tidemill.calendars import ALWAYS, NEVER, XNYS, calendar_named, periods_per_year, periods_per_year_of
 from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.intervals import Interval, epoch_microseconds
 
@@ -127,6 +127,27 @@ def test_slots_that_several_calendars_share_count_once_in_a_year(interval: str, 
 
 def test_no_calendar_at_all_counts_as_trading_that_never_stops() -> None:
     assert periods_per_year(DAY, []) == 365.0
+
+
+def test_each_time_counts_as_a_part_of_the_year_of_what_was_listed_then() -> None:
+    stocks = NEW_YORK.slots(DAY, at("2020-01-01"), at("2022-01-01"))
+    coins = CLOCK.slots(DAY, at("2022-01-01"), at("2022-07-02"))
+    last = NEW_YORK.slots(DAY, at("2022-07-02"), at("2023-01-01"))
+    times = pl.concat([stocks, coins, last]).to_physical().to_numpy()
+    listed = {
+        XNYS: (times[0], times[-1]),
+        ALWAYS: tuple(epoch_microseconds(at(text)) for text in ("2022-01-01", "2022-07-01")),
+    }
+    years = len(stocks) / 252 + len(coins) / 365 + len(last) / 252
+    assert periods_per_year_of(DAY, times, listed) == pytest.approx(len(times) / years)
+    assert len(times) / periods_per_year_of(DAY, times, listed) == pytest.approx(3.0, rel=0.01)
+
+
+def test_one_calendar_or_no_times_give_the_year_as_it_is() -> None:
+    times = NEW_YORK.slots(DAY, at("2020-01-01"), at("2022-01-01")).to_physical().to_numpy()
+    assert periods_per_year_of(DAY, times, {XNYS: (0, 0)}) == 252.0
+    assert periods_per_year_of(DAY, times[:0], {XNYS: (0, 0), ALWAYS: (0, 0)}) == 365.0
+    assert periods_per_year_of(DAY, times, {}) == 365.0
 
 
 def test_an_unknown_calendar_is_refused_by_name() -> None:

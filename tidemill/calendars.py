@@ -31,7 +31,7 @@ Followed = str | Mapping[str, str]
 
 _DAY = 86_400
 # New York's banks were closed for ten days in March 1933.
-_LONGEST_CLOSED = 30 * _DAY
+LONGEST_CLOSED = timedelta(days=30)
 _FIRST, _LAST = date(1885, 1, 1), date(2060, 12, 31)
 # Where the slots of several calendars are counted together: four years, or as many slots of short bars.
 _MEASURED, _MEASURED_DAYS, _MEASURED_SLOTS = datetime(2020, 1, 1, tzinfo=UTC), 1_461, 400_000
@@ -61,7 +61,7 @@ class Calendar(ABC):
 
         if not times.size:
             return times
-        until = int(times.max()) + _LONGEST_CLOSED * 1_000_000 + 2 * interval.microseconds
+        until = int(times.max()) + LONGEST_CLOSED // timedelta(microseconds=1) + 2 * interval.microseconds
         known = self._slots(interval, int(times.min()), until)
         return np.append(known, NEVER)[np.searchsorted(known, times)]
 
@@ -253,6 +253,19 @@ def by_calendar(symbols: Iterable[str], followed: Followed) -> dict[str, list[st
     return groups
 
 
+def own_slots(name: str, interval: Interval, opens: Integers, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each slot of a panel is one of this calendar's own: where it says so or a symbol that follows it has a bar.
+
+    opens: epoch microseconds, ascending. held: whether any such symbol has a bar there. While most of their bars up to a slot
+    were stamped otherwise than the calendar expects, such as at midnight in New York, they alone tell.
+    """
+    import numpy as np
+
+    expected = np.asarray(calendar_named(name).next_slots(interval, opens) == opens, dtype=np.bool_)
+    stamped_so = 2 * np.cumsum(held & expected) >= np.cumsum(held)
+    return np.asarray(held | (expected & stamped_so), dtype=np.bool_)
+
+
 def periods_per_year(interval: Interval, names: Iterable[str]) -> float:
     """Slots in a year of a book whose instruments follow these calendars: slots that several have count once.
 
@@ -261,6 +274,26 @@ def periods_per_year(interval: Interval, names: Iterable[str]) -> float:
     """
     followed = tuple(sorted(set(names))) or (ALWAYS,)
     return calendar_named(followed[0]).periods_per_year(interval) if len(followed) == 1 else _together(interval, followed)
+
+
+def periods_per_year_of(interval: Interval, times: Integers, listed: Mapping[str, tuple[int, int]]) -> float:
+    """Periods in a year of a book with returns at these `times`, whose instruments come and go: each time counts as what
+    `periods_per_year` says of the calendars that were there. A coin that joins late makes no 365 days of the years before.
+
+    listed: calendar → times of the first and the last bar of any instrument that follows it; epoch microseconds all.
+    """
+    import numpy as np
+
+    if len(listed) < 2 or not times.size:
+        return periods_per_year(interval, listed)
+    names = sorted(listed)
+    there = np.array([(listed[name][0] <= times) & (times <= listed[name][1]) for name in names])
+    sets, counts = np.unique(there, axis=1, return_counts=True)
+    years = 0.0
+    for at, count in enumerate(counts.tolist()):
+        present = [name for name, held in zip(names, sets[:, at].tolist(), strict=True) if held]
+        years += count / periods_per_year(interval, present or names)
+    return len(times) / years
 
 
 @cache

@@ -11,15 +11,18 @@ import pytest
 from tests.study.panels import daily_bars, small_experiment
 from tests.study.running import run
 from tidemill.calendars import ALWAYS, XNYS
-from tidemill.domain.experiment import DatasetSpec, Experiment, StrategySpec
+from tidemill.domain.experiment import DatasetSpec, Experiment, SplitSpec, StrategySpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.market.files import FileSource
 from tidemill.steps.market_data.bars import sync_bars, sync_instruments
 from tidemill.steps.market_data.ingest import ImportReport, import_bars
 from tidemill.storage.trials import read_trials
-from tidemill.study.counting import bars_a_year
+from tidemill.strategies.benchmark import benchmark_weights
+from tidemill.study.counting import bars_a_year, data_version
+from tidemill.study.metrics import portfolio_metrics
 from tidemill.study.sources import study_of
+from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
 DAY = Interval.parse("1d")
@@ -144,12 +147,13 @@ def test_a_new_file_with_a_bar_of_each_changes_no_calendar_and_a_new_symbol_has_
     assert {row[0]: row[1] for row in shown.table} == OWN | {"NEW": XNYS}
 
 
-def experiment_on(path: Path, *symbols: str) -> Experiment:
+def experiment_on(path: Path, *symbols: str, **more: object) -> Experiment:
     return small_experiment(
         path,
         dataset=DatasetSpec(source=f"file:{path}", symbols=symbols),
         strategy=StrategySpec(name="quantile", params={"quantile": 0.34}),
         benchmark="equal_weight",
+        **more,
     )
 
 
@@ -179,12 +183,44 @@ def test_a_year_is_that_of_the_symbols_that_an_experiment_chooses(
     for symbols, year in (((), 365.0), (STOCKS, 252.0), (COINS, 365.0)):
         study = study_of(workspace, experiment_on(path, *symbols))
         sync_bars(study)
-        assert bars_a_year(study) == year
+        assert bars_a_year(study, study.times) == year
+
+
+def figures(study: Study) -> dict[str, float]:
+    """The Sharpe of each book and the yearly return of the benchmark."""
+    frame = portfolio_metrics(study.lake, study.key)
+    return dict(zip(frame["book"], frame["sharpe"], strict=True)) | {
+        "yearly": frame.filter(book="benchmark")["annual_return"].item()
+    }
+
+
+def test_coins_that_join_late_and_are_not_traded_do_not_make_a_longer_year_of_all_the_time_before(
+    workspace: Workspace, tmp_path: Path, mixed: pl.DataFrame
+) -> None:
+    path = tmp_path / "both.parquet"
+    stocks = mixed.filter(pl.col("symbol").is_in(STOCKS))
+    late = mixed.filter(pl.col("symbol").is_in(COINS) & (pl.col("date") >= mixed["date"].max() - timedelta(days=20)))
+    found = []
+    for bars in (stocks, pl.concat([stocks, late])):
+        bars.write_parquet(path)
+        study, _ = run(workspace, experiment_on(path, splits=SplitSpec(train=80, test=25)))
+        trials = workspace.call(read_trials, workspace.database).filter(data_version=data_version(study))
+        found.append((figures(study), set(trials["periods_per_year"])))
+    (alone, year), (with_coins, longer) = found
+    assert year == {252.0}
+    assert all(252.0 < each < 275.0 for each in longer)
+    assert with_coins["benchmark"] == pytest.approx(alone["benchmark"], rel=0.05)
+    assert with_coins["yearly"] == pytest.approx(alone["yearly"], rel=0.05)
+
+
+def test_what_begins_long_after_the_start_is_not_bought_by_the_benchmark_and_keeps_no_cash(mixed: pl.DataFrame) -> None:
+    bars = mixed.select("symbol", pl.col("date").cast(pl.Datetime("us", "UTC")).alias("open_time"))
+    late = datetime(2021, 6, 1, tzinfo=UTC)
+    found = benchmark_weights(bars.filter(pl.col("symbol").is_in(STOCKS) | (pl.col("open_time") >= late)), "equal_weight", OWN)
+    assert set(found.select("symbol", "weight").iter_rows()) == {(symbol, 1 / len(STOCKS)) for symbol in STOCKS}
 
 
 def test_a_weekend_start_of_the_benchmark_waits_for_no_one_and_leaves_no_one_out(mixed: pl.DataFrame) -> None:
-    from tidemill.strategies.benchmark import benchmark_weights
-
     bars = mixed.select("symbol", pl.col("date").cast(pl.Datetime("us", "UTC")).alias("open_time"))
     weekend = datetime(2021, 1, 9, tzinfo=UTC)
     found = benchmark_weights(bars.filter(pl.col("open_time") >= weekend), "equal_weight", OWN)

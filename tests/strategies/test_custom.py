@@ -7,11 +7,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tests.strategies.weights import target_weights
 from tidemill.calendars import ALWAYS
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.market import Instrument
 from tidemill.strategies.custom import custom_strategy
-from tidemill.strategies.registry import Strategies, require_free, target_weights
+from tidemill.strategies.registry import Strategies, require_free
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 Weigh = Callable[..., Any]

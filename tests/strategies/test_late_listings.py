@@ -48,7 +48,7 @@ def signals(name: str, frame: pl.DataFrame, can_short: list[str], neutralise: Ne
     bars, needs = frame.drop("prediction"), strategy(name).needs
     inputs = bars if needs == "bars" else frame.select("symbol", "open_time", "prediction")
     venue = {symbol: instrument(symbol, can_short=symbol in can_short) for symbol in frame["symbol"].unique()}
-    return weigh(name, inputs, PARAMS[name], venue, bars=bars, neutralise=neutralise).weights
+    return weigh(name, inputs, PARAMS[name], venue, DAY, bars=bars, neutralise=neutralise).weights
 
 
 @st.composite

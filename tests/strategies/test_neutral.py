@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.backtest.panels import TIME, day, instrument, weights
+from tests.backtest.panels import DAY, TIME, day, instrument, weights
 from tests.strategies.test_sizing import PARAMS, SHORT, SYMBOLS, market, scores
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NeutraliseSpec
@@ -79,9 +79,9 @@ def test_it_follows_every_strategy_and_looks_at_the_past_alone() -> None:
         over_bars = strategy(name).needs == "bars"
         params = PARAMS if strategy(name).needs == "both" else {}
         inputs = bars if over_bars else scores(bars)
-        whole = weigh(name, inputs, params, SHORT, bars=bars, neutralise=BY_BETA).weights
+        whole = weigh(name, inputs, params, SHORT, DAY, bars=bars, neutralise=BY_BETA).weights
         cut = pl.col("open_time") <= day(60)
-        early = weigh(name, inputs.filter(cut), params, SHORT, bars=bars.filter(cut), neutralise=BY_BETA).weights
+        early = weigh(name, inputs.filter(cut), params, SHORT, DAY, bars=bars.filter(cut), neutralise=BY_BETA).weights
         assert early.equals(whole.filter(cut))
 
 

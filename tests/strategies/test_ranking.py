@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.backtest.panels import DAY, FREE, TIME, day, instrument, one
+from tests.strategies.weights import target_weights
 from tidemill.backtest.by_strategy import backtest_strategy
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.market import Instrument
 from tidemill.strategies.base import Strategy
 from tidemill.strategies.benchmark import benchmark_weights
-from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies, strategy, target_weights
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies, strategy
 
 
 def predictions(rows: dict[int, dict[str, float | None]]) -> pl.DataFrame:

@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 from skfolio.moments import LedoitWolf
 
-from tests.backtest.panels import TIME, day, instrument
+from tests.backtest.panels import DAY, TIME, day, instrument
+from tests.strategies.weights import target_weights
 from tidemill.domain.errors import InputError
 from tidemill.domain.market import Instrument
 from tidemill.strategies import optimise
 from tidemill.strategies.optimise import Bounds, optimal_weights, shrunk_covariance
 from tidemill.strategies.past import betas, past_returns, volatility
-from tidemill.strategies.registry import target_weights, weigh
+from tidemill.strategies.registry import weigh
 
 SYMBOLS = tuple("ABCDEFGHIJ")
 SHORT = {symbol: instrument(symbol, can_short=True) for symbol in SYMBOLS}
@@ -88,7 +89,7 @@ def test_a_late_listing_a_dead_symbol_and_a_hole_are_dealt_with(name: str) -> No
     ranks = {symbol: float(number) for number, symbol in enumerate(SYMBOLS)}
     rows = bars.filter(pl.col("open_time") >= day(30)).select("symbol", "open_time")
     predictions = rows.with_columns(pl.col("symbol").replace_strict(ranks).alias("prediction"))  # J is best, A is worst
-    weights, notes = weigh(name, predictions, PARAMS, SHORT, bars=bars)
+    weights, notes = weigh(name, predictions, PARAMS, SHORT, DAY, bars=bars)
     of = {(symbol, at): weight for symbol, at, weight in weights.iter_rows()}
     assert of["J", day(40)] == 0.0  # five returns are not enough
     assert of["J", day(60)] > 0.0
@@ -112,7 +113,7 @@ def test_where_the_solver_fails_inverse_volatility_is_used_and_said(monkeypatch:
     bars = market()
     expected = target_weights("inverse_volatility", scores(bars), PARAMS, SHORT, bars)
     monkeypatch.setattr(optimise, "_judged", lambda *_: None)
-    made, notes = weigh("mean_variance", scores(bars), PARAMS, SHORT, bars=bars)
+    made, notes = weigh("mean_variance", scores(bars), PARAMS, SHORT, DAY, bars=bars)
     assert any("inverse volatility was used" in note for note in notes)
     held = [dict(frame.select("symbol", (pl.col("weight") != 0).alias("held")).iter_rows()) for frame in (made, expected)]
     assert held[0] == held[1]

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.backtest.panels import DAY, day, one
+from tests.strategies.weights import target_weights
 from tidemill.backtest.by_strategy import backtest_strategy
 from tidemill.backtest.result import summary
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import CostSpec
-from tidemill.strategies.registry import target_weights
 
 
 def test_a_tiny_example_by_hand() -> None:

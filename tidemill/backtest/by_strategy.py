@@ -46,7 +46,7 @@ def backtest_strategy(
     without any does not count as a year without profit. A strategy over bars looks at `signal_bars` (adjusted prices,
     the same rows in the same order), or at `bars` where nothing needs adjusting; one that needs both sizes by them too.
     `options.resize` is the strategy's own. neutralise: a step after the strategy (`strategies.neutral`).
-    Raises InputError as `target_weights` and `backtest` do.
+    Raises InputError as `weigh` and `backtest` do.
     """
     chosen = known.find(name)
     resize = chosen.resize or neutralise is not None
@@ -59,7 +59,7 @@ def backtest_strategy(
     if chosen.needs != "bars" and (predictions is None or predictions.is_empty()):
         raise InputError(f"{name} needs predictions. Train a model first, or choose a strategy over bars.")
     given = seen if chosen.needs == "bars" or predictions is None else predictions
-    weighed = weigh(name, given, params, instruments, bars=seen, neutralise=neutralise, known=known)
+    weighed = weigh(name, given, params, instruments, interval, bars=seen, neutralise=neutralise, known=known)
     panel = bars_panel(bars if chosen.needs == "bars" else _from_first(bars, weighed.weights), interval)
     targets, stray = weights_panel(weighed.weights, panel.axes)
     inputs = Inputs(panel, targets, interval, instruments, adjustments, suspected, stray)

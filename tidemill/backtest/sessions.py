@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.backtest.panel import Panel
-from tidemill.calendars import ALWAYS, NEVER, calendar_named
+from tidemill.calendars import ALWAYS, NEVER, calendar_named, own_slots
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.matching.rules import Floats
@@ -32,11 +32,7 @@ class Sessions(NamedTuple):
 
 
 def sessions_of(panel: Panel, interval: Interval, instruments: Mapping[str, Instrument]) -> Sessions | None:
-    """A slot is one of a calendar's own where the calendar says so or any symbol that follows it has a bar. None where all
-    symbols follow one calendar: every slot is everybody's then.
-
-    Bars that are stamped otherwise than the calendar expects, such as at midnight in New York, tell its slots alone.
-    """
+    """None where all symbols follow one calendar: every slot is everybody's then."""
     names, group = _groups(panel.axes.symbols, instruments)
     if len(names) == 1:
         return None
@@ -82,10 +78,7 @@ def _groups(symbols: tuple[str, ...], instruments: Mapping[str, Instrument]) -> 
 def _own(opens: Indices, name: str, interval: Interval, bars: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if name == _UNKNOWN:
         return np.ones(len(opens), dtype=np.bool_)
-    held = np.asarray(bars.any(axis=1), dtype=np.bool_)
-    expected = np.asarray(calendar_named(name).next_slots(interval, opens) == opens, dtype=np.bool_)
-    stamped_so = 2 * np.count_nonzero(held & expected) >= np.count_nonzero(held)
-    return held | expected if stamped_so else held
+    return own_slots(name, interval, opens, np.asarray(bars.any(axis=1), dtype=np.bool_))
 
 
 def _due(held: Indices, closes: Indices, name: str, interval: Interval) -> Indices:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.calendars import periods_per_year
+from tidemill.calendars import periods_per_year_of
 from tidemill.domain.errors import UnavailableError
 from tidemill.domain.intervals import Interval
 from tidemill.metrics.returns import Floats
@@ -19,7 +19,7 @@ from tidemill.provenance import fingerprint
 from tidemill.storage.content import content_version
 from tidemill.storage.trials import TrialBatch
 from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies
-from tidemill.study.counting import record_trials
+from tidemill.study.counting import epochs, listed_by_calendar, record_trials
 
 if TYPE_CHECKING:
     from tidemill.backtest.result import BacktestResult
@@ -51,10 +51,10 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     instruments: Mapping[str, Instrument] = {}
     choices: Mapping[str, Any] = {}
 
-    @property
-    def periods_per_year(self) -> float:
-        """Of the slots of all its instruments together."""
-        return periods_per_year(self.interval, {one.calendar for one in self.instruments.values()})
+    def periods_per_year(self, times: pl.Series) -> float:
+        """Of returns at these times: slots of all its instruments together, while they were listed."""
+        followed = {symbol: one.calendar for symbol, one in self.instruments.items()}
+        return periods_per_year_of(self.interval, epochs(times), listed_by_calendar(followed, lambda: self.bars))
 
 
 def counted(ledger: Callable[[], AbstractContextManager[Workspace]], result: BacktestResult, of: Evaluated) -> BacktestResult:
@@ -101,7 +101,7 @@ def _batch(of: Evaluated, kind: str, params: Sequence[Mapping[str, Any]], times:
         configs=[_configuration(msgspec.structs.replace(of, params=own)) for own in params],
         times=times.cast(pl.Datetime("us", "UTC")),
         returns=returns,
-        periods_per_year=of.periods_per_year,
+        periods_per_year=of.periods_per_year(times),
     )
 
 

@@ -88,8 +88,7 @@ def cross_validate(
     counting = _counting(study, spec, parts, made)
     span = Span(min(start for part in parts for _, start, _ in part.tested))
     returns = [book(study, _along(counting, route), span).returns for route in routes]
-    year = bars_a_year(study)
-    sharpes = [sharpe(series["return"].to_numpy(), year) for series in returns]
+    sharpes = [sharpe(series["return"].to_numpy(), bars_a_year(study, series["time"])) for series in returns]
     trial = _count(study, spec, chosen, embargo, returns[_median(sharpes)])
     return CrossValidation(
         engine=engine,

@@ -173,7 +173,7 @@ def score_of(study: Study, spec: EngineSpec, folds: list[Fold], until: Fold | No
     predictions, counting = (_joined(frames[len(before) :], until) for frames in (made, kept))
     skill = information_coefficients(_with_outcomes(study, predictions, until))["rank_ic"].mean()
     returns = book(study, counting, Span(folds[0].test_start, until.train_end if until else folds[-1].test_end)).returns
-    ratio = sharpe(returns["return"].to_numpy(), bars_a_year(study))
+    ratio = sharpe(returns["return"].to_numpy(), bars_a_year(study, returns["time"]))
     rank_ic = float(skill) if isinstance(skill, float) else None
     trial = _counted(study, spec, returns, rank_ic, searched=until is not None)
     return Score(rank_ic, float(ratio) if math.isfinite(ratio) else None, trial)

@@ -111,7 +111,7 @@ def sweep_frame(
     ids, notes = _count(made, of, ledger)
     if made.skipped:
         notes.append(f"{made.skipped:,} combinations were left out, since {strategy} does not take them.")
-    return Swept(_runs(made, ids, of.periods_per_year), made.skipped, tuple(notes))
+    return Swept(_runs(made, ids, of.periods_per_year(made.times[1:])), made.skipped, tuple(notes))
 
 
 def _count(made: Sweep, of: Evaluated, ledger: Ledger | None) -> tuple[list[str | None], list[str]]:

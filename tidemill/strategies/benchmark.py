@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tidemill.calendars import LONGEST_CLOSED
 from tidemill.domain.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def benchmark_weights(bars: pl.DataFrame, benchmark: str, calendars: Mapping[str
 
     benchmark: `equal_weight`, all symbols that have a bar at the first time, or one symbol. What is listed later is
     not bought, since a holder has no cash left. calendars: of the symbols; the first time is that of all symbols of one
-    calendar, since not all markets open on one day. Raises UnknownNameError for anything else.
+    calendar, since not all markets open on one day; one that begins later than any market is closed for is listed later.
+    Raises UnknownNameError for anything else.
     """
     import polars as pl
 
@@ -26,7 +28,8 @@ def benchmark_weights(bars: pl.DataFrame, benchmark: str, calendars: Mapping[str
         raise InputError("There are no bars to compare with. Check the symbols and the dates.")
     if benchmark == EQUAL_WEIGHT:
         kind = pl.col("symbol").replace_strict(dict(calendars or {}), default="", return_dtype=pl.String)
-        begins = pl.col("open_time") == pl.col("open_time").min().over(kind)
+        start = pl.col("open_time").min()
+        begins = (pl.col("open_time") == start.over(kind)) & (start.over(kind) - start <= LONGEST_CLOSED)
         first = bars.filter(begins).select("symbol", "open_time").sort("symbol")
         return first.with_columns(pl.lit(1.0 / first.height).alias("weight"))
     own = bars.filter(pl.col("symbol") == benchmark)

@@ -14,10 +14,12 @@ import msgspec
 
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import NeutraliseSpec
+from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.provenance import fingerprint, source_version
 from tidemill.strategies.base import Strategy, Weighed
 from tidemill.strategies.neutral import neutralised
+from tidemill.strategies.standing import standing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,23 +82,12 @@ def require_free(name: str) -> None:
         raise InputError(f"There is already a strategy named {name!r}. Give yours another name.")
 
 
-def target_weights(
-    name: str,
-    inputs: pl.DataFrame,
-    params: Mapping[str, Any],
-    instruments: Mapping[str, Instrument],
-    bars: pl.DataFrame | None = None,
-    known: Strategies = SHIPPED_STRATEGIES,
-) -> pl.DataFrame:
-    """Weights frame (symbol, open_time, weight) of a strategy: `weigh` without its notes and without neutralisation."""
-    return weigh(name, inputs, params, instruments, bars=bars, known=known).weights
-
-
 def weigh(
     name: str,
     inputs: pl.DataFrame,
     params: Mapping[str, Any],
     instruments: Mapping[str, Instrument],
+    interval: Interval,
     *,
     bars: pl.DataFrame | None = None,
     neutralise: NeutraliseSpec | None = None,
@@ -104,23 +95,24 @@ def weigh(
 ) -> Weighed:
     """Weights frame (symbol, open_time, weight) of a strategy, and what a person should know of how it came about.
 
-    inputs: predictions (symbol, open_time, prediction) or adjusted bars, whichever the strategy `needs`. bars: adjusted bars,
-    for a strategy that needs both and for beta; a strategy over bars takes its inputs for them. known: where the strategy is
-    found. Raises UnknownNameError for the strategy or a parameter, InputError for a wrong value, a missing column or missing
-    bars.
+    inputs: predictions (symbol, open_time, prediction) or adjusted bars, whichever the strategy `needs`; at `interval`. While
+    the market of some symbols is closed, their newest predictions stand (`strategies.standing`). bars: adjusted bars, for a
+    strategy that needs both and for beta; a strategy over bars takes its inputs for them. known: where the strategy is found.
+    Raises UnknownNameError for the strategy or a parameter, InputError for a wrong value, a missing column or missing bars.
     """
     chosen = known.find(name)
     over_bars = chosen.needs == "bars"
     _require(name, inputs, "bars" if over_bars else "predictions", "close" if over_bars else "prediction")
     seen = inputs if over_bars and bars is None else bars
     parsed = chosen.parse(params)
+    given = inputs if over_bars else standing(inputs, instruments, interval)
     if chosen.needs == "both":
         if seen is None:
             raise InputError(f"{name} needs bars beside the predictions.")
         _require(name, seen, "bars", "close")
-        made = chosen.weigh(inputs, parsed, instruments, seen)
+        made = chosen.weigh(given, parsed, instruments, seen)
     else:
-        made = chosen.weigh(inputs, parsed, instruments)
+        made = chosen.weigh(given, parsed, instruments)
     weighed = made if isinstance(made, Weighed) else Weighed(made)
     if neutralise is None:
         return weighed

@@ -63,7 +63,10 @@ def weighed(study: Study, predictions: pl.DataFrame, span: Span) -> Weighed:
     spec, known = resolved(study.experiment.strategy), study.registry.strategies
     bars = study.adjusted if sees_bars(spec, known) else None
     given = span.of(study.adjusted if known.find(spec.name).needs == "bars" else predictions)
-    return weigh(spec.name, given, spec.params, _instruments(study), bars=bars, neutralise=spec.neutralise, known=known)
+    interval = study.dataset.interval
+    return weigh(
+        spec.name, given, spec.params, _instruments(study), interval, bars=bars, neutralise=spec.neutralise, known=known
+    )
 
 
 def traded(study: Study, weights: pl.DataFrame, span: Span, *, benchmark: bool = False) -> BacktestResult:

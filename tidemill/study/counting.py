@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from tidemill.calendars import periods_per_year
+from tidemill.calendars import by_calendar, periods_per_year_of
 from tidemill.domain.experiment import EngineSpec, LabelSpec
 from tidemill.domain.numbers import finite
 from tidemill.metrics.returns import Floats
@@ -76,7 +77,7 @@ def count(study: Study, what: Evaluated) -> Recorded:
         configs=list(what.configs),
         times=what.times.cast(pl.Datetime("us", "UTC")),
         returns=what.returns,
-        periods_per_year=bars_a_year(study),
+        periods_per_year=bars_a_year(study, what.times),
         metrics=list(what.metrics),
     )
     return record_trials(study.workspace, batch)
@@ -144,11 +145,40 @@ def _figures(selection: Selection, row: Mapping[str, Any], column: int | None) -
     return tuple(finite(value) for value in found)
 
 
-def bars_a_year(study: Study) -> float:
-    """Periods in a year of a book over this study's instruments: those of all their slots together."""
-    interval, chosen = study.dataset.interval, set(study.experiment.dataset.symbols)
-    known = instruments_of(study.workspace, study.dataset.venue)
-    return periods_per_year(interval, {one.calendar for one in known.values() if not chosen or one.symbol in chosen})
+def bars_a_year(study: Study, times: pl.Series) -> float:
+    """Periods in a year of a book over this study's instruments that has returns at these times: those of all their slots
+    together, while they were listed.
+    """
+    return periods_per_year_of(study.dataset.interval, epochs(times), study.once("listed", lambda: _listed(study)))
+
+
+def _listed(study: Study) -> Mapping[str, tuple[int, int]]:
+    chosen = study.experiment.dataset.symbols
+    followed = {
+        symbol: one.calendar
+        for symbol, one in instruments_of(study.workspace, study.dataset.venue).items()
+        if not chosen or symbol in chosen
+    }
+    return listed_by_calendar(followed, lambda: study.bars)
+
+
+def listed_by_calendar(followed: Mapping[str, str], read: Callable[[], pl.DataFrame]) -> dict[str, tuple[int, int]]:
+    """Calendar → epoch microseconds of the first and the last bar of any symbol that follows it.
+
+    followed: symbol → calendar. read: the bars; not called where all follow one calendar, which is there at any time.
+    """
+    if len(names := set(followed.values())) < 2:
+        return dict.fromkeys(names, (0, 0))
+    bars, listed = read(), {}
+    for name, own in by_calendar(bars["symbol"].unique().sort(), followed).items():
+        times = epochs(bars.filter(pl.col("symbol").is_in(own))["open_time"])
+        listed[name] = (int(times.min()), int(times.max()))
+    return listed
+
+
+def epochs(times: pl.Series) -> NDArray[np.int64]:
+    """Epoch microseconds of a column of times."""
+    return times.cast(pl.Datetime("us")).to_physical().to_numpy()
 
 
 _DECIDES_NOTHING = ("name", "dataset", "label", "benchmark", "promotion", "modules", "engines")

@@ -104,7 +104,8 @@ class Calls:
     ) -> Callable[..., Any]:
         """A strategy. weigh(frame, **parameters) → symbol, open_time, weight: the share of equity wanted from the next open on.
 
-        needs: what the frame holds, `predictions` (symbol, open_time, prediction) or adjusted `bars`. A parameter named
+        needs: what the frame holds, `predictions` (symbol, open_time, prediction; where coins and stocks are mixed, a stock's
+        newest one stands while its market is closed) or adjusted `bars`. A parameter named
         `instruments` is given what each symbol may do. resize: whether a target may trim or add to a position.
         """
         if needs not in ("predictions", "bars"):

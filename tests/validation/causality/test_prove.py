@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 
 from tests.features.conftest import bars_of, random_bars, random_panel
-from tidemill.calendars import ALWAYS
+from tests.strategies.weights import target_weights
+from tidemill.calendars import ALWAYS, XNYS
 from tidemill.domain.errors import DeadlineError, InputError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.features.api import FeatureSet, feature_set
 from tidemill.features.declaration import Feature, shipped
 from tidemill.features.operators import close, ema, mean, ref, std, volume
-from tidemill.strategies.registry import target_weights
 from tidemill.validation.causality.features import prove_features
 from tidemill.validation.causality.folds import prove_folds
 from tidemill.validation.causality.proof import Effort, Proof
@@ -304,13 +304,19 @@ def test_values_of_any_kind_are_compared(panel: pl.DataFrame) -> None:
     assert set(refuted(proof)) == {"left"}
 
 
+@pytest.mark.parametrize("stocks", [0, 3])
 @pytest.mark.parametrize("name", ["quantile", "long_only_top_k"])
-def test_weights_of_a_strategy_are_proven(name: str) -> None:
+def test_weights_of_a_strategy_are_proven(name: str, stocks: int) -> None:
+    """The first of six symbols are `stocks`, without bars at weekends."""
     random, names = np.random.default_rng(3), [f"S{number}" for number in range(6)]
     times = pl.Series(T, np.arange(60, dtype=np.int64) * 86_400_000_000).cast(pl.Datetime("us", "UTC"))
     grid = pl.DataFrame({S: names}).join(times.to_frame(), how="cross")
+    grid = grid.filter(~pl.col(S).is_in(names[:stocks]) | (pl.col(T).dt.weekday() <= 5))
     scores = grid.with_columns(pl.Series("prediction", random.normal(size=grid.height)))
-    instruments = {symbol: Instrument(symbol=symbol, venue="file", calendar=ALWAYS, can_short=True) for symbol in names}
+    calendars = dict.fromkeys(names, ALWAYS) | dict.fromkeys(names[:stocks], XNYS)
+    instruments = {
+        symbol: Instrument(symbol=symbol, venue="file", calendar=calendars[symbol], can_short=True) for symbol in names
+    }
     weigh = lambda frame: target_weights(name, frame, {"every": 3}, instruments)  # noqa: E731
     assert prove(weigh, scores, effort=Effort(cuts=4, warm=6, span=12)).proven == ("weight",)
     ahead = lambda frame: weigh(frame.with_columns(pl.col("prediction").shift(-1).over(S)))  # noqa: E731

@@ -159,20 +159,20 @@ def prove_signals(study: Study) -> Proof:
 
     spec, known = resolved(study.experiment.strategy), study.registry.strategies
     instruments = instruments_of(study.workspace, study.dataset.venue)
-    needs = known.find(spec.name).needs
+    needs, interval = known.find(spec.name).needs, study.dataset.interval
     bars = late_listed(_complete(study.adjusted_of(sample_months(study)), _ENGINE_SYMBOLS))
 
     def weights(inputs: pl.DataFrame, bars: pl.DataFrame | None = None) -> pl.DataFrame:
-        made = weigh(spec.name, inputs, spec.params, instruments, bars=bars, neutralise=spec.neutralise, known=known)
+        made = weigh(spec.name, inputs, spec.params, instruments, interval, bars=bars, neutralise=spec.neutralise, known=known)
         return made.weights.rename({"weight": spec.name})
 
     if needs == "bars":
-        return prove(weights, bars, interval=study.dataset.interval, effort=Effort(cuts=6))
+        return prove(weights, bars, interval=interval, effort=Effort(cuts=6))
     # What sizes by bars is too slow for every bar: cuts alone.
     effort = Effort(cuts=6, warm=16, span=16, every_bar=not sees_bars(spec, known))
     scores = _predictions(study, next(iter(books(study).values())))
     beside = {"bars": _known(study, scores)} if sees_bars(spec, known) else {}
-    return prove(weights, scores, beside=beside, interval=study.dataset.interval, effort=effort)
+    return prove(weights, scores, beside=beside, interval=interval, effort=effort)
 
 
 def prove_weighing(study: Study) -> Proof:

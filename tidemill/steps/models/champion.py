@@ -239,7 +239,7 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold) -> _Book:
     returns = result.returns.sort("time")
     labels = study.lake.scan(LABELS, study.labels_key).collect()
     skill = prediction_metrics(scored(predictions, labels), study.experiment.label.horizon)
-    measured = performance_metrics(returns["return"].to_numpy(), bars_a_year(study))
+    measured = performance_metrics(returns["return"].to_numpy(), bars_a_year(study, returns["time"]))
     figures = BookFigures(
         engines=tuple(contender.models),
         models=contender.ids,

@@ -28,7 +28,7 @@ from tidemill.study.restatements import restatement_notes, withdrawal_notes
 from tidemill.study.scoring import coefficients_of, scored_rows
 from tidemill.study.sources import flags_of, instruments_of
 from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, METRICS, SUMMARY
+from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, METRICS, SIGNALS, SUMMARY
 from tidemill.validation.splits import embargo_length
 
 # What is known of a source that its bars do not show.
@@ -51,15 +51,15 @@ def write_report(study: Study) -> StepReport[FileFacts]:
     code = source_version("tidemill.steps.performance.report")
     metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
     equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
-    loss, history = loss_notes(study), (*withdrawal_notes(study), *restatement_notes(study))
-    print_ = fingerprint(code, metrics, equity, study.experiment, loss, history)
+    loss, weighing, history = loss_notes(study), _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
+    print_ = fingerprint(code, metrics, equity, study.experiment, loss, weighing, history)
     path = report_path(study)
     worked = not is_made_from(path.with_name(MADE_FROM), print_)
     if worked:
         make_folder(path.parent)
         inputs = report_inputs(study)
         write_file(path, render_report(inputs).encode())
-        write_file(path.with_name(SUMMARY), msgspec.json.encode([*loss, *verdict(inputs), *history]))
+        write_file(path.with_name(SUMMARY), msgspec.json.encode([*loss, *verdict(inputs), *weighing, *history]))
         write_file(path.with_name(EXPERIMENT), msgspec.json.encode(study.experiment))
         write_note(path.with_name(MADE_FROM), print_, path, path.with_name(SUMMARY), path.with_name(EXPERIMENT))
     return StepReport(
@@ -107,9 +107,19 @@ def report_inputs(study: Study) -> ReportInputs:
             *withdrawal_notes(study),
             *restatement_notes(study),
         ),
-        notes=(*study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata["notes"], *_silent(study)),
+        notes=(
+            *_weighing(study),
+            *study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata["notes"],
+            *_silent(study),
+        ),
         provenance=_provenance(study),
     )
+
+
+def _weighing(study: Study) -> list[str]:
+    """Sentences about what was left out, cut or closed on the way to the weights of the traded book."""
+    held = study.lake.manifest(SIGNALS, study.key, ENSEMBLE)
+    return [] if held is None else list(held.metadata.get("notes", ()))
 
 
 def _silent(study: Study) -> list[str]:

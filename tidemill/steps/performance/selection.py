@@ -12,17 +12,17 @@ from tidemill.provenance import fingerprint
 from tidemill.storage.lake import Manifest
 from tidemill.storage.trials import config_hash, family_version, is_stored, ledger_since, read_trials, trial_id
 from tidemill.study import code as code_of
-from tidemill.study.counting import Evaluated, configuration, count, data_version, judge, label_text
+from tidemill.study.counting import Evaluated, bars_a_year, configuration, count, data_version, judge, label_text
 from tidemill.study.freshness import is_made_of
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
 from tidemill.study.tables import EQUITY, METRICS, SELECTION
 
 
-def judge_books(study: Study, periods: float) -> tuple[Manifest, bool]:
+def judge_books(study: Study) -> tuple[Manifest, bool]:
     """Count the books of a run as trials and write what the ledger makes of them; the manifest, and whether there was work.
 
-    periods: returns in a year. Nothing is gathered while neither the books nor the ledger's trials on this source changed.
+    Nothing is gathered while neither the books nor the ledger's trials on this source changed.
     """
     equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
     ids = book_trials(study)
@@ -31,8 +31,9 @@ def judge_books(study: Study, periods: float) -> tuple[Manifest, bool]:
     wanted = fingerprint(code, equity, ids, _version(study, family))
     if held is not None and is_made_of(held, wanted) and _have_returns(study, ids):
         return held, False
-    count(study, _evaluated(study))
-    frame = pl.DataFrame(_rows(study, ids, periods), infer_schema_length=None)
+    evaluated = _evaluated(study)
+    count(study, evaluated)
+    frame = pl.DataFrame(_rows(study, ids, bars_a_year(study, evaluated.times)), infer_schema_length=None)
     print_ = fingerprint(code, equity, ids, _version(study, family))
     return study.lake.write(METRICS, study.key, SELECTION, frame, fingerprint=print_), True
 

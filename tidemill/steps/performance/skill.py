@@ -68,7 +68,7 @@ def evaluate_engines(study: Study) -> StepReport[SelectionFacts]:
         rows = [_engine_row(study, book) for book in books(study)]
         frame = pl.DataFrame(rows, infer_schema_length=None)
         held = study.lake.write(METRICS, study.key, ENGINES, frame, fingerprint=print_)
-    judged, counted = judge_books(study, bars_a_year(study))
+    judged, counted = judge_books(study)
     found = engine_metrics(study.lake, study.key)
     return stored(
         {ENGINES: held, SELECTION: judged},
@@ -86,7 +86,8 @@ def _engine_row(study: Study, book: str) -> dict[str, Any]:
     rows, groups = scored_rows(study, book), coefficients_of(study, book)
     found: PredictionMetrics = prediction_metrics(rows, study.experiment.label.horizon, groups)
     facts = study.lake.manifests(EQUITY, study.key)[book].metadata
-    frame, year = returns_of(study, book), bars_a_year(study)
+    frame = returns_of(study, book)
+    year = bars_a_year(study, frame["time"])
     net = performance_metrics(frame["return"].to_numpy(), year)
     gross = performance_metrics(frame["gross_return"].to_numpy(), year)
     skill = {name: finite(getattr(found, name)) for name in SKILL}
@@ -110,6 +111,11 @@ def _engine_row(study: Study, book: str) -> dict[str, Any]:
     }
 
 
+def _portfolio_row(study: Study, book: str) -> dict[str, Any]:
+    frame = returns_of(study, book)
+    return {"book": book, **performance_metrics(frame["return"].to_numpy(), bars_a_year(study, frame["time"]))}
+
+
 def evaluate_portfolio(study: Study) -> StepReport[PortfolioFacts]:
     """The metrics of DESIGN §10 for the ensemble's portfolio, each engine's and the benchmark's; equity goes to Postgres."""
     code = code_of.skill()
@@ -118,21 +124,18 @@ def evaluate_portfolio(study: Study) -> StepReport[PortfolioFacts]:
     held = study.lake.manifest(METRICS, study.key, PORTFOLIO)
     worked = held is None or held.fingerprint != print_
     if held is None or worked:
-        year = bars_a_year(study)
-        rows = [
-            {"book": book, **performance_metrics(returns_of(study, book)["return"].to_numpy(), year)}
-            for book in (*books(study), BENCHMARK)
-        ]
+        rows = [_portfolio_row(study, book) for book in (*books(study), BENCHMARK)]
         account = study.lake.scan(EQUITY, study.key, partitions=[ENSEMBLE]).select("time", "equity").sort("time").collect()
         study.workspace.call(write_equity, study.workspace.database, account.with_columns(pl.lit(study.key).alias("account")))
         frame = pl.DataFrame(rows, infer_schema_length=None)
-        held = study.lake.write(METRICS, study.key, PORTFOLIO, frame, fingerprint=print_)
+        known = {"bars_a_year": bars_a_year(study, account["time"][1:])}
+        held = study.lake.write(METRICS, study.key, PORTFOLIO, frame, fingerprint=print_, metadata=known)
     frame = portfolio_metrics(study.lake, study.key)
     return stored(
         {PORTFOLIO: held},
         worked=worked,
         code_version=code,
-        facts=PortfolioFacts(bars_a_year=bars_a_year(study), attribution=attribution_facts(study)),
+        facts=PortfolioFacts(bars_a_year=held.metadata["bars_a_year"], attribution=attribution_facts(study)),
         columns=("metric", "books"),
         table=tuple((name, dict(zip(frame["book"], frame[name], strict=True))) for name in frame.columns if name != "book"),
     )

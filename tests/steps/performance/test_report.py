@@ -1,0 +1,32 @@
+"""What a run's report and its closing sentences say beside the figures."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+
+from tests.study.panels import START, SYMBOLS, daily_bars, small_experiment
+from tests.study.running import run
+from tidemill.calendars import XNYS, calendar_named
+from tidemill.domain.experiment import NeutraliseSpec, SplitSpec, StrategySpec
+from tidemill.domain.intervals import Interval
+from tidemill.queries.results import result_of
+from tidemill.study.workspace import Workspace
+
+
+def test_a_book_that_neutrality_closed_is_told_by_the_run_and_by_its_report(workspace: Workspace, tmp_path: Path) -> None:
+    """Each symbol is alone in its sector, so no sector has two sides."""
+    path = tmp_path / "stocks.parquet"
+    sessions = calendar_named(XNYS).slots(Interval.parse("1d"), START, START + timedelta(days=330)).cast(pl.Date)
+    daily_bars(330).filter(pl.col("date").is_in(sessions.implode())).write_parquet(path)
+    alone = NeutraliseSpec(by="sector", sectors={symbol: symbol for symbol in SYMBOLS})
+    experiment = small_experiment(
+        path, strategy=StrategySpec(params={"every": 10}, neutralise=alone), splits=SplitSpec(train=80, test=25)
+    )
+    study, reports = run(workspace, experiment)
+    assert study.lake.scan("trades", study.key, partitions=["ensemble"]).collect().is_empty()
+    told = "times a sector was closed, since one of its sides alone cannot be neutral."
+    assert any(note.startswith("ensemble: ") and note.endswith(told) for note in reports["signals"].notes)
+    found = workspace.call(result_of, workspace.settings, experiment)
+    assert [sentence for sentence in found.sentences if sentence.endswith(told)] != []
+    assert told in found.path.read_text()

@@ -1,0 +1,21 @@
+"""The weights of a strategy over a panel of daily bars, without its notes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from tests.backtest.panels import DAY
+from tidemill.domain.market import Instrument
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies, weigh
+
+
+def target_weights(
+    name: str,
+    inputs: pl.DataFrame,
+    params: Mapping[str, Any],
+    instruments: Mapping[str, Instrument],
+    bars: pl.DataFrame | None = None,
+    known: Strategies = SHIPPED_STRATEGIES,
+) -> pl.DataFrame:
+    return weigh(name, inputs, params, instruments, DAY, bars=bars, known=known).weights

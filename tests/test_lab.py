@@ -181,6 +181,11 @@ def test_predictions_and_results_are_there_after_a_run_and_say_so_before(folder:
     assert lab.bars(experiment).height == 6 * 328
 
 
+def test_an_experiment_that_comes_along_is_meant_by_its_name(folder: Path) -> None:
+    with pytest.raises(InputError, match="'all-engines' has no result yet"):
+        lab.result("all_engines")
+
+
 async def test_it_works_inside_a_running_event_loop(folder: Path) -> None:
     bars = lab.bars(f"file:{folder}", symbols=["AAA"])
     assert lab.features(bars, "ROC5").height == 328

@@ -90,11 +90,11 @@ def close() -> None:
 def _experiment(of: str | Path | Experiment, engine: str | None = None) -> Experiment:
     """What is meant, with the loaded files that declare what it names, or an engine that is asked for beside."""
     from tidemill.domain.experiment import DatasetSpec, Experiment
-    from tidemill.experiments.files import checked, experiment_for, written
+    from tidemill.experiments.files import checked, experiment_for, shipped, written
     from tidemill.user_modules.adoption import with_named
 
     known = _settled()
-    if isinstance(of, Path) or (isinstance(of, str) and of.endswith((".yaml", ".yml"))):
+    if isinstance(of, Path) or (isinstance(of, str) and (of.endswith((".yaml", ".yml")) or of in shipped())):
         of = written(Path(of))
     experiment = of if isinstance(of, Experiment) else experiment_for(DatasetSpec(source=of), registry=known)
     return checked(with_named(experiment, _there(), known.bounds, engine), known)

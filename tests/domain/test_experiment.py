@@ -70,6 +70,11 @@ def just_inside(kind: Number) -> list[float]:
     return [low, high]
 
 
+def test_an_experiment_has_a_name() -> None:
+    with pytest.raises(msgspec.ValidationError, match="name"):
+        msgspec.convert({"name": "", "dataset": {}}, Experiment)
+
+
 def test_the_numbers_of_an_experiment_are_found() -> None:
     assert len(FIELDS) == 25
     assert (("strategy", "neutralise", "window"), 10_000) in [(path, kind.le) for path, kind in FIELDS]

@@ -12,7 +12,7 @@ import pytest
 
 from tidemill.metrics.returns import performance_metrics
 from tidemill.reports.html import render_report
-from tidemill.reports.inputs import ReportInputs
+from tidemill.reports.inputs import DataFacts, Provenance, ReportInputs
 from tidemill.reports.numbers import interval, number, percent
 from tidemill.reports.sentences import biases, verdict
 
@@ -56,6 +56,31 @@ def curve(returns: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame({"time": times, "equity": 1e6 * np.cumprod(1 + returns)})
 
 
+DATA = DataFacts(
+    bars=16_925,
+    symbols=5,
+    first_bar=START,
+    last_bar=START + timedelta(days=900),
+    calendars=("24/7", "XNYS"),
+    rows_refused={"non_positive_price": 2, "null": 1},
+    gaps=0,
+    missing_bars=0,
+    actions=3,
+    flags={"price_jump": 4},
+)
+MADE_OF = Provenance(
+    experiment="9f8c0a1d",
+    seed=7,
+    bars="b",
+    features="f",
+    feature_definitions="d",
+    labels="l",
+    engines={"ridge": "r"},
+    libraries={"polars": "1"},
+    written=START,
+)
+
+
 def inputs(daily: float = -0.0004, **given: Any) -> ReportInputs:
     random = np.random.default_rng(5)
     ours, theirs = random.normal(daily, 0.001, 900), random.normal(0.001, 0.01, 900)
@@ -83,11 +108,11 @@ def inputs(daily: float = -0.0004, **given: Any) -> ReportInputs:
         "quantile_returns": pl.DataFrame({"quantile": [1, 2, 3, 4, 5], "mean_return": [-0.01, 0.0, 0.001, 0.002, 0.01]}),
         "folds": pl.DataFrame({"fold": [1, 2], "train_start": [START, START], "test_end": [START, START + timedelta(days=90)]}),
         "embargo": 60,
-        "data": {"Bars": 16_925, "Gaps": "none"},
+        "data": DATA,
         "survivorship": True,
         "biases": ("The five were chosen by hand.",),
         "notes": ("3 orders were cancelled.",),
-        "provenance": {"Experiment": "9f8c0a1d", "Seed": 7},
+        "provenance": MADE_OF,
     }
     return ReportInputs(**(values | given))
 
@@ -213,6 +238,14 @@ def test_it_has_colours_for_light_and_dark_and_no_fixed_ink_in_its_pictures() ->
     assert "#010203" not in html
 
 
+def test_what_the_data_are_and_what_the_figures_were_made_of_is_said_in_words() -> None:
+    text = re.sub(r"\s+", " ", Page(render_report(inputs())).text)
+    for told in ("16,925", "24/7, XNYS", "rows refused 3", "quarantined: non positive price 2", "flagged: price jump 4"):
+        assert told in text
+    for told in ("feature definitions d", "code of ridge r", "polars 1", "seed 7"):
+        assert told in text
+
+
 def test_the_same_inputs_give_the_same_page() -> None:
     assert render_report(inputs()) == render_report(inputs())
 
@@ -228,8 +261,8 @@ def test_names_from_outside_are_escaped_everywhere() -> None:
             engines=frame,
             notes=(evil,),
             biases=(evil,),
-            provenance={evil: evil},
-            data={evil: evil},
+            provenance=msgspec.structs.replace(MADE_OF, engines={evil: evil}),
+            data=msgspec.structs.replace(DATA, calendars=(evil,), flags={evil: 1}),
         )
     )
     assert "<script" not in html
@@ -244,8 +277,8 @@ def test_what_is_missing_leaves_its_section_out_and_nothing_breaks() -> None:
         benchmark_equity=None,
         benchmark_metrics={},
         facts={},
-        data={},
-        provenance={},
+        data=None,
+        provenance=None,
         engines=pl.DataFrame({"book": pl.Series([], dtype=pl.String)}),
         metrics=performance_metrics([]),
     )

@@ -42,7 +42,7 @@ def promote(file: Path | None, as_json: bool) -> None:
     if as_json:
         facts, rows = report.facts, [dict(zip(report.columns, row, strict=True)) for row in report.table]
         told = {"bars_compared": facts.bars_compared, "promoted": facts.promoted, "outcome": report.notes[0]}
-        write_json({"champion": facts.champion or "none", **told, "compared": rows})
+        write_json({"champion": facts.champion, **told, "compared": rows})
         return
     write_table("", [name.replace("_", " ") for name in report.columns], report.table)
     for note in report.notes:

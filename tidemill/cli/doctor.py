@@ -22,7 +22,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     else:
         for finding in findings:
             click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.detail}")
-            if not finding.ok:
+            if finding.advice:
                 click.echo(f"      → {finding.advice}")
     wrong = [finding.name for finding in findings if not finding.ok]
     if wrong:

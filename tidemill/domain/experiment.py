@@ -163,7 +163,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     modules: Python files of one's own features, label, engines and strategy, relative to the experiment's file.
     """
 
-    name: str
+    name: Annotated[str, Meta(min_length=1)]
     dataset: DatasetSpec
     features: FeatureSpec = FeatureSpec()
     label: LabelSpec = LabelSpec()

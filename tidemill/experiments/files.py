@@ -37,15 +37,19 @@ def load_experiment(path: Path, modules: Sequence[Path] = (), *, registry: Regis
     return checked(with_modules(written(path), modules, registry.bounds, adopt=False), registry)
 
 
+def shipped() -> dict[str, Path]:
+    """The experiments that come with Tidemill, by name."""
+    return {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
+
+
 def written(path: Path) -> Experiment:
     """What a file says, unchecked: a door may still replace some of it. Its modules have absolute paths."""
-    shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
     if not path.exists():
-        path = shipped.get(str(path), path)
+        path = shipped().get(str(path), path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
-        names = ", ".join(shipped)
+        names = ", ".join(shipped())
         raise InputError(
             f"The experiment file {path} cannot be read: {exc.strerror}. Give a YAML file, or one of {names}."
         ) from exc

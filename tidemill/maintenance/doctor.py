@@ -29,7 +29,7 @@ _OURS = ("tidemill", "dagster", "jupyter")
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at. `advice` is empty when it is `ok`."""
+    """One thing that was looked at. advice: what mends it; beside `ok`, what may be done, mostly empty."""
 
     name: str
     ok: bool
@@ -157,7 +157,7 @@ def _leftovers(settings: Settings) -> Finding:
     if aside:
         detail = f"{len(aside)} databases whose homes are not where they were, the first in {aside[0]}"
         moved = "A home that was moved takes its own along at its next command. Of homes that were deleted"
-        return Finding("leftovers", False, detail, f"{moved}: rm -r {' '.join(map(str, aside))}")
+        return Finding("leftovers", True, detail, f"{moved}: rm -r {' '.join(map(str, aside))}")
     state = folder.state() if folder else None
     if folder is None or state is None or state.keeper.alive() or not any(s.process.alive() for s in state.running.values()):
         return Finding("leftovers", True, "none")

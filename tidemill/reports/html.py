@@ -1,7 +1,7 @@
 """The HTML report: one file that opens offline, on a phone and in the dark, and says plainly what came out.
 
-It is made of plain frames and figures (`ReportInputs`), so it can be drawn again from what is stored. Words come from
-`report_words`, pictures from `report_charts`, the page from `report.html`.
+It is made of plain frames and figures (`ReportInputs`), so it can be drawn again from what is stored. Sentences come
+from `sentences`, pictures from `charts`, the page from `report.html`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tidemill.reports.inputs import ReportInputs
+from tidemill.reports.inputs import DataFacts, Provenance, ReportInputs
 from tidemill.reports.numbers import number, percent, whole
 from tidemill.reports.sentences import biases, headline, verdict
 from tidemill.reports.tables import engine_tables
@@ -61,9 +61,9 @@ def render_report(inputs: ReportInputs) -> str:
         attribution=_attribution_rows(inputs.attribution),
         refusals=_table(inputs.refusals),
         folds=_table(inputs.folds),
-        data=[(name, _plain(value)) for name, value in inputs.data.items()],
+        data=_data_rows(inputs.data),
         biases=biases(inputs),
-        provenance=[(name, _plain(value)) for name, value in inputs.provenance.items()],
+        provenance=_provenance_rows(inputs.provenance),
         charts=_charts(inputs),
     )
 
@@ -117,6 +117,41 @@ def _attribution_rows(frame: pl.DataFrame | None) -> list[tuple[str, list[tuple[
         for part, heading in _PARTS.items()
         if (part,) in parts
     ]
+
+
+def _data_rows(data: DataFacts | None) -> list[tuple[str, str]]:
+    if data is None:
+        return []
+    told: dict[str, Any] = {
+        "bars": data.bars,
+        "symbols": data.symbols,
+        "first bar": data.first_bar,
+        "last bar": data.last_bar,
+        "calendar": ", ".join(data.calendars) or "not known",
+        "rows refused": sum(data.rows_refused.values()),
+        "gaps": data.gaps,
+        "missing bars": data.missing_bars,
+        "splits and dividends": data.actions,
+    }
+    told |= {f"quarantined: {reason.replace('_', ' ')}": count for reason, count in data.rows_refused.items()}
+    told |= {f"flagged: {flag.replace('_', ' ')}": count for flag, count in data.flags.items()}
+    return [(name, _plain(value)) for name, value in told.items()]
+
+
+def _provenance_rows(made_of: Provenance | None) -> list[tuple[str, str]]:
+    if made_of is None:
+        return []
+    told: dict[str, Any] = {
+        "experiment": made_of.experiment,
+        "seed": made_of.seed,
+        "bars": made_of.bars,
+        "features": made_of.features,
+        "feature definitions": made_of.feature_definitions,
+        "labels": made_of.labels,
+    }
+    told |= {f"code of {name}": version for name, version in made_of.engines.items()} | dict(made_of.libraries)
+    told["written"] = made_of.written
+    return [(name, _plain(value)) for name, value in told.items()]
 
 
 def _table(frame: pl.DataFrame | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

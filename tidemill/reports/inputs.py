@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The bars that a report stands on. actions: splits and dividends. rows_refused: reason → rows of the source that are in no
+    table; flags: what is marked and kept → bars.
+    """
+
+    bars: int
+    symbols: int
+    first_bar: datetime
+    last_bar: datetime
+    calendars: tuple[str, ...]
+    rows_refused: Mapping[str, int] = {}
+    gaps: int
+    missing_bars: int
+    actions: int
+    flags: Mapping[str, int] = {}
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """What the figures were made of: fingerprints and versions. engines: name → version of its code; libraries likewise."""
+
+    experiment: str
+    seed: int
+    bars: str
+    features: str
+    feature_definitions: str
+    labels: str
+    engines: Mapping[str, str]
+    libraries: Mapping[str, str]
+    written: datetime
 
 
 class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,10 +51,9 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     benchmark_metrics: the names of `performance_metrics`. facts: totals of the book: capital, final_equity, fees,
     slippage, borrow, dividends, turnover, trades, orders, and final_equity_with_suspected where it differs. engines:
     one row each with `book` and any of the columns that `report_engines` shows. ic_by_month: month, ic, rank_ic.
-    quantile_returns: quantile,
-    mean_return. folds: any columns. data: what → how many, as a person would say it; `symbols` is the number of
-    symbols. survivorship: whether the universe holds only what survived, None if nobody knows. biases, notes:
-    sentences. provenance: what → value. attribution: part, name, profit, return; refusals: book, why, predictions.
+    quantile_returns: quantile, mean_return. folds: fold, trained_from, trained_to, tested_from, tested_until. survivorship:
+    whether the universe holds only what survived, None if nobody knows. biases, notes: sentences. attribution: part, name,
+    profit, return; refusals: book, why, predictions.
     """
 
     title: str
@@ -44,9 +76,9 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     refusals: pl.DataFrame | None = None
     folds: pl.DataFrame | None = None
     embargo: int | None = None
-    data: dict[str, Any] = {}
+    data: DataFacts | None = None
     survivorship: bool | None = None
     biases: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    provenance: dict[str, Any] = {}
+    provenance: Provenance | None = None
     currency: str = "USD"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 import polars as pl
@@ -12,7 +11,7 @@ from tidemill.durable import make_folder, write_file
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.reports.html import render_report
-from tidemill.reports.inputs import ReportInputs
+from tidemill.reports.inputs import DataFacts, Provenance, ReportInputs
 from tidemill.reports.sentences import verdict
 from tidemill.steps.market_data.bars import last_import
 from tidemill.steps.market_data.news import vintage_notes
@@ -150,17 +149,17 @@ def _folds(study: Study) -> pl.DataFrame:
         [
             {
                 "fold": fold.number,
-                "trained from": fold.train_start,
-                "to": fold.train_end,
-                "tested from": fold.test_start,
-                "until": fold.test_end,
+                "trained_from": fold.train_start,
+                "trained_to": fold.train_end,
+                "tested_from": fold.test_start,
+                "tested_until": fold.test_end,
             }
             for fold in study.folds
         ]
     )
 
 
-def _data_facts(study: Study) -> dict[str, Any]:
+def _data_facts(study: Study) -> DataFacts:
     """What the data are, by what is stored of them: the counts of one import may be those of the file that came last."""
     call, store, of = study.workspace.call, study.workspace.store, (study.dataset.venue, study.dataset.interval)
     bars, kept, gaps = study.bars, last_import(study), call(store.read_gaps, *of)
@@ -168,37 +167,35 @@ def _data_facts(study: Study) -> dict[str, Any]:
     symbols = bars["symbol"].unique()
     calendars = {str(one.calendar) for symbol, one in instruments_of(study.workspace, of[0]).items() if symbol in symbols}
     gaps = gaps.filter(pl.col("symbol").is_in(symbols.implode()))
-    flags = flags_of(study)["flag"].value_counts().sort("flag").rows() if flags_of(study).height else []
-    facts: dict[str, Any] = {
-        "bars": bars.height,
-        "symbols": symbols.len(),
-        "first bar": bars["open_time"].min(),
-        "last bar": bars["open_time"].max(),
-        "calendar": ", ".join(sorted(calendars)) or "not known",
-        "rows refused": sum(refused.values()),
-        "gaps": gaps.height,
-        "missing bars": int(gaps["missing"].sum() or 0),
-        "splits and dividends": study.adjustments.height,
-    }
-    facts |= {f"quarantined: {reason}": count for reason, count in refused.items()}
-    return facts | {f"flagged: {flag.replace('_', ' ')}": count for flag, count in flags}
+    flags, times = flags_of(study), study.times
+    return DataFacts(
+        bars=bars.height,
+        symbols=symbols.len(),
+        first_bar=times[0],
+        last_bar=times[-1],
+        calendars=tuple(sorted(calendars)),
+        rows_refused=refused,
+        gaps=gaps.height,
+        missing_bars=int(gaps["missing"].sum() or 0),
+        actions=study.adjustments.height,
+        flags=dict(flags["flag"].value_counts().sort("flag").iter_rows()) if flags.height else {},
+    )
 
 
-def _provenance(study: Study) -> dict[str, Any]:
+def _provenance(study: Study) -> Provenance:
     names = [spec.name for spec in study.experiment.engines]
-    engines = {f"code of {name}": source_version(f"tidemill.models.{_module(study, name)}") for name in names}
-    libraries = {name: library_version(name) for name in ("polars", "numpy", "numba", "lightgbm", "torch", "tidemill")}
-    return {
-        "experiment": fingerprint(study.experiment),
-        "seed": study.experiment.seed,
-        "bars": study.bars_version,
-        "features": study.features_version,
-        "feature definitions": study.features.fingerprint,
-        "labels": study.labels_version,
-        **engines,
-        **libraries,
-        "written": datetime.now(UTC).replace(microsecond=0),
-    }
+    libraries = ("polars", "numpy", "numba", "lightgbm", "torch", "tidemill")
+    return Provenance(
+        experiment=fingerprint(study.experiment),
+        seed=study.experiment.seed,
+        bars=study.bars_version,
+        features=study.features_version,
+        feature_definitions=study.features.fingerprint,
+        labels=study.labels_version,
+        engines={name: source_version(f"tidemill.models.{_module(study, name)}") for name in names},
+        libraries={name: library_version(name) for name in libraries},
+        written=datetime.now(UTC).replace(microsecond=0),
+    )
 
 
 def _module(study: Study, engine: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,27 +11,15 @@ import msgspec
 from tidemill.config import Settings
 from tidemill.domain.errors import UnknownNameError
 from tidemill.models.artifact import Artifact, Inputs, load
-from tidemill.study.model_index import artifact_folder, indexed_models, indices, models_in, stated_by
+from tidemill.study.model_index import TrainedFold, artifact_folder, indexed_models, indices, models_in, stated_by
 from tidemill.study.tables import ENSEMBLE
 
 
-class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that serves a fold. start, end: ISO texts, of the data it was trained on; empty where it was trained on none.
-
-    fingerprint, seen: of what it was made of, and of the months that its window touches.
-    """
+class StoredModel(TrainedFold, frozen=True, kw_only=True):
+    """A model that serves a fold of an engine on a dataset."""
 
     engine: str
     dataset: str
-    fold: int
-    fingerprint: str
-    model_id: str
-    rows: int
-    start: str
-    end: str
-    test_start: datetime
-    test_end: datetime
-    seen: str
 
 
 class Made(NamedTuple):

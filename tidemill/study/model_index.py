@@ -25,8 +25,8 @@ from tidemill.study.workspace import Workspace
 class TrainedFold(msgspec.Struct, frozen=True, kw_only=True):
     """Which artifact serves a fold, and the fingerprint of what it was made of.
 
-    seen: fingerprint of the months that the window touches, whole. While it is equal nothing has to be read to know that
-    nothing changed.
+    start, end: ISO texts, of the data it was trained on; empty where it was trained on none. seen: fingerprint of the months
+    that the window touches, whole. While it is equal nothing has to be read to know that nothing changed.
     """
 
     fold: int

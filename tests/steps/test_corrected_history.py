@@ -8,10 +8,11 @@ import pytest
 
 from tests.study.panels import START, small_experiment
 from tests.study.running import run, worked
-from tidemill.domain.errors import UnknownNameError
+from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import Experiment, FeatureSpec
 from tidemill.domain.intervals import Interval
 from tidemill.market.files import FileSource
+from tidemill.queries.bars import BarSelection, bar_rows_of
 from tidemill.queries.results import result_of
 from tidemill.steps.checks.causality import ASSETS, judge_causality
 from tidemill.steps.market_data.bars import sync_bars
@@ -145,6 +146,10 @@ def test_a_symbol_that_was_taken_out_of_a_file_is_traded_no_more_and_stays_for_w
     assert any("328 bars left the source on" in sentence for sentence in said)
     assert "FFF" not in [row[0] for row in reports["instruments"].table]
     assert study.bars_as_of(then).equals(bars, null_equal=True)
+    with pytest.raises(InputError, match="Its bars from 2021-01-04 to 2021-11-27 left the source on"):
+        workspace.call(bar_rows_of, workspace.database, BarSelection(symbol="FFF", limit=5))
+    known = workspace.call(bar_rows_of, workspace.database, BarSelection(symbol="FFF", limit=5, as_of=then))
+    assert len(known.rows) == 5
     # What is left gives what it gives where the symbol never was.
     never = tmp_path / "never"
     never.mkdir()

@@ -91,12 +91,14 @@ async def _frame(database: Database, dataset: StoredDataset, wanted: BarSelectio
 
 
 async def _none_there(database: Database, dataset: StoredDataset, wanted: BarSelection) -> InputError:
-    first, last = await span_of(database, dataset.venue, dataset.interval, wanted.symbol)
+    span = await span_of(database, dataset.venue, dataset.interval, wanted.symbol)
     known = "" if wanted.as_of is None else f", as known on {wanted.as_of:%Y-%m-%d %H:%M}"
     form = "%Y-%m-%d" if dataset.interval.seconds % 86_400 == 0 else "%Y-%m-%d %H:%M"
+    bounds = f"from {span.first.strftime(form)} to {span.last.strftime(form)}"
+    left = f"Its bars {bounds} left the source on {span.left:%Y-%m-%d %H:%M}; ask `--as-of` a time before." if span.left else ""
     return InputError(
         f"There is no {dataset.interval} bar of {wanted.symbol} at {dataset.venue} in that range{known}. "
-        f"It has bars from {first.strftime(form)} to {last.strftime(form)}."
+        f"{left or f'It has bars {bounds}.'}"
     )
 
 

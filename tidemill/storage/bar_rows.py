@@ -5,6 +5,7 @@ The same rules as in `bar_reader`: of each bar the newest version known at the t
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,7 +13,11 @@ from tidemill.domain.intervals import Interval
 from tidemill.storage.postgres import Database
 
 _MONTHS = "SELECT month FROM bar_months WHERE venue = $1 AND interval = $2 AND month >= $3 AND month <= $4 ORDER BY month DESC"
-_SPAN = "SELECT min(open_time), max(open_time) FROM bars WHERE venue = $1 AND interval = $2 AND symbol = $3"
+_SPAN = """
+SELECT min(open_time) FILTER (WHERE ended_at IS NULL), max(open_time) FILTER (WHERE ended_at IS NULL),
+       min(open_time), max(open_time), max(ended_at)
+FROM bars WHERE venue = $1 AND interval = $2 AND symbol = $3
+"""
 _NEWEST = """
 SELECT symbol, open_time, open, high, low, close, volume, quote_volume, known_at FROM (
     SELECT DISTINCT ON (open_time) symbol, open_time, open, high, low, close, volume, quote_volume, known_at, ended_at
@@ -55,10 +60,18 @@ async def datasets_of(database: Database, symbol: str) -> list[tuple[str, str]]:
     return [(row["venue"], row["interval"]) for row in await database.fetch(sql, symbol)]
 
 
-async def span_of(database: Database, venue: str, interval: Interval, symbol: str) -> tuple[datetime, datetime]:
-    """First and last open time of a symbol that has bars there."""
-    first, last = await database.fetchrow(_SPAN, venue, str(interval), symbol)
-    return first, last
+class SymbolSpan(NamedTuple):
+    """First and last open time of a symbol's bars. left: when the last of them left the source; None while it has some."""
+
+    first: datetime
+    last: datetime
+    left: datetime | None
+
+
+async def span_of(database: Database, venue: str, interval: Interval, symbol: str) -> SymbolSpan:
+    """Of a symbol that has, or had, bars there."""
+    first, last, earliest, latest, left = await database.fetchrow(_SPAN, venue, str(interval), symbol)
+    return SymbolSpan(earliest, latest, left) if first is None else SymbolSpan(first, last, None)
 
 
 async def newest_rows(

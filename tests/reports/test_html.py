@@ -246,6 +246,11 @@ def test_what_the_data_are_and_what_the_figures_were_made_of_is_said_in_words() 
         assert told in text
 
 
+def test_a_command_in_a_sentence_is_shown_as_code_and_what_is_in_it_is_escaped() -> None:
+    html = render_report(inputs(notes=("Run `tidemill data repair <x>` again.",)))
+    assert "Run <code>tidemill data repair &lt;x&gt;</code> again." in html
+
+
 def test_the_same_inputs_give_the_same_page() -> None:
     assert render_report(inputs()) == render_report(inputs())
 

@@ -27,6 +27,10 @@ def _parameter(text: str) -> tuple[str, Any]:
     return name, {"true": True, "false": False}.get(value.lower(), value)
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def _flattened(parameters: tuple[str, ...]) -> dict[str, Any]:
     # `--param fast=10 slow=30` and `--param fast=10,slow=30` are both understood.
     return dict(_parameter(part) for text in parameters for part in text.replace(",", " ").split())
@@ -81,7 +85,8 @@ def _swept(
     columns = (*grid, "sharpe", "total_return", "max_drawdown", "trades", "fees", "trial")
     shown = [tuple(_cell(column, run[column]) for column in columns) for run in runs[:_TOP]]
     write_table("", tuple(column.replace("_", " ") for column in columns), shown)
-    click.echo(f"{len(runs):,} combinations over {result['bars']:,} bars, {result['trials']:,} trials in the ledger.")
+    tried, counted = _counted(len(runs), "combination"), _counted(result["trials"], "trial")
+    click.echo(f"{tried} over {result['bars']:,} bars, {counted} in the ledger.")
     click.echo("The best of many is no estimate: `tidemill trials compare` deflates it by how many were tried.")
     for note in result["notes"]:
         click.echo(note)

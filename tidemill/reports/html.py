@@ -17,6 +17,7 @@ from tidemill.reports.tables import engine_tables
 
 if TYPE_CHECKING:
     import polars as pl
+    from markupsafe import Markup
 
 _TEMPLATE = "report.html"
 
@@ -51,6 +52,7 @@ def render_report(inputs: ReportInputs) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["told"] = _told
     return environment.get_template(_TEMPLATE).render(
         inputs=inputs,
         verdict=verdict(inputs),
@@ -66,6 +68,14 @@ def render_report(inputs: ReportInputs) -> str:
         provenance=_provenance_rows(inputs.provenance),
         charts=_charts(inputs),
     )
+
+
+def _told(sentence: str) -> Markup:
+    """A sentence, escaped, with what stands between backticks shown as code."""
+    from markupsafe import Markup, escape  # comes with jinja2
+
+    parts = [escape(part) for part in sentence.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts))
 
 
 def _charts(inputs: ReportInputs) -> dict[str, Any]:

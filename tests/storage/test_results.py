@@ -91,10 +91,10 @@ async def test_signals_and_equity_come_back_as_they_were(database: Database) -> 
     await results.write_signals(database, signals)
     assert (await stored(database, results.SIGNALS)).equals(signals)
     equity = pl.DataFrame({"account": ["a"], "time": pl.Series([START], dtype=TIME), "equity": [1e6]})
-    await results.write_equity(database, equity)
+    await results.write_equity(database, "a", equity)
     assert (await stored(database, results.EQUITY)).equals(equity)
     with pytest.raises(IntegrityError):
-        await results.write_equity(database, equity.with_columns(equity=pl.lit(float("nan"))))
+        await results.write_equity(database, "a", equity.with_columns(equity=pl.lit(float("nan"))))
 
 
 async def test_models_come_back_as_they_were_and_a_manifest_must_be_json(database: Database) -> None:

@@ -56,7 +56,7 @@ def test_what_keeps_reads_or_tells_makes_nothing_stale(changed_by: Callable[[str
     [
         ("tidemill.matching.kernel", {"backtests", "challenge"}),
         ("tidemill.trading.decision", {"backtests", "challenge"}),
-        ("tidemill.calendars", {"backtests", "challenge", "skill"}),
+        ("tidemill.calendars", {"signals", "backtests", "challenge", "skill"}),
         ("tidemill.risk.volatility", {"risk"}),
         ("tidemill.metrics.attribution", {"attribution"}),
         ("tidemill.strategies.quantile", {"signals", "challenge"}),

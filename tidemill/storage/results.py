@@ -1,5 +1,5 @@
 """What models, strategies and backtests came to, in Postgres. Every write is an upsert: the same again changes nothing. The
-predictions of a fold are exactly those last written.
+predictions of a fold and the equity of an account are exactly those last written.
 
 Frames hold the columns of the tables below, in any order; `manifest` and `metrics` are JSON texts, times Datetime("us", "UTC").
 """
@@ -84,9 +84,25 @@ def _stretches(rows: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, datetime | No
     yield rows, start, None
 
 
+_WITHDRAW = """
+DELETE FROM signals USING unnest($4::text[], $5::timestamptz[]) AS gone (symbol, open_time)
+WHERE signals.dataset = $1 AND signals.strategy = $2 AND signals.engine = $3
+  AND signals.symbol = gone.symbol AND signals.open_time = gone.open_time
+"""
+
+
 async def write_signals(database: Database, signals: pl.DataFrame) -> Merged:
     return await copy_merge(database, SIGNALS, signals)
 
 
-async def write_equity(database: Database, equity: pl.DataFrame) -> Merged:
-    return await copy_merge(database, EQUITY, equity)
+async def withdraw_signals(database: Database, signals: pl.DataFrame) -> None:
+    """Remove signals that nobody gives any more. signals: the columns of the key; what is not there needs no removal."""
+    for (dataset, strategy, engine), rows in signals.group_by("dataset", "strategy", "engine"):
+        for part in rows.iter_slices(MERGE_ROWS):
+            keys = part["symbol"].to_list(), part["open_time"].to_list()
+            await database.execute(_WITHDRAW, dataset, strategy, engine, *keys)
+
+
+async def write_equity(database: Database, account: str, equity: pl.DataFrame) -> Merged:
+    """Make an account hold exactly these rows: account, time, equity, all of this account."""
+    return await copy_slice(database, EQUITY, equity, "account = $1", account)

@@ -119,10 +119,13 @@ def sees_bars(spec: StrategySpec, known: Strategies) -> bool:
     return known.find(spec.name).needs != "predictions" or (spec.neutralise is not None and spec.neutralise.by == "beta")
 
 
-def bars_print(study: Study) -> tuple[str, str, str]:
-    """Of everything that a book reads beside its predictions: bars, corporate actions, and those that are suspected."""
+def bars_print(study: Study) -> tuple[str, str, str, str]:
+    """Of everything that a book reads beside its predictions: bars, corporate actions, those that are suspected, and what the
+    instruments may do, when they trade and what they cost.
+    """
     actions = study.adjustments.sort("symbol", "ex_time", "kind").rows()
-    return study.bars_version, fingerprint(actions), fingerprint(suspected_actions(study).rows())
+    instruments = sorted(_instruments(study).items())
+    return study.bars_version, fingerprint(actions), fingerprint(suspected_actions(study).rows()), fingerprint(instruments)
 
 
 def _resizes(study: Study) -> bool:

@@ -16,7 +16,7 @@ from tidemill.storage.champions import Champion
 from tidemill.storage.lake import Lake
 from tidemill.study import code as code_of
 from tidemill.study.freshness import StepReport, stored
-from tidemill.study.scoring import coefficients_of, scored_rows
+from tidemill.study.scoring import coefficients_of, prediction_versions, scored_rows
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE
 
@@ -68,7 +68,7 @@ def measure_drift(study: Study) -> StepReport[DriftFacts]:
     """Population stability of every feature, newest bars against the newest training window, and the decay of skill."""
     code = code_of.drift()
     champion = study.workspace.call(champions.current, study.workspace.database, study.dataset.key)
-    versions = (study.features_version, study.labels_version)
+    versions = (study.features_version, study.labels_version, prediction_versions(study)[ENSEMBLE])
     print_ = fingerprint(code, versions, study.experiment, study.folds[-1], champion.id if champion else 0)
     held = study.lake.manifest(DRIFT, study.key, "features")
     worked = held is None or held.fingerprint != print_

@@ -16,18 +16,19 @@ from tidemill.reports.sentences import verdict
 from tidemill.steps.market_data.bars import last_import
 from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.predictions.validity import refusal_counts
-from tidemill.steps.trading.attribution import attribution_table
+from tidemill.steps.trading.attribution import ATTRIBUTION, attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
+from tidemill.study.book import bars_print
 from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.losses import loss_notes
 from tidemill.study.metrics import engine_metrics, portfolio_metrics
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import EXPERIMENT, MADE_FROM, report_path
 from tidemill.study.restatements import restatement_notes, withdrawal_notes
-from tidemill.study.scoring import coefficients_of, scored_rows
+from tidemill.study.scoring import coefficients_of, prediction_versions, scored_rows
 from tidemill.study.sources import flags_of, instruments_of
 from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, METRICS, SIGNALS, SUMMARY
+from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, FLAGS, METRICS, REFUSALS, SIGNALS, SUMMARY
 from tidemill.validation.splits import embargo_length
 
 # What is known of a source that its bars do not show.
@@ -48,10 +49,8 @@ _UNKNOWN_SOURCE = (
 def write_report(study: Study) -> StepReport[FileFacts]:
     """Write the report when anything that it shows has changed."""
     code = source_version("tidemill.steps.performance.report")
-    metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
-    equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
     loss, weighing, history = loss_notes(study), _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
-    print_ = fingerprint(code, metrics, equity, study.experiment, loss, weighing, history)
+    print_ = fingerprint(code, _shown(study), study.experiment, loss, weighing, history, _silent(study))
     path = report_path(study)
     worked = not is_made_from(path.with_name(MADE_FROM), print_)
     if worked:
@@ -69,6 +68,18 @@ def write_report(study: Study) -> StepReport[FileFacts]:
         facts=FileFacts(path=str(path)),
         notes=(f"Open {path} in a browser; it needs no network.",),
     )
+
+
+def _shown(study: Study) -> str:
+    """Of the tables that the report shows, and of what Postgres holds of the data."""
+    lake, of = study.lake, (study.dataset.venue, study.dataset.interval)
+    made = [lake.manifests(table, study.key) for table in (METRICS, EQUITY, ATTRIBUTION, REFUSALS)]
+    versions = [
+        {part: (manifest.fingerprint, manifest.data_version) for part, manifest in parts.items()}
+        for parts in (*made, lake.manifests(FLAGS, study.dataset.bars_key))
+    ]
+    gaps = study.workspace.call(study.workspace.store.read_gaps, *of).rows()
+    return fingerprint(versions, prediction_versions(study), study.labels_version, bars_print(study), _refused(study), gaps)
 
 
 def report_inputs(study: Study) -> ReportInputs:
@@ -162,8 +173,7 @@ def _folds(study: Study) -> pl.DataFrame:
 def _data_facts(study: Study) -> DataFacts:
     """What the data are, by what is stored of them: the counts of one import may be those of the file that came last."""
     call, store, of = study.workspace.call, study.workspace.store, (study.dataset.venue, study.dataset.interval)
-    bars, kept, gaps = study.bars, last_import(study), call(store.read_gaps, *of)
-    refused = call(store.quarantine_counts, *of) if kept is None else kept.refused
+    bars, gaps = study.bars, call(store.read_gaps, *of)
     symbols = bars["symbol"].unique()
     calendars = {str(one.calendar) for symbol, one in instruments_of(study.workspace, of[0]).items() if symbol in symbols}
     gaps = gaps.filter(pl.col("symbol").is_in(symbols.implode()))
@@ -174,12 +184,20 @@ def _data_facts(study: Study) -> DataFacts:
         first_bar=times[0],
         last_bar=times[-1],
         calendars=tuple(sorted(calendars)),
-        rows_refused=refused,
+        rows_refused=_refused(study),
         gaps=gaps.height,
         missing_bars=int(gaps["missing"].sum() or 0),
         actions=study.adjustments.height,
         flags=dict(flags["flag"].value_counts().sort("flag").iter_rows()) if flags.height else {},
     )
+
+
+def _refused(study: Study) -> dict[str, int]:
+    """Reason → rows of the source that are in no table."""
+    kept, store = last_import(study), study.workspace.store
+    if kept is not None:
+        return kept.refused
+    return study.workspace.call(store.quarantine_counts, study.dataset.venue, study.dataset.interval)
 
 
 def _provenance(study: Study) -> Provenance:

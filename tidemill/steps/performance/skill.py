@@ -20,7 +20,7 @@ from tidemill.study import code as code_of
 from tidemill.study.counting import bars_a_year
 from tidemill.study.freshness import StepReport, stored
 from tidemill.study.metrics import engine_metrics, portfolio_metrics
-from tidemill.study.scoring import books, coefficients_of, scored_rows
+from tidemill.study.scoring import books, coefficients_of, prediction_versions, scored_rows
 from tidemill.study.study import Study
 from tidemill.study.tables import BENCHMARK, ENGINES, ENSEMBLE, EQUITY, LABELS, METRICS, PORTFOLIO, SELECTION
 
@@ -61,7 +61,8 @@ def evaluate_engines(study: Study) -> StepReport[SelectionFacts]:
     """Skill out of sample, and Sharpe before and after costs, of every engine and the ensemble; each is counted as a trial."""
     code = code_of.skill()
     equity = study.lake.manifests(EQUITY, study.key)
-    print_ = fingerprint(code, study.labels_version, {book: manifest.fingerprint for book, manifest in equity.items()})
+    traded = {book: manifest.fingerprint for book, manifest in equity.items()}
+    print_ = fingerprint(code, study.labels_version, prediction_versions(study), traded)
     held = study.lake.manifest(METRICS, study.key, ENGINES)
     worked = held is None or held.fingerprint != print_
     if held is None or worked:
@@ -126,7 +127,8 @@ def evaluate_portfolio(study: Study) -> StepReport[PortfolioFacts]:
     if held is None or worked:
         rows = [_portfolio_row(study, book) for book in (*books(study), BENCHMARK)]
         account = study.lake.scan(EQUITY, study.key, partitions=[ENSEMBLE]).select("time", "equity").sort("time").collect()
-        study.workspace.call(write_equity, study.workspace.database, account.with_columns(pl.lit(study.key).alias("account")))
+        own = account.with_columns(pl.lit(study.key).alias("account"))
+        study.workspace.call(write_equity, study.workspace.database, study.key, own)
         frame = pl.DataFrame(rows, infer_schema_length=None)
         known = {"bars_a_year": bars_a_year(study, account["time"][1:])}
         held = study.lake.write(METRICS, study.key, PORTFOLIO, frame, fingerprint=print_, metadata=known)

@@ -14,6 +14,7 @@ from tidemill.provenance import fingerprint
 from tidemill.steps.predictions.engines import drop_old_folds
 from tidemill.storage.content import content_version
 from tidemill.study import code as code_of
+from tidemill.study.freshness import Table, stale
 from tidemill.study.model_index import models_home, read_index, stored_weights
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, PREDICTIONS, partition_of
@@ -49,11 +50,31 @@ def _attributed(result: BacktestResult, market: pl.DataFrame, engines: pl.DataFr
 
 
 def write_attribution(study: Study, book: str, result: BacktestResult, print_: str) -> None:
-    """Attribution of one book into the lake; the benchmark's book is the market and must be there."""
+    """Attribution of one book into the lake; the benchmark's book is the market and must be there. print_: of the book."""
     market = study.lake.scan(_EQUITY, study.key, partitions=[_BENCHMARK]).select("time", "return").collect()
     engines = _engine_profits(study, result) if book == ENSEMBLE else None
     frame, beta = _attributed(result, market, engines)
-    study.lake.write(ATTRIBUTION, study.key, book, frame, fingerprint=print_, metadata={"beta": beta})
+    study.lake.write(ATTRIBUTION, study.key, book, frame, fingerprint=_print(study, book, print_), metadata={"beta": beta})
+
+
+def is_attributed(study: Study, book: str, print_: str) -> bool:
+    """Whether it is kept of a book, made of it and of those who wanted its positions. print_: of the book."""
+    if stale(study.lake, [Table(ATTRIBUTION, study.key)], {book: _print(study, book, print_)}):
+        return False
+    return book != ENSEMBLE or {partition_of(fold) for fold in study.folds} <= study.lake.manifests(SHARES, study.key).keys()
+
+
+def _print(study: Study, book: str, print_: str) -> str:
+    """Of all that an attribution is made of: the book, the market, and of the ensemble what its engines said and weighed."""
+    market = study.lake.manifest(_EQUITY, study.key, _BENCHMARK)
+    said = (_prediction_versions(study), sorted(_combined(study).items())) if book == ENSEMBLE else ()
+    return fingerprint(code_of.attribution(), print_, market.data_version if market else "", said)
+
+
+def _combined(study: Study) -> dict[int, str]:
+    """Fold → the artifact that holds the engines' weights in the ensemble."""
+    index = read_index(models_home(study.workspace), study.ensemble_key)
+    return {entry.fold: entry.model_id for entry in (index.folds if index else ())}
 
 
 def _engine_profits(study: Study, result: BacktestResult) -> pl.DataFrame:
@@ -79,11 +100,6 @@ def _shares(study: Study) -> pl.DataFrame:
     return study.lake.scan(SHARES, study.key).collect()
 
 
-def has_shares(study: Study) -> bool:
-    """Whether it is kept of every fold who wanted the ensemble's positions."""
-    return {partition_of(fold) for fold in study.folds} <= study.lake.manifests(SHARES, study.key).keys()
-
-
 def _by_fold(study: Study, signals: pl.DataFrame) -> dict[int, pl.DataFrame]:
     """Fold → the rows inside its test window, in their order."""
     started = pl.Series([fold.test_start for fold in study.folds]).search_sorted(signals["open_time"], side="right")
@@ -97,8 +113,7 @@ def _by_fold(study: Study, signals: pl.DataFrame) -> dict[int, pl.DataFrame]:
 def _weights(study: Study) -> dict[int, dict[str, float]]:
     """Fold → engine → weight in the ensemble; equal ones where there is no ensemble."""
     names = tuple(spec.name for spec in study.experiment.engines)
-    index = read_index(models_home(study.workspace), study.ensemble_key)
-    stored = {entry.fold: stored_weights(study, entry.model_id) for entry in (index.folds if index else ())}
+    stored = {fold: stored_weights(study, model_id) for fold, model_id in _combined(study).items()}
     equal = (1.0 / len(names),) * len(names)
     return {fold.number: dict(zip(names, stored.get(fold.number, equal), strict=True)) for fold in study.folds}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidemill.provenance import fingerprint
-from tidemill.steps.trading.attribution import ATTRIBUTION, has_shares, write_attribution
+from tidemill.steps.trading.attribution import is_attributed, write_attribution
 from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, benchmark_book, tested, traded
 from tidemill.study.freshness import StepReport, Table, stale, stored
@@ -32,20 +32,14 @@ def run_backtests(study: Study) -> StepReport[BacktestFacts]:
     code = code_of.backtests()
     signals = study.lake.manifests(SIGNALS, study.key)
     inputs = {book: manifest.data_version for book, manifest in signals.items()}
-    seen = bars_print(study)
+    seen, tables = bars_print(study), [Table(name, study.key) for name in (TRADES, POSITIONS, EQUITY)]
     worked = 0
     for book in (BENCHMARK, *books(study)):  # the others' attribution looks at its returns
         print_ = fingerprint(code, inputs.get(book), seen, study.experiment.costs, study.experiment.benchmark, study.folds)
-        if stale(study.lake, _tables(study, book), {book: print_}) or (book == ENSEMBLE and not has_shares(study)):
+        if stale(study.lake, tables, {book: print_}) or (book != BENCHMARK and not is_attributed(study, book, print_)):
             _write_book(study, book, _run_book(study, book), print_)
             worked += 1
     return _backtest_report(study, worked=worked > 0, code=code, inputs=inputs)
-
-
-def _tables(study: Study, book: str) -> list[Table]:
-    """What is kept of a book; the benchmark is the market, of which nothing is attributed."""
-    names = (TRADES, POSITIONS, EQUITY, *((ATTRIBUTION,) if book != BENCHMARK else ()))
-    return [Table(name, study.key) for name in names]
 
 
 def _run_book(study: Study, book: str) -> BacktestResult:
@@ -61,7 +55,7 @@ def _write_book(study: Study, book: str, result: BacktestResult, print_: str) ->
     )
     study.lake.write(TRADES, study.key, book, result.trades, fingerprint=print_)
     study.lake.write(POSITIONS, study.key, book, result.positions, fingerprint=print_)
-    if book != BENCHMARK:
+    if book != BENCHMARK:  # which is the market, of which nothing is attributed
         write_attribution(study, book, result, print_)
     study.lake.write(EQUITY, study.key, book, equity, fingerprint=print_, metadata=book_facts(result))
 

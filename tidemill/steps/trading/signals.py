@@ -7,15 +7,15 @@ import polars as pl
 
 from tidemill.provenance import fingerprint
 from tidemill.steps.predictions.validity import validate_predictions
-from tidemill.storage.results import write_signals
+from tidemill.storage.results import withdraw_signals, write_signals
 from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
 from tidemill.study.freshness import StepReport, stored
 from tidemill.study.rejections import tradable
-from tidemill.study.scoring import books, predicted_by
+from tidemill.study.scoring import predicted_by, prediction_versions
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE, PREDICTIONS, SIGNALS
+from tidemill.study.tables import ENSEMBLE, SIGNALS
 
 
 class SignalFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,10 +26,6 @@ class SignalFacts(msgspec.Struct, frozen=True, kw_only=True):
     predictions_refused: int
 
 
-def _prediction_version(study: Study, key: str) -> str:
-    return fingerprint({part: manifest.data_version for part, manifest in study.lake.manifests(PREDICTIONS, key).items()})
-
-
 def make_signals(study: Study) -> StepReport[SignalFacts]:
     """Target weights of every book from its predictions, by the experiment's strategy."""
     instruments = instruments_of(study.workspace, study.dataset.venue)
@@ -38,9 +34,9 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
     seen = bars_print(study) if sees_bars(chosen, known) else None
     judged = validate_predictions(study)
     worked, table, notes = 0, [], []
-    for book, key in books(study).items():
+    for book, version in prediction_versions(study).items():
         made_of = (code, chosen, sorted(instruments.items()), seen, judged.version)
-        print_ = fingerprint(made_of, _prediction_version(study, key))
+        print_ = fingerprint(made_of, version)
         held = study.lake.manifest(SIGNALS, study.key, book)
         if held is None or held.fingerprint != print_:
             weights, told = weighed(study, tradable(study, book, predicted_by(study, book)), tested(study))
@@ -68,11 +64,16 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
 
 
 def _store_signals(study: Study, frame: pl.DataFrame) -> None:
-    """The ensemble's signals to Postgres: that book is traded; the engines' own serve comparison and stay in the lake."""
-    before = study.lake.manifest(SIGNALS, study.key, ENSEMBLE)
-    if before is not None:  # what lies in the lake was safe in Postgres before
-        held = study.lake.scan(SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
-        frame = frame.join(held, on=("symbol", "open_time", "weight"), how="anti")
+    """The ensemble's signals to Postgres: that book is traded; the engines' own serve comparison and stay in the lake.
+
+    What lies in the lake was safe in Postgres before, so that only what differs is written, and only what it has is withdrawn.
+    """
     labels = {"dataset": study.dataset.key, "strategy": study.experiment.strategy.name, "engine": ENSEMBLE}
-    rows = frame.drop_nulls("weight").with_columns(pl.lit(value).alias(name) for name, value in labels.items())
-    study.workspace.call(write_signals, study.workspace.database, rows)
+    given = frame.drop_nulls("weight").with_columns(pl.lit(value).alias(name) for name, value in labels.items())
+    if study.lake.manifest(SIGNALS, study.key, ENSEMBLE) is not None:
+        scan = study.lake.scan(SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight")
+        held = scan.drop_nulls("weight").collect().with_columns(pl.lit(value).alias(name) for name, value in labels.items())
+        gone = held.join(given, on=("symbol", "open_time"), how="anti")
+        study.workspace.call(withdraw_signals, study.workspace.database, gone)
+        given = given.join(held, on=("symbol", "open_time", "weight"), how="anti")
+    study.workspace.call(write_signals, study.workspace.database, given)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -21,7 +22,7 @@ from tidemill.steps.upstream import bring_up_to_date
 from tidemill.storage.losses import note_loss, open_loss
 from tidemill.study.losses import confirm
 from tidemill.study.places import report_path
-from tidemill.study.sources import study_of
+from tidemill.study.sources import study_of, suspected_actions
 from tidemill.study.workspace import Workspace
 
 DAY = Interval.parse("1d")
@@ -273,3 +274,49 @@ def test_imports_into_a_named_dataset_merge_and_end_nothing(workspace: Workspace
         report = import_bars(workspace, FileSource(tmp_path / f"part{number}.parquet", venue="mine"), interval=DAY)
         assert report.ended == 0
     assert workspace.call(workspace.store.symbols, "mine", DAY) == ["AAA", "BBB", "CCC"]
+
+
+def test_a_corrected_price_is_no_suspected_action_any_more_also_where_symbols_are_chosen(
+    workspace: Workspace, experiment: Experiment, folder: Path
+) -> None:
+    file = folder / "base.parquet"
+    sound = pl.read_parquet(file)
+    day, prices = CORRECTED.date(), ("open", "high", "low", "close")
+
+    def halved(*symbols: str) -> None:
+        later = pl.col("symbol").is_in(symbols) & (pl.col("date") >= day)
+        sound.with_columns(
+            pl.when(later).then(pl.col(name) / 2.0).otherwise(name).alias(name) for name in prices
+        ).write_parquet(file)
+
+    chosen = msgspec.structs.replace(
+        experiment, dataset=msgspec.structs.replace(experiment.dataset, symbols=("AAA", "BBB", "CCC", "DDD"))
+    )
+
+    def suspected() -> list[str]:
+        study = study_of(workspace, chosen)
+        sync_bars(study)
+        return suspected_actions(study)["symbol"].to_list()
+
+    halved("AAA", "BBB")
+    assert suspected() == ["AAA", "BBB"]
+    halved("BBB")
+    assert suspected() == ["BBB"]
+    sound.write_parquet(file)
+    assert suspected() == []
+
+
+def test_actions_leave_with_the_column_that_told_them(workspace: Workspace, experiment: Experiment, folder: Path) -> None:
+    file = folder / "base.parquet"
+    plain = pl.read_parquet(file)
+    paid = pl.when(pl.col("date") < CORRECTED.date()).then(pl.col("close") * 0.98).otherwise("close")
+    plain.with_columns(adj_close=paid).write_parquet(file)
+
+    def actions() -> set[str]:
+        study = study_of(workspace, experiment)
+        sync_bars(study)
+        return set(study.adjustments["symbol"])
+
+    assert "AAA" in actions()
+    plain.write_parquet(file)
+    assert actions() == set()

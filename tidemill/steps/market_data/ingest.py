@@ -17,7 +17,7 @@ from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS, Instrument
 from tidemill.domain.months import month_end, month_start
 from tidemill.domain.ports import BarSource
-from tidemill.market.adjustments import derive_adjustments
+from tidemill.market.adjustments import ADJUSTMENT_SCHEMA, derive_adjustments
 from tidemill.market.calendars import infer_calendars
 from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
@@ -99,13 +99,19 @@ class _Spool:
             parts.append(self._held.filter(inside))
         return pl.concat(parts) if parts else None
 
-    def sizes(self) -> dict[str, int]:
-        """Month → number of good bars, each counted once."""
+    def keys(self) -> pl.LazyFrame | None:
+        """symbol, open_time of the good bars, each once; None when there was none."""
         parts = [pl.scan_parquet(self._folder / "*.parquet").select(_KEYS)] if self._files else []
         keys = [*parts, self._held.lazy().select(_KEYS)] if self._held is not None else parts
         if not keys:
+            return None
+        return pl.concat(keys).unique() if self._files else keys[0]  # one batch holds no bar twice
+
+    def sizes(self) -> dict[str, int]:
+        """Month → number of good bars."""
+        distinct = self.keys()
+        if distinct is None:
             return {}
-        distinct = pl.concat(keys).unique() if self._files else keys[0]  # one batch holds no bar twice
         months = distinct.group_by(pl.col("open_time").dt.truncate("1mo")).len().collect()
         return {f"{month:%Y-%m}": size for month, size in months.iter_rows()}
 
@@ -342,10 +348,12 @@ class _Import:
         return gaps
 
     def _write_actions(self) -> int:
-        if not self.adjusted:
+        if not self.adjusted and not self.mirrors:
             return 0
-        # From the whole series at once: an action shows only between two bars that stand together.
-        actions = derive_adjustments(pl.concat(self.adjusted).sort("symbol", "open_time"))
+        # From the whole series at once: an action shows only between two bars that stand together. A file that tells none any
+        # more has none.
+        told = pl.concat(self.adjusted).sort("symbol", "open_time") if self.adjusted else None
+        actions = derive_adjustments(told) if told is not None else pl.DataFrame(schema=ADJUSTMENT_SCHEMA)
         whole = self.part if self.mirrors else None
         self.workspace.call(self.workspace.store.write_adjustments, self.source.venue, actions, mirrored=whole)
         return actions.height
@@ -355,7 +363,8 @@ class _Import:
         parts = [frame for frame in self.flags if frame.height]
         held, whole = "all" in lake.manifests(FLAGS, self.key), self.mirrors and self.part == Mirrored()
         if held and not whole:
-            parts.insert(0, lake.scan(FLAGS, self.key).select("symbol", "open_time", "flag", "flagged_at", "detail").collect())
+            before = lake.scan(FLAGS, self.key).select("symbol", "open_time", "flag", "flagged_at", "detail").collect()
+            parts.insert(0, self._not_judged(before))
         if not parts and not held:
             return {}
         flags = (
@@ -365,6 +374,23 @@ class _Import:
         )
         lake.write(FLAGS, self.key, "all", flags)
         return dict(flags.group_by("flag").len().sort("flag").iter_rows())
+
+    def _not_judged(self, flags: pl.DataFrame) -> pl.DataFrame:
+        """Those of stored `flags` that this import says nothing of: it judges a bar that stands after two and before one of its
+        own, or where the series begins or ends.
+        """
+        keys, flagged = self.spool.keys(), pl.col("symbol").is_in(flags["symbol"].unique().implode())
+        if keys is None or flags.is_empty():
+            return flags
+        at = pl.col("open_time")
+        stored = self.workspace.lake.scan(BARS, self.key).filter(flagged).group_by("symbol").agg(first=at.min(), last=at.max())
+        given = keys.filter(flagged).sort(_KEYS).group_by("symbol").agg(at)
+        since = pl.when(at.list.first() <= pl.col("first")).then(at.list.first()).otherwise(at.list.get(2, null_on_oob=True))
+        until = pl.when(at.list.last() >= pl.col("last")).then(at.list.last()).otherwise(at.list.get(-2, null_on_oob=True))
+        judged = given.join(stored, on="symbol").select("symbol", since=since, until=until).collect()
+        inside = (at >= pl.col("since")) & (at <= pl.col("until"))
+        kept = flags.join(judged, on="symbol", how="left", maintain_order="left").filter(~inside.fill_null(value=False))
+        return kept.drop("since", "until")
 
 
 def _calendars(instruments: Sequence[Instrument]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from tidemill.study import code
 VERSIONS: dict[str, Callable[[], str]] = {
     name: getattr(code, name)
     for name in (
-        *("labels", "rejections", "backtests", "attribution", "ensemble"),
+        *("imports", "labels", "rejections", "backtests", "attribution", "ensemble"),
         *("skill", "selection", "drift", "risk", "sentiment"),
     )
 } | {name: partial(getattr(code, name), *SHIPPED.values()) for name in ("signals", "challenge")}
@@ -56,7 +56,8 @@ def test_what_keeps_reads_or_tells_makes_nothing_stale(changed_by: Callable[[str
     [
         ("tidemill.matching.kernel", {"backtests", "challenge"}),
         ("tidemill.trading.decision", {"backtests", "challenge"}),
-        ("tidemill.calendars", {"signals", "backtests", "challenge", "skill"}),
+        ("tidemill.calendars", {"imports", "signals", "backtests", "challenge", "skill"}),
+        ("tidemill.quality.flags", {"imports"}),
         ("tidemill.risk.volatility", {"risk"}),
         ("tidemill.metrics.attribution", {"attribution"}),
         ("tidemill.strategies.quantile", {"signals", "challenge"}),

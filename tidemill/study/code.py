@@ -18,6 +18,18 @@ _FILLS = ("tidemill.backtest.backtest", "tidemill.strategies.benchmark", "tidemi
 _SKILL = ("tidemill.metrics.predictions", "tidemill.metrics.returns", "tidemill.metrics.bootstrap", "tidemill.calendars")
 
 
+def imports() -> str:
+    """Of bars, flags and corporate actions from a source."""
+    return source_version(
+        "tidemill.market.files",
+        "tidemill.market.sample",
+        "tidemill.market.adjustments",
+        "tidemill.market.gaps",
+        "tidemill.quality.bars",
+        own=["tidemill.steps.market_data.ingest", "tidemill.steps.market_data.bars"],
+    )
+
+
 def labels() -> str:
     """Of the labels."""
     return source_version("tidemill.validation.labels", "tidemill.validation.custom_labels", "tidemill.market.adjustments")

@@ -14,9 +14,10 @@ from tidemill.domain.experiment import DatasetSpec, Experiment
 from tidemill.domain.intervals import Interval, moment
 from tidemill.domain.ports import BarSource, SpannedSource
 from tidemill.market.files import FileSource
-from tidemill.provenance import fingerprint, library_version, source_version
+from tidemill.provenance import fingerprint, library_version
 from tidemill.steps.market_data.ingest import copy_months, import_bars
 from tidemill.storage.lake import Lake, Manifest
+from tidemill.study import code as code_of
 from tidemill.study.freshness import StepReport, is_made_of, stored
 from tidemill.study.losses import loss_notes
 from tidemill.study.registry import Registry
@@ -66,10 +67,6 @@ class GapFacts(msgspec.Struct, frozen=True, kw_only=True):
     missing_bars: int
 
 
-def _code() -> str:
-    return source_version("tidemill.steps.market_data.ingest", "tidemill.market.files", "tidemill.market.sample")
-
-
 def _file_states(spec: DatasetSpec) -> dict[str, str]:
     """File → size and time of change, of everything that a `file:` source would look at."""
     path = Path(spec.source.removeprefix("file:")).expanduser()
@@ -80,9 +77,9 @@ def _file_states(spec: DatasetSpec) -> dict[str, str]:
 def _content(spec: DatasetSpec) -> str | None:
     """A cheap fingerprint of what the source holds now; None for a venue, which has to be asked."""
     if spec.source == "sample":
-        return fingerprint(_code(), spec, library_version("bokeh_sampledata"))
+        return fingerprint(code_of.imports(), spec, library_version("bokeh_sampledata"))
     if spec.source.startswith("file:"):
-        return fingerprint(_code(), spec, _file_states(spec))
+        return fingerprint(code_of.imports(), spec, _file_states(spec))
     return None
 
 
@@ -105,7 +102,7 @@ def _changed_source(study: Study, before: Imported | None) -> BarSource | None:
     """
     spec, settings = study.experiment.dataset, study.workspace.settings
     source = source_of(spec, settings, study.dataset.venue)
-    if before is None or not isinstance(source, FileSource) or before.code != _code() or source.adjusts():
+    if before is None or not isinstance(source, FileSource) or before.code != code_of.imports() or source.adjusts():
         return source
     states, then = _file_states(spec), before.files
     chosen = source.files(study.dataset.interval)
@@ -126,14 +123,14 @@ def sync_bars(study: Study) -> StepReport[BarFacts]:
     content, held = _content(study.experiment.dataset), lake.manifest(IMPORTS, key, name)
     # The mark of an import says nothing of the months: each is compared with its version in Postgres.
     mended = copy_months(study.workspace, study.dataset.venue, study.dataset.interval)
+    study.forget()
     before = _kept(held)
     if not _have_flags(study, before):
         before = None  # they come from all of the source
     if before is not None and content is not None and is_made_of(held, content) and lake.manifests(BARS, key):
         return _bars_report(study, before, worked=mended > 0)
     now, changed = _imported(study, before, content)
-    if changed:
-        study.forget()
+    study.forget()  # actions and instruments may have changed where no bar has
     if content is not None:
         lake.write(IMPORTS, key, name, _NO_BARS, fingerprint=content, metadata=msgspec.to_builtins(now))
     return _bars_report(study, now, worked=changed or mended > 0)
@@ -190,7 +187,8 @@ def _import(study: Study, source: BarSource, start: datetime | None) -> Imported
         start=start,
         end=study.end,
     )
-    return Imported(facts=msgspec.convert(report, ImportFacts, from_attributes=True), notes=report.notes, code=_code())
+    facts = msgspec.convert(report, ImportFacts, from_attributes=True)
+    return Imported(facts=facts, notes=report.notes, code=code_of.imports())
 
 
 def _import_name(spec: DatasetSpec) -> str:
@@ -223,7 +221,7 @@ def _bars_report(study: Study, kept: Imported, *, worked: bool) -> StepReport[Ba
     return stored(
         study.lake.manifests(BARS, key),
         worked=worked,
-        code_version=source_version("tidemill.steps.market_data.ingest"),
+        code_version=code_of.imports(),
         facts=BarFacts(dataset=key, imported=kept.facts),
         notes=(*loss_notes(study), *restatement_notes(study), *kept.notes),
     )
@@ -244,7 +242,7 @@ def sync_instruments(study: Study) -> StepReport[None]:
         rows=len(rows),
         symbols=len(rows),
         data_version=fingerprint(rows),
-        code_version=source_version("tidemill.steps.market_data.bars"),
+        code_version=code_of.imports(),
         columns=("symbol", "calendar", "quote", "can_short", "borrow_bps", "lot", "tick", "min_notional"),
         table=rows[:50],
     )
@@ -259,7 +257,7 @@ def list_gaps(study: Study) -> StepReport[GapFacts]:
         rows=gaps.height,
         symbols=gaps["symbol"].n_unique(),
         data_version=fingerprint(gaps.select("symbol", "start", "end").rows()),
-        code_version=source_version("tidemill.market.gaps"),
+        code_version=code_of.imports(),
         facts=GapFacts(missing_bars=int(gaps["missing"].sum() or 0)),
         columns=("symbol", "since", "until", "missing_bars"),
         table=tuple((row["symbol"], str(row["start"]), str(row["end"]), row["missing"]) for row in worst.to_dicts()),

@@ -30,3 +30,8 @@ def test_changed_code_changes_the_hash_of_the_kernels_and_changed_words_do_not(
 def test_features_have_the_names_that_trials_of_earlier_homes_know_them_by() -> None:
     assert feature_set("alpha158").fingerprint.startswith("20c913f48050e930")
     assert feature_set("classic").fingerprint.startswith("c223ac4b18962a7e")
+
+
+def test_what_is_noted_of_the_released_files_is_what_comes_of_them() -> None:
+    # After a change of a kernel both are to be noted anew.
+    assert (kernel_sources.raw_hash(), kernel_sources.deciding_hash()) == kernel_sources.RELEASED

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.calendars import ALWAYS, NEVER, XNYS, calendar_named, periods_per_year, periods_per_year_of
+from tidemill.calendars import ALWAYS, NEVER, XNYS, calendar_named, epochs, periods_per_year_of
 from tidemill.domain.errors import UnknownNameError
 from tidemill.domain.intervals import Interval, epoch_microseconds
 
 DAY, HOUR = Interval.parse("1d"), Interval.parse("1h")
 NEW_YORK, CLOCK = calendar_named(XNYS), calendar_named(ALWAYS)
+NO_TIMES = np.empty(0, dtype=np.int64)
 DAYS = st.dates(date(1990, 1, 1), date(2030, 1, 1))
 
 
@@ -113,20 +114,37 @@ def test_the_exchange_was_closed_after_the_storm_and_for_the_funeral() -> None:
     ],
 )
 def test_bars_in_a_year(interval: str, calendar: str, expected: float) -> None:
-    assert periods_per_year(Interval.parse(interval), {calendar}) == pytest.approx(expected)
+    assert periods_per_year_of(Interval.parse(interval), NO_TIMES, {calendar: (0, 0)}) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("interval", "expected"),
-    [("1d", 365.0), ("1w", 52.0), ("30m", 17_520.0), ("5m", 105_120.0), ("1h", 8_760.0 + 252.0 * 6.5)],
+    [("1d", 365.0), ("1w", 52.0), ("30m", 17_520.0), ("5m", 105_120.0), ("1h", 8_760.0 + 252.0 * 7)],
 )
 def test_slots_that_several_calendars_share_count_once_in_a_year(interval: str, expected: float) -> None:
-    # New York's hours begin at half past, so none of them is one of the clock's.
-    assert periods_per_year(Interval.parse(interval), [XNYS, ALWAYS, XNYS]) == pytest.approx(expected)
+    # New York's hours begin at half past, so none of them is one of the clock's; the seventh is half a one.
+    length, bounds = Interval.parse(interval), (at("2021-01-01"), at("2022-01-01"))
+    times = np.unique(np.concatenate([epochs(one.slots(length, *bounds)) for one in (NEW_YORK, CLOCK)]))
+    listed = dict.fromkeys((XNYS, ALWAYS), (times[0], times[-1]))
+    assert periods_per_year_of(length, times, listed) == pytest.approx(expected, rel=0.002)
+
+
+def test_bars_of_stocks_at_full_hours_are_slots_of_the_coins() -> None:
+    times = epochs(CLOCK.slots(HOUR, at("2021-01-01"), at("2022-01-01")))
+    assert periods_per_year_of(HOUR, times, dict.fromkeys((XNYS, ALWAYS), (times[0], times[-1]))) == 8_760.0
+
+
+def test_bars_of_stocks_at_other_hours_of_the_day_are_slots_beside_those_of_the_coins() -> None:
+    bounds = (at("2021-01-01"), at("2022-01-01"))
+    stocks = epochs(NEW_YORK.slots(DAY, *bounds)) + 5 * HOUR.microseconds
+    times = np.union1d(stocks, epochs(CLOCK.slots(DAY, *bounds)))
+    assert periods_per_year_of(DAY, times, dict.fromkeys((XNYS, ALWAYS), (times[0], times[-1]))) == pytest.approx(
+        617.0, rel=1e-3
+    )
 
 
 def test_no_calendar_at_all_counts_as_trading_that_never_stops() -> None:
-    assert periods_per_year(DAY, []) == 365.0
+    assert periods_per_year_of(DAY, NO_TIMES, {}) == 365.0
 
 
 def test_each_time_counts_as_a_part_of_the_year_of_what_was_listed_then() -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from functools import cache, lru_cache
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from tidemill.domain.errors import UnknownNameError
@@ -33,8 +34,7 @@ _DAY = 86_400
 # New York's banks were closed for ten days in March 1933.
 LONGEST_CLOSED = timedelta(days=30)
 _FIRST, _LAST = date(1885, 1, 1), date(2060, 12, 31)
-# Where the slots of several calendars are counted together: four years, or as many slots of short bars.
-_MEASURED, _MEASURED_DAYS, _MEASURED_SLOTS = datetime(2020, 1, 1, tzinfo=UTC), 1_461, 400_000
+_YEAR = 365 * _DAY
 
 
 class Calendar(ABC):
@@ -266,46 +266,37 @@ def own_slots(name: str, interval: Interval, opens: Integers, held: NDArray[np.b
     return np.asarray(held | (expected & stamped_so), dtype=np.bool_)
 
 
-def periods_per_year(interval: Interval, names: Iterable[str]) -> float:
-    """Slots in a year of a book whose instruments follow these calendars: slots that several have count once.
+def epochs(times: pl.Series) -> Integers:
+    """Epoch microseconds of a column of times."""
+    import polars as pl
 
-    252 days of 6.5 hours on a stock exchange, 365 days of 24 hours where trading never stops, 52 weeks. Without any calendar
-    trading never stops.
-    """
-    followed = tuple(sorted(set(names))) or (ALWAYS,)
-    return calendar_named(followed[0]).periods_per_year(interval) if len(followed) == 1 else _together(interval, followed)
+    made: Integers = times.cast(pl.Datetime("us")).to_physical().to_numpy()
+    return made
 
 
 def periods_per_year_of(interval: Interval, times: Integers, listed: Mapping[str, tuple[int, int]]) -> float:
-    """Periods in a year of a book with returns at these `times`, whose instruments come and go: each time counts as what
-    `periods_per_year` says of the calendars that were there. A coin that joins late makes no 365 days of the years before.
+    """Periods in a year of a book with returns at these `times`, whose instruments come and go.
 
-    listed: calendar → times of the first and the last bar of any instrument that follows it; epoch microseconds all.
+    While those of one calendar are there, it says: 252 days of 6.5 hours on a stock exchange, 365 days of 24 hours where
+    trading never stops, 52 weeks. While there are several, a time that they share counts once, so the times themselves tell, by
+    the days that passed. A coin that joins late makes no 365 days of the years before.
+
+    listed: calendar → times of the first and the last bar of any instrument that follows it; epoch microseconds all. Without
+    any calendar trading never stops.
     """
     import numpy as np
 
-    if len(listed) < 2 or not times.size:
-        return periods_per_year(interval, listed)
-    names = sorted(listed)
+    names = sorted(listed, key=lambda name: (-calendar_named(name).periods_per_year(interval), name)) or [ALWAYS]
+    most = calendar_named(names[0]).periods_per_year(interval)
+    if len(names) < 2 or not times.size or interval.seconds >= 7 * _DAY:
+        return most
     there = np.array([(listed[name][0] <= times) & (times <= listed[name][1]) for name in names])
-    sets, counts = np.unique(there, axis=1, return_counts=True)
+    edges = np.flatnonzero((there[:, 1:] != there[:, :-1]).any(axis=0)) + 1
     years = 0.0
-    for at, count in enumerate(counts.tolist()):
-        present = [name for name, held in zip(names, sets[:, at].tolist(), strict=True) if held]
-        years += count / periods_per_year(interval, present or names)
-    return len(times) / years
-
-
-@cache
-def _together(interval: Interval, names: tuple[str, ...]) -> float:
-    """The most frequent calendar as it is, and of each further one the share of its slots that no one before it has."""
-    import numpy as np
-
-    span = min(timedelta(days=_MEASURED_DAYS), _MEASURED_SLOTS * interval.delta)
-    start, end = epoch_microseconds(_MEASURED), epoch_microseconds(_MEASURED + span)
-    total, seen = 0.0, np.array([NEVER])
-    for one in sorted(map(calendar_named, names), key=lambda one: (-one.periods_per_year(interval), one.name)):
-        slots = one._slots(interval, start, end)
-        total += one.periods_per_year(interval) * float((seen[np.searchsorted(seen, slots)] != slots).mean())
-        seen = np.union1d(seen, slots)
-    return total
+    for start, stop in pairwise([0, *edges.tolist(), len(times)]):
+        present = [name for name, held in zip(names, there[:, start].tolist(), strict=True) if held]
+        if len(present) > 1:
+            years += float(times[stop - 1] - times[start] + interval.microseconds) / (_YEAR * 1_000_000)
+        else:
+            years += (stop - start) / calendar_named((present or names)[0]).periods_per_year(interval)
+    return round(len(times) / years, 9)

@@ -59,7 +59,7 @@ def backtest_strategy(
     if chosen.needs != "bars" and (predictions is None or predictions.is_empty()):
         raise InputError(f"{name} needs predictions. Train a model first, or choose a strategy over bars.")
     given = seen if chosen.needs == "bars" or predictions is None else predictions
-    weighed = weigh(name, given, params, instruments, interval, bars=seen, neutralise=neutralise, known=known)
+    weighed = weigh(name, given, params, instruments, interval, bars=seen, there=bars, neutralise=neutralise, known=known)
     panel = bars_panel(bars if chosen.needs == "bars" else _from_first(bars, weighed.weights), interval)
     targets, stray = weights_panel(weighed.weights, panel.axes)
     inputs = Inputs(panel, targets, interval, instruments, adjustments, suspected, stray)

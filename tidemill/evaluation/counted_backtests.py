@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.calendars import periods_per_year_of
+from tidemill.calendars import epochs, periods_per_year_of
 from tidemill.domain.errors import UnavailableError
 from tidemill.domain.intervals import Interval
 from tidemill.metrics.returns import Floats
@@ -19,7 +19,7 @@ from tidemill.provenance import fingerprint
 from tidemill.storage.content import content_version
 from tidemill.storage.trials import TrialBatch
 from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies
-from tidemill.study.counting import epochs, listed_by_calendar, record_trials
+from tidemill.study.counting import listed_by_calendar, record_trials
 
 if TYPE_CHECKING:
     from tidemill.backtest.result import BacktestResult

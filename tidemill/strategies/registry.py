@@ -90,14 +90,16 @@ def weigh(
     interval: Interval,
     *,
     bars: pl.DataFrame | None = None,
+    there: pl.DataFrame | None = None,
     neutralise: NeutraliseSpec | None = None,
     known: Strategies = SHIPPED_STRATEGIES,
 ) -> Weighed:
     """Weights frame (symbol, open_time, weight) of a strategy, and what a person should know of how it came about.
 
     inputs: predictions (symbol, open_time, prediction) or adjusted bars, whichever the strategy `needs`; at `interval`. While
-    the market of some symbols is closed, their newest predictions stand (`strategies.standing`). bars: adjusted bars, for a
-    strategy that needs both and for beta; a strategy over bars takes its inputs for them. known: where the strategy is found.
+    the market of some symbols is closed, their newest predictions stand (`strategies.standing`; there: symbol and open_time of
+    all bars, by default `bars`). bars: adjusted bars, for a strategy that needs both and for beta; a strategy over bars takes
+    its inputs for them. known: where the strategy is found.
     Raises UnknownNameError for the strategy or a parameter, InputError for a wrong value, a missing column or missing bars.
     """
     chosen = known.find(name)
@@ -105,7 +107,7 @@ def weigh(
     _require(name, inputs, "bars" if over_bars else "predictions", "close" if over_bars else "prediction")
     seen = inputs if over_bars and bars is None else bars
     parsed = chosen.parse(params)
-    given = inputs if over_bars else standing(inputs, instruments, interval)
+    given = inputs if over_bars else standing(inputs, instruments, interval, seen if there is None else there)
     if chosen.needs == "both":
         if seen is None:
             raise InputError(f"{name} needs bars beside the predictions.")

@@ -10,19 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tidemill.calendars import by_calendar, own_slots
+from tidemill.calendars import by_calendar, epochs, own_slots
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
 _KEYS = ("symbol", "open_time")
 
 
-def standing(predictions: pl.DataFrame, instruments: Mapping[str, Instrument], interval: Interval) -> pl.DataFrame:
+def standing(
+    predictions: pl.DataFrame, instruments: Mapping[str, Instrument], interval: Interval, bars: pl.DataFrame | None
+) -> pl.DataFrame:
     """`predictions` (symbol, open_time and others) and, for each time at which a calendar of theirs has no slot, the rows of
     its newest slot before; sorted by symbol and time. Unchanged where all symbols follow one calendar.
+
+    bars: symbol, open_time of what was there, also where nothing was predicted or a prediction was rejected; None: the rows of
+    `predictions` alone tell.
     """
     import polars as pl
 
@@ -31,18 +38,23 @@ def standing(predictions: pl.DataFrame, instruments: Mapping[str, Instrument], i
     if len(groups) < 2:
         return predictions
     times = predictions["open_time"].unique().sort()
-    added = [_added(predictions.filter(pl.col("symbol").is_in(own)), times, name, interval) for name, own in groups.items()]
+    there = predictions.select(_KEYS)
+    if bars is not None:
+        there = pl.concat([there, bars.select("symbol", pl.col("open_time").cast(times.dtype))])
+    added = []
+    for name, symbols in groups.items():
+        own = pl.col("symbol").is_in(symbols)
+        held = times.is_in(there.filter(own)["open_time"].unique().implode())
+        added.append(_added(predictions.filter(own), times, own_slots(name, interval, epochs(times), held.to_numpy())))
     return pl.concat([predictions, *added]).sort(_KEYS)
 
 
-def _added(own: pl.DataFrame, times: pl.Series, name: str, interval: Interval) -> pl.DataFrame:
-    """The rows of `own`, which follow one calendar, that stand at those of `times` that are no slots of it."""
+def _added(own: pl.DataFrame, times: pl.Series, slots: NDArray[np.bool_]) -> pl.DataFrame:
+    """The rows of `own`, which follow one calendar, that stand at those of `times` that are not `slots` of it."""
     import numpy as np
     import polars as pl
 
-    opens = times.cast(pl.Datetime("us")).to_physical().to_numpy()
-    slots = own_slots(name, interval, opens, times.is_in(own["open_time"].unique().implode()).to_numpy())
-    newest = np.maximum.accumulate(np.where(slots, np.arange(len(opens)), -1))
+    newest = np.maximum.accumulate(np.where(slots, np.arange(len(times)), -1))
     closed = np.flatnonzero(~slots & (newest >= 0))
     pairs = pl.DataFrame({"open_time": times.gather(newest[closed]), "closed": times.gather(closed)})
     return pairs.join(own, on="open_time").drop("open_time").rename({"closed": "open_time"}).select(own.columns)

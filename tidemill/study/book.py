@@ -65,7 +65,15 @@ def weighed(study: Study, predictions: pl.DataFrame, span: Span) -> Weighed:
     given = span.of(study.adjusted if known.find(spec.name).needs == "bars" else predictions)
     interval = study.dataset.interval
     return weigh(
-        spec.name, given, spec.params, _instruments(study), interval, bars=bars, neutralise=spec.neutralise, known=known
+        spec.name,
+        given,
+        spec.params,
+        _instruments(study),
+        interval,
+        bars=bars,
+        there=study.bars,
+        neutralise=spec.neutralise,
+        known=known,
     )
 
 

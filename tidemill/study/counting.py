@@ -8,9 +8,8 @@ from typing import Any, NamedTuple, Self
 import msgspec
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from tidemill.calendars import by_calendar, periods_per_year_of
+from tidemill.calendars import by_calendar, epochs, periods_per_year_of
 from tidemill.domain.experiment import EngineSpec, LabelSpec
 from tidemill.domain.numbers import finite
 from tidemill.metrics.returns import Floats
@@ -77,7 +76,7 @@ def count(study: Study, what: Evaluated) -> Recorded:
         configs=list(what.configs),
         times=what.times.cast(pl.Datetime("us", "UTC")),
         returns=what.returns,
-        periods_per_year=bars_a_year(study, what.times),
+        periods_per_year=bars_a_year(study, what.times.filter(pl.Series(np.isfinite(what.returns).any(axis=1)))),
         metrics=list(what.metrics),
     )
     return record_trials(study.workspace, batch)
@@ -174,11 +173,6 @@ def listed_by_calendar(followed: Mapping[str, str], read: Callable[[], pl.DataFr
         times = epochs(bars.filter(pl.col("symbol").is_in(own))["open_time"])
         listed[name] = (int(times.min()), int(times.max()))
     return listed
-
-
-def epochs(times: pl.Series) -> NDArray[np.int64]:
-    """Epoch microseconds of a column of times."""
-    return times.cast(pl.Datetime("us")).to_physical().to_numpy()
 
 
 _DECIDES_NOTHING = ("name", "dataset", "label", "benchmark", "promotion", "modules", "engines")

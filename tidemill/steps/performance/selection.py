@@ -33,7 +33,7 @@ def judge_books(study: Study) -> tuple[Manifest, bool]:
         return held, False
     evaluated = _evaluated(study)
     count(study, evaluated)
-    frame = pl.DataFrame(_rows(study, ids, bars_a_year(study, evaluated.times)), infer_schema_length=None)
+    frame = pl.DataFrame(_rows(study, ids, bars_a_year(study, evaluated.times[1:])), infer_schema_length=None)
     print_ = fingerprint(code, equity, ids, _version(study, family))
     return study.lake.write(METRICS, study.key, SELECTION, frame, fingerprint=print_), True
 

@@ -96,6 +96,9 @@ class Sandbox:
         except (EOFError, OSError) as exc:
             self._end()
             raise InputError(self._death(what, process, expired=expired.is_set())) from exc
+        except BaseException:  # an interrupt: the answer that is still to come would be taken for the next call's
+            self._end()
+            raise
         finally:
             timer.cancel()
             if expired.is_set():

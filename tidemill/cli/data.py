@@ -226,7 +226,7 @@ def resample(source: Path, interval: Interval, output: Path, as_json: bool) -> N
     else:
         click.echo(f"{bars.height:,} bars of {given} became {made.height:,} of {interval}, written to {output}.")
         if refused:
-            click.echo(f"{refused:,} rows were left out: they are no bars. `tidemill data import` says why.")
+            click.echo(f"{refused:,} rows were left out: they are not bars. `tidemill data import` says why.")
 
 
 @data.command()

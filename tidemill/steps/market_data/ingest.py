@@ -398,7 +398,7 @@ def import_bars(
     is interrupted leaves whole batches behind; the next one finishes it.
     """
     if end is not None and start is not None and end <= start:
-        raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Exchange them.")
+        raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Swap them.")
     if start is not None and start > datetime.now(UTC) + timedelta(days=1):
         raise InputError(f"The start {start:%Y-%m-%d} lies in the future; no bar can be there yet. Give an earlier date.")
     try:

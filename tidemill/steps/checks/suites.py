@@ -10,6 +10,7 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.errors import IntegrityError
+from tidemill.domain.naming import first_of
 from tidemill.durable import read_sealed, sweep, write_sealed
 from tidemill.provenance import fingerprint, source_version
 from tidemill.quality.expectations import SuiteName
@@ -148,8 +149,7 @@ def _changed(study: Study, suite: SuiteName, asset: str, last: Path, parts: dict
 
 
 def _scope(parts: Sequence[str]) -> str:
-    shown = ", ".join(parts[:3])
-    return f"what changed since all was well: {shown}{f' and {len(parts) - 3} more' if len(parts) > 3 else ''}"
+    return f"what changed since all was well: {first_of(parts, 3)}"
 
 
 def _remember(path: Path, last: _Last) -> None:

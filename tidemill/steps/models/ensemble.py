@@ -24,6 +24,7 @@ from tidemill.study.model_index import (
     TrainedFold,
     artifact_folder,
     index_of,
+    is_stored,
     models_home,
     read_index,
     spec_of,
@@ -85,7 +86,7 @@ def _entry(
     evidence = evidence_for(study, fold, versions)
     seen = fingerprint(code, study.experiment.ensemble, own, evidence)
     home = models_home(study.workspace)
-    if known is not None and known.fingerprint == seen and artifact_folder(home, known.model_id).is_dir():
+    if known is not None and known.fingerprint == seen and is_stored(home, known.model_id):
         return msgspec.structs.replace(known, test_start=fold.test_start, test_end=fold.test_end)
     made = fit_ensemble(study, fold, own, evidence)
     return TrainedFold(

@@ -28,6 +28,7 @@ from tidemill.study.model_index import (
     Index,
     TrainedFold,
     all_there,
+    is_stored,
     artifact_folder,
     models_home,
     read_index,
@@ -117,7 +118,7 @@ def _entry(study: Study, fold: Fold, known: TrainedFold | None, code: str) -> Tr
     past = {name: frame.filter(pl.col("open_time") < fold.train_end) for name, frame in returns_by_symbol(study).items()}
     seen = fingerprint(code, library_version("arch"), spec_of(study), {name: _digest(frame) for name, frame in past.items()})
     home = models_home(study.workspace)
-    if known is not None and known.fingerprint == seen and artifact_folder(home, known.model_id).is_dir():
+    if known is not None and known.fingerprint == seen and is_stored(home, known.model_id):
         return msgspec.structs.replace(known, test_start=fold.test_start, test_end=fold.test_end)
     artifact = _fit(study, fold, {name: _returns(frame) for name, frame in past.items()}, seen)
     artifact.save(artifact_folder(home, artifact.model_id))

@@ -121,8 +121,7 @@ def sees_bars(spec: StrategySpec, known: Strategies) -> bool:
 
 def bars_print(study: Study) -> tuple[str, str, str]:
     """Of everything that a book reads beside its predictions: bars, corporate actions, and those that are suspected."""
-    actions = study.adjustments.sort("symbol", "ex_time", "kind").rows()
-    return study.bars_version, fingerprint(actions), fingerprint(suspected_actions(study).rows())
+    return study.bars_version, fingerprint(study.action_rows), fingerprint(suspected_actions(study).rows())
 
 
 def _resizes(study: Study) -> bool:

@@ -123,10 +123,7 @@ def _write_index(home: Path, engine_key: str, index: Index) -> None:
 def month_versions(study: Study, *tables: str) -> dict[str, dict[str, str]]:
     """Table (features, labels) → month → data version, in order of time."""
     keys = {FEATURES: study.features_key, LABELS: study.labels_key}
-    return {
-        table: {month: manifest.data_version for month, manifest in sorted(study.lake.manifests(table, keys[table]).items())}
-        for table in tables
-    }
+    return {table: study.part_versions(table, keys[table]) for table in tables}
 
 
 def touched(months: dict[str, dict[str, str]], start: datetime | None, end: datetime) -> dict[str, dict[str, str]]:
@@ -165,7 +162,7 @@ def stated_by(home: Path, model_id: str) -> Stated:
     name, known = Path(model_id).name, indexed_models(home)
     if model_id not in known and not is_stored(home, name):
         raise UnknownNameError("model", model_id, known, hint="`tidemill models list` shows all.")
-    return read_manifest(folder)
+    return read_manifest(artifact_folder(home, name))
 
 
 def stored_weights(study: Study, model_id: str) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ from tidemill.provenance import fingerprint
 from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.study import Study
+from tidemill.study.tables import METRICS
 
 FOLDER = Path(__file__).resolve().parents[3] / "notebooks"
 _PATIENCE = 900.0
@@ -45,7 +46,7 @@ def execute_notebook(study: Study, name: str) -> StepReport[FileFacts]:
     source = FOLDER / f"{name}.ipynb"
     if name not in notebooks():
         raise UnknownNameError("notebook", name, notebooks())
-    metrics = {part: held.data_version for part, held in study.lake.manifests("metrics", study.key).items()}
+    metrics = study.part_versions(METRICS, study.key)
     print_ = fingerprint(source.read_text(encoding="utf-8"), metrics, study.bars_version, study.experiment)
     target = executed_path(study, name)
     stamp = target.with_suffix(".made-from")

@@ -48,7 +48,7 @@ _UNKNOWN_SOURCE = (
 def write_report(study: Study) -> StepReport[FileFacts]:
     """Write the report when anything that it shows has changed."""
     code = source_version("tidemill.steps.performance.report")
-    metrics = {name: manifest.data_version for name, manifest in study.lake.manifests(METRICS, study.key).items()}
+    metrics = study.part_versions(METRICS, study.key)
     equity = {name: manifest.fingerprint for name, manifest in study.lake.manifests(EQUITY, study.key).items()}
     loss, weighing, history = loss_notes(study), _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
     print_ = fingerprint(code, metrics, equity, study.experiment, loss, weighing, history)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidemill.provenance import fingerprint
-from tidemill.steps.trading.attribution import ATTRIBUTION, has_shares, write_attribution
+from tidemill.steps.trading.attribution import has_shares, write_attribution
 from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, benchmark_book, tested, traded
 from tidemill.study.freshness import StepReport, Table, stale, stored
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, POSITIONS, SIGNALS, TRADES
+from tidemill.study.tables import ATTRIBUTION, BENCHMARK, ENSEMBLE, EQUITY, POSITIONS, SIGNALS, TRADES
 
 if TYPE_CHECKING:
     from tidemill.backtest.result import BacktestResult

@@ -26,10 +26,6 @@ class SignalFacts(msgspec.Struct, frozen=True, kw_only=True):
     predictions_refused: int
 
 
-def _prediction_version(study: Study, key: str) -> str:
-    return fingerprint({part: manifest.data_version for part, manifest in study.lake.manifests(PREDICTIONS, key).items()})
-
-
 def make_signals(study: Study) -> StepReport[SignalFacts]:
     """Target weights of every book from its predictions, by the experiment's strategy."""
     instruments = instruments_of(study.workspace, study.dataset.venue)
@@ -40,7 +36,7 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
     worked, table, notes = 0, [], []
     for book, key in books(study).items():
         made_of = (code, chosen, sorted(instruments.items()), seen, judged.version)
-        print_ = fingerprint(made_of, _prediction_version(study, key))
+        print_ = fingerprint(made_of, study.table_version(PREDICTIONS, key))
         held = study.lake.manifest(SIGNALS, study.key, book)
         if held is None or held.fingerprint != print_:
             weights, told = weighed(study, tradable(study, book, predicted_by(study, book)), tested(study))

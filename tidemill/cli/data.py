@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """Import, fetch, show, resample and export bars; list gaps and refused rows; repair the lake."""
+    """Import, fetch, show, resample and export bars; list gaps and rows in quarantine; repair the lake."""
 
 
 data.add_command(repair)

@@ -198,7 +198,7 @@ def test_names_that_are_none_are_refused(home: Path) -> None:
             lab.bars(source)
     with pytest.raises(InputError, match="bar interval"):
         lab.bars("sample", interval="1month")
-    with pytest.raises(InputError, match="Exchange them"):
+    with pytest.raises(InputError, match="Swap them"):
         lab.bars("sample", start="2012-01-01", end="2011-01-01")
     with pytest.raises(UnknownNameError, match="AAPL"):
         lab.bars("sample", symbols=["NOPE"])

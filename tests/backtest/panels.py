@@ -1,4 +1,4 @@
-"""Small markets for the tests of the engine: bars frames from plain numbers, and random panels with every kind of hole."""
+"""Small markets for the tests of the kernel: bars frames from plain numbers, and random panels with every kind of hole."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta

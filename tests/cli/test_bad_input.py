@@ -100,8 +100,8 @@ def test_unknown_features_strategies_and_parameters_name_the_choices(panel_file:
 
 @pytest.mark.parametrize("command", [("data", "show", "AAA"), ("data", "sync", "--source", "sample"), ("run",)])
 def test_dates_in_the_wrong_order_and_in_the_future_are_refused(home: Path, tidemill: Tidemill, command: tuple[str]) -> None:
-    assert "Exchange them" in tidemill(*command, "--start", "2021-03-01", "--end", "2021-02-01").error
-    assert "Exchange them" in tidemill(*command, "--start", "2021-03-01", "--end", "2021-03-01").error
+    assert "Swap them" in tidemill(*command, "--start", "2021-03-01", "--end", "2021-02-01").error
+    assert "Swap them" in tidemill(*command, "--start", "2021-03-01", "--end", "2021-03-01").error
     assert "lies in the future" in tidemill(*command, "--start", "2999-01-01").error
 
 
@@ -163,7 +163,7 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(panel_file: Pa
     given = READERS[command](str(panel_file))[:-1]
     assert "does not exist" in tidemill(*given, "nowhere/out.parquet").error
     assert "is a folder" in tidemill(*given, ".").error
-    assert "is no format" in tidemill(*given, "out.xlsx").error
+    assert "is not a format" in tidemill(*given, "out.xlsx").error
     assert "cannot be written" in tidemill(*given, "/proc/tidemill.parquet").error
     assert "cannot be written" in tidemill(*given, "/proc/tidemill.csv").error
 
@@ -188,7 +188,7 @@ def test_a_weight_a_date_or_a_return_that_cannot_be_read_is_named_by_its_line(pa
         Path("bad.csv").write_text(text)
         return tidemill(*READERS[command]("bad.csv")).error
 
-    assert "line 3, has a return that is no number" in told("performance", "date,return\n2024-01-02,0.1\n2024-01-03,x\n")
+    assert "line 3, has a return that is not a number" in told("performance", "date,return\n2024-01-02,0.1\n2024-01-03,x\n")
     assert "line 2, has no readable date" in told("performance", "date,return\nsoon,0.1\n")
     assert "line 2, has no symbol" in told("weights", "symbol,date,weight\n,2021-01-05,0.1\n")
     assert "line 2, has no readable open_time" in told("weights", "symbol,date,weight\nAAA,soon,0.1\n")
@@ -332,7 +332,7 @@ def test_a_wrong_engine_or_parameter_is_refused_before_any_work(
         ("{source: sample, interval: 1month}", "bar interval"),
         ("{source: sample, symbols: [../AAPL]}", "is not a symbol"),
         ("{source: sample, start: soon}", "dataset.start"),
-        ("{source: sample, start: 2012-01-01, end: 2011-01-01}", "Exchange them"),
+        ("{source: sample, start: 2012-01-01, end: 2011-01-01}", "Swap them"),
         ("{source: sample, start: 2999-01-01}", "future"),
         ("{source: binanse}", "Did you mean binance or"),
     ],

@@ -36,6 +36,22 @@ def test_bad_rows_go_to_quarantine_and_are_told_by_reason(home: Path, panel: pl.
     assert answer.code == 0
     assert "1 quarantined" in answer.out
     assert "quarantined: non positive price: 1" in answer.out
+    assert "`tidemill data quarantine` lists" in answer.out
+
+
+def test_rows_in_quarantine_are_listed_with_their_reason_and_line(home: Path, panel: pl.DataFrame, tidemill: Tidemill) -> None:
+    panel.write_csv("good.csv")
+    tidemill("data", "import", "good.csv")
+    assert "No row is in quarantine." in tidemill("data", "quarantine").out
+    broken = panel.with_columns(pl.when(pl.int_range(pl.len()).is_in([7, 9])).then(-1.0).otherwise(pl.col("low")).alias("low"))
+    broken.write_csv("broken.csv")
+    tidemill("data", "import", "broken.csv")
+    found = tidemill("data", "quarantine", "--json").json
+    assert [(row["symbol"], row["reason"], row["source_line"]) for row in found] == [
+        (panel["symbol"][at], "non_positive_price", at + 2) for at in (7, 9)
+    ]
+    assert "There are more" in tidemill("data", "quarantine", "--limit", 1).out
+    assert tidemill("data", "quarantine", "--venue", "good", "--json").json == []
 
 
 def test_a_symbol_is_shown_as_table_json_and_csv(imported: Path, panel: pl.DataFrame, tidemill: Tidemill) -> None:

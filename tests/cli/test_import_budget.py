@@ -63,7 +63,7 @@ def home(tmp_path: Path, fresh_dsn: Secret, redis_url: Secret, monkeypatch: pyte
     [
         (),
         *((name,) for name in COMMANDS),
-        *(("data", name) for name in ("import", "sync", "show", "gaps", "resample", "export")),
+        *(("data", name) for name in ("import", "sync", "show", "gaps", "quarantine", "resample", "export")),
         *(("features", name) for name in ("list", "explain", "compute")),
         *(("models", name) for name in ("list", "show")),
         *(("trials", name) for name in ("list", "compare", "reset")),

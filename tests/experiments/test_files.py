@@ -116,7 +116,7 @@ def test_texts_that_grow_without_bound_are_refused_quickly() -> None:
         ({"news": NewsSpec(source="file:n.csv", half_life=0.0)}, r"news\.half_life is 0\.0"),
         ({"news": NewsSpec(source="file:n.csv", aliases={"../x": ("X",)})}, "symbol"),
         ({"features": FeatureSpec(sets=("sentiment",))}, "news.source"),
-        ({"engines": (EngineSpec(name="sentiment"),)}, "nothing to say without news"),
+        ({"engines": (EngineSpec(name="sentiment"),)}, "predicts nothing without news"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(change: dict[str, object], reason: str) -> None:

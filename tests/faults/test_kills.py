@@ -13,7 +13,8 @@ from tests.faults.trials import Point, Staged, Trials, killed, killed_next_day, 
 
 # Everything that the run of the tiny experiment writes to; a test below finds what is missing here.
 TABLES = (
-    "lake/attribution", "lake/bars", "lake/drift", "lake/engine_shares", "lake/equity", "lake/feature_bounds", "lake/features",
+    "cache.stamps", "lake/attribution", "lake/bars", "lake/drift", "lake/engine_shares", "lake/equity", "lake/feature_bounds",
+    "lake/features",
     "lake/flags", "lake/imports", "lake/labels", "lake/metrics", "lake/positions", "lake/predictions", "lake/refusals",
     "lake/regime", "lake/regime_fits", "lake/risk",
     "lake/risk_skill", "lake/signals", "lake/trades", "lake/trials", "models/artifacts",

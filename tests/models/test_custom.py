@@ -95,7 +95,7 @@ def test_history_reaches_back_before_the_start(frame: pl.DataFrame) -> None:
         (None, "must answer a dict"),
         ({}, "must answer a dict"),
         ({1: 2.0}, "must answer a dict"),
-        ({"weights": "many"}, "no array of numbers"),
+        ({"weights": "many"}, "not an array of numbers"),
         ({"weights": [1.0, float("nan")]}, "non-finite weights"),
     ],
 )
@@ -106,7 +106,7 @@ def test_what_is_no_model_is_refused(frame: pl.DataFrame, answer: object, reason
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [(lambda frame: [1.0], "answers 1 numbers for 1540 rows"), (lambda frame: ["x"] * frame.height, "no number")],
+    [(lambda frame: [1.0], "answers 1 numbers for 1540 rows"), (lambda frame: ["x"] * frame.height, "not a number")],
 )
 def test_what_is_no_prediction_is_refused(frame: pl.DataFrame, answer: Callable[[pl.DataFrame], Any], reason: str) -> None:
     own = made(predict=lambda model, frame: answer(frame))

@@ -55,7 +55,7 @@ NAN, INF = float("nan"), float("inf")
         ({"low": 10.5}, QuarantineReason.HIGH_LOW, "low 10.5"),
         ({"high": 8.0}, QuarantineReason.HIGH_LOW, "high 8.0"),
         ({"open_time": MONDAY + timedelta(hours=5)}, QuarantineReason.OFF_GRID, "does not open a 1d bar"),
-        ({"open_time": MONDAY - timedelta(days=1)}, QuarantineReason.CLOSED_DAY, "is no session of XNYS"),
+        ({"open_time": MONDAY - timedelta(days=1)}, QuarantineReason.CLOSED_DAY, "is not a session of XNYS"),
         ({"open_time": datetime(2024, 3, 29, tzinfo=UTC)}, QuarantineReason.CLOSED_DAY, "2024-03-29"),
         ({"open_time": datetime(2024, 6, 3, tzinfo=UTC)}, QuarantineReason.FUTURE, "is not closed at 2024-06-01"),
     ],

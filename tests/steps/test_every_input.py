@@ -16,13 +16,12 @@ from tidemill.domain.experiment import StrategySpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.steps.performance.drift import last_drift, measure_drift
-from tidemill.steps.trading.attribution import ATTRIBUTION, SHARES
 from tidemill.study import code as code_of
 from tidemill.study.study import Study
-from tidemill.study.tables import EQUITY, LABELS, METRICS, PREDICTIONS, SIGNALS, TRADES
+from tidemill.study.tables import ATTRIBUTION, ENGINE_SHARES, EQUITY, LABELS, METRICS, PREDICTIONS, SIGNALS, TRADES
 from tidemill.study.workspace import Workspace
 
-RESULTS = (SIGNALS, TRADES, "positions", EQUITY, ATTRIBUTION, SHARES, METRICS)
+RESULTS = (SIGNALS, TRADES, "positions", EQUITY, ATTRIBUTION, ENGINE_SHARES, METRICS)
 
 
 def held(study: Study, tables: Iterable[str]) -> dict[tuple[str, str], pl.DataFrame]:

@@ -3,7 +3,9 @@
 import asyncio
 import multiprocessing
 import socket
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +245,30 @@ def test_processes_never_see_a_stamp_from_before_a_reported_write(tmp_path: Path
     assert writer.exitcode == 0
     assert hits > 0
     assert stale == 0
+
+
+@pytest.mark.parametrize("left", [b"", bytes(1_000)])
+def test_a_file_of_stamps_that_was_cut_off_is_made_again(tmp_path: Path, left: bytes) -> None:
+    path = tmp_path / "stamps"
+    path.write_bytes(left)
+    stamps = Stamps(path)
+    before = stamps.read("prices:A")
+    stamps.change("prices:A")
+    assert stamps.read("prices:A") != before
+    stamps.close()
+
+
+def test_all_who_make_the_file_at_once_share_one(tmp_path: Path) -> None:
+    start = threading.Barrier(8, timeout=30)
+
+    def opened(_: int) -> Stamps:
+        start.wait()
+        return Stamps(tmp_path / "home" / "stamps")
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(opened, range(8)))
+    found[0].change("prices:A")
+    assert {stamps.read("prices:A") for stamps in found} == {found[0].read("prices:A")}
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["stamps"]
+    for stamps in found:
+        stamps.close()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tidemill.domain.errors import InputError, IntegrityError, UnavailableError,
 from tidemill.durable import read_sealed
 from tidemill.storage import lake as module
 from tidemill.storage import verified
-from tidemill.storage.lake import Lake
+from tidemill.storage.lake import Lake, Manifest
 from tidemill.storage.lake_check import damaged
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -332,17 +332,36 @@ def test_a_writer_killed_before_its_manifest_counts_leaves_the_old_version_and_n
     assert list(lake.root.rglob(".tmp-*")) == []
 
 
-def test_a_partition_that_another_process_holds_is_unavailable(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+WAYS_TO_WRITE: dict[str, Callable[[Lake, Manifest], object]] = {
+    "write": lambda lake, held: lake.write("bars", "v.1h", "2024-01", frame(value=2.0)),
+    "seal": lambda lake, held: lake.seal(held),
+    "annotate": lambda lake, held: lake.annotate(held, {"seen": "x"}),
+    "drop": lambda lake, held: lake.drop("bars", "v.1h"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_WRITE)
+def test_a_partition_that_another_process_holds_is_unavailable(lake: Lake, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     import filelock
 
-    lake.write("bars", "v.1h", "2024-01", frame())
+    held = lake.write("bars", "v.1h", "2024-01", frame())
     monkeypatch.setattr(module, "_LOCK_PATIENCE", 0.05)
     lock = next(lake.root.rglob(".lock"))
-    with filelock.FileLock(lock), pytest.raises(UnavailableError, match="Another process is writing"):
-        Lake(lake.root).write("bars", "v.1h", "2024-01", frame(value=2.0))
+    with filelock.FileLock(lock), pytest.raises(UnavailableError, match=r"Another process is writing bars/v\.1h/2024-01\."):
+        WAYS_TO_WRITE[way](Lake(lake.root), held)
 
 
-def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS_TO_WRITE)
+def test_a_folder_that_cannot_be_written_is_a_clear_error(lake: Lake, way: str) -> None:
+    held = lake.write("bars", "v.1h", "2024-01", frame())
+    lock = next(lake.root.rglob(".lock"))
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        WAYS_TO_WRITE[way](lake, held)
+
+
+def test_a_lake_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnavailableError, match="cannot be written"):
         Lake(tmp_path / "file").write("bars", "v.1h", "2024-01", frame())

@@ -1,6 +1,8 @@
 """What a module's function may not do: each refusal is one sentence, and the next call goes on."""
 
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,27 @@ def test_a_function_that_does_not_end_is_stopped_and_the_next_call_goes_on(
     ):
         call(hasty, body(text), bars)
     assert call(hasty, GOOD, bars).height == bars.height
+
+
+def test_an_interrupt_while_a_function_works_leaves_nothing_of_it_to_the_next_call(bars: pl.DataFrame) -> None:
+    patient = Sandbox(Limits(seconds=20.0, memory=2_048))
+    assert call(patient, GOOD, bars).height == bars.height
+    with pytest.raises(KeyboardInterrupt), interrupted_after(1.0):
+        call(patient, body("import threading; threading.Event().wait()"), bars)
+    assert call(patient, GOOD, bars).height == bars.height
+    patient.close()
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """What ctrl-C does to the main thread."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_file_whose_own_statements_do_not_end_or_read_a_file_is_refused(hasty: Sandbox) -> None:

@@ -4,14 +4,11 @@ import numpy as np
 
 from tidemill.backtest.panel import Axes
 from tidemill.backtest.scan import KIND, SETTLEMENT, SYMBOL, Outputs
+from tidemill.domain.naming import first_of
 from tidemill.matching.kernel import NO_BAR, NO_FUNDS, NO_VOLUME, PARTLY_FILLED, TOO_SMALL
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import ACTIONS
 from tidemill.trading.account import DRAWDOWN, GROSS, POSITION, SHORT, UNPRICED, Account, Terms
-
-
-def _named(symbols: list[str]) -> str:
-    return ", ".join(symbols[:6]) + (f" and {len(symbols) - 6} more" if len(symbols) > 6 else "")
 
 
 def _clip_notes(axes: Axes, account: Account, terms: Terms) -> list[str]:
@@ -19,7 +16,7 @@ def _clip_notes(axes: Axes, account: Account, terms: Terms) -> list[str]:
     if clips[SHORT]:
         names = [symbol for symbol, clipped in zip(axes.symbols, account.short_clipped, strict=True) if clipped]
         notes.append(
-            f"{clips[SHORT]:,} targets below zero were clipped to zero, since these cannot be sold short: {_named(names)}."
+            f"{clips[SHORT]:,} targets below zero were clipped to zero, since these cannot be sold short: {first_of(names)}."
         )
     if clips[POSITION]:
         notes.append(f"{clips[POSITION]:,} targets were cut to the position limit of {limits.max_position:.0%} of equity.")
@@ -61,7 +58,7 @@ def written_notes(axes: Axes, account: Account, outputs: Outputs, changes: Float
     if len(gone):
         names = sorted({axes.symbols[int(code)] for code in gone[:, SYMBOL]})
         notes.append(
-            f"{len(gone):,} positions were settled at the last close, since the symbol had no more bars: {_named(names)}."
+            f"{len(gone):,} positions were settled at the last close, since the symbol had no more bars: {first_of(names)}."
         )
     if stray:
         notes.append(f"{stray:,} weights were ignored, since no symbol has a bar at their time.")

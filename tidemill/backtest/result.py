@@ -50,7 +50,7 @@ class BacktestResult:
 
     fees, slippage, borrow, dividends: totals in cash; slippage is part of the fill prices. traded: notional bought
     and sold. orders: what became of the orders (`matching.kernel.OUTCOMES`). clips: targets cut, and why
-    (`engine.kernel.CLIPS`). notes: sentences for a person about everything that was clipped, cancelled, settled or
+    (`trading.account.CLIPS`). notes: sentences for a person about everything that was clipped, cancelled, settled or
     ignored. with_suspected: the same run with profit and loss across suspected corporate actions left in; None if
     there were none. trial: its id in the ledger of evaluations; None: it is not counted there.
     """
@@ -136,7 +136,7 @@ class BacktestResult:
 
     @cached_property
     def trades(self) -> pl.DataFrame:
-        """Ended round trips (from flat to flat, average cost: `engine.trades`), by exit time and symbol.
+        """Ended round trips (from flat to flat, average cost: `backtest.trades`), by exit time and symbol.
 
         symbol, side (long, short), entry_time, exit_time, entry_price, exit_price, quantity, fees, profit. Profit is
         after fees and borrow and with dividends; prices and quantity are in units after splits.

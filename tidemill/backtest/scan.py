@@ -1,4 +1,4 @@
-"""The kernel's step scanned over time, with its logs. Compiled; `engine.backtest` is the door for frames."""
+"""The kernel's step scanned over time, with its logs. Compiled; `backtest.backtest` is the door for frames."""
 
 from typing import NamedTuple
 

@@ -87,7 +87,7 @@ def _swept(
     write_table("", tuple(column.replace("_", " ") for column in columns), shown)
     tried, counted = _counted(len(runs), "combination"), _counted(result["trials"], "trial")
     click.echo(f"{tried} over {result['bars']:,} bars, {counted} in the ledger.")
-    click.echo("The best of many is no estimate: `tidemill trials compare` deflates it by how many were tried.")
+    click.echo("The best of many is not an estimate: `tidemill trials compare` deflates it by how many were tried.")
     for note in result["notes"]:
         click.echo(note)
     if output is not None:

@@ -15,12 +15,14 @@ from tidemill.cli.repairing import repair
 from tidemill.domain.intervals import Interval
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from tidemill.steps.market_data.ingest import ImportReport
 
 
 @click.group()
 def data() -> None:
-    """Import, fetch, show, resample and export bars; list gaps; repair the lake."""
+    """Import, fetch, show, resample and export bars; list gaps and rows in quarantine; repair the lake."""
 
 
 data.add_command(repair)
@@ -40,6 +42,8 @@ def _report(report: "ImportReport", as_json: bool) -> None:
     for title, counts in (("quarantined", report.reasons), ("flagged", report.flags)):
         for reason, count in sorted(counts.items()):
             click.echo(f"  {title}: {reason.replace('_', ' ')}: {count:,}")
+    if report.quarantined:
+        click.echo("  `tidemill data quarantine` lists the rows in quarantine.")
     if report.gaps:
         missing = counted(report.missing_bars, "missing bar")
         click.echo(f"  {counted(report.gaps, 'gap')} with {missing}; `tidemill data gaps` lists them.")
@@ -171,10 +175,36 @@ def gaps(venue: str | None, interval: Interval | None, limit: int, as_json: bool
     elif frame.is_empty():
         click.echo("No gaps.")
     else:
-        rows = [[f"{cell:%Y-%m-%d %H:%M}" if isinstance(cell, datetime) else cell for cell in row] for row in frame.iter_rows()]
-        write_table("", ("venue", "interval", "symbol", "from", "until", "missing bars"), rows)
+        write_table("", ("venue", "interval", "symbol", "from", "until", "missing bars"), _cells(frame))
         if found.height > limit:
             click.echo(f"{found.height - limit:,} older gaps are not shown; --limit shows more.")
+
+
+def _cells(frame: "pl.DataFrame") -> list[list[object]]:
+    return [[f"{cell:%Y-%m-%d %H:%M}" if isinstance(cell, datetime) else cell for cell in row] for row in frame.iter_rows()]
+
+
+@data.command()
+@click.option("--venue", help="Only of this venue.")
+@click.option("--interval", type=INTERVAL, help="Only of bars of this length.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most N rows.")
+@json_option
+def quarantine(venue: str | None, interval: Interval | None, limit: int, as_json: bool) -> None:
+    """Rows of sources that are no bars, and why, in the order of their files and lines."""
+    from tidemill.cli.common.session import workspace
+
+    with workspace() as opened:
+        frame = opened.call(opened.store.read_quarantine, venue, interval, limit=limit + 1)
+    shown = frame.head(limit)
+    if as_json:
+        write_json(shown.to_dicts())
+    elif frame.is_empty():
+        click.echo("No row is in quarantine.")
+    else:
+        rows = shown.select("venue", "interval", "symbol", "open_time", "source", "source_line", "reason", "detail")
+        write_table("", ("venue", "interval", "symbol", "time", "source", "line", "reason", "detail"), _cells(rows))
+        if frame.height > limit:
+            click.echo("There are more; --limit shows them.")
 
 
 @data.command()
@@ -226,7 +256,7 @@ def resample(source: Path, interval: Interval, output: Path, as_json: bool) -> N
     else:
         click.echo(f"{bars.height:,} bars of {given} became {made.height:,} of {interval}, written to {output}.")
         if refused:
-            click.echo(f"{refused:,} rows were left out: they are no bars. `tidemill data import` says why.")
+            click.echo(f"{refused:,} rows were left out: they are not bars. `tidemill data import` says why.")
 
 
 @data.command()

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 
 def weights_from(frame: pl.DataFrame, origin: str) -> pl.DataFrame:
-    """symbol, open_time, weight as the kernel takes them. InputError for what is no frame, a missing column, a time that is
-    none or a weight that is no number.
+    """symbol, open_time, weight as the kernel takes them. InputError for what is not a frame, a missing column, a time that is
+    none or a weight that is not a number.
     """
     _require_frame(frame, origin)
     other = next((name for name in ("date", "ts", "time") if name in frame.columns), None)
@@ -76,7 +76,7 @@ def _require_frame(frame: object, origin: str) -> None:
 
 
 def bars_interval(bars: pl.DataFrame, interval: Interval | None) -> Interval:
-    """`interval`, or that of the bars. InputError for what is no frame of bars."""
+    """`interval`, or that of the bars. InputError for what is not a frame of bars."""
     _require_frame(bars, "the bars")
     require_columns(bars, ("symbol", "open_time", "open", "close", "volume"), "bars")
     return interval or interval_of(bars.select("symbol", "open_time").sort("symbol", "open_time"))

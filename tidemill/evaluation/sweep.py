@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 class Swept(NamedTuple):
     """runs: one row for each combination, in the order of the grid: its parameters, `trial` (its id in the ledger, null where
-    it could not be counted), `sharpe` (annualised, null where not defined) and the totals of `engine.sweep.Figures`. skipped:
+    it could not be counted), `sharpe` (annualised, null where not defined) and the totals of `backtest.sweep.Figures`. skipped:
     combinations that the strategy refuses. notes: sentences for a person.
     """
 

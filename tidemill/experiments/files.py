@@ -131,7 +131,7 @@ def _check_engines(experiment: Experiment, registry: Registry) -> None:
     if experiment.news is not None:
         checking.check_classifier(experiment.news.classifier)
     elif [spec.name for spec in experiment.engines] == ["sentiment"]:
-        raise InputError("The engine sentiment has nothing to say without news. Add `news:` with a source, or another engine.")
+        raise InputError("The engine sentiment predicts nothing without news. Add `news:` with a source, or another engine.")
     checking.check(experiment.engines, features_of(experiment, registry).names, registry.engines)
 
 

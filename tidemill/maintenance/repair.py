@@ -122,7 +122,7 @@ def _mended_files(home: Path) -> Iterator[Mended]:
             index_in(path)
         except IntegrityError:
             path.unlink()
-            yield _mended(home, path, "it is no index", "removed")
+            yield _mended(home, path, "it is not an index", "removed")
 
 
 def _mended_models(workspace: Workspace) -> Iterator[Mended]:

@@ -29,7 +29,7 @@ def _check_dataset(spec: DatasetSpec) -> None:
         valid_symbol(symbol)
     start, end = moment(spec.start, "dataset.start"), moment(spec.end, "dataset.end")
     if start is not None and end is not None and end <= start:
-        raise InputError(f"dataset.end {spec.end} is not after dataset.start {spec.start}. Exchange them.")
+        raise InputError(f"dataset.end {spec.end} is not after dataset.start {spec.start}. Swap them.")
     if start is not None and start > datetime.now(UTC):
         raise InputError(f"dataset.start {spec.start} lies in the future; no bar can be there yet. Give an earlier date.")
 

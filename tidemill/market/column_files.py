@@ -91,6 +91,6 @@ def _numbers(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
         cells = pl.select(pl.when(~text.str.to_lowercase().is_in(_MISSING)).then(text)).to_series()
     read = cells.cast(pl.Float64, strict=False)
     _refuse(
-        table, read.is_null() & cells.is_not_null(), path, f"has a {name} that is no number; write a fraction such as 0.012"
+        table, read.is_null() & cells.is_not_null(), path, f"has a {name} that is not a number; write a fraction such as 0.012"
     )
     return read.alias(name)

@@ -234,7 +234,7 @@ def _raw_chunks(
     symbol = stem(file)
     if "symbol" not in matched and not _usable(symbol):
         raise InputError(
-            f"{file} has no symbol column and its name {symbol[:40]!r} is no symbol. Add the column or rename the file."
+            f"{file} has no symbol column and its name {symbol[:40]!r} is not a symbol. Add the column or rename the file."
         )
     slashed = _slashed(file, matched["open_time"]) if "open_time" in matched else ()
     for chunk in table_chunks(file, list(matched.values()), rows=rows):

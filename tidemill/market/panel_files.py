@@ -65,7 +65,7 @@ def read_bars(path: Path, interval: Interval | None = None) -> tuple[pl.DataFram
 def read_panel(path: Path) -> pl.DataFrame:
     """Bars of a file exactly as they stand, for features, whose rules cover NaN, halts and zero volume.
 
-    Sorted by symbol and time; a cell that is no number becomes NaN. InputError for a row without symbol or time.
+    Sorted by symbol and time; a cell that is not a number becomes NaN. InputError for a row without symbol or time.
     """
     raw = read_raw(path)
     lost = raw.filter(pl.col("symbol").is_null() | pl.col("open_time").is_null())

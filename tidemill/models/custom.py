@@ -99,13 +99,13 @@ class CustomEngine:
         try:
             return {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in answer.items()}
         except (TypeError, ValueError) as exc:
-            raise InputError(f"fit of the engine {self.info.name} answers something that is no array of numbers.") from exc
+            raise InputError(f"fit of the engine {self.info.name} answers something that is not an array of numbers.") from exc
 
     def _numbers(self, answer: object, rows: int) -> Floats:
         try:
             numbers = np.asarray(answer, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError) as exc:
-            raise InputError(f"predict of the engine {self.info.name} answers something that is no number.") from exc
+            raise InputError(f"predict of the engine {self.info.name} answers something that is not a number.") from exc
         if numbers.size != rows:
             raise InputError(f"predict of the engine {self.info.name} answers {numbers.size} numbers for {rows} rows.")
         return numbers

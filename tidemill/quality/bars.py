@@ -256,7 +256,7 @@ def _details(interval: Interval, calendar: Followed, now: datetime) -> dict[Quar
         QuarantineReason.NON_POSITIVE_PRICE: shown,
         QuarantineReason.NEGATIVE_VOLUME: pl.format("volume {}", "volume"),
         QuarantineReason.OFF_GRID: pl.format("{} does not open a {} bar", time, pl.lit(str(interval))),
-        QuarantineReason.CLOSED_DAY: pl.format("{} is no session of {}", time, _name(calendar)),
+        QuarantineReason.CLOSED_DAY: pl.format("{} is not a session of {}", time, _name(calendar)),
         QuarantineReason.FUTURE: pl.format("{} is not closed at {}", time, pl.lit(now.isoformat(timespec="seconds"))),
         QuarantineReason.HIGH_LOW: shown,
         QuarantineReason.CONFLICTING_DUPLICATE: shown,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 Figure = float | None
-# What modules declare holds for the whole process: they are loaded one after the other.
-_loading = threading.Lock()
 
 
 class BookResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,9 +119,8 @@ async def latest_result(settings: Settings) -> Result | None:
 
 
 def _result(settings: Settings, stated: Experiment) -> Result:
-    with _loading:
-        registry = Registry.of(settings).with_files(stated.modules)
-        experiment = registry.known(stated)
+    registry = Registry.of(settings).with_files(stated.modules)
+    experiment = registry.known(stated)
     venue, lake = venue_of(experiment.dataset, settings), Lake(settings.lake)
     key = study_key(experiment, venue, registry)
     if lake.manifest(METRICS, key, PORTFOLIO) is None:

@@ -37,7 +37,7 @@ class Journal(JournalFileBackend):
                 if not _whole(log):
                     raise damaged(self._file_path)
                 yield log
-        except ValueError as exc:  # a line that is no JSON
+        except ValueError as exc:  # a line that is not JSON
             raise damaged(self._file_path) from exc
 
 

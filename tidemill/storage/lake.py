@@ -13,7 +13,8 @@ A manifest is sealed and holds the checksums of its files; each file is read thr
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -87,16 +88,20 @@ class Lake:
         folder = self._partition(table, dataset, partition)
         rows = by_symbol(frame)
         version = content_version(rows)
+        described = _describe(table, dataset, partition, rows, version, fingerprint, metadata or {})
+        with self._writing(folder):
+            return self._replace(folder, described, rows)
+
+    @contextmanager
+    def _writing(self, folder: Path) -> Iterator[None]:
+        """The folder of a partition, which no other process writes meanwhile. UnavailableError as `write` says."""
         try:
             make_folder(folder)
             with filelock.FileLock(folder / ".lock", timeout=_LOCK_PATIENCE):
-                return self._replace(
-                    folder, _describe(table, dataset, partition, rows, version, fingerprint, metadata or {}), rows
-                )
+                yield
         except filelock.Timeout as exc:
-            raise UnavailableError(
-                f"Another process is writing {table}/{dataset}/{partition}. Wait until it ends, then try again."
-            ) from exc
+            part = "/".join(name.split("=", 1)[-1] for name in folder.relative_to(self.root).parts)
+            raise UnavailableError(f"Another process is writing {part}. Wait until it ends, then try again.") from exc
         except OSError as exc:
             raise UnavailableError(
                 f"The lake at {self.root} cannot be written: {exc.strerror or exc}. Free space or permit it."
@@ -116,9 +121,12 @@ class Lake:
         return complete
 
     def seal(self, manifest: Manifest) -> None:
-        """Give a partition of an earlier version its checksums. Its files were found whole; one that changed since is left."""
+        """Give a partition of an earlier version its checksums. Its files were found whole; one that changed since is left.
+
+        Errors as of `write`, here and in whatever else writes.
+        """
         folder = self._partition(manifest.table, manifest.dataset, manifest.partition)
-        with filelock.FileLock(folder / ".lock", timeout=_LOCK_PATIENCE):
+        with self._writing(folder):
             if _read_manifest(folder) == manifest:
                 sums = {name: checksum(folder / name) for name in manifest.files}
                 _write_manifest(folder, msgspec.structs.replace(manifest, checksums=sums))
@@ -126,7 +134,7 @@ class Lake:
     def annotate(self, manifest: Manifest, metadata: dict[str, Any]) -> None:
         """Other metadata for a partition whose rows stay as they are; one that changed since is left."""
         folder = self._partition(manifest.table, manifest.dataset, manifest.partition)
-        with filelock.FileLock(folder / ".lock", timeout=_LOCK_PATIENCE):
+        with self._writing(folder):
             if _read_manifest(folder) == manifest:
                 _write_manifest(folder, msgspec.structs.replace(manifest, metadata=metadata))
 
@@ -217,7 +225,7 @@ class Lake:
         for folder in _children(whole, "partition=") if partition is None else [self._partition(table, dataset, partition)]:
             if folder.is_dir():
                 # The folder and its lock stay: another writer may be waiting for it.
-                with filelock.FileLock(folder / ".lock", timeout=_LOCK_PATIENCE):
+                with self._writing(folder):
                     (folder / _MANIFEST).unlink(missing_ok=True)
                     _sweep(folder, set())
 

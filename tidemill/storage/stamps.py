@@ -5,12 +5,13 @@ stamp is not the current one is old, whatever level it lies on. Keys share 65,53
 load, never a stale hit.
 """
 
+import fcntl
 import hashlib
 import mmap
 import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
+
+from tidemill.durable import make_folder, write_file
 
 _SLOTS = 65_536
 _WIDTH = 8
@@ -20,7 +21,7 @@ class Stamps:
     """The stamps of one host. Reading and writing one takes a microsecond and no lock: each is one aligned machine word."""
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
+        if not _is_whole(path):
             _create(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -47,14 +48,23 @@ class Stamps:
         self._map.close()
 
 
+def _is_whole(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == _SLOTS * _WIDTH
+
+
 def _create(path: Path) -> None:
-    """A file of random stamps, so that none equals what an earlier file held: Redis may still have entries of that time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-") as file:
-        file.write(os.urandom(_SLOTS * _WIDTH))
-        file.flush()
-        with suppress(FileExistsError):  # another process was faster
-            os.link(file.name, path)
+    """A file of random stamps, so that none equals what an earlier file held: Redis may still have entries of that time.
+
+    One process makes it: what another put in its place would leave those that share the first without word of later writes.
+    """
+    make_folder(path.parent)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not _is_whole(path):
+            write_file(path, os.urandom(_SLOTS * _WIDTH))
+    finally:
+        os.close(descriptor)
 
 
 def _fresh() -> int:

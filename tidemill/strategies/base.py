@@ -38,7 +38,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     `Weighed` to add notes. One that needs `both` is called weigh(predictions, params, instruments, bars) and may use
     at each time what bars say up to it, and nothing later. A strategy over bars returns exactly one row for each bar,
     in their order, null where it asks for nothing. resize: whether a target may trim or add to a position (see
-    `engine.backtest`). source: hash of the code of a user's own strategy; empty for one that ships.
+    `backtest.backtest`). source: hash of the code of a user's own strategy; empty for one that ships.
 
     signals, grid: the fast doors of a strategy over closes, both optional. signals(close, ends, params, share) gives the
     weights of `weigh` as an array (NaN for null) for closes that lie symbol after symbol, each ending at `ends`; share is

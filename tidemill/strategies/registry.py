@@ -79,7 +79,7 @@ def _shipped(name: str) -> Strategy:
 def require_free(name: str) -> None:
     """InputError when a strategy that ships has this name."""
     if name in SHIPPED:
-        raise InputError(f"There is already a strategy named {name!r}. Give yours another name.")
+        raise InputError(f"There is already a strategy named {name!r}. Choose another name.")
 
 
 def weigh(

@@ -131,9 +131,8 @@ def bars_print(study: Study) -> tuple[str, str, str, str]:
     """Of everything that a book reads beside its predictions: bars, corporate actions, those that are suspected, and what the
     instruments may do, when they trade and what they cost.
     """
-    actions = study.adjustments.sort("symbol", "ex_time", "kind").rows()
-    instruments = sorted(_instruments(study).items())
-    return study.bars_version, fingerprint(actions), fingerprint(suspected_actions(study).rows()), fingerprint(instruments)
+    suspected, instruments = suspected_actions(study).rows(), sorted(_instruments(study).items())
+    return study.bars_version, fingerprint(study.action_rows), fingerprint(suspected), fingerprint(instruments)
 
 
 def _resizes(study: Study) -> bool:

@@ -204,5 +204,4 @@ def configuration(study: Study, book: str | EngineSpec) -> dict[str, Any]:
 
 def data_version(study: Study) -> str:
     """Of the bars and the corporate actions of the source."""
-    actions = study.adjustments.sort("symbol", "ex_time", "kind").rows()
-    return fingerprint(study.bars_version, actions)
+    return fingerprint(study.bars_version, study.action_rows)

@@ -67,7 +67,12 @@ def artifact_folder(home: Path, model_id: str) -> Path:
 
 def all_there(home: Path, index: Index) -> bool:
     """Whether every model that an index names is stored: an index alone says nothing of them."""
-    return all((artifact_folder(home, entry.model_id) / MANIFEST_FILE).is_file() for entry in index.folds)
+    return all(is_stored(home, entry.model_id) for entry in index.folds)
+
+
+def is_stored(home: Path, model_id: str) -> bool:
+    """Whether a model is there: its manifest is, which a folder alone does not say."""
+    return (artifact_folder(home, model_id) / MANIFEST_FILE).is_file()
 
 
 def read_index(home: Path, engine_key: str) -> Index | None:
@@ -118,10 +123,7 @@ def _write_index(home: Path, engine_key: str, index: Index) -> None:
 def month_versions(study: Study, *tables: str) -> dict[str, dict[str, str]]:
     """Table (features, labels) → month → data version, in order of time."""
     keys = {FEATURES: study.features_key, LABELS: study.labels_key}
-    return {
-        table: {month: manifest.data_version for month, manifest in sorted(study.lake.manifests(table, keys[table]).items())}
-        for table in tables
-    }
+    return {table: study.part_versions(table, keys[table]) for table in tables}
 
 
 def touched(months: dict[str, dict[str, str]], start: datetime | None, end: datetime) -> dict[str, dict[str, str]]:
@@ -157,10 +159,10 @@ def indexed_models(home: Path) -> list[str]:
 
 def stated_by(home: Path, model_id: str) -> Stated:
     """The manifest of a stored model, its weights unread. UnknownNameError names the models that exist."""
-    folder, known = artifact_folder(home, Path(model_id).name), indexed_models(home)
-    if model_id not in known and not folder.is_dir():
+    name, known = Path(model_id).name, indexed_models(home)
+    if model_id not in known and not is_stored(home, name):
         raise UnknownNameError("model", model_id, known, hint="`tidemill models list` shows all.")
-    return read_manifest(folder)
+    return read_manifest(artifact_folder(home, name))
 
 
 def stored_weights(study: Study, model_id: str) -> tuple[float, ...]:

@@ -31,7 +31,7 @@ from tidemill.quality.validity import (
     widened,
 )
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE, REFUSALS
+from tidemill.study.tables import ENSEMBLE, REFUSALS, partition_of
 from tidemill.validation.splits import Fold
 
 KEYS = ("symbol", "open_time")
@@ -94,7 +94,7 @@ def tradable_folds(study: Study, folds: Sequence[Fold], predicted: Sequence[Pred
 
 def stored_past(study: Study, before: datetime) -> dict[str, PastRange | None]:
     """What the engines of a study that has run said in its folds that ended at or before a moment."""
-    folds = {f"fold-{fold.number:03d}" for fold in study.folds if fold.test_end <= before}
+    folds = {partition_of(fold) for fold in study.folds if fold.test_end <= before}
     said: dict[str, list[PastRange | None]] = {}
     for part, manifest in sorted(study.lake.manifests(REFUSALS, study.key).items()):
         for book, known in manifest.metadata["ranges"].items() if part in folds else ():

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 
 from tidemill.domain.intervals import Interval
+from tidemill.domain.naming import first_of
 from tidemill.storage.endings import gone_bars
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
 
 # In the manifest of a month of bars: what `restated_in` found in it.
 RESTATED = "restated"
-_NAMED = 5
 
 
 def restated_in(bars: pl.DataFrame, interval: Interval) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def restatement_notes(study: Study, months: Iterable[str] | None = None) -> tupl
         return ()
     count, symbols = sum(one["count"] for one in told), sorted({symbol for one in told for symbol in one["symbols"]})
     return (
-        f"History was restated: {count:,} bar{'s' * (count != 1)} ({_named(symbols)}), {_span(told, 'bars')}, received on "
+        f"History was restated: {count:,} bar{'s' * (count != 1)} ({first_of(symbols)}), {_span(told, 'bars')}, received on "
         f"{_span(told, 'received')}. Everything is computed on corrected history, where a bar is known at its close; "
         "`tidemill data show --as-of` shows what was known at a time.",
     )
@@ -59,13 +59,9 @@ def withdrawal_notes(study: Study) -> tuple[str, ...]:
     bars, days = f"{gone.bars:,} bar{'s' * (gone.bars != 1)}", [f"{at:%Y-%m-%d}" for at in (gone.since, gone.until)]
     when = f"on {days[0]}" if days[0] == days[1] else f"between {days[0]} and {days[1]}"
     return (
-        f"{bars} left the source {when} ({_named(gone.symbols)}, {gone.first:%Y-%m-%d} to {gone.last:%Y-%m-%d}) and "
+        f"{bars} left the source {when} ({first_of(gone.symbols)}, {gone.first:%Y-%m-%d} to {gone.last:%Y-%m-%d}) and "
         f"{'are' if gone.bars != 1 else 'is'} in no result; `tidemill data show --as-of` shows what was known before.",
     )
-
-
-def _named(symbols: Sequence[str]) -> str:
-    return ", ".join(symbols[:_NAMED]) + (f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else "")
 
 
 def _span(told: list[dict[str, Any]], name: str) -> str:

@@ -8,7 +8,6 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.metrics.predictions import information_coefficients, scored
-from tidemill.provenance import fingerprint
 from tidemill.storage.ordered import by_symbol
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, LABELS, PREDICTIONS
@@ -30,10 +29,7 @@ def require_predictions(study: Study, book: str) -> None:
 
 def prediction_versions(study: Study) -> dict[str, str]:
     """Book → data version of its predictions in all folds."""
-    held = {book: study.lake.manifests(PREDICTIONS, key) for book, key in books(study).items()}
-    return {
-        book: fingerprint({part: manifest.data_version for part, manifest in parts.items()}) for book, parts in held.items()
-    }
+    return {book: study.table_version(PREDICTIONS, key) for book, key in books(study).items()}
 
 
 def predictions_of(study: Study, book: str) -> pl.DataFrame:

@@ -125,7 +125,7 @@ def flags_of(study: Study) -> pl.DataFrame:
 
 
 def suspected_actions(study: Study) -> pl.DataFrame:
-    """symbol, open_time of the first bar after each move that may be an unrecorded corporate action (NUMBERS, Fills)."""
+    """symbol, open_time of the first bar after each move that may be an unrecorded action (NUMBERS, Fills and accounts)."""
     return (
         flags_of(study)
         .filter(pl.col("flag") == Flag.SUSPECTED_ACTION)

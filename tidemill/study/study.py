@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
@@ -170,6 +170,11 @@ class Study:
         store = self.workspace.store
         return self.workspace.call(store.read_adjustments, self.dataset.venue, self.experiment.dataset.symbols or ())
 
+    @property
+    def action_rows(self) -> "list[tuple[Any, ...]]":
+        """The corporate actions as fingerprints count them: in an order that does not depend on how they were stored."""
+        return self.adjustments.sort("symbol", "ex_time", "kind").rows()
+
     @cached_property
     def adjusted(self) -> "pl.DataFrame":
         """Bars on a total-return basis, forward-adjusted by what was known at each bar."""
@@ -273,18 +278,23 @@ class Study:
 
     @property
     def features_version(self) -> str:
-        return self._table_version("features", self.features_key)
+        return self.table_version("features", self.features_key)
 
     @property
     def bars_version(self) -> str:
-        return self._table_version("bars", self.dataset.bars_key)
+        return self.table_version("bars", self.dataset.bars_key)
 
     @property
     def labels_version(self) -> str:
-        return self._table_version("labels", self.labels_key)
+        return self.table_version("labels", self.labels_key)
 
-    def _table_version(self, table: str, key: str) -> str:
-        return fingerprint({part: manifest.data_version for part, manifest in self.lake.manifests(table, key).items()})
+    def table_version(self, table: str, key: str) -> str:
+        """Of all that a table holds under a key."""
+        return fingerprint(self.part_versions(table, key))
+
+    def part_versions(self, table: str, key: str) -> dict[str, str]:
+        """Part → data version of what it holds, by their names."""
+        return {part: manifest.data_version for part, manifest in sorted(self.lake.manifests(table, key).items())}
 
     def forget(self, *frames: str) -> None:
         """Forget what was read, since what it was read from was written. frames: by name; all where none is named."""

@@ -5,9 +5,14 @@ book, or the whole.
 
     bars, flags, imports            market data      month, `all`, a source
     features, labels                features         month
-    predictions                     predictions      fold
+    predictions, risk               predictions      fold
+    risk_skill                      predictions      `all`
+    refusals, feature_bounds        predictions      fold
     signals, equity, trades, …      trading          book
+    attribution                     trading          book
+    engine_shares                   trading          fold
     metrics                         performance      what is measured
+    drift                           performance      `features`
 """
 
 from __future__ import annotations
@@ -19,9 +24,11 @@ from tidemill.validation.splits import Fold
 BARS, FLAGS, IMPORTS = "bars", "flags", "imports"
 FEATURES, LABELS = "features", "labels"
 PREDICTIONS = "predictions"
-REFUSALS = "refusals"
+RISK, RISK_SKILL = "risk", "risk_skill"
+REFUSALS, FEATURE_BOUNDS = "refusals", "feature_bounds"
 SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
-METRICS = "metrics"
+ATTRIBUTION, ENGINE_SHARES = "attribution", "engine_shares"
+METRICS, DRIFT = "metrics", "drift"
 ENGINES, PORTFOLIO, SELECTION = "engines", "portfolio", "selection"  # parts of it
 
 # Books that are not of one engine.

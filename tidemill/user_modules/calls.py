@@ -143,4 +143,4 @@ def _whole(number: object) -> bool:
 
 def _require_callable(function: object, name: str) -> None:
     if not callable(function):
-        raise InputError(f"{name!r} is declared with {function!r}, which is no function. Give a function.")
+        raise InputError(f"{name!r} is declared with {function!r}, which is not a function. Give one.")

@@ -25,7 +25,7 @@ from tidemill.user_modules.wire import READY, Answer, Limits, Request, described
 if TYPE_CHECKING:
     import polars as pl
 
-# To start Python and to import takes long on a busy machine; it is no part of a call.
+# To start Python and to import takes long on a busy machine; it is not part of a call.
 _START_SECONDS = 120.0
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "POLARS_MAX_THREADS")
 
@@ -96,6 +96,9 @@ class Sandbox:
         except (EOFError, OSError) as exc:
             self._end()
             raise InputError(self._death(what, process, expired=expired.is_set())) from exc
+        except BaseException:  # an interrupt: the answer that is still to come would be taken for the next call's
+            self._end()
+            raise
         finally:
             timer.cancel()
             if expired.is_set():

@@ -47,7 +47,7 @@ class Labels(msgspec.Struct, frozen=True):
 def require_free(name: str) -> None:
     """InputError when a label that ships has this name."""
     if name == FORWARD_RETURN:
-        raise InputError(f"There is already a label named {name!r}. Give yours another name.")
+        raise InputError(f"There is already a label named {name!r}. Choose another name.")
 
 
 def forward_return(

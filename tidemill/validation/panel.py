@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from tidemill.domain.errors import InputError
+from tidemill.domain.naming import first_of
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -13,8 +14,9 @@ def require_columns(frame: pl.DataFrame, columns: Iterable[str], what: str) -> N
     """InputError naming the columns of `columns` that `frame` lacks; `what` says what the frame is."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-        raise InputError(f"The {what} lacks the column(s) {shown}. Add them, or leave them out of what is asked for.")
+        raise InputError(
+            f"The {what} lacks the column(s) {first_of(missing, 8)}. Add them, or leave them out of what is asked for."
+        )
 
 
 def require_panel(frame: pl.DataFrame, what: str) -> None:

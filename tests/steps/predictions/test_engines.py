@@ -55,7 +55,7 @@ def test_what_is_not_predicted_any_more_is_gone_and_the_rest_is_as_it_was(worksp
     later = fold.with_columns(pl.col("open_time", "known_at") + timedelta(days=3_000), fold=pl.lit(99, pl.Int32))
     keep(study, key, "fold-099", later, "x")
     assert not workspace.call(recent_predictions, workspace.database, workspace.cache, "AAA", "ridge").equals(newest)
-    drop_old_folds(study, key, study.lake.manifests(PREDICTIONS, key))
+    drop_old_folds(study, key)
     assert in_postgres(study).equals(in_the_lake(study))
     assert workspace.call(recent_predictions, workspace.database, workspace.cache, "AAA", "ridge").equals(newest)
 

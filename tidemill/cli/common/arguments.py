@@ -61,7 +61,7 @@ SYMBOLS = SymbolsType()
 def ordered(start: datetime | None, end: datetime | None) -> None:
     """InputError unless `start` lies before `end` and not in the future."""
     if start is not None and end is not None and end <= start:
-        raise InputError(f"The end {end:%Y-%m-%d %H:%M} is not after the start {start:%Y-%m-%d %H:%M}. Exchange them.")
+        raise InputError(f"The end {end:%Y-%m-%d %H:%M} is not after the start {start:%Y-%m-%d %H:%M}. Swap them.")
     if start is not None and start > datetime.now(UTC):
         raise InputError(f"The start {start:%Y-%m-%d} lies in the future; no bar can be there yet. Give an earlier date.")
 
@@ -82,7 +82,7 @@ def writable(path: Path) -> Path:
         raise InputError(f"{path} is a folder; --output names a file.")
     if path.suffix.lower() not in _FORMATS:
         known = ", ".join(ending for ending in _FORMATS if ending)
-        raise InputError(f"{path.suffix} is no format that can be written. Let the name end in {known}.")
+        raise InputError(f"{path.suffix} is not a format that can be written. Let the name end in {known}.")
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} does not exist. Create it or choose another --output.")
     if not os.access(path.parent, os.W_OK | os.X_OK):

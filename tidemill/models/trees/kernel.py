@@ -49,7 +49,7 @@ def descend(levels: int, lanes: int, nodes: Places, starts: Places, branches: Pl
 @entry
 def score(rows: Numbers, roots: NDArray[np.int64], depths: NDArray[np.int64], branches: Places, thresholds: Numbers,
           values: Floats, made: Floats) -> None:  # fmt: skip
-    """made[rows] := the sum of the trees' leaves for rows [rows, features], NaN where unknown. Others: `trees_table.Table`."""
+    """made[rows] := the sum of the trees' leaves for rows [rows, features], NaN where unknown. Others: `trees.table.Table`."""
     count, width = rows.shape
     together = max(min(count, _LANES), 1)
     side_by_side = _LANES // together

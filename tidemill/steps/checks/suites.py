@@ -10,6 +10,7 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.errors import IntegrityError
+from tidemill.domain.naming import first_of
 from tidemill.durable import read_sealed, sweep, write_sealed
 from tidemill.provenance import fingerprint, source_version
 from tidemill.quality.expectations import SuiteName
@@ -45,15 +46,11 @@ class _Last(msgspec.Struct, frozen=True):
 def _parts(study: Study, suite: SuiteName) -> tuple[str, dict[str, str]]:
     """Dataset key of what a suite judges, and part → data version: months, or folds of engines."""
     if suite == "bars":
-        return study.dataset.key, _versions(study, BARS, study.dataset.bars_key)
+        return study.dataset.key, study.part_versions(BARS, study.dataset.bars_key)
     if suite == "features":
-        return study.features_key, _versions(study, FEATURES, study.features_key)
+        return study.features_key, study.part_versions(FEATURES, study.features_key)
     keys = [key for book, key in books(study).items() if book != ENSEMBLE]
-    return study.key, {f"{key}/{fold}": held for key in keys for fold, held in _versions(study, PREDICTIONS, key).items()}
-
-
-def _versions(study: Study, table: str, key: str) -> dict[str, str]:
-    return {part: manifest.data_version for part, manifest in sorted(study.lake.manifests(table, key).items())}
+    return study.key, {f"{key}/{fold}": held for key in keys for fold, held in study.part_versions(PREDICTIONS, key).items()}
 
 
 def _frame(study: Study, suite: SuiteName, parts: Sequence[str]) -> pl.DataFrame:
@@ -148,8 +145,7 @@ def _changed(study: Study, suite: SuiteName, asset: str, last: Path, parts: dict
 
 
 def _scope(parts: Sequence[str]) -> str:
-    shown = ", ".join(parts[:3])
-    return f"what changed since all was well: {shown}{f' and {len(parts) - 3} more' if len(parts) > 3 else ''}"
+    return f"what changed since all was well: {first_of(parts, 3)}"
 
 
 def _remember(path: Path, last: _Last) -> None:

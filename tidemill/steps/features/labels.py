@@ -55,7 +55,7 @@ def label_fingerprints(study: Study) -> dict[str, str]:
     bars = study.lake.manifests(BARS, study.dataset.bars_key)
     marks = suspected_actions(study).with_columns(month_of().alias("month"))
     rules = fingerprint(
-        study.adjustments.sort("symbol", "ex_time", "kind").rows(),
+        study.action_rows,
         study.experiment.label,
         study.experiment.dataset,
         study.label.source if study.label else "",

@@ -1,4 +1,4 @@
-"""Features and labels, month by month: what did not change is not computed again.
+"""Features, month by month: what did not change is not computed again.
 
 A month's fingerprint is chained: it covers the bars and adjustments of this month and, through the month before it, of all
 earlier ones, since recursive features remember them. The state at the end of the second-newest month is kept, so a new bar

@@ -16,6 +16,7 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import BAR_COLUMNS, Instrument
 from tidemill.domain.months import month_end, month_start
+from tidemill.domain.naming import first_of
 from tidemill.domain.ports import BarSource
 from tidemill.market.adjustments import ADJUSTMENT_SCHEMA, derive_adjustments
 from tidemill.market.calendars import infer_calendars
@@ -31,7 +32,6 @@ from tidemill.study.workspace import Workspace
 
 # Rows that are judged together. A larger import goes through files in batches of this size, so that memory stays bounded.
 BATCH_ROWS = 4_000_000
-_NAMED = 5
 _KEYS = ("symbol", "open_time")
 _NO_KEYS = pl.DataFrame(schema={"symbol": pl.String(), "open_time": pl.Datetime("us", "UTC")})
 
@@ -68,9 +68,8 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
 def _ending_note(gone: pl.DataFrame) -> str:
     """What left the source. gone: symbol, open_time."""
     symbols, times = gone["symbol"].unique().sort().to_list(), gone["open_time"].dt.strftime("%Y-%m-%d").sort()
-    named = ", ".join(symbols[:_NAMED]) + (f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else "")
     return (
-        f"{gone.height:,} bar{'s' * (gone.height != 1)} left the source ({named}, {times[0]} to {times[-1]}): in "
+        f"{gone.height:,} bar{'s' * (gone.height != 1)} left the source ({first_of(symbols)}, {times[0]} to {times[-1]}): in "
         f"no result from {datetime.now(UTC):%Y-%m-%d} on; `tidemill data show --as-of` shows what was known before."
     )
 
@@ -424,7 +423,7 @@ def import_bars(
     is interrupted leaves whole batches behind; the next one finishes it.
     """
     if end is not None and start is not None and end <= start:
-        raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Exchange them.")
+        raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Swap them.")
     if start is not None and start > datetime.now(UTC) + timedelta(days=1):
         raise InputError(f"The start {start:%Y-%m-%d} lies in the future; no bar can be there yet. Give an earlier date.")
     try:

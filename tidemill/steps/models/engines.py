@@ -18,7 +18,7 @@ from tidemill.study.model_index import (
     Index,
     TrainedFold,
     all_there,
-    artifact_folder,
+    is_stored,
     models_home,
     month_versions,
     read_index,
@@ -58,7 +58,7 @@ def train(study: Study, name: str) -> StepReport[TrainingFacts]:
     for fold in study.folds:
         seen = fingerprint(code, spec, study.experiment.seed, touched(months, fold.train_start, fold.train_end))
         entry = known.get(fold.number)
-        if entry is None or entry.seen != seen or not artifact_folder(home, entry.model_id).is_dir():
+        if entry is None or entry.seen != seen or not is_stored(home, entry.model_id):
             entry = _trained(study, spec, fold, entry, code)
         entries.append(msgspec.structs.replace(entry, seen=seen, test_start=fold.test_start, test_end=fold.test_end))
     trained = sum(entry.fingerprint != getattr(known.get(entry.fold), "fingerprint", None) for entry in entries)
@@ -71,8 +71,7 @@ def _trained(study: Study, spec: EngineSpec, fold: Fold, entry: TrainedFold | No
     """The entry of a fold: the known one when its window holds what it held, else that of a model trained now."""
     lineage = lineage_of(study, fold)
     print_ = fingerprint(code, spec, study.experiment.seed, lineage)
-    home = models_home(study.workspace)
-    if entry is not None and entry.fingerprint == print_ and artifact_folder(home, entry.model_id).is_dir():
+    if entry is not None and entry.fingerprint == print_ and is_stored(models_home(study.workspace), entry.model_id):
         return entry
     artifact = fit_fold(study, spec, fold)
     made = artifact.inputs

@@ -24,6 +24,7 @@ from tidemill.study.model_index import (
     TrainedFold,
     artifact_folder,
     index_of,
+    is_stored,
     models_home,
     read_index,
     spec_of,
@@ -71,10 +72,9 @@ class Versions(NamedTuple):
 def versions_of(study: Study) -> Versions:
     predictions: dict[str, dict[str, str]] = {}
     for spec in study.experiment.engines:
-        for part, manifest in study.lake.manifests(PREDICTIONS, study.engine_key(spec)).items():
-            predictions.setdefault(part, {})[f"{spec.name}/{part}"] = manifest.data_version
-    months = study.lake.manifests(LABELS, study.labels_key)
-    return Versions(predictions, {month: manifest.data_version for month, manifest in months.items()})
+        for part, version in study.part_versions(PREDICTIONS, study.engine_key(spec)).items():
+            predictions.setdefault(part, {})[f"{spec.name}/{part}"] = version
+    return Versions(predictions, study.part_versions(LABELS, study.labels_key))
 
 
 def _entry(
@@ -85,7 +85,7 @@ def _entry(
     evidence = evidence_for(study, fold, versions)
     seen = fingerprint(code, study.experiment.ensemble, own, evidence)
     home = models_home(study.workspace)
-    if known is not None and known.fingerprint == seen and artifact_folder(home, known.model_id).is_dir():
+    if known is not None and known.fingerprint == seen and is_stored(home, known.model_id):
         return msgspec.structs.replace(known, test_start=fold.test_start, test_end=fold.test_end)
     made = fit_ensemble(study, fold, own, evidence)
     return TrainedFold(
@@ -138,14 +138,12 @@ def predict_ensemble(study: Study) -> StepReport[PredictionFacts]:
         raise UnknownNameError("trained model", ENSEMBLE, hint="Materialize models/ensemble first.")
     names = tuple(spec.name for spec in study.experiment.engines)
     keys = {name: study.engine_key(spec_of(study, name)) for name in names}
-    versions = {name: study.lake.manifests(PREDICTIONS, key) for name, key in keys.items()}
+    versions = {name: study.part_versions(PREDICTIONS, key) for name, key in keys.items()}
     have = study.lake.manifests(PREDICTIONS, study.ensemble_key)
     made = 0
     for fold, entry in zip(study.folds, index.folds, strict=True):
         partition = partition_of(fold)
-        print_ = fingerprint(
-            STORED, entry.model_id, {name: manifests[partition].data_version for name, manifests in versions.items()}
-        )
+        print_ = fingerprint(STORED, entry.model_id, {name: parts[partition] for name, parts in versions.items()})
         if partition in have and have[partition].fingerprint == print_:
             continue
         own = {name: study.lake.scan(PREDICTIONS, key, partitions=[partition]).collect() for name, key in keys.items()}
@@ -154,5 +152,5 @@ def predict_ensemble(study: Study) -> StepReport[PredictionFacts]:
             study, study.ensemble_key, partition, prediction_frame(scored, ENSEMBLE, fold.number, entry.model_id, study), print_
         )
         made += 1
-    drop_old_folds(study, study.ensemble_key, have)
+    drop_old_folds(study, study.ensemble_key)
     return prediction_report(study, {ENSEMBLE: study.ensemble_key}, made)

@@ -21,24 +21,23 @@ from tidemill.domain.numbers import finite
 from tidemill.models.artifact import Artifact, Inputs, load, make
 from tidemill.provenance import fingerprint, library_version
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
-from tidemill.steps.predictions.engines import drop_old_folds
 from tidemill.study import code as code_of
-from tidemill.study.freshness import StepReport, Table, is_made_of, stored
+from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored
 from tidemill.study.model_index import (
     Index,
     TrainedFold,
     all_there,
     artifact_folder,
+    is_stored,
     models_home,
     read_index,
     store_index,
     trained_report,
 )
 from tidemill.study.study import Study
-from tidemill.study.tables import partition_of
+from tidemill.study.tables import RISK, RISK_SKILL, partition_of
 from tidemill.validation.splits import Fold
 
-RISK, SKILL = "risk", "risk_skill"
 # Bars of its own before a test window that EWMA is started on: what lies further back weighs less than rounding does.
 _HISTORY = 1_000
 
@@ -84,7 +83,7 @@ def _params(study: Study) -> VolatilityParams:
 
 
 def _versions(study: Study) -> dict[str, str]:
-    return {"bars": study.bars_version, "adjustments": fingerprint(study.adjustments.sort("symbol", "ex_time", "kind").rows())}
+    return {"bars": study.bars_version, "adjustments": fingerprint(study.action_rows)}
 
 
 def returns_by_symbol(study: Study) -> dict[str, pl.DataFrame]:
@@ -117,7 +116,7 @@ def _entry(study: Study, fold: Fold, known: TrainedFold | None, code: str) -> Tr
     past = {name: frame.filter(pl.col("open_time") < fold.train_end) for name, frame in returns_by_symbol(study).items()}
     seen = fingerprint(code, library_version("arch"), spec_of(study), {name: _digest(frame) for name, frame in past.items()})
     home = models_home(study.workspace)
-    if known is not None and known.fingerprint == seen and artifact_folder(home, known.model_id).is_dir():
+    if known is not None and known.fingerprint == seen and is_stored(home, known.model_id):
         return msgspec.structs.replace(known, test_start=fold.test_start, test_end=fold.test_end)
     artifact = _fit(study, fold, {name: _returns(frame) for name, frame in past.items()}, seen)
     artifact.save(artifact_folder(home, artifact.model_id))
@@ -178,7 +177,7 @@ def forecast_risk(study: Study) -> StepReport[RiskFacts]:
     if index is None:
         raise UnknownNameError("trained model", RISK, hint="Materialize models/risk first.")
     whole = fingerprint(code, index.inputs, study.folds, _versions(study))
-    table, score = Table(RISK, key), study.lake.manifest(SKILL, key, _ALL)
+    table, score = Table(RISK, key), study.lake.manifest(RISK_SKILL, key, _ALL)
     known = {part: held.metadata.get("seen") for part, held in study.lake.manifests(*table).items()}
     if score is not None and is_made_of(score, whole) and known == {partition_of(fold): whole for fold in study.folds}:
         return _forecast_report(study, 0, code, msgspec.convert(score.metadata, RiskSkill))
@@ -186,7 +185,7 @@ def forecast_risk(study: Study) -> StepReport[RiskFacts]:
     skill = skill_of_risk(study)
     figures = msgspec.structs.asdict(skill)
     rows = pl.DataFrame({"measure": list(figures), "value": list(figures.values())}, schema=_SKILL_SCHEMA)
-    study.lake.write(SKILL, key, _ALL, rows, fingerprint=whole, metadata=figures)
+    study.lake.write(RISK_SKILL, key, _ALL, rows, fingerprint=whole, metadata=figures)
     return _forecast_report(study, worked, code, skill)
 
 
@@ -208,7 +207,7 @@ def _forecast_folds(study: Study, index: Index, code: str, whole: str) -> int:
         frame = _forecasts(study, fold, entry.model_id)
         study.lake.write(RISK, key, part, frame, fingerprint=print_, metadata={"seen": whole})
         worked += 1
-    drop_old_folds(study, key, have, table=RISK)
+    drop_others(study.lake, [Table(RISK, key)], map(partition_of, study.folds))
     return worked
 
 

@@ -18,9 +18,8 @@ from tidemill.study import code as code_of
 from tidemill.study.freshness import StepReport, stored
 from tidemill.study.scoring import coefficients_of, prediction_versions, scored_rows
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE
+from tidemill.study.tables import DRIFT, ENSEMBLE
 
-DRIFT = "drift"
 # Rows beyond this are thinned evenly: an index over ten bins is known to a hundredth from far fewer.
 _ROWS = 20_000
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from tidemill.config import Settings
 from tidemill.domain.errors import StopError, UnknownNameError
-from tidemill.durable import make_folder, settle, write_file
+from tidemill.durable import make_folder, replacing, write_file
 from tidemill.experiments.files import to_text
 from tidemill.provenance import fingerprint
 from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.study import Study
+from tidemill.study.tables import METRICS
 
 FOLDER = Path(__file__).resolve().parents[3] / "notebooks"
 _PATIENCE = 900.0
@@ -45,7 +46,7 @@ def execute_notebook(study: Study, name: str) -> StepReport[FileFacts]:
     source = FOLDER / f"{name}.ipynb"
     if name not in notebooks():
         raise UnknownNameError("notebook", name, notebooks())
-    metrics = {part: held.data_version for part, held in study.lake.manifests("metrics", study.key).items()}
+    metrics = study.part_versions(METRICS, study.key)
     print_ = fingerprint(source.read_text(encoding="utf-8"), metrics, study.bars_version, study.experiment)
     target = executed_path(study, name)
     stamp = target.with_suffix(".made-from")
@@ -66,17 +67,27 @@ def _run(study: Study, source: Path, target: Path) -> None:
     make_folder(target.parent)
     experiment = target.parent / "experiment.yaml"
     write_file(experiment, to_text(study.experiment).encode())
-    partial = target.with_suffix(".partial.ipynb")
-    command = [sys.executable, "-m", "papermill", str(source), str(partial), "--cwd", str(target.parent)]
+    failed = target.with_suffix(".failed.ipynb")
+    with replacing(target) as made:
+        why = _executed(study, source, made, experiment)
+        if why:
+            write_file(failed, made.read_bytes())
+            raise StopError(f"The notebook {source.stem} {why}. Its cells so far are in {failed}.")
+    failed.unlink(missing_ok=True)
+
+
+def _executed(study: Study, source: Path, made: Path, experiment: Path) -> str:
+    """The notebook with what its cells answer goes to `made`; why it did not come to its end, empty when it did."""
+    command = [sys.executable, "-m", "papermill", str(source), str(made), "--cwd", str(experiment.parent)]
     command += ["--no-progress-bar", "-p", "experiment", str(experiment)]
     variables = {**os.environ, "TIDEMILL_HOME": str(study.workspace.settings.home)}
     try:
         done = subprocess.run(  # nosec B603
             command, env=variables, capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL, check=False
         )
-    except subprocess.TimeoutExpired as exc:
-        raise StopError(f"The notebook {source.stem} did not end within {_PATIENCE:.0f} s. Look at {partial}.") from exc
-    if done.returncode != 0:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-        raise StopError(f"The notebook {source.stem} failed: {last.rstrip('.')}. Its cells so far are in {partial}.")
-    settle(partial, target)
+    except subprocess.TimeoutExpired:
+        return f"did not end within {_PATIENCE:.0f} s"
+    if done.returncode == 0:
+        return ""
+    last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
+    return f"failed: {last.rstrip('.')}"

@@ -14,10 +14,9 @@ from tidemill.models.registry import code_version
 from tidemill.provenance import fingerprint, source_version
 from tidemill.storage.cache_keys import cache_key
 from tidemill.storage.content import content_version
-from tidemill.storage.lake import Manifest
 from tidemill.storage.results import write_predictions
 from tidemill.study.fitting import scores
-from tidemill.study.freshness import StepReport, stored
+from tidemill.study.freshness import StepReport, Table, drop_others, stored
 from tidemill.study.model_index import (
     artifact_folder,
     index_of,
@@ -61,7 +60,7 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
         scored = scores(study, artifact, fold.test_start, fold.test_end)
         keep(study, key, partition, prediction_frame(scored, spec.name, fold.number, entry.model_id, study), print_, seen)
         made += 1
-    drop_old_folds(study, key, have)
+    drop_old_folds(study, key)
     return made
 
 
@@ -113,11 +112,12 @@ def _store(study: Study, key: str, partition: str, frame: pl.DataFrame) -> None:
         study.workspace.cache.invalidate(*(cache_key(symbol, str(engine)) for symbol in own["symbol"]))
 
 
-def drop_old_folds(study: Study, key: str, have: dict[str, Manifest], *, table: str = PREDICTIONS) -> None:
-    for gone in have.keys() - {partition_of(fold) for fold in study.folds}:
-        if table == PREDICTIONS:
-            _store(study, key, gone, study.lake.scan(table, key, partitions=[gone]).collect().clear())
-        study.lake.drop(table, key, gone)
+def drop_old_folds(study: Study, key: str) -> None:
+    """Predictions of folds that are no more go from Postgres and then from the lake."""
+    wanted = {partition_of(fold) for fold in study.folds}
+    for gone in study.lake.manifests(PREDICTIONS, key).keys() - wanted:
+        _store(study, key, gone, study.lake.scan(PREDICTIONS, key, partitions=[gone]).collect().clear())
+    drop_others(study.lake, [Table(PREDICTIONS, key)], wanted)
 
 
 class PredictionFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,15 +19,14 @@ from tidemill.quality.validity import (
 )
 from tidemill.storage.lake import Manifest
 from tidemill.study import code as code_of
-from tidemill.study.freshness import is_made_of
+from tidemill.study.freshness import Table, drop_others, is_made_of
 from tidemill.study.model_index import month_versions, touched
 from tidemill.study.rejections import bounds_over, feature_rows, refusals_of, reject
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
-from tidemill.study.tables import FEATURES, PREDICTIONS, REFUSALS, partition_of
+from tidemill.study.tables import FEATURE_BOUNDS, FEATURES, PREDICTIONS, REFUSALS, partition_of
 from tidemill.validation.splits import Fold
 
-BOUNDS = "feature_bounds"
 MANY = 0.05  # of the predictions: more refused ones than this is worth a warning
 
 
@@ -61,7 +60,7 @@ def validate_predictions(study: Study) -> Judgement:
     )
     keys = books(study)
     predictions = {book: study.lake.manifests(PREDICTIONS, key) for book, key in keys.items()}
-    have, bounds, worked = study.lake.manifests(REFUSALS, study.key), study.lake.manifests(BOUNDS, study.key), 0
+    have, bounds, worked = study.lake.manifests(REFUSALS, study.key), study.lake.manifests(FEATURE_BOUNDS, study.key), 0
     ranges: dict[str, list[PastRange | None]] = {book: [] for book in keys}
     for fold in study.folds:
         partition = partition_of(fold)
@@ -75,10 +74,9 @@ def validate_predictions(study: Study) -> Judgement:
             have[partition], worked = held, worked + 1
         for book, known in held.metadata["ranges"].items():
             ranges.setdefault(book, []).append(PastRange(*known) if known else None)
-    for gone in have.keys() - {partition_of(fold) for fold in study.folds}:
-        study.lake.drop(REFUSALS, study.key, gone)
-        del have[gone]
-    return _judgement(have, predictions, worked)
+    wanted = [partition_of(fold) for fold in study.folds]
+    drop_others(study.lake, [Table(REFUSALS, study.key), Table(FEATURE_BOUNDS, study.key)], wanted)
+    return _judgement({part: have[part] for part in wanted}, predictions, worked)
 
 
 def _judgement(have: dict[str, Manifest], predictions: dict[str, dict[str, Manifest]], worked: int) -> Judgement:
@@ -108,12 +106,12 @@ def _judge_fold(study: Study, fold: Fold, past: dict[str, PastRange | None], win
 def _bounds(study: Study, fold: Fold, print_: str) -> pl.DataFrame:
     """Bounds of the features over the fold's training window; kept while the window is the same."""
     partition = partition_of(fold)
-    held = study.lake.manifest(BOUNDS, study.key, partition)
+    held = study.lake.manifest(FEATURE_BOUNDS, study.key, partition)
     if held is None or held.fingerprint != print_:
         made = bounds_over(study, feature_rows(study, fold.train_start, fold.train_end))
-        study.lake.write(BOUNDS, study.key, partition, made, fingerprint=print_)
+        study.lake.write(FEATURE_BOUNDS, study.key, partition, made, fingerprint=print_)
         return made
-    return study.lake.scan(BOUNDS, study.key, partitions=[partition]).collect()
+    return study.lake.scan(FEATURE_BOUNDS, study.key, partitions=[partition]).collect()
 
 
 def refusal_counts(study: Study) -> pl.DataFrame:

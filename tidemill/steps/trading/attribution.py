@@ -11,20 +11,17 @@ from msgspec import UNSET, UnsetType
 from tidemill.metrics.attribution import ENGINES, SYMBOLS, Earned, attribution, by_engine, engine_shares
 from tidemill.models.ensemble import ranks
 from tidemill.provenance import fingerprint
-from tidemill.steps.predictions.engines import drop_old_folds
 from tidemill.storage.content import content_version
 from tidemill.study import code as code_of
-from tidemill.study.freshness import Table, stale
+from tidemill.study.freshness import Table, drop_others, stale
 from tidemill.study.model_index import models_home, read_index, stored_weights
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE, PREDICTIONS, partition_of
+from tidemill.study.tables import ATTRIBUTION, BENCHMARK, ENGINE_SHARES, ENSEMBLE, EQUITY, PREDICTIONS, SIGNALS, partition_of
 
 if TYPE_CHECKING:
     from tidemill.backtest.result import BacktestResult
 
-ATTRIBUTION, SHARES = "attribution", "engine_shares"
 SHOWN_SYMBOLS = 5
-_EQUITY, _SIGNALS, _BENCHMARK = "equity", "signals", "benchmark"
 
 
 def attribution_of(result: BacktestResult, market: pl.DataFrame | None = None) -> tuple[pl.DataFrame, float]:
@@ -51,7 +48,7 @@ def _attributed(result: BacktestResult, market: pl.DataFrame, engines: pl.DataFr
 
 def write_attribution(study: Study, book: str, result: BacktestResult, print_: str) -> None:
     """Attribution of one book into the lake; the benchmark's book is the market and must be there. print_: of the book."""
-    market = study.lake.scan(_EQUITY, study.key, partitions=[_BENCHMARK]).select("time", "return").collect()
+    market = study.lake.scan(EQUITY, study.key, partitions=[BENCHMARK]).select("time", "return").collect()
     engines = _engine_profits(study, result) if book == ENSEMBLE else None
     frame, beta = _attributed(result, market, engines)
     study.lake.write(ATTRIBUTION, study.key, book, frame, fingerprint=_print(study, book, print_), metadata={"beta": beta})
@@ -61,12 +58,15 @@ def is_attributed(study: Study, book: str, print_: str) -> bool:
     """Whether it is kept of a book, made of it and of those who wanted its positions. print_: of the book."""
     if stale(study.lake, [Table(ATTRIBUTION, study.key)], {book: _print(study, book, print_)}):
         return False
-    return book != ENSEMBLE or {partition_of(fold) for fold in study.folds} <= study.lake.manifests(SHARES, study.key).keys()
+    return (
+        book != ENSEMBLE
+        or {partition_of(fold) for fold in study.folds} <= study.lake.manifests(ENGINE_SHARES, study.key).keys()
+    )
 
 
 def _print(study: Study, book: str, print_: str) -> str:
     """Of all that an attribution is made of: the book, the market, and of the ensemble what its engines said and weighed."""
-    market = study.lake.manifest(_EQUITY, study.key, _BENCHMARK)
+    market = study.lake.manifest(EQUITY, study.key, BENCHMARK)
     said = (_prediction_versions(study), sorted(_combined(study).items())) if book == ENSEMBLE else ()
     return fingerprint(code_of.attribution(), print_, market.data_version if market else "", said)
 
@@ -85,9 +85,9 @@ def _engine_profits(study: Study, result: BacktestResult) -> pl.DataFrame:
 def _shares(study: Study) -> pl.DataFrame:
     """Who wanted each position of the ensemble; worked out for the folds in which signals, predictions or weights changed."""
     code = code_of.attribution()
-    signals = study.lake.scan(_SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
+    signals = study.lake.scan(SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight").collect()
     weights, predictions = _weights(study), _prediction_versions(study)
-    have = study.lake.manifests(SHARES, study.key)
+    have = study.lake.manifests(ENGINE_SHARES, study.key)
     by_fold = _by_fold(study, signals)
     for fold in study.folds:
         part = partition_of(fold)
@@ -95,9 +95,11 @@ def _shares(study: Study) -> pl.DataFrame:
         print_ = fingerprint(code, content_version(inside), predictions[part], weights[fold.number])
         if part not in have or have[part].fingerprint != print_:
             known = ranks(_predictions(study, part), tuple(weights[fold.number]))
-            study.lake.write(SHARES, study.key, part, engine_shares(inside, known, weights[fold.number]), fingerprint=print_)
-    drop_old_folds(study, study.key, have, table=SHARES)
-    return study.lake.scan(SHARES, study.key).collect()
+            study.lake.write(
+                ENGINE_SHARES, study.key, part, engine_shares(inside, known, weights[fold.number]), fingerprint=print_
+            )
+    drop_others(study.lake, [Table(ENGINE_SHARES, study.key)], map(partition_of, study.folds))
+    return study.lake.scan(ENGINE_SHARES, study.key).collect()
 
 
 def _by_fold(study: Study, signals: pl.DataFrame) -> dict[int, pl.DataFrame]:
@@ -120,9 +122,9 @@ def _weights(study: Study) -> dict[int, dict[str, float]]:
 
 def _prediction_versions(study: Study) -> dict[str, list[str]]:
     """Fold → versions of every engine's predictions in it."""
-    manifests = [study.lake.manifests(PREDICTIONS, study.engine_key(spec)) for spec in study.experiment.engines]
+    versions = [study.part_versions(PREDICTIONS, study.engine_key(spec)) for spec in study.experiment.engines]
     parts = (partition_of(fold) for fold in study.folds)
-    return {part: [found[part].data_version for found in manifests] for part in parts}
+    return {part: [found[part] for found in versions] for part in parts}
 
 
 def _predictions(study: Study, part: str) -> pl.DataFrame:

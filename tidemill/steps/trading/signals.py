@@ -1,4 +1,4 @@
-"""Signals from predictions, and backtests of them: one book for each engine, one for the ensemble, one for the benchmark."""
+"""Signals from predictions: one book for each engine, one for the ensemble, one for the benchmark."""
 
 from __future__ import annotations
 

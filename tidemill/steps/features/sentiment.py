@@ -23,9 +23,9 @@ from tidemill.steps.market_data.news import TABLE as NEWS
 from tidemill.storage.content import content_version
 from tidemill.study import code as code_of
 from tidemill.study.checkpoints import resume_with, save_state
-from tidemill.study.freshness import StepReport, stored, unused
+from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stale, stored, unused
 from tidemill.study.study import Study
-from tidemill.study.tables import BARS
+from tidemill.study.tables import BARS, month_of
 
 SCORES = "news_scores"
 TABLE = "sentiment"
@@ -45,6 +45,13 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     months_computed: int
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of the last success. months: month → fingerprint of what its sentiment was made of."""
+
+    coverage: Coverage
+    months: dict[str, str]
+
+
 class SentimentFacts(msgspec.Struct, frozen=True, kw_only=True):
     """half_life: in bars. items_scored: in this run."""
 
@@ -61,12 +68,23 @@ def compute_sentiment(study: Study) -> StepReport[SentimentFacts | None]:
         return unused(code_of.sentiment(), NO_NEWS)
     scored = score_news(study, spec)
     key, print_ = sentiment_key(study), _inputs_print(study, spec)
-    before = study.lake.manifest(INPUTS, key, _ALL)
-    if before is not None and before.fingerprint == print_:
-        return _report(study, spec, worked=False, scored=scored, coverage=msgspec.convert(before.metadata, Coverage))
-    worked, coverage = _bring_up_to_date(study, spec)
-    study.lake.write(INPUTS, key, _ALL, pl.DataFrame(), fingerprint=print_, metadata=msgspec.structs.asdict(coverage))
+    known = _kept(study, Table(TABLE, key), print_)
+    if known is not None:
+        return _report(study, spec, worked=False, scored=scored, coverage=known.coverage)
+    wanted = sentiment_fingerprints(study)
+    worked, coverage = _bring_up_to_date(study, spec, wanted)
+    now = Known(coverage=coverage, months=wanted)
+    study.lake.write(INPUTS, key, _ALL, pl.DataFrame(), fingerprint=print_, metadata=msgspec.to_builtins(now))
     return _report(study, spec, worked=worked, scored=scored, coverage=coverage)
+
+
+def _kept(study: Study, table: Table, print_: str) -> Known | None:
+    """What was noted of the same inputs, where every month that they make is there; None where some work is left."""
+    held = study.lake.manifest(INPUTS, table.key, _ALL)
+    if held is None or not is_made_of(held, print_):
+        return None
+    known = msgspec.convert(held.metadata, Known)
+    return None if stale(study.lake, [table], known.months) else known
 
 
 def _inputs_print(study: Study, spec: NewsSpec) -> str:
@@ -81,22 +99,21 @@ def _selection(study: Study) -> tuple[object, ...]:
     return chosen.symbols, chosen.start, chosen.end
 
 
-def _bring_up_to_date(study: Study, spec: NewsSpec) -> tuple[bool, Coverage]:
-    wanted, key = sentiment_fingerprints(study), sentiment_key(study)
-    have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(TABLE, key).items()}
-    stale = next((index for index, (month, print_) in enumerate(wanted.items()) if have.get(month) != print_), None)
-    if stale is not None:
-        _compute_from(study, spec, stale, wanted)
-    for gone in have.keys() - wanted.keys():
-        study.lake.drop(TABLE, key, gone)
+def _bring_up_to_date(study: Study, spec: NewsSpec, wanted: dict[str, str]) -> tuple[bool, Coverage]:
+    tables, months = [Table(TABLE, sentiment_key(study))], list(wanted)
+    old = stale(study.lake, tables, wanted)
+    first = months.index(old[0]) if old else len(months)
+    if old:
+        _compute_from(study, spec, first, wanted)
+    drop_others(study.lake, tables, wanted)
     items = items_of(study)
     mean = items.filter(pl.col("score").is_finite())["score"].mean()
-    return stale is not None, Coverage(
+    return bool(old), Coverage(
         items=items["item_id"].n_unique(),
         covered_symbols=items["symbol"].n_unique(),
         unscored_items=items.filter(~pl.col("score").is_finite())["item_id"].n_unique(),
         mean_score=mean if isinstance(mean, float) else None,
-        months_computed=0 if stale is None else len(wanted) - stale,
+        months_computed=len(months) - first,
     )
 
 
@@ -176,9 +193,9 @@ def sentiment_fingerprints(study: Study) -> dict[str, str]:
     return chain
 
 
-def _compute_from(study: Study, spec: NewsSpec, stale: int, wanted: dict[str, str]) -> None:
+def _compute_from(study: Study, spec: NewsSpec, changed: int, wanted: dict[str, str]) -> None:
     months = list(wanted)
-    first, state = resume_with(State.from_bytes, _folder(study), months, stale, wanted)
+    first, state = resume_with(State.from_bytes, _folder(study), months, changed, wanted)
     for stretch in filter(None, (months[first:-1], months[-1:])):
         bars = study.adjusted_of(stretch).select("symbol", "open_time")
         frame, state = sentiment(bars, items_of(study), study.dataset.interval.delta, half_life=spec.half_life, state=state)
@@ -191,19 +208,21 @@ def _folder(study: Study) -> Path:
 
 
 def _write_months(study: Study, frame: pl.DataFrame, months: Sequence[str], wanted: Mapping[str, str]) -> None:
-    parts = frame.with_columns(pl.col("open_time").dt.strftime("%Y-%m").alias("__month")).partition_by(
-        "__month", as_dict=True, include_key=False
-    )
+    parts = frame.with_columns(month_of().alias("__month")).partition_by("__month", as_dict=True, include_key=False)
     for month in months:
         part = parts.get((month,), frame.clear())
         study.lake.write(TABLE, sentiment_key(study), month, part, fingerprint=wanted[month])
 
 
 def with_sentiment(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
-    """The bars, and the columns SENTIMENT beside them. InputError where it was not computed yet."""
+    """The bars, and the columns SENTIMENT beside them. InputError where one of their months was not computed yet."""
     key = sentiment_key(study)
-    if not study.lake.manifests(TABLE, key):
-        raise InputError("The sentiment of the news was not computed yet. Materialize features/sentiment first.")
+    months = bars.select(pl.col("open_time").dt.truncate("1mo").unique()).select(month_of()).to_series()
+    missing = set(months) - study.lake.manifests(TABLE, key).keys()
+    if missing:
+        raise InputError(
+            f"The sentiment of the news was not computed yet for {min(missing)}. Materialize features/sentiment first."
+        )
     known = study.lake.scan(TABLE, key).filter(pl.col("open_time").is_between(bars["open_time"].min(), bars["open_time"].max()))
     return bars.join(known.collect(), on=("symbol", "open_time"), how="left", maintain_order="left")
 

@@ -9,13 +9,13 @@ from tests.study.panels import START, small_experiment
 from tidemill.domain.errors import InputError, IntegrityError
 from tidemill.domain.experiment import Experiment, FeatureSpec, NewsSpec
 from tidemill.maintenance.repair import repair_lake
-from tidemill.steps.features.sentiment import INPUTS, SCORES, TABLE, compute_sentiment, sentiment_key
+from tidemill.steps.features.sentiment import compute_sentiment, sentiment_key
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
-from tidemill.steps.market_data.news import TABLE as NEWS
 from tidemill.steps.market_data.news import news_key, sync_news
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
+from tidemill.study.tables import NEWS, NEWS_SCORES, SENTIMENT, SENTIMENT_INPUTS
 from tidemill.study.workspace import Workspace
 
 MONTH = "2021-06"
@@ -39,7 +39,7 @@ def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, dict[str, 
 
 def content(study: Study) -> dict[str, dict[str, str]]:
     """Table → part → version of what it holds."""
-    keys = {NEWS: news_key(study), TABLE: sentiment_key(study), "features": study.features_key}
+    keys = {NEWS: news_key(study), SENTIMENT: sentiment_key(study), "features": study.features_key}
     return {
         table: {part: held.data_version for part, held in study.lake.manifests(table, key).items()}
         for table, key in keys.items()
@@ -56,10 +56,10 @@ def flip_a_bit(study: Study, table: str, key: str, month: str) -> None:
 def test_a_damaged_month_of_sentiment_is_made_again_after_repair(workspace: Workspace, experiment: Experiment) -> None:
     study, _ = run(workspace, experiment)
     expected, features = content(study), study.feature_frame
-    flip_a_bit(study, TABLE, sentiment_key(study), MONTH)
+    flip_a_bit(study, SENTIMENT, sentiment_key(study), MONTH)
     with pytest.raises(IntegrityError):
-        study.lake.scan(TABLE, sentiment_key(study), partitions=[MONTH])
-    assert [(one.table, one.partition) for one in repair_lake(workspace).removed] == [(TABLE, MONTH)]
+        study.lake.scan(SENTIMENT, sentiment_key(study), partitions=[MONTH])
+    assert [(one.table, one.partition) for one in repair_lake(workspace).removed] == [(SENTIMENT, MONTH)]
     study, worked = run(workspace, experiment)
     assert content(study) == expected
     assert study.feature_frame.equals(features)
@@ -67,7 +67,7 @@ def test_a_damaged_month_of_sentiment_is_made_again_after_repair(workspace: Work
     assert not any(run(workspace, experiment)[1].values())
 
 
-@pytest.mark.parametrize("table", [NEWS, SCORES, INPUTS])
+@pytest.mark.parametrize("table", [NEWS, NEWS_SCORES, SENTIMENT_INPUTS])
 def test_a_part_of_what_sentiment_is_made_of_is_made_again_when_it_is_gone(
     workspace: Workspace, experiment: Experiment, table: str
 ) -> None:
@@ -85,6 +85,6 @@ def test_features_are_not_made_without_the_sentiment_of_one_of_their_months(
     workspace: Workspace, experiment: Experiment
 ) -> None:
     study, _ = run(workspace, experiment)
-    study.lake.drop(TABLE, sentiment_key(study), MONTH)
+    study.lake.drop(SENTIMENT, sentiment_key(study), MONTH)
     with pytest.raises(InputError, match=rf"not computed yet for {MONTH}.*features/sentiment first"):
         compute_features(study_of(workspace, experiment))

@@ -22,7 +22,6 @@ from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment, items_of
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
-from tidemill.steps.market_data.news import TABLE as NEWS
 from tidemill.steps.market_data.news import news_key, sync_news
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
@@ -37,6 +36,7 @@ from tidemill.study.metrics import engine_metrics
 from tidemill.study.scoring import predictions_of
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
+from tidemill.study.tables import NEWS
 from tidemill.study.workspace import Workspace
 
 TEXTS = ("{0} beats estimates and raises its guidance", "{0} warns of losses", "Annual meeting of {0}", "Fraud probe at {0}")

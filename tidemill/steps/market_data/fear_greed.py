@@ -23,8 +23,8 @@ from tidemill.storage.fear_greed import read_fear_greed, write_fear_greed
 from tidemill.storage.lake import Manifest
 from tidemill.study.freshness import StepReport, is_made_of, stored, unused
 from tidemill.study.study import Study
+from tidemill.study.tables import FEAR_GREED
 
-TABLE = "fear_greed"
 _ALL = "all"
 _SHOWN = 10
 
@@ -55,10 +55,10 @@ def sync_fear_greed(study: Study) -> StepReport[IndexFacts | None]:
     timeout = study.workspace.settings.http_timeout
     source = fear_greed_source(spec, ServiceOptions(timeout=timeout, deadline=3.0 * timeout))
     # Before it is read: what changes meanwhile is read in the next run.
-    state, before = _state_of(spec), study.lake.manifest(TABLE, source.name, _ALL)
+    state, before = _state_of(spec), study.lake.manifest(FEAR_GREED, source.name, _ALL)
     known = before.rows if before is not None and is_made_of(before, state) else None
     versions = study.workspace.call(_fetch, study, source, datetime.now(UTC), known)
-    made = study.lake.write(TABLE, source.name, _ALL, versions, fingerprint=state)
+    made = study.lake.write(FEAR_GREED, source.name, _ALL, versions, fingerprint=state)
     return _report(spec, versions, made, worked=before is None or before.data_version != made.data_version)
 
 
@@ -140,11 +140,11 @@ def known_index(study: Study) -> pl.DataFrame:
                 "A feature reads the Fear & Greed Index, and the experiment names no source: set features.fear_greed."
             )
         name = fear_greed_source(spec).name
-        if study.lake.manifest(TABLE, name, _ALL) is None:
+        if study.lake.manifest(FEAR_GREED, name, _ALL) is None:
             raise InputError("The Fear & Greed Index was not fetched yet. Materialize market_data/fear_greed first.")
-        return as_known(study.lake.scan(TABLE, name).collect())
+        return as_known(study.lake.scan(FEAR_GREED, name).collect())
 
-    return study.once(TABLE, read)
+    return study.once("known index", read)
 
 
 def with_index(study: Study, bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:

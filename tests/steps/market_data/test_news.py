@@ -162,6 +162,15 @@ def test_the_first_receipt_stays_when_a_file_is_written_again_with_later_ones(
     assert (reports["news"].facts.imported.inserted, reports["news"].facts.imported.duplicates) == (0, 333 * 8)
 
 
+def test_what_another_database_does_not_hold_is_read_from_the_file_again(workspace: Workspace, experiment: Experiment) -> None:
+    study, first = run(workspace, experiment)
+    workspace.call(workspace.database.execute, "DELETE FROM news WHERE known_at > '2021-06-01'")
+    again, second = run(workspace, experiment)
+    assert (second["news"].rows, second["news"].data_version) == (first["news"].rows, first["news"].data_version)
+    assert not any(report.worked for report in second.values())
+    assert again.feature_frame.equals(study.feature_frame)
+
+
 def test_bad_rows_stand_in_the_quarantine_with_their_lines(
     workspace: Workspace, experiment: Experiment, tmp_path: Path
 ) -> None:

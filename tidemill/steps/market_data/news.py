@@ -24,13 +24,14 @@ from tidemill.provenance import fingerprint, source_version
 from tidemill.services import ServiceOptions
 from tidemill.storage.lake import Manifest
 from tidemill.storage.news import news_months, read_news, write_news
-from tidemill.study.freshness import StepReport, stored, unused
+from tidemill.study.freshness import StepReport, is_made_of, stored, unused
 from tidemill.study.sources import claimed_news
 from tidemill.study.study import Study
 from tidemill.study.tables import NEWS, NEWS_IMPORTS
 
 NO_NEWS = "This experiment uses no news: it has no `news`."
 _STATE = "state"
+_ITEMS = "items"  # of it: how many lay in Postgres, month by month
 _INTERVAL = "news"
 _SHOWN = 20
 
@@ -94,7 +95,7 @@ def _import(study: Study, spec: NewsSpec, source: NewsSource) -> tuple[NewsImpor
     """What the last look at the source came to, and sentences about it."""
     before = study.lake.manifest(NEWS_IMPORTS, source.name, _STATE)
     state = _state_of(spec)
-    if before is not None and state is not None and before.fingerprint == state:
+    if before is not None and state is not None and is_made_of(before, state) and _all_stored(study, before):
         return _kept(before), []
     try:
         imported = study.workspace.call(_read, study, source, datetime.now(UTC))
@@ -102,9 +103,19 @@ def _import(study: Study, spec: NewsSpec, source: NewsSource) -> tuple[NewsImpor
         if before is None:
             raise
         return _kept(before), [f"The source was not read: {exc} What was stored before counts."]
-    metadata = msgspec.structs.asdict(imported)
+    metadata = {**msgspec.structs.asdict(imported), _ITEMS: _stored(study, source.name)}
     study.lake.write(NEWS_IMPORTS, source.name, _STATE, pl.DataFrame(), fingerprint=state or "", metadata=metadata)
     return imported, []
+
+
+def _stored(study: Study, name: str) -> dict[str, int]:
+    """Month → items of a source in Postgres."""
+    return study.workspace.call(news_months, study.workspace.database, name)
+
+
+def _all_stored(study: Study, held: Manifest) -> bool:
+    """Whether Postgres holds what it held after the last look: a restored or another database may not."""
+    return _stored(study, held.dataset) == held.metadata.get(_ITEMS)
 
 
 def _kept(held: Manifest) -> NewsImport:
@@ -154,7 +165,7 @@ def _quarantine(source: NewsSource, refused: Sequence[RefusedNews]) -> pl.DataFr
 
 def _copy_to_lake(study: Study, name: str) -> int:
     """Months whose items in Postgres are more than those in the lake are written again; returns how many."""
-    counts = study.workspace.call(news_months, study.workspace.database, name)
+    counts = _stored(study, name)
     held = study.lake.manifests(NEWS, name)
     stale = [month for month, count in sorted(counts.items()) if month not in held or held[month].rows != count]
     for month in stale:

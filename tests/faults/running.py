@@ -20,12 +20,24 @@ import numpy as np
 import polars as pl
 
 from tidemill.config import Secret, Settings
-from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, LabelSpec, RiskSpec, SplitSpec
+from tidemill.domain.experiment import (
+    DatasetSpec,
+    EngineSpec,
+    Experiment,
+    FeatureSpec,
+    LabelSpec,
+    NewsSpec,
+    RiskSpec,
+    SplitSpec,
+)
 from tidemill.maintenance.repair import repair as repair_home
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.regime import compute_regime
+from tidemill.steps.features.sentiment import compute_sentiment
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
+from tidemill.steps.market_data.fear_greed import sync_fear_greed
+from tidemill.steps.market_data.news import sync_news
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.models.risk import forecast_risk, train_risk
@@ -49,6 +61,9 @@ STEPS: dict[str, Step] = {
     "bars": sync_bars,
     "instruments": sync_instruments,
     "gaps": list_gaps,
+    "index": sync_fear_greed,
+    "news": sync_news,
+    "sentiment": compute_sentiment,
     "features": compute_features,
     "regime": compute_regime,
     "labels": build_training_set,
@@ -89,18 +104,22 @@ _TIMES = frozenset(
 )
 _BOOKKEEPING = _TIMES | {"path", "id", "version"}
 # Tables of which a manifest's facts say from what and how often the part was written, not what came of it.
-_BOOKKEPT = {"imports", "bars", "labels", "predictions"}
+_BOOKKEPT = {"imports", "bars", "labels", "predictions", "news_imports", "sentiment_inputs"}
 _UNREADABLE = "unreadable"
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2})?(\.\d+)?(\+00:00)?( UTC)?")
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run takes place: a home of its own with a database of its own, the panel that all of them read."""
+    """Where a run takes place: a home of its own with a database of its own, the panel that all of them read.
+
+    context: whether news and the Fear & Greed Index are read beside it.
+    """
 
     home: str
     postgres: str
     redis: str
     panel: str
+    context: bool = False
 
     @property
     def settings(self) -> Settings:
@@ -114,7 +133,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def experiment(self) -> Experiment:
-        return tiny_experiment(Path(self.panel))
+        tiny = tiny_experiment(Path(self.panel))
+        return with_context(tiny, Path(self.panel)) if self.context else tiny
 
 
 def tiny_experiment(panel: Path) -> Experiment:
@@ -130,10 +150,16 @@ def tiny_experiment(panel: Path) -> Experiment:
     )
 
 
+def with_context(experiment: Experiment, panel: Path) -> Experiment:
+    """The experiment with news and the Fear & Greed Index beside its bars."""
+    features = msgspec.structs.replace(experiment.features, fear_greed=f"file:{index_file(panel)}")
+    return msgspec.structs.replace(experiment, features=features, news=NewsSpec(source=f"file:{news_file(panel)}"))
+
+
 def write_panel(folder: Path) -> None:
     """Bars of six hours of four symbols, with a hole, a bar that is refused and a price that halves for good.
 
-    Beside the folder lies the file of the day that comes next.
+    Beside the folder lie the file of the day that comes next, the news and the Fear & Greed Index.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bars = pl.concat([_walk(number, symbol) for number, symbol in enumerate(_SYMBOLS)])
@@ -147,11 +173,32 @@ def write_panel(folder: Path) -> None:
     next_day = pl.col("open_time") >= _START + timedelta(hours=_HOURS * (_BARS - 4))
     shown.filter(~next_day).write_parquet(folder / "bars.parquet")
     shown.filter(next_day).write_parquet(next_day_file(folder))
+    _write_context(folder)
 
 
 def next_day_file(folder: Path) -> Path:
     """Where the file with the next day's bars lies; moved into the folder it is found by the next run."""
     return folder.with_name("next_day.parquet")
+
+
+def news_file(panel: Path) -> Path:
+    return panel.with_name("wire.csv")
+
+
+def index_file(panel: Path) -> Path:
+    return panel.with_name("index.csv")
+
+
+def _write_context(panel: Path) -> None:
+    """News of every second day and a value of every day."""
+    days = [_START + timedelta(days=day) for day in range(_BARS * _HOURS // 24)]
+    said = ("gains on strong growth", "warns of losses", "holds its annual meeting")
+    items = [
+        f"{_SYMBOLS[at % 3]},{day:%Y-%m-%d},{_SYMBOLS[at % 3]} {said[at % 5 % 3]} {at}" for at, day in enumerate(days[::2])
+    ]
+    news_file(panel).write_text("symbol,published_at,headline\n" + "\n".join(items) + "\n")
+    values = [f"{day:%Y-%m-%d},{at * 7 % 101}" for at, day in enumerate(days)]
+    index_file(panel).write_text("date,value\n" + "\n".join(values) + "\n")
 
 
 def _walk(number: int, symbol: str) -> pl.DataFrame:

@@ -18,10 +18,11 @@ from tests.faults.trials import Prepared, Trials, told, trouble, wrong
 
 # Of a home: the tables of the lake, and what lies beside it. A test below finds what is missing here.
 TABLES = (
-    "cache.stamps", "lake/attribution", "lake/bars", "lake/drift", "lake/engine_shares", "lake/equity", "lake/feature_bounds",
-    "lake/features", "lake/flags", "lake/imports", "lake/labels", "lake/metrics", "lake/positions", "lake/predictions",
+    "cache.stamps", "lake/attribution", "lake/bars", "lake/drift", "lake/engine_shares", "lake/equity", "lake/fear_greed",
+    "lake/feature_bounds", "lake/features", "lake/flags", "lake/imports", "lake/labels", "lake/metrics", "lake/news",
+    "lake/news_imports", "lake/news_scores", "lake/positions", "lake/predictions",
     "lake/refusals", "lake/regime", "lake/regime_fits", "lake/risk",
-    "lake/risk_skill", "lake/signals", "lake/trades", "lake/trials",
+    "lake/risk_skill", "lake/sentiment", "lake/sentiment_inputs", "lake/signals", "lake/trades", "lake/trials",
     "models/artifacts", "models/index", "reports", "state",
 )  # fmt: skip
 KINDS = ("gone", "cut to half", "empty", "one bit flipped")
@@ -33,6 +34,11 @@ class Finished(NamedTuple):
 
     today: Prepared
     tomorrow: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def trials(trials_in_context: Trials) -> Trials:
+    return trials_in_context
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +130,14 @@ def without_own(file: str, expected: dict[str, str]) -> dict[str, str]:
 
 
 def _without_keys(file: str) -> str:
-    """The path without what depends on where the panel lies, so that the same bits flip in every run of a test."""
-    return "/".join(part for part in file.split("/")[:-1] if not part.startswith("dataset=")) + Path(file).suffix
+    """The path without what depends on where the panel lies, so that the same bits flip in every run of a test.
+
+    A key in the name of a folder has points, and no other name has.
+    """
+    return (
+        "/".join(part for part in file.split("/")[:-1] if not part.startswith("dataset=") and "." not in part)
+        + Path(file).suffix
+    )
 
 
 def _expect_no_other_numbers(trials: Trials, finished: Finished, chosen: list[tuple[str, str]], *, tomorrow: bool) -> None:

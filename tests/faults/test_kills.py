@@ -24,6 +24,11 @@ TABLES = (
     "reports", "state",
 )  # fmt: skip
 MOST_WRITES = 120
+# The same of what is read beside bars, in the steps from the bars to the features of another experiment.
+CONTEXT_TABLES = (
+    "lake/fear_greed", "lake/features", "lake/news", "lake/news_imports", "lake/news_scores", "lake/sentiment",
+    "lake/sentiment_inputs", "postgres/fear_greed", "postgres/news", "state",
+)  # fmt: skip
 # Kills of `tidemill run` itself, which costs too much to be killed everywhere.
 COMMAND_KILLS: tuple[tuple[str, int, When], ...] = (
     ("lake/labels", 2, "after"),
@@ -35,6 +40,11 @@ COMMAND_KILLS: tuple[tuple[str, int, When], ...] = (
 @pytest.fixture(scope="module")
 def staged(trials: Trials) -> Staged:
     return run_in_steps(trials)
+
+
+@pytest.fixture(scope="module")
+def staged_in_context(trials_in_context: Trials) -> Staged:
+    return run_in_steps(trials_in_context, running.ORDER[: running.ORDER.index("features") + 1])
 
 
 def writes_of(points: list[Point]) -> list[list[Point]]:
@@ -94,6 +104,14 @@ def test_a_kill_at_the_first_second_or_last_write_of_a_table_leaves_no_trace(
     trials: Trials, staged: Staged, table: str
 ) -> None:
     _expect_healing(trials, staged, few_moments(staged.of(table)), whole=False)
+
+
+@pytest.mark.parametrize("table", CONTEXT_TABLES)
+def test_a_kill_while_what_is_read_beside_bars_is_stored_leaves_no_trace(
+    trials_in_context: Trials, staged_in_context: Staged, table: str
+) -> None:
+    assert staged_in_context.of(table)
+    _expect_healing(trials_in_context, staged_in_context, few_moments(staged_in_context.of(table)), whole=False)
 
 
 @pytest.mark.long

@@ -30,7 +30,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 class Trials:
     """One home and one database in which every trial takes place, since paths are part of what is stored."""
 
-    def __init__(self, folder: Path, servers: Servers) -> None:
+    def __init__(self, folder: Path, servers: Servers, *, context: bool = False) -> None:
         self._folder, self._dsn = folder, servers.postgres_dsn
         self._databases: list[str] = []
         self._clean = ""
@@ -39,6 +39,7 @@ class Trials:
             postgres=f"{self._dsn.reveal().rpartition('/')[0]}/{self._name('trial')}",
             redis=servers.redis_url.reveal(),
             panel=str(folder / "tiny"),
+            context=context,
         )
         self.forked = Forked()
 
@@ -156,13 +157,13 @@ class Staged(msgspec.Struct, frozen=True):
         return [point for point in self.points if point.write.table == table]
 
 
-def run_in_steps(trials: Trials) -> Staged:
-    """Step by step, each in a process of its own."""
+def run_in_steps(trials: Trials, steps: Sequence[str] = running.ORDER) -> Staged:
+    """Step by step, each in a process of its own. steps: the first ones of the graph."""
     before: dict[str, Prepared] = {}
     points: list[Point] = []
     held, database = trials.keep("start", {}), ""
     after: dict[str, Prepared] = {}
-    for step in running.ORDER:
+    for step in steps:
         before[step] = held
         answer = trials.well(steps=(step,), figures=True)
         points += [Point(step, write) for write in answer.writes]

@@ -9,7 +9,7 @@ import polars as pl
 
 from tidemill.domain.months import month_start
 from tidemill.study.study import Study
-from tidemill.study.tables import FEATURES, KNOWN
+from tidemill.study.tables import FEATURES, KNOWN, SENTIMENT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,7 +164,6 @@ def fear_greed(study: Study) -> bytes | None:
 
 def sentiment(study: Study) -> bytes | None:
     """Mean sentiment of the symbols whose news is known, and how many those are; nothing where no news is used."""
-    from tidemill.steps.features.sentiment import TABLE as SENTIMENT
     from tidemill.steps.features.sentiment import sentiment_key
 
     if study.experiment.news is None:

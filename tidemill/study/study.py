@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
 from tidemill.domain.errors import InputError
-from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, PromotionSpec, SplitSpec
+from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, NewsSpec, PromotionSpec, SplitSpec
 from tidemill.domain.intervals import Interval, moment
 from tidemill.domain.market import Dataset
 from tidemill.provenance import fingerprint
@@ -49,8 +50,32 @@ def features_of(experiment: Experiment, registry: Registry = SHIPPED_REGISTRY) -
 
 
 def features_key(dataset: Dataset, experiment: Experiment, registry: Registry = SHIPPED_REGISTRY) -> str:
-    """Where the features of an experiment lie: definitions and kernels decide it, so a changed one starts anew."""
-    return f"{dataset.key}.{features_of(experiment, registry).fingerprint[:8]}"
+    """Where the features of an experiment lie: definitions, kernels and what is read beside bars decide it.
+
+    So a changed one starts anew, and two experiments on different news share nothing.
+    """
+    definitions, context = features_of(experiment, registry).fingerprint, context_of(experiment)
+    return f"{dataset.key}.{(fingerprint(definitions, *context) if context else definitions)[:8]}"
+
+
+def context_of(experiment: Experiment) -> tuple[dict[str, object], ...]:
+    """Where an experiment has from what features read beside bars. Nothing without it: keys on bars alone stay as they were.
+
+    The default of a field is left out and a file is named by its whole path, so that one source has one name.
+    """
+    found: dict[str, object] = {}
+    if experiment.news is not None:
+        plain = msgspec.to_builtins(NewsSpec(source=""))
+        stated = msgspec.to_builtins(msgspec.structs.replace(experiment.news, source=_place(experiment.news.source)))
+        found["news"] = {name: value for name, value in stated.items() if value != plain[name]}
+    if experiment.features.fear_greed is not None:
+        found["fear_greed"] = _place(experiment.features.fear_greed)
+    return (found,) if found else ()
+
+
+def _place(source: str) -> str:
+    kind, colon, path = source.partition(":")
+    return f"file:{Path(path).expanduser().absolute()}" if (kind, colon) == ("file", ":") else source
 
 
 def study_key(experiment: Experiment, venue: str, registry: Registry = SHIPPED_REGISTRY) -> str:
@@ -108,14 +133,18 @@ class Study:
         return f"{self.dataset.key}.{self.label.name}-{horizon}-{self.label.source[:8]}"
 
     def engine_key(self, spec: EngineSpec) -> str:
-        """Where one engine's predictions lie: everything but strategy and costs decides it."""
+        """Where one engine's predictions lie: the engine, features and what they read, label, splits and seed decide it.
+
+        What comes after decides nothing: which predictions count, the ensemble, strategy, costs.
+        """
         experiment, registry = self.experiment, self.registry
         decided = (spec, self.features.fingerprint, experiment.label, experiment.splits, experiment.seed)
         code = (*registry.code("labels", experiment.label.name), *registry.code("engines", spec.name))
-        return f"{self.dataset.key}.{spec.name}-{fingerprint(*decided, *code)[:8]}"
+        return f"{self.dataset.key}.{spec.name}-{fingerprint(*decided, *code, *context_of(experiment))[:8]}"
 
     @cached_property
     def ensemble_key(self) -> str:
+        """Where the ensemble's predictions lie: its members and how they are weighed decide it."""
         members = [self.engine_key(spec) for spec in self.experiment.engines]
         return f"{self.dataset.key}.ensemble-{fingerprint(self.experiment.ensemble, members)[:8]}"
 

@@ -4,7 +4,12 @@ A table lies at `<lake>/<table>/dataset=<key>/partition=<part>`. Keys are made b
 book, or the whole.
 
     bars, flags, imports            market data      month, `all`, a source
+    news, news_imports              market data      month of `known_at`, the last look at the source
+    fear_greed                      market data      the whole of a source
     features, labels                features         month
+    news_scores, sentiment          features         month of `known_at`, month of the bar
+    sentiment_inputs                features         what all months of sentiment were last made of
+    regime, regime_fits             features         month: states, and the models in force at its end
     predictions, risk               predictions      fold
     risk_skill                      predictions      `all`
     refusals, feature_bounds        predictions      fold
@@ -22,7 +27,10 @@ import polars as pl
 from tidemill.validation.splits import Fold
 
 BARS, FLAGS, IMPORTS = "bars", "flags", "imports"
+NEWS, NEWS_IMPORTS, FEAR_GREED = "news", "news_imports", "fear_greed"
 FEATURES, LABELS = "features", "labels"
+NEWS_SCORES, SENTIMENT, SENTIMENT_INPUTS = "news_scores", "sentiment", "sentiment_inputs"
+REGIME, REGIME_FITS = "regime", "regime_fits"
 PREDICTIONS = "predictions"
 RISK, RISK_SKILL = "risk", "risk_skill"
 REFUSALS, FEATURE_BOUNDS = "refusals", "feature_bounds"

@@ -9,12 +9,13 @@ from tests.study.panels import daily_bars, day_of, small_experiment
 from tidemill.domain.experiment import Experiment, FeatureSpec, SplitSpec
 from tidemill.features.api import compute, feature_set
 from tidemill.steps.features.labels import build_training_set
-from tidemill.steps.features.regime import FITS, TABLE, compute_regime, regime_frame, regime_key
+from tidemill.steps.features.regime import compute_regime, regime_frame, regime_key
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.models.engines import train
 from tidemill.steps.plots import regimes
 from tidemill.study.sources import study_of
+from tidemill.study.tables import REGIME, REGIME_FITS
 from tidemill.study.workspace import Workspace
 
 
@@ -69,7 +70,7 @@ def test_the_fits_of_each_month_are_kept_with_their_cut_off_and_version(workspac
     study = study_of(workspace, small_experiment(folder))
     sync_bars(study)
     compute_regime(study)
-    fits = study.lake.scan(FITS, regime_key(study)).collect()
+    fits = study.lake.scan(REGIME_FITS, regime_key(study)).collect()
     first, later = sorted(fits["open_time"].unique())
     # 253 returns (252 to fit, one purged) come with the bars 1 … 253, so the model serves from bar 254 on, then 252 bars later.
     times = study.times
@@ -79,7 +80,7 @@ def test_the_fits_of_each_month_are_kept_with_their_cut_off_and_version(workspac
     by_state = fits.sort("symbol", "version", "state")["variance"].reshape((-1, 3)).to_numpy()
     assert (by_state[:, 0] <= by_state[:, 1]).all()
     assert (by_state[:, 1] <= by_state[:, 2]).all()
-    manifests = study.lake.manifests(TABLE, regime_key(study))
+    manifests = study.lake.manifests(REGIME, regime_key(study))
     assert set(fits["version"]) <= {manifest.fingerprint for manifest in manifests.values()}
 
 

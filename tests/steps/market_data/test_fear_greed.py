@@ -188,3 +188,28 @@ def test_an_hourly_dataset_gets_a_day_s_value_from_its_end(workspace: Workspace,
     assert values[23:47] == [0.0] * 24
     assert values[47] == 7.0
     assert values[-1] == 28.0
+
+
+class Rewritten(market.FearGreedFile):
+    """A file that another program replaces as soon as it was read."""
+
+    async def values(self, since: datetime | None) -> pl.DataFrame:
+        known = await super().values(since)
+        write_index(self.path, 328, changed={100: 99})
+        return known
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    workspace: Workspace, experiment: Experiment, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("tidemill.steps.market_data.fear_greed.fear_greed_source", lambda *_: Rewritten(index))
+        assert sync_fear_greed(study_of(workspace, experiment)).facts.later_versions == 0
+    assert sync_fear_greed(study_of(workspace, experiment)).facts.later_versions == 1
+
+
+def test_what_another_database_does_not_hold_is_read_from_the_file_again(workspace: Workspace, experiment: Experiment) -> None:
+    first = sync_fear_greed(study_of(workspace, experiment))
+    workspace.call(workspace.database.execute, "DELETE FROM fear_greed WHERE stamp > '2021-06-01'")
+    again = sync_fear_greed(study_of(workspace, experiment))
+    assert (again.rows, again.data_version, again.worked) == (first.rows, first.data_version, False)

@@ -22,7 +22,6 @@ from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment, items_of
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
-from tidemill.steps.market_data.news import TABLE as NEWS
 from tidemill.steps.market_data.news import news_key, sync_news
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
@@ -37,6 +36,7 @@ from tidemill.study.metrics import engine_metrics
 from tidemill.study.scoring import predictions_of
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
+from tidemill.study.tables import NEWS
 from tidemill.study.workspace import Workspace
 
 TEXTS = ("{0} beats estimates and raises its guidance", "{0} warns of losses", "Annual meeting of {0}", "Fraud probe at {0}")
@@ -160,6 +160,15 @@ def test_the_first_receipt_stays_when_a_file_is_written_again_with_later_ones(
     study, reports = run(workspace, experiment)
     assert study.feature_frame.equals(before)
     assert (reports["news"].facts.imported.inserted, reports["news"].facts.imported.duplicates) == (0, 333 * 8)
+
+
+def test_what_another_database_does_not_hold_is_read_from_the_file_again(workspace: Workspace, experiment: Experiment) -> None:
+    study, first = run(workspace, experiment)
+    workspace.call(workspace.database.execute, "DELETE FROM news WHERE known_at > '2021-06-01'")
+    again, second = run(workspace, experiment)
+    assert (second["news"].rows, second["news"].data_version) == (first["news"].rows, first["news"].data_version)
+    assert not any(report.worked for report in second.values())
+    assert again.feature_frame.equals(study.feature_frame)
 
 
 def test_bad_rows_stand_in_the_quarantine_with_their_lines(

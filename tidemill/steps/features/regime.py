@@ -21,9 +21,8 @@ from tidemill.steps.features.technical import feature_fingerprints, inputs_of
 from tidemill.study.checkpoints import resume, save_state
 from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
 from tidemill.study.study import Study
+from tidemill.study.tables import REGIME, REGIME_FITS
 
-TABLE = "regime"
-FITS = "regime_fits"
 SET = "regime"
 STATE = "hmm_state_3"
 PROBABILITY = "hmm_3_{state}"
@@ -55,7 +54,7 @@ def regime_key(study: Study) -> str:
 
 def compute_regime(study: Study) -> StepReport[RegimeFacts]:
     """Compute the states of every month whose inputs changed, and of all months after the first such."""
-    features, tables = regime_features(), [Table(name, regime_key(study)) for name in (TABLE, FITS)]
+    features, tables = regime_features(), [Table(name, regime_key(study)) for name in (REGIME, REGIME_FITS)]
     wanted = feature_fingerprints(study, features)
     old, months = stale(study.lake, tables, wanted), list(wanted)
     first = _compute_from(study, features, months, months.index(old[0]), wanted) if old else len(months)
@@ -66,15 +65,15 @@ def compute_regime(study: Study) -> StepReport[RegimeFacts]:
 def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], stale: int, wanted: dict[str, str]) -> int:
     """Compute from the nearest kept state on; returns the index of the first month that was computed."""
     key = regime_key(study)
-    folder = study.workspace.settings.home / "state" / f"{TABLE}-{key}"
+    folder = study.workspace.settings.home / "state" / f"{REGIME}-{key}"
     first, state = resume(folder, months, stale, wanted)
     for index in range(first, len(months)):
         month = months[index]
         frame, state = compute(inputs_of(study, [month], features), features, state)
-        study.lake.write(FITS, key, month, fits_frame(state, features, wanted[month]), fingerprint=wanted[month])
+        study.lake.write(REGIME_FITS, key, month, fits_frame(state, features, wanted[month]), fingerprint=wanted[month])
         if index >= len(months) - 2:
             save_state(folder, month, wanted[month], state)
-        study.lake.write(TABLE, key, month, frame, fingerprint=wanted[month])
+        study.lake.write(REGIME, key, month, frame, fingerprint=wanted[month])
     return first
 
 
@@ -127,11 +126,11 @@ _FITS = pl.Schema(
 
 def regime_frame(study: Study) -> pl.DataFrame:
     """symbol, open_time and the features of the set, sorted; what `compute_regime` stored."""
-    return study.lake.scan(TABLE, regime_key(study)).sort("symbol", "open_time").collect()
+    return study.lake.scan(REGIME, regime_key(study)).sort("symbol", "open_time").collect()
 
 
 def _report(study: Study, features: FeatureSet, *, worked: bool, computed: int) -> StepReport[RegimeFacts]:
-    manifests = study.lake.manifests(TABLE, regime_key(study))
+    manifests = study.lake.manifests(REGIME, regime_key(study))
     table, fitted = _latest(study)
     facts = RegimeFacts(
         features=len(features.names),
@@ -153,13 +152,13 @@ _NOTE = (
 def _latest(study: Study) -> tuple[tuple[tuple[Any, ...], ...], int]:
     """Newest state of up to twenty symbols with the time from which their model applies, and how many symbols have a model."""
     key = regime_key(study)
-    manifests = study.lake.manifests(TABLE, key)
+    manifests = study.lake.manifests(REGIME, key)
     if not manifests:
         return (), 0
     newest = max(manifests)
     one = partial(study.lake.scan, partitions=[newest])
-    since = one(FITS, key).group_by("symbol").agg(pl.col("open_time").first().alias("since")).collect()
-    rows = one(TABLE, key).group_by("symbol").agg(pl.all().sort_by("open_time").last()).collect()
+    since = one(REGIME_FITS, key).group_by("symbol").agg(pl.col("open_time").first().alias("since")).collect()
+    rows = one(REGIME, key).group_by("symbol").agg(pl.all().sort_by("open_time").last()).collect()
     shown = (
         rows.sort("symbol")
         .head(20)

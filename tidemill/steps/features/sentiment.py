@@ -19,17 +19,13 @@ from tidemill.market.news import Mentions
 from tidemill.models.text.registry import TextClassifier, text_classifier
 from tidemill.provenance import fingerprint
 from tidemill.steps.market_data.news import NO_NEWS, news_key
-from tidemill.steps.market_data.news import TABLE as NEWS
 from tidemill.storage.content import content_version
 from tidemill.study import code as code_of
 from tidemill.study.checkpoints import resume_with, save_state
-from tidemill.study.freshness import StepReport, stored, unused
+from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stale, stored, unused
 from tidemill.study.study import Study
-from tidemill.study.tables import BARS
+from tidemill.study.tables import BARS, NEWS, NEWS_SCORES, SENTIMENT, SENTIMENT_INPUTS, month_of
 
-SCORES = "news_scores"
-TABLE = "sentiment"
-INPUTS = "sentiment_inputs"
 _ALL = "all"
 
 _ITEMS = {"symbol": pl.String(), "known_at": pl.Datetime("us", "UTC"), "score": pl.Float64(), "item_id": pl.String()}
@@ -43,6 +39,13 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     unscored_items: int
     mean_score: float | None
     months_computed: int
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of the last success. months: month → fingerprint of what its sentiment was made of."""
+
+    coverage: Coverage
+    months: dict[str, str]
 
 
 class SentimentFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,17 +64,28 @@ def compute_sentiment(study: Study) -> StepReport[SentimentFacts | None]:
         return unused(code_of.sentiment(), NO_NEWS)
     scored = score_news(study, spec)
     key, print_ = sentiment_key(study), _inputs_print(study, spec)
-    before = study.lake.manifest(INPUTS, key, _ALL)
-    if before is not None and before.fingerprint == print_:
-        return _report(study, spec, worked=False, scored=scored, coverage=msgspec.convert(before.metadata, Coverage))
-    worked, coverage = _bring_up_to_date(study, spec)
-    study.lake.write(INPUTS, key, _ALL, pl.DataFrame(), fingerprint=print_, metadata=msgspec.structs.asdict(coverage))
+    known = _kept(study, Table(SENTIMENT, key), print_)
+    if known is not None:
+        return _report(study, spec, worked=False, scored=scored, coverage=known.coverage)
+    wanted = sentiment_fingerprints(study)
+    worked, coverage = _bring_up_to_date(study, spec, wanted)
+    now = Known(coverage=coverage, months=wanted)
+    study.lake.write(SENTIMENT_INPUTS, key, _ALL, pl.DataFrame(), fingerprint=print_, metadata=msgspec.to_builtins(now))
     return _report(study, spec, worked=worked, scored=scored, coverage=coverage)
+
+
+def _kept(study: Study, table: Table, print_: str) -> Known | None:
+    """What was noted of the same inputs, where every month that they make is there; None where some work is left."""
+    held = study.lake.manifest(SENTIMENT_INPUTS, table.key, _ALL)
+    if held is None or not is_made_of(held, print_):
+        return None
+    known = msgspec.convert(held.metadata, Known)
+    return None if stale(study.lake, [table], known.months) else known
 
 
 def _inputs_print(study: Study, spec: NewsSpec) -> str:
     """Everything that decides the sentiment, so that nothing need be read to know that nothing changed."""
-    scores = study.lake.manifests(SCORES, _scores_key(study, spec))
+    scores = study.lake.manifests(NEWS_SCORES, _scores_key(study, spec))
     decided = {month: (manifest.fingerprint, manifest.data_version) for month, manifest in scores.items()}
     return fingerprint(code_of.sentiment(), _selection(study), study.bars_version, decided)
 
@@ -81,22 +95,21 @@ def _selection(study: Study) -> tuple[object, ...]:
     return chosen.symbols, chosen.start, chosen.end
 
 
-def _bring_up_to_date(study: Study, spec: NewsSpec) -> tuple[bool, Coverage]:
-    wanted, key = sentiment_fingerprints(study), sentiment_key(study)
-    have = {month: manifest.fingerprint for month, manifest in study.lake.manifests(TABLE, key).items()}
-    stale = next((index for index, (month, print_) in enumerate(wanted.items()) if have.get(month) != print_), None)
-    if stale is not None:
-        _compute_from(study, spec, stale, wanted)
-    for gone in have.keys() - wanted.keys():
-        study.lake.drop(TABLE, key, gone)
+def _bring_up_to_date(study: Study, spec: NewsSpec, wanted: dict[str, str]) -> tuple[bool, Coverage]:
+    tables, months = [Table(SENTIMENT, sentiment_key(study))], list(wanted)
+    old = stale(study.lake, tables, wanted)
+    first = months.index(old[0]) if old else len(months)
+    if old:
+        _compute_from(study, spec, first, wanted)
+    drop_others(study.lake, tables, wanted)
     items = items_of(study)
     mean = items.filter(pl.col("score").is_finite())["score"].mean()
-    return stale is not None, Coverage(
+    return bool(old), Coverage(
         items=items["item_id"].n_unique(),
         covered_symbols=items["symbol"].n_unique(),
         unscored_items=items.filter(~pl.col("score").is_finite())["item_id"].n_unique(),
         mean_score=mean if isinstance(mean, float) else None,
-        months_computed=0 if stale is None else len(wanted) - stale,
+        months_computed=len(months) - first,
     )
 
 
@@ -111,20 +124,20 @@ def _scores_key(study: Study, spec: NewsSpec) -> str:
 def score_news(study: Study, spec: NewsSpec) -> int:
     """Score the items that this classifier has not scored yet; returns how many."""
     classifier, key, made = classifier_of(study, spec), _scores_key(study, spec), 0
-    have, news = study.lake.manifests(SCORES, key), study.lake.manifests(NEWS, news_key(study))
+    have, news = study.lake.manifests(NEWS_SCORES, key), study.lake.manifests(NEWS, news_key(study))
     for month, manifest in news.items():
         if month in have and have[month].fingerprint == manifest.data_version:
             continue
         items = study.lake.scan(NEWS, news_key(study), partitions=[month]).collect()
         if month in have:
-            known = study.lake.scan(SCORES, key, partitions=[month]).collect()
+            known = study.lake.scan(NEWS_SCORES, key, partitions=[month]).collect()
             fresh = items.join(known, on="item_id", how="anti")
         else:
             known, fresh = pl.DataFrame(), items
         texts = fresh.select(pl.concat_str("headline", "body", separator=". ")).to_series().to_list()
         scores = fresh.select("item_id").with_columns(pl.Series("score", classifier.score(texts), dtype=pl.Float64))
         whole = pl.concat([known, scores]) if known.height else scores
-        study.lake.write(SCORES, key, month, whole.sort("item_id"), fingerprint=manifest.data_version)
+        study.lake.write(NEWS_SCORES, key, month, whole.sort("item_id"), fingerprint=manifest.data_version)
         made += fresh.height
     return made
 
@@ -151,7 +164,7 @@ def _items(study: Study) -> pl.DataFrame:
     text = pl.concat_str("headline", "body", separator=" ")
     about = [mentions.symbols(*row) for row in news.select("symbols", "tags", text.alias("text")).iter_rows()]
     assigned = news.select("item_id", "known_at").with_columns(pl.Series("symbol", about, dtype=pl.List(pl.String)))
-    scores = study.lake.scan(SCORES, _scores_key(study, spec)).collect()
+    scores = study.lake.scan(NEWS_SCORES, _scores_key(study, spec)).collect()
     rows = assigned.explode("symbol").drop_nulls("symbol").join(scores, on="item_id").select(list(_ITEMS))
     return rows.sort("known_at", "item_id", "symbol")
 
@@ -176,9 +189,9 @@ def sentiment_fingerprints(study: Study) -> dict[str, str]:
     return chain
 
 
-def _compute_from(study: Study, spec: NewsSpec, stale: int, wanted: dict[str, str]) -> None:
+def _compute_from(study: Study, spec: NewsSpec, changed: int, wanted: dict[str, str]) -> None:
     months = list(wanted)
-    first, state = resume_with(State.from_bytes, _folder(study), months, stale, wanted)
+    first, state = resume_with(State.from_bytes, _folder(study), months, changed, wanted)
     for stretch in filter(None, (months[first:-1], months[-1:])):
         bars = study.adjusted_of(stretch).select("symbol", "open_time")
         frame, state = sentiment(bars, items_of(study), study.dataset.interval.delta, half_life=spec.half_life, state=state)
@@ -187,30 +200,34 @@ def _compute_from(study: Study, spec: NewsSpec, stale: int, wanted: dict[str, st
 
 
 def _folder(study: Study) -> Path:
-    return study.workspace.settings.home / "state" / f"{TABLE}-{sentiment_key(study)}"
+    return study.workspace.settings.home / "state" / f"{SENTIMENT}-{sentiment_key(study)}"
 
 
 def _write_months(study: Study, frame: pl.DataFrame, months: Sequence[str], wanted: Mapping[str, str]) -> None:
-    parts = frame.with_columns(pl.col("open_time").dt.strftime("%Y-%m").alias("__month")).partition_by(
-        "__month", as_dict=True, include_key=False
-    )
+    parts = frame.with_columns(month_of().alias("__month")).partition_by("__month", as_dict=True, include_key=False)
     for month in months:
         part = parts.get((month,), frame.clear())
-        study.lake.write(TABLE, sentiment_key(study), month, part, fingerprint=wanted[month])
+        study.lake.write(SENTIMENT, sentiment_key(study), month, part, fingerprint=wanted[month])
 
 
 def with_sentiment(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
-    """The bars, and the columns SENTIMENT beside them. InputError where it was not computed yet."""
+    """The bars, and their sentiment beside them. InputError where one of their months was not computed yet."""
     key = sentiment_key(study)
-    if not study.lake.manifests(TABLE, key):
-        raise InputError("The sentiment of the news was not computed yet. Materialize features/sentiment first.")
-    known = study.lake.scan(TABLE, key).filter(pl.col("open_time").is_between(bars["open_time"].min(), bars["open_time"].max()))
+    months = bars.select(pl.col("open_time").dt.truncate("1mo").unique()).select(month_of()).to_series()
+    missing = set(months) - study.lake.manifests(SENTIMENT, key).keys()
+    if missing:
+        raise InputError(
+            f"The sentiment of the news was not computed yet for {min(missing)}. Materialize features/sentiment first."
+        )
+    known = study.lake.scan(SENTIMENT, key).filter(
+        pl.col("open_time").is_between(bars["open_time"].min(), bars["open_time"].max())
+    )
     return bars.join(known.collect(), on=("symbol", "open_time"), how="left", maintain_order="left")
 
 
 def sentiment_prints(study: Study) -> dict[str, str]:
     """Month → version of its sentiment."""
-    return {month: manifest.data_version for month, manifest in study.lake.manifests(TABLE, sentiment_key(study)).items()}
+    return {month: manifest.data_version for month, manifest in study.lake.manifests(SENTIMENT, sentiment_key(study)).items()}
 
 
 def _report(study: Study, spec: NewsSpec, *, worked: bool, scored: int, coverage: Coverage) -> StepReport[SentimentFacts]:
@@ -218,7 +235,7 @@ def _report(study: Study, spec: NewsSpec, *, worked: bool, scored: int, coverage
     news = {month: manifest.data_version for month, manifest in study.lake.manifests(NEWS, news_key(study)).items()}
     classifier = classifier_of(study, spec).name
     return stored(
-        study.lake.manifests(TABLE, sentiment_key(study)),
+        study.lake.manifests(SENTIMENT, sentiment_key(study)),
         worked=worked,
         code_version=code_of.sentiment(),
         inputs={NEWS: fingerprint(news)},

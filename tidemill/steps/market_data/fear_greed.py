@@ -21,10 +21,10 @@ from tidemill.provenance import fingerprint, source_version
 from tidemill.services import ServiceOptions
 from tidemill.storage.fear_greed import read_fear_greed, write_fear_greed
 from tidemill.storage.lake import Manifest
-from tidemill.study.freshness import StepReport, stored, unused
+from tidemill.study.freshness import StepReport, is_made_of, stored, unused
 from tidemill.study.study import Study
+from tidemill.study.tables import FEAR_GREED
 
-TABLE = "fear_greed"
 _ALL = "all"
 _SHOWN = 10
 
@@ -54,22 +54,25 @@ def sync_fear_greed(study: Study) -> StepReport[IndexFacts | None]:
         return unused(_code(), "This experiment does not use the index: it names no features.fear_greed.")
     timeout = study.workspace.settings.http_timeout
     source = fear_greed_source(spec, ServiceOptions(timeout=timeout, deadline=3.0 * timeout))
-    versions = study.workspace.call(_fetch, study, source, datetime.now(UTC))
-    before = study.lake.manifest(TABLE, source.name, _ALL)
-    made = study.lake.write(TABLE, source.name, _ALL, versions, fingerprint=_state_of(spec))
+    # Before it is read: what changes meanwhile is read in the next run.
+    state, before = _state_of(spec), study.lake.manifest(FEAR_GREED, source.name, _ALL)
+    known = before.rows if before is not None and is_made_of(before, state) else None
+    versions = study.workspace.call(_fetch, study, source, datetime.now(UTC), known)
+    made = study.lake.write(FEAR_GREED, source.name, _ALL, versions, fingerprint=state)
     return _report(spec, versions, made, worked=before is None or before.data_version != made.data_version)
 
 
-async def _fetch(study: Study, source: FearGreedSource, now: datetime) -> pl.DataFrame:
-    """Every version that is stored, after what is new in the source was stored."""
+async def _fetch(study: Study, source: FearGreedSource, now: datetime, known: int | None) -> pl.DataFrame:
+    """Every version that is stored, after what is new in the source was stored.
+
+    known: how many versions the source had given in the state in which it is; None where it changed since.
+    """
     database, spec = study.workspace.database, study.experiment.features.fear_greed or ""
     held = await read_fear_greed(database, source.name)
     newest = held["stamp"].max()
     since = newest if isinstance(newest, datetime) else None
-    before = study.lake.manifest(TABLE, source.name, _ALL)
-    unchanged = before is not None and before.fingerprint == _state_of(spec)
     try:
-        if unchanged and (spec != API or now < next_due(since)):
+        if held.height == known and (spec != API or now < next_due(since)):
             return held.drop("source")
         await write_fear_greed(database, source.name, await source.values(since), received_at=now)
     finally:
@@ -137,11 +140,11 @@ def known_index(study: Study) -> pl.DataFrame:
                 "A feature reads the Fear & Greed Index, and the experiment names no source: set features.fear_greed."
             )
         name = fear_greed_source(spec).name
-        if study.lake.manifest(TABLE, name, _ALL) is None:
+        if study.lake.manifest(FEAR_GREED, name, _ALL) is None:
             raise InputError("The Fear & Greed Index was not fetched yet. Materialize market_data/fear_greed first.")
-        return as_known(study.lake.scan(TABLE, name).collect())
+        return as_known(study.lake.scan(FEAR_GREED, name).collect())
 
-    return study.once(TABLE, read)
+    return study.once("known index", read)
 
 
 def with_index(study: Study, bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:

@@ -24,14 +24,14 @@ from tidemill.provenance import fingerprint, source_version
 from tidemill.services import ServiceOptions
 from tidemill.storage.lake import Manifest
 from tidemill.storage.news import news_months, read_news, write_news
-from tidemill.study.freshness import StepReport, stored, unused
+from tidemill.study.freshness import StepReport, is_made_of, stored, unused
 from tidemill.study.sources import claimed_news
 from tidemill.study.study import Study
+from tidemill.study.tables import NEWS, NEWS_IMPORTS
 
-TABLE = "news"
-IMPORTS = "news_imports"
 NO_NEWS = "This experiment uses no news: it has no `news`."
 _STATE = "state"
+_ITEMS = "items"  # of it: how many lay in Postgres, month by month
 _INTERVAL = "news"
 _SHOWN = 20
 
@@ -93,9 +93,9 @@ def _code() -> str:
 
 def _import(study: Study, spec: NewsSpec, source: NewsSource) -> tuple[NewsImport, list[str]]:
     """What the last look at the source came to, and sentences about it."""
-    before = study.lake.manifest(IMPORTS, source.name, _STATE)
+    before = study.lake.manifest(NEWS_IMPORTS, source.name, _STATE)
     state = _state_of(spec)
-    if before is not None and state is not None and before.fingerprint == state:
+    if before is not None and state is not None and is_made_of(before, state) and _all_stored(study, before):
         return _kept(before), []
     try:
         imported = study.workspace.call(_read, study, source, datetime.now(UTC))
@@ -103,9 +103,19 @@ def _import(study: Study, spec: NewsSpec, source: NewsSource) -> tuple[NewsImpor
         if before is None:
             raise
         return _kept(before), [f"The source was not read: {exc} What was stored before counts."]
-    metadata = msgspec.structs.asdict(imported)
-    study.lake.write(IMPORTS, source.name, _STATE, pl.DataFrame(), fingerprint=state or "", metadata=metadata)
+    metadata = {**msgspec.structs.asdict(imported), _ITEMS: _stored(study, source.name)}
+    study.lake.write(NEWS_IMPORTS, source.name, _STATE, pl.DataFrame(), fingerprint=state or "", metadata=metadata)
     return imported, []
+
+
+def _stored(study: Study, name: str) -> dict[str, int]:
+    """Month → items of a source in Postgres."""
+    return study.workspace.call(news_months, study.workspace.database, name)
+
+
+def _all_stored(study: Study, held: Manifest) -> bool:
+    """Whether Postgres holds what it held after the last look: a restored or another database may not."""
+    return _stored(study, held.dataset) == held.metadata.get(_ITEMS)
 
 
 def _kept(held: Manifest) -> NewsImport:
@@ -155,20 +165,20 @@ def _quarantine(source: NewsSource, refused: Sequence[RefusedNews]) -> pl.DataFr
 
 def _copy_to_lake(study: Study, name: str) -> int:
     """Months whose items in Postgres are more than those in the lake are written again; returns how many."""
-    counts = study.workspace.call(news_months, study.workspace.database, name)
-    held = study.lake.manifests(TABLE, name)
+    counts = _stored(study, name)
+    held = study.lake.manifests(NEWS, name)
     stale = [month for month, count in sorted(counts.items()) if month not in held or held[month].rows != count]
     for month in stale:
         start, end = month_start(month), month_end(month)
         frame = study.workspace.call(read_news, study.workspace.database, name, start=start, end=end)
-        study.lake.write(TABLE, name, month, frame)
+        study.lake.write(NEWS, name, month, frame)
     for gone in held.keys() - counts.keys():
-        study.lake.drop(TABLE, name, gone)
+        study.lake.drop(NEWS, name, gone)
     return len(stale)
 
 
 def _report(study: Study, facts: NewsFacts, notes: list[str], *, worked: bool) -> StepReport[NewsFacts]:
-    manifests = study.lake.manifests(TABLE, facts.source)
+    manifests = study.lake.manifests(NEWS, facts.source)
     empty = () if any(manifest.rows for manifest in manifests.values()) else ("The source holds no news.",)
     return stored(
         manifests,
@@ -185,7 +195,7 @@ def _report(study: Study, facts: NewsFacts, notes: list[str], *, worked: bool) -
 
 def vintage_notes(study: Study) -> list[str]:
     """A sentence where the time at which some of the news was known is only assumed; empty otherwise."""
-    held = study.lake.manifest(IMPORTS, news_key(study), _STATE) if study.experiment.news is not None else None
+    held = study.lake.manifest(NEWS_IMPORTS, news_key(study), _STATE) if study.experiment.news is not None else None
     unknown = _kept(held).without_receipt if held is not None else 0
     if not unknown:
         return []
@@ -196,6 +206,6 @@ def vintage_notes(study: Study) -> list[str]:
 
 
 def _newest(study: Study, name: str, month: str) -> tuple[tuple[Any, ...], ...]:
-    frame = study.lake.scan(TABLE, name, partitions=[month]).select("known_at", "symbols", "headline").collect()
+    frame = study.lake.scan(NEWS, name, partitions=[month]).select("known_at", "symbols", "headline").collect()
     latest = frame.sort("known_at", descending=True).head(_SHOWN)
     return tuple((f"{at:%Y-%m-%d %H:%M}", symbols[:40], headline[:100]) for at, symbols, headline in latest.iter_rows())

@@ -16,7 +16,7 @@ from tidemill.reports.sentences import verdict
 from tidemill.steps.market_data.bars import last_import
 from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.predictions.validity import refusal_counts
-from tidemill.steps.trading.attribution import ATTRIBUTION, attribution_table
+from tidemill.steps.trading.attribution import attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.book import bars_print
 from tidemill.study.freshness import FileFacts, StepReport
@@ -28,7 +28,7 @@ from tidemill.study.restatements import restatement_notes, withdrawal_notes
 from tidemill.study.scoring import coefficients_of, prediction_versions, scored_rows
 from tidemill.study.sources import flags_of, instruments_of
 from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, FLAGS, METRICS, REFUSALS, SIGNALS, SUMMARY
+from tidemill.study.tables import ATTRIBUTION, BENCHMARK, ENSEMBLE, EQUITY, FLAGS, METRICS, REFUSALS, SIGNALS, SUMMARY
 from tidemill.validation.splits import embargo_length
 
 # What is known of a source that its bars do not show.

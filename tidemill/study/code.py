@@ -14,6 +14,7 @@ _WEIGHTS = (
     "tidemill.models.ensemble",
     "tidemill.market.adjustments",
 )
+_LABELS = ("tidemill.validation.labels", "tidemill.validation.custom_labels", "tidemill.market.adjustments")
 _FILLS = ("tidemill.backtest.backtest", "tidemill.strategies.benchmark", "tidemill.market.adjustments")
 _SKILL = ("tidemill.metrics.predictions", "tidemill.metrics.returns", "tidemill.metrics.bootstrap", "tidemill.calendars")
 
@@ -32,7 +33,7 @@ def imports() -> str:
 
 def labels() -> str:
     """Of the labels."""
-    return source_version("tidemill.validation.labels", "tidemill.validation.custom_labels", "tidemill.market.adjustments")
+    return source_version(*_LABELS, own=["tidemill.study.labelling"])
 
 
 def rejections() -> str:

@@ -29,7 +29,7 @@ from tidemill.steps.checks.causality import ASSETS, FEATURES, PREDICTIONS, SIGNA
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.steps.market_data.fear_greed import sync_fear_greed
-from tidemill.study.sources import study_of
+from tidemill.study.sources import study_of, suspected_actions
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
 
@@ -202,6 +202,19 @@ def test_a_stream_that_forgets_is_refuted(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_process_that_dies_says_so() -> None:
     nothing = FeatureSet(feature_set("ema_20").features)
     nothing.__dict__["names"] = ("no_such_feature",)
+def test_labels_across_a_suspected_corporate_action_accuse_no_engine(
+    workspace: Workspace, panel: pl.DataFrame, tmp_path: Path
+) -> None:
+    """The run leaves such labels out; whoever fits its models again does so too, or none of them would be the stored one."""
+    halved = (pl.col("symbol") == "AAA") & (pl.col("date") >= (START + timedelta(days=60)).date())
+    prices = [pl.when(halved).then(pl.col(name) * 0.4).otherwise(pl.col(name)) for name in ("open", "high", "low", "close")]
+    panel.with_columns(prices).write_parquet(tmp_path / "halved.parquet")
+    study, _ = run(workspace, small_experiment(tmp_path / "halved.parquet"))
+    assert suspected_actions(study).rows() == [("AAA", START + timedelta(days=60))]
+    assert prove_predictions(study).proven == ("momentum", "ridge")
+    assert judge_causality(study, PREDICTIONS).proof.holds
+
+
     with pytest.raises(UnavailableError, match="no_such_feature"):
         stream_proof.prove_streaming(nothing, random_panel(4, symbols=2, slots=60))
 

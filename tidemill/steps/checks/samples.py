@@ -18,13 +18,12 @@ from tidemill.steps.checks.sample_months import SAMPLE, sample_months
 from tidemill.steps.features.context import with_context
 from tidemill.steps.features.technical import inputs_of
 from tidemill.steps.market_data.fear_greed import known_index, reads_index
+from tidemill.study.labelling import labelled
 from tidemill.study.study import Study
 from tidemill.validation.causality.features import some_symbols
 from tidemill.validation.causality.folds import prove_folds
 from tidemill.validation.causality.proof import Effort, Proof, merged
 from tidemill.validation.causality.prove import prove
-from tidemill.validation.custom_labels import custom_labels
-from tidemill.validation.labels import forward_return
 from tidemill.validation.splits import Fold, training_rows
 
 _CUTS = Effort(cuts=4, every_bar=False)
@@ -112,19 +111,13 @@ def fitting(study: Study, spec: EngineSpec, lineage: Callable[[Fold], Lineage] |
     engine, horizon, seed = study.registry.engines.find(spec.name), study.experiment.label.horizon, study.experiment.seed
 
     def fit(bars: pl.DataFrame, fold: Fold) -> Artifact:
-        labels = _labels(study, bars)
+        labels = labelled(study, bars)
         frame = compute(bars, study.available)[0].join(labels, on=("symbol", "open_time"), how="left", maintain_order="left")
         rows = training_rows(frame, fold)
         origin = lineage(fold) if lineage else Lineage(horizon=horizon)
         return engine.fit(rows, features=study.available.names, params=spec.params, seed=seed, lineage=origin)
 
     return fit
-
-
-def _labels(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
-    if study.label is not None:
-        return custom_labels(bars, study.label)
-    return forward_return(bars, study.experiment.label.horizon, study.dataset.interval)
 
 
 def inferring(study: Study, engine: Engine, model: Artifact) -> Callable[[pl.DataFrame], pl.DataFrame]:

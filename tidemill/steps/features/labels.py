@@ -11,11 +11,10 @@ from msgspec import UNSET, UnsetType
 from tidemill.provenance import fingerprint
 from tidemill.study import code as code_of
 from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
+from tidemill.study.labelling import labelled
 from tidemill.study.sources import suspected_actions
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS, LABELS, month_of
-from tidemill.validation.custom_labels import custom_labels
-from tidemill.validation.labels import forward_return
 
 _BARS = "bars_labelled"  # in a month's manifest: how many bars its labels were made from
 
@@ -119,10 +118,7 @@ def _labels(study: Study, months: Sequence[str]) -> pl.DataFrame:
     adjusted = study.adjusted_of(months)
     if adjusted.is_empty():
         adjusted = study.adjusted  # InputError where the selection holds no bar at all
-    marks = suspected_actions(study)
-    if study.label is None:
-        return forward_return(adjusted, study.experiment.label.horizon, study.dataset.interval, suspected=marks)
-    return custom_labels(adjusted, study.label, suspected=marks)
+    return labelled(study, adjusted)
 
 
 def _labels_report(study: Study, worked: bool) -> StepReport[LabelFacts]:

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from tidemill import provenance
+from tests.study.changed_code import change_line
 from tidemill.strategies.registry import SHIPPED
 from tidemill.study import code
 
@@ -13,7 +13,8 @@ VERSIONS: dict[str, Callable[[], str]] = {
     name: getattr(code, name)
     for name in (
         *("imports", "labels", "rejections", "backtests", "attribution", "ensemble"),
-        *("skill", "selection", "drift", "risk", "sentiment"),
+        *("skill", "selection", "drift", "risk", "sentiment", "search"),
+        *("feature_proof", "prediction_proof", "signal_proof"),
     )
 } | {name: partial(getattr(code, name), *SHIPPED.values()) for name in ("signals", "challenge")}
 
@@ -24,10 +25,8 @@ def changed_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], set[str]]:
 
     def change(module: str) -> set[str]:
         before = {name: version() for name, version in VERSIONS.items()}
-        known = provenance._source
-        assert known(module)[0], f"there is no {module}"
         with monkeypatch.context() as patched:
-            patched.setattr(provenance, "_source", lambda name: ("other", known(name)[1]) if name == module else known(name))
+            change_line(patched, module)
             return {name for name, version in VERSIONS.items() if version() != before[name]}
 
     return change
@@ -38,6 +37,7 @@ def changed_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], set[str]]:
     [
         "tidemill.market.news",
         "tidemill.market.news_feeds",
+        "tidemill.market.binance",
         "tidemill.storage.lake",
         "tidemill.storage.postgres",
         "tidemill.study.workspace",
@@ -56,14 +56,19 @@ def test_what_keeps_reads_or_tells_makes_nothing_stale(changed_by: Callable[[str
     [
         ("tidemill.matching.kernel", {"backtests", "challenge"}),
         ("tidemill.trading.decision", {"backtests", "challenge"}),
-        ("tidemill.calendars", {"imports", "signals", "backtests", "challenge", "skill"}),
+        ("tidemill.calendars", {"imports", "backtests", "challenge", "search", "signal_proof", "signals", "skill"}),
         ("tidemill.quality.flags", {"imports"}),
         ("tidemill.risk.volatility", {"risk"}),
         ("tidemill.metrics.attribution", {"attribution"}),
         ("tidemill.strategies.quantile", {"signals", "challenge"}),
-        ("tidemill.study.book", {"signals", "backtests", "challenge"}),
+        ("tidemill.strategies.neutral", {"signals", "challenge", "signal_proof"}),
+        ("tidemill.study.book", {"signals", "backtests", "challenge", "signal_proof"}),
+        ("tidemill.study.fitting", {"ensemble", "challenge", "prediction_proof", "search"}),
+        ("tidemill.features.kernels.recursive", {"feature_proof"}),
+        ("tidemill.validation.causality.prove", {"feature_proof", "prediction_proof", "signal_proof"}),
+        ("tidemill.study.labelling", {"labels", "prediction_proof"}),
         ("tidemill.quality.validity", {"rejections", "signals", "challenge"}),
-        ("tidemill.validation.labels", {"labels"}),
+        ("tidemill.validation.labels", {"labels", "prediction_proof"}),
     ],
 )
 def test_a_changed_line_makes_stale_what_it_computes(

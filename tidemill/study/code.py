@@ -17,6 +17,15 @@ _WEIGHTS = (
 _LABELS = ("tidemill.validation.labels", "tidemill.validation.custom_labels", "tidemill.market.adjustments")
 _FILLS = ("tidemill.backtest.backtest", "tidemill.strategies.benchmark", "tidemill.market.adjustments")
 _SKILL = ("tidemill.metrics.predictions", "tidemill.metrics.returns", "tidemill.metrics.bootstrap", "tidemill.calendars")
+# Of every causality proof: what puts it together, and the bars that it is made on.
+_PROVING = ("tidemill.steps.checks.causality", "tidemill.steps.checks.samples", "tidemill.steps.checks.sample_months")
+# What leads from stored bars to the features of a proof.
+_FEATURES = (
+    "tidemill.steps.features.technical",
+    "tidemill.steps.features.context",
+    "tidemill.steps.market_data.fear_greed",
+    "tidemill.market.fear_greed",
+)
 
 
 def imports() -> str:
@@ -94,5 +103,34 @@ def sentiment() -> str:
 
 def challenge(*strategies: str) -> str:
     """Of the comparison of a challenger with the champion. strategies: as for `signals`."""
-    own = ["tidemill.study.book", "tidemill.study.rejections", "tidemill.study.weighing", "tidemill.steps.models.champion"]
-    return source_version(*_WEIGHTS, *_FILLS, *_SKILL, *strategies, own=own)
+    own = [
+        *("tidemill.study.book", "tidemill.study.rejections", "tidemill.study.weighing", "tidemill.study.fitting"),
+        *("tidemill.study.scoring", "tidemill.study.counting", "tidemill.steps.models.champion"),
+    ]
+    return source_version(*_WEIGHTS, *_FILLS, *_SKILL, "tidemill.validation.splits", *strategies, own=own)
+
+
+def search() -> str:
+    """Of the value of a search's trial, its engine and its book apart."""
+    own = ["tidemill.evaluation.search", "tidemill.study.fitting", "tidemill.study.counting"]
+    return source_version(*_SKILL, "tidemill.models.inference", "tidemill.validation.splits", own=own)
+
+
+def feature_proof() -> str:
+    """Of the proof that features are causal, and of what joins their inputs; features have a version of their own beside it."""
+    return source_version("tidemill.validation.causality.features", "tidemill.market.adjustments", own=[*_PROVING, *_FEATURES])
+
+
+def prediction_proof() -> str:
+    """Of the proof that models and predictions are causal; features and engines have versions of their own beside it."""
+    proof = ("tidemill.validation.causality.folds", "tidemill.validation.causality.prove")
+    own = [*_PROVING, *_FEATURES, "tidemill.study.labelling", "tidemill.study.fitting"]
+    return source_version(*proof, *_LABELS, "tidemill.models.inference", own=own)
+
+
+def signal_proof() -> str:
+    """Of the proof that the ensemble's weights and target weights are causal; a strategy has a version of its own beside it."""
+    proof = ("tidemill.validation.causality.folds", "tidemill.validation.causality.prove")
+    weights = ("tidemill.strategies.registry", "tidemill.market.adjustments", "tidemill.metrics.predictions")
+    own = [*_PROVING, "tidemill.study.weighing", "tidemill.study.scoring", "tidemill.study.book"]
+    return source_version(*proof, *weights, own=own)

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from tests.features.conftest import random_panel
+from tests.study.changed_code import change_line
 from tests.study.panels import START, daily_bars, day_of, small_experiment
 from tests.study.running import STEPS, run
 from tidemill.domain.errors import UnavailableError
@@ -81,6 +82,28 @@ def test_another_strategy_is_judged_anew_and_the_features_are_not(
         SIGNALS: False,
     }
     assert set(is_proven(other).open) == {SIGNALS}
+
+
+@pytest.mark.parametrize(
+    ("module", "judged_anew"),
+    [
+        ("tidemill.market.news_feeds", set()),
+        ("tidemill.market.binance", set()),
+        ("tidemill.storage.postgres", set()),
+        ("tidemill.market.fear_greed", {FEATURES, PREDICTIONS}),
+        ("tidemill.validation.labels", {PREDICTIONS}),
+        ("tidemill.models.ridge", {PREDICTIONS}),
+        ("tidemill.strategies.quantile", {SIGNALS}),
+        ("tidemill.study.weighing", {SIGNALS}),
+    ],
+)
+def test_what_is_judged_anew_after_a_changed_line_is_what_it_computes(
+    workspace: Workspace, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, module: str, judged_anew: set[str]
+) -> None:
+    study = study_of(workspace, experiment)
+    before = {asset: definition(study, asset) for asset in ASSETS}
+    change_line(monkeypatch, module)
+    assert {asset for asset in ASSETS if definition(study, asset) != before[asset]} == judged_anew
 
 
 @pytest.mark.finished
@@ -179,6 +202,19 @@ def test_a_stored_model_that_saw_more_than_its_fold_is_refuted(study: Study, mon
     assert [one.feature for one in prove_predictions(study).refuted] == ["ridge"]
 
 
+def test_labels_across_a_suspected_corporate_action_accuse_no_engine(
+    workspace: Workspace, panel: pl.DataFrame, tmp_path: Path
+) -> None:
+    """The run leaves such labels out; whoever fits its models again does so too, or none of them would be the stored one."""
+    halved = (pl.col("symbol") == "AAA") & (pl.col("date") >= (START + timedelta(days=60)).date())
+    prices = [pl.when(halved).then(pl.col(name) * 0.4).otherwise(pl.col(name)) for name in ("open", "high", "low", "close")]
+    panel.with_columns(prices).write_parquet(tmp_path / "halved.parquet")
+    study, _ = run(workspace, small_experiment(tmp_path / "halved.parquet"))
+    assert suspected_actions(study).rows() == [("AAA", START + timedelta(days=60))]
+    assert prove_predictions(study).proven == ("momentum", "ridge")
+    assert judge_causality(study, PREDICTIONS).proof.holds
+
+
 # --- streaming ------------------------------------------------------------------------------------------------------------
 
 
@@ -202,19 +238,6 @@ def test_a_stream_that_forgets_is_refuted(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_process_that_dies_says_so() -> None:
     nothing = FeatureSet(feature_set("ema_20").features)
     nothing.__dict__["names"] = ("no_such_feature",)
-def test_labels_across_a_suspected_corporate_action_accuse_no_engine(
-    workspace: Workspace, panel: pl.DataFrame, tmp_path: Path
-) -> None:
-    """The run leaves such labels out; whoever fits its models again does so too, or none of them would be the stored one."""
-    halved = (pl.col("symbol") == "AAA") & (pl.col("date") >= (START + timedelta(days=60)).date())
-    prices = [pl.when(halved).then(pl.col(name) * 0.4).otherwise(pl.col(name)) for name in ("open", "high", "low", "close")]
-    panel.with_columns(prices).write_parquet(tmp_path / "halved.parquet")
-    study, _ = run(workspace, small_experiment(tmp_path / "halved.parquet"))
-    assert suspected_actions(study).rows() == [("AAA", START + timedelta(days=60))]
-    assert prove_predictions(study).proven == ("momentum", "ridge")
-    assert judge_causality(study, PREDICTIONS).proof.holds
-
-
     with pytest.raises(UnavailableError, match="no_such_feature"):
         stream_proof.prove_streaming(nothing, random_panel(4, symbols=2, slots=60))
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from tidemill.provenance import fingerprint, source_version
+from tidemill.provenance import fingerprint
 from tidemill.steps.checks.sample_months import sample_months
 from tidemill.storage.verdicts import Verdict, Verdicts
+from tidemill.study import code as code_of
 from tidemill.study.restatements import restatement_notes
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
@@ -28,11 +29,7 @@ from tidemill.validation.causality.proof import Effort, Proof, merged
 CHECK = "causal"
 FEATURES, PREDICTIONS, SIGNALS = "features/technical", "predictions/engines", "trading/signals"
 ASSETS = (FEATURES, PREDICTIONS, SIGNALS)
-_CODE = {
-    FEATURES: ("tidemill.validation.causality.features", "tidemill.market.adjustments", "tidemill.market.fear_greed"),
-    PREDICTIONS: ("tidemill.validation.causality.folds", "tidemill.steps.checks.samples", "tidemill.validation.labels"),
-    SIGNALS: ("tidemill.steps.checks.samples", "tidemill.study.weighing"),
-}
+_CODE = {FEATURES: code_of.feature_proof, PREDICTIONS: code_of.prediction_proof, SIGNALS: code_of.signal_proof}
 _SHOWN = 20
 
 
@@ -118,10 +115,9 @@ def definition(study: Study, asset: str) -> str:
         decided = (*decided, _engine_code(study))
     if asset == SIGNALS:
         decided = (study.experiment.strategy, _strategy_code(study), study.ensemble_key)
-    code = source_version("tidemill.steps.checks.causality", *_CODE[asset])
     manifests = study.lake.manifests(BARS, study.dataset.bars_key)
     sample = {month: manifests[month].data_version for month in sample_months(study)}
-    return fingerprint(asset, code, decided, sample, study.experiment.dataset)
+    return fingerprint(asset, _CODE[asset](), decided, sample, study.experiment.dataset)
 
 
 def _dataset(study: Study, asset: str) -> str:

@@ -17,10 +17,10 @@ from tidemill.queries.models import model_details, stored_models
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
+from tidemill.steps.models.alone import train_alone
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.predictions.engines import predict
-from tidemill.steps.upstream import train_alone
 from tidemill.study.model_index import artifact_folder, models_home
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study

@@ -36,7 +36,7 @@ def train(
     from tidemill.cli.common.progress import progress
     from tidemill.cli.common.session import registry, workspace
     from tidemill.experiments.files import experiment_on
-    from tidemill.steps.upstream import train_alone
+    from tidemill.steps.models.alone import train_alone
     from tidemill.study.sources import study_of
 
     experiment = experiment_on(file, {"source": source} if source else {}, registry=registry())

@@ -2,17 +2,13 @@
 
 from collections.abc import Callable
 
-import msgspec
-
-from tidemill.domain.experiment import EngineSpec
+from tidemill.domain.experiment import Experiment
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.sentiment import compute_sentiment
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars, sync_instruments
 from tidemill.steps.market_data.fear_greed import sync_fear_greed
 from tidemill.steps.market_data.news import sync_news
-from tidemill.steps.models.engines import TrainingFacts, train
-from tidemill.study.freshness import StepReport
 from tidemill.study.study import Study
 
 # Each after what it reads, as the dependencies of the assets have it. A step that an experiment has no use for says so.
@@ -27,20 +23,27 @@ TRAINING_SET: dict[str, Callable[[Study], object]] = {
 }
 
 
-def bring_up_to_date(study: Study) -> None:
-    """All that a model of the study is trained on, from the source to the labels; what is up to date costs a look."""
-    for step in TRAINING_SET.values():
-        step(study)
+def bring_up_to_date(study: Study, *, beside: Study | None = None) -> None:
+    """All that a model of the study is trained on, from the source to the labels; what is up to date costs a look.
 
-
-def train_alone(study: Study, name: str) -> StepReport[TrainingFacts]:
-    """Train one engine, one of the experiment's or any other with its defaults, on data brought up to date first.
-
-    Raises UnknownNameError for the engine.
+    beside: a study of the same dataset that is up to date. Both stand on its bars, and no source is asked again for what it
+    was asked for there.
     """
-    study.registry.engines.find(name)
-    if all(spec.name != name for spec in study.experiment.engines):
-        engines = (*study.experiment.engines, EngineSpec(name=name))
-        study = Study(study.workspace, msgspec.structs.replace(study.experiment, engines=engines), study.dataset.venue)
-    bring_up_to_date(study)
-    return train(study, name)
+    asked = set[str]() if beside is None else _asked_for(study.experiment, beside.experiment)
+    for name, step in TRAINING_SET.items():
+        if name not in asked:
+            step(study)
+
+
+def _asked_for(experiment: Experiment, other: Experiment) -> set[str]:
+    """The steps that ask a source for what they asked it for `other`, an experiment on the same dataset."""
+    asked = {"market_data/bars", "market_data/instruments"}
+    if experiment.features.fear_greed == other.features.fear_greed:
+        asked.add("market_data/fear_greed")
+    if _news_source(experiment) == _news_source(other):
+        asked.add("market_data/news")
+    return asked
+
+
+def _news_source(experiment: Experiment) -> str | None:
+    return None if experiment.news is None else experiment.news.source

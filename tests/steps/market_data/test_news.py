@@ -23,6 +23,7 @@ from tidemill.steps.features.sentiment import compute_sentiment, items_of
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
 from tidemill.steps.market_data.news import news_key, sync_news
+from tidemill.steps.models.alone import train_alone
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
 from tidemill.steps.performance.report import write_report
@@ -30,7 +31,6 @@ from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfoli
 from tidemill.steps.predictions.engines import predict
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
-from tidemill.steps.upstream import train_alone
 from tidemill.study.freshness import StepReport
 from tidemill.study.metrics import engine_metrics
 from tidemill.study.scoring import predictions_of

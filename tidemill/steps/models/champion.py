@@ -27,10 +27,10 @@ from tidemill.metrics.returns import Floats, performance_metrics
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
 from tidemill.provenance import fingerprint
-from tidemill.steps.features.technical import compute_features
 from tidemill.steps.models.ensemble import evidence_for
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
+from tidemill.steps.upstream import bring_up_to_date
 from tidemill.study import code as code_of
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
@@ -212,10 +212,7 @@ def _champion_returns(study: Study, champion: Champion, fold: Fold) -> _Book:
             f"The champion was trained until {champion.trained_until:%Y-%m-%d}, inside of the bars it would be judged on. Wait "
             f"until {study.experiment.promotion.bars} bars have closed since, or set a smaller promotion.bars."
         )
-    own = study
-    if champion.experiment != study.experiment:
-        own = Study(study.workspace, champion.experiment, study.dataset.venue)
-        compute_features(own)
+    own = _study_of(study, champion)
     try:
         models = {name: _load(own, model_id) for name, model_id in champion.models.items()}
     except (IntegrityError, FileNotFoundError) as exc:
@@ -227,6 +224,19 @@ def _champion_returns(study: Study, champion: Champion, fold: Fold) -> _Book:
 
 def _load(study: Study, model_id: str) -> Artifact:
     folder = artifact_folder(models_home(study.workspace), model_id)
+def _study_of(study: Study, champion: Champion) -> Study:
+    """The study of the champion's own experiment, on the bars of `study` and up to date with them; made once for a study."""
+    if champion.experiment == study.experiment:
+        return study
+
+    def made() -> Study:
+        own = Study(study.workspace, champion.experiment, study.dataset.venue)
+        bring_up_to_date(own, beside=study)
+        return own
+
+    return study.once(("champion", champion.id), made)
+
+
     return load(folder, feature_fingerprint=study.available.fingerprint)
 
 

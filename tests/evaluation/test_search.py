@@ -5,9 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tests.study.changed_code import change_line
 from tests.study.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.experiment import EngineSpec, FeatureSpec
+from tidemill.domain.experiment import EngineSpec, FeatureSpec, NeutraliseSpec, StrategySpec
 from tidemill.evaluation import search as searching
 from tidemill.evaluation.search import experiment_text, search
 from tidemill.experiments.files import load_experiment
@@ -81,6 +82,31 @@ def test_the_sharpe_ratio_after_costs_can_be_the_metric(study: Study) -> None:
     found = search(study, "ridge", trials=2, metric="sharpe")
     assert found.metric == "sharpe"
     assert found.value == max(row["value"] for row in found.trials)
+
+
+def test_trials_of_another_book_do_not_compete(
+    study: Study, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, sectors = list[int](), tmp_path / "sectors.csv"
+    spec = StrategySpec(neutralise=NeutraliseSpec(by="sector", sector_file=str(sectors)))
+
+    def asked() -> list[int]:
+        """Numbers of the trials that a search makes now: none where it knows them."""
+        told.clear()
+        neutral = study_of(study.workspace, small_experiment(folder, strategy=spec))
+        search(neutral, "ridge", trials=1, metric="sharpe", told=lambda number, value: told.append(number))
+        return list(told)
+
+    sectors.write_text("symbol,sector\nAAA,x\nBBB,x\n")
+    assert asked() == [0]
+    assert asked() == []
+    for module in ("tidemill.matching.kernel", "tidemill.strategies.neutral", "tidemill.strategies.quantile"):
+        with monkeypatch.context() as patched:
+            change_line(patched, module)
+            assert asked() == [0], module
+    assert asked() == []
+    sectors.write_text("symbol,sector\nAAA,x\nCCC,x\n")
+    assert asked() == [0]
 
 
 def test_the_result_can_be_written_as_an_experiment_and_read_again(study: Study, tmp_path: Path) -> None:

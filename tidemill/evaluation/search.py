@@ -28,7 +28,8 @@ from tidemill.models.checking import check_engine
 from tidemill.models.registry import code_version
 from tidemill.provenance import fingerprint
 from tidemill.steps.upstream import bring_up_to_date
-from tidemill.study.book import Span, book
+from tidemill.study import code as code_of
+from tidemill.study.book import Span, book, book_fingerprint
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count, data_version
 from tidemill.study.fitting import fit, scores
 from tidemill.study.rejections import tradable_folds
@@ -127,8 +128,8 @@ def _journal(study: Study, engine: str, metric: str, held_out: int) -> Journal:
     make_folder(path.parent)
     made, stated = study.registry.engines.find(engine), msgspec.structs.replace(study.experiment, name="", engines=())
     data = (study.features_version, study.labels_version, study.splits)
-    own = study.registry.code("strategies", stated.strategy.name)
-    decided = (code_version(made), made.info.space, metric, held_out, *data, stated, *own)
+    code = (code_version(made), code_of.search())
+    decided = (code, made.info.space, metric, held_out, *data, stated, book_fingerprint(study))
     return optuna.create_study(
         storage=JournalStorage(JournalFile(path)),
         study_name=fingerprint(*decided),

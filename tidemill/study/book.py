@@ -18,6 +18,7 @@ from tidemill.domain.market import Instrument
 from tidemill.market.column_files import read_sectors
 from tidemill.provenance import fingerprint
 from tidemill.strategies.benchmark import benchmark_weights
+from tidemill.study import code as code_of
 from tidemill.study.sources import instruments_of, suspected_actions
 from tidemill.study.study import Study
 
@@ -106,6 +107,15 @@ def benchmark_book(study: Study, span: Span) -> BacktestResult:
     calendars = {symbol: instrument.calendar for symbol, instrument in _instruments(study).items()}
     weights = benchmark_weights(span.of(study.bars), study.experiment.benchmark, calendars)
     return traded(study, weights, span, benchmark=True)
+
+
+def book_fingerprint(study: Study) -> str:
+    """Of everything that decides what becomes of predictions in a book: which of them count, code, strategy with the sectors of
+    its file, costs, bars.
+    """
+    experiment, known = study.experiment, study.registry.strategies
+    code = (known.code_version(experiment.strategy.name), code_of.rejections(), code_of.signals(), code_of.backtests())
+    return fingerprint(code, resolved(experiment.strategy), experiment.validation, experiment.costs, bars_print(study))
 
 
 def resolved(spec: StrategySpec) -> StrategySpec:

@@ -21,7 +21,7 @@ import polars as pl
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import EngineSpec, Experiment
 from tidemill.durable import make_folder
-from tidemill.metrics.predictions import information_coefficients
+from tidemill.metrics.predictions import information_coefficients, scored
 from tidemill.metrics.returns import sharpe
 from tidemill.models.base import Dimension, Lineage
 from tidemill.models.checking import check_engine
@@ -172,7 +172,7 @@ def score_of(study: Study, spec: EngineSpec, folds: list[Fold], until: Fold | No
     made = [_predicted(study, spec, fold) for fold in every]
     kept = tradable_folds(study, every, [{spec.name: frame} for frame in made], spec.name)
     predictions, counting = (_joined(frames[len(before) :], until) for frames in (made, kept))
-    skill = information_coefficients(_with_outcomes(study, predictions, until))["rank_ic"].mean()
+    skill = information_coefficients(scored(predictions, _outcomes(study, until)))["rank_ic"].mean()
     returns = book(study, counting, Span(folds[0].test_start, until.train_end if until else folds[-1].test_end)).returns
     ratio = sharpe(returns["return"].to_numpy(), bars_a_year(study, returns["time"]))
     rank_ic = float(skill) if isinstance(skill, float) else None
@@ -186,12 +186,10 @@ def _joined(frames: Sequence[pl.DataFrame], until: Fold | None) -> pl.DataFrame:
     return rows if until is None else rows.filter(pl.col("open_time") < until.train_end)
 
 
-def _with_outcomes(study: Study, predictions: pl.DataFrame, until: Fold | None) -> pl.DataFrame:
-    """Predictions beside the labels that were known at the cut of `until`."""
+def _outcomes(study: Study, until: Fold | None) -> pl.DataFrame:
+    """The labels that were known at the cut of `until`."""
     labels = study.training_frame.select("symbol", "open_time", "label", "label_end_at")
-    known = labels if until is None else labels.filter(pl.col("label_end_at") <= until.train_end)
-    finite = (pl.col("prediction").is_finite() & pl.col("label").is_finite()).fill_null(value=False)
-    return predictions.join(known, on=("symbol", "open_time")).filter(finite)
+    return labels if until is None else labels.filter(pl.col("label_end_at") <= until.train_end)
 
 
 def _predicted(study: Study, spec: EngineSpec, fold: Fold) -> pl.DataFrame:

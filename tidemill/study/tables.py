@@ -18,6 +18,7 @@ book, or the whole.
     engine_shares                   trading          fold
     metrics                         performance      what is measured
     drift                           performance      `features`
+    challenges                      models           `last`
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ REFUSALS, FEATURE_BOUNDS = "refusals", "feature_bounds"
 SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
 ATTRIBUTION, ENGINE_SHARES = "attribution", "engine_shares"
 METRICS, DRIFT = "metrics", "drift"
+CHALLENGES = "challenges"
 ENGINES, PORTFOLIO, SELECTION = "engines", "portfolio", "selection"  # parts of it
 
 # Books that are not of one engine.

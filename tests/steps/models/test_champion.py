@@ -9,26 +9,45 @@ import polars as pl
 import pytest
 
 from tests.databases import new_database
-from tests.study.panels import daily_bars, small_experiment
+from tests.study.changed_code import change_line
+from tests.study.panels import before_day, daily_bars, small_experiment
 from tests.study.running import STEPS
 from tidemill.config import Settings
 from tidemill.domain.errors import InputError, StopError
-from tidemill.domain.experiment import CostSpec, Experiment, PromotionSpec, StrategySpec
+from tidemill.domain.experiment import (
+    CostSpec,
+    EngineSpec,
+    Experiment,
+    LabelSpec,
+    NeutraliseSpec,
+    PromotionSpec,
+    StrategySpec,
+)
 from tidemill.domain.intervals import Interval
 from tidemill.embedded import Servers
+from tidemill.quality.expectations import SuiteName
+from tidemill.quality.flags import FLAG_SCHEMA
+from tidemill.quality.validity import no_refusals
 from tidemill.queries.trials import list_trials
 from tidemill.steps.checks.causality import ASSETS, Standing, judge_causality
 from tidemill.steps.checks.suites import judge
 from tidemill.steps.market_data.bars import sync_bars
-from tidemill.steps.models.champion import challenge_fold, compare, consider
+from tidemill.steps.models.champion import challenge_fold, compare, consider, nominee
 from tidemill.steps.performance.drift import last_drift, measure_drift
+from tidemill.steps.upstream import bring_up_to_date
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion
 from tidemill.study.losses import confirm
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
+from tidemill.study.tables import FLAGS, PREDICTIONS, REFUSALS, partition_of
 from tidemill.study.workspace import Workspace, open_workspace
 
+CHECKED: dict[SuiteName, str] = {
+    "bars": "market_data/bars",
+    "features": "features/technical",
+    "predictions": "predictions/engines",
+}
 POLICY = PromotionSpec(book="ridge", bars=60, confidence=0.9)
 
 
@@ -84,12 +103,8 @@ def finished(workspace: Workspace, experiment: Experiment, *, proven: bool = Tru
     study = study_of(workspace, experiment)
     for step in STEPS.values():
         step(study)
-    for suite, asset in (
-        ("bars", "market_data/bars"),
-        ("features", "features/technical"),
-        ("predictions", "predictions/engines"),
-    ):
-        judge(study, suite, asset)  # type: ignore[arg-type]  # its names
+    for suite, asset in CHECKED.items():
+        judge(study, suite, asset)
     for asset in ASSETS if proven else ():
         judge_causality(study, asset)
     return study
@@ -161,7 +176,7 @@ def test_a_refuted_strategy_is_not_promoted(
     assert current(study) is None
 
 
-def test_what_was_not_checked_as_it_is_now_is_not_promoted(workspace: Workspace, experiment: Experiment) -> None:
+def test_what_was_not_checked_as_it_is_now_is_not_promoted_until_it_is(workspace: Workspace, experiment: Experiment) -> None:
     finished(workspace, experiment)
     shorter = msgspec.structs.replace(experiment, dataset=msgspec.structs.replace(experiment.dataset, end="2021-11-20"))
     study = study_of(workspace, shorter)
@@ -169,6 +184,18 @@ def test_what_was_not_checked_as_it_is_now_is_not_promoted(workspace: Workspace,
         step(study)
     assert "never checked as it is now" in consider(study).notes[0]
     assert current(study) is None
+    assert not consider(study).worked
+    for suite, asset in CHECKED.items():
+        judge(study, suite, asset)
+    refused = consider(study)
+    assert refused.worked
+    assert "never checked" not in refused.notes[0]
+    for asset in ASSETS:
+        judge_causality(study, asset)
+    promoted = consider(study)
+    assert promoted.worked
+    assert "Not promoted: features" not in promoted.notes[0]
+    assert not consider(study).worked
 
 
 def test_nothing_of_a_source_that_lost_much_is_promoted_until_that_is_confirmed(workspace: Workspace, tmp_path: Path) -> None:
@@ -194,6 +221,117 @@ def test_a_champion_is_not_judged_on_bars_it_was_trained_on(workspace: Workspace
     longer = msgspec.structs.replace(experiment, promotion=msgspec.structs.replace(POLICY, bars=90))
     with pytest.raises(StopError, match="inside of the bars"):
         compare(study_of(workspace, longer), champion)
+
+
+def test_a_champion_of_another_label_is_judged_as_after_a_run_of_its_own(workspace: Workspace, tmp_path: Path) -> None:
+    """Its experiment is not the one that runs: what it is judged by is brought up to date with the bars of that one."""
+    file, prices = tmp_path / "grown.parquet", trending()
+    before_day(prices, 270).write_parquet(file)
+    other = study_of(workspace, small_experiment(file, promotion=POLICY, label=LabelSpec(horizon=5)))
+    bring_up_to_date(other)
+    champion = workspace.call(champions.promote, workspace.database, nominee(other, compare(other, None)), instead_of=None)
+    prices.write_parquet(file)
+    experiment = small_experiment(file, promotion=POLICY)
+    bring_up_to_date(study_of(workspace, experiment))
+    judged = compare(study_of(workspace, experiment), champion).champion
+    assert judged is not None
+    assert judged.rank_ic is not None
+    bring_up_to_date(study_of(workspace, other.experiment))
+    assert compare(study_of(workspace, experiment), champion).champion == judged
+
+
+# --- what is compared again -----------------------------------------------------------------------------------------------
+
+
+def compared(workspace: Workspace, experiment: Experiment, **changes: object) -> Study:
+    """A study that was compared, and would not be again while nothing changes. It is refused, since it was never proven."""
+    finished(workspace, experiment)
+    study = study_of(workspace, msgspec.structs.replace(experiment, **{"costs": CostSpec(fee_bps=3.0), **changes}))
+    assert consider(study).worked
+    assert not works_again(study)
+    return study
+
+
+def works_again(study: Study) -> bool:
+    return consider(study_of(study.workspace, study.experiment)).worked
+
+
+@pytest.mark.parametrize(
+    ("module", "again"),
+    [
+        ("tidemill.models.ridge", True),
+        ("tidemill.strategies.quantile", True),
+        ("tidemill.study.fitting", True),
+        ("tidemill.matching.kernel", True),
+        ("tidemill.market.news_feeds", False),
+        ("tidemill.reports.sentences", False),
+    ],
+)
+def test_other_code_is_compared_again(
+    workspace: Workspace, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, module: str, again: bool
+) -> None:
+    study = compared(workspace, experiment)
+    change_line(monkeypatch, module)
+    assert works_again(study) is again
+    assert not works_again(study)
+
+
+def test_other_code_of_the_champions_engine_is_compared_again(
+    workspace: Workspace, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert consider(finished(workspace, experiment)).facts.promoted
+    alone = msgspec.structs.replace(POLICY, book="momentum")
+    study = compared(workspace, experiment, engines=(EngineSpec(name="momentum"),), promotion=alone)
+    change_line(monkeypatch, "tidemill.models.ridge")
+    assert works_again(study)
+
+
+def test_other_sectors_in_the_same_file_are_compared_again(
+    workspace: Workspace, experiment: Experiment, tmp_path: Path
+) -> None:
+    file = tmp_path / "sectors.csv"
+    file.write_text("symbol,sector\nAAA,x\nBBB,x\n")
+    neutral = StrategySpec(neutralise=NeutraliseSpec(by="sector", sector_file=str(file)))
+    study = compared(workspace, experiment, strategy=neutral)
+    file.write_text("symbol,sector\nAAA,x\nCCC,x\n")
+    assert works_again(study)
+
+
+def test_bars_that_are_suspected_since_are_compared_again(workspace: Workspace, experiment: Experiment) -> None:
+    study = compared(workspace, experiment)
+    assert not study.lake.manifests(FLAGS, study.dataset.bars_key)
+    time = study.times[-20]
+    rows = {"symbol": ["AAA"], "open_time": [time], "flag": ["suspected_action"], "flagged_at": [time], "detail": [""]}
+    marked = pl.DataFrame(rows, schema=FLAG_SCHEMA)
+    study.lake.write(FLAGS, study.dataset.bars_key, "all", marked)
+    assert works_again(study)
+    study.lake.drop(FLAGS, study.dataset.bars_key)
+
+
+def test_instruments_that_cost_something_else_are_compared_again(workspace: Workspace, experiment: Experiment) -> None:
+    study, store = compared(workspace, experiment), workspace.store
+    known = workspace.call(store.read_instruments, study.dataset.venue)
+    workspace.call(store.write_instruments, [msgspec.structs.replace(one, borrow_bps=one.borrow_bps + 900.0) for one in known])
+    assert works_again(study)
+    workspace.call(store.write_instruments, known)
+
+
+def test_engines_that_said_something_else_before_are_compared_again(workspace: Workspace, experiment: Experiment) -> None:
+    study = compared(workspace, experiment)
+    said = {"ridge": [-1.0, 1.0, 5_000], "momentum": None}
+    study.lake.write(REFUSALS, study.key, partition_of(study.folds[0]), no_refusals(), metadata={"ranges": said})
+    assert works_again(study)
+    study.lake.drop(REFUSALS, study.key)
+
+
+def test_predictions_that_weigh_the_ensemble_are_compared_again(workspace: Workspace, experiment: Experiment) -> None:
+    study = compared(workspace, experiment, promotion=msgspec.structs.replace(POLICY, book="ensemble"))
+    key, part = study.engine_key(experiment.engines[0]), partition_of(study.folds[0])
+    frame, held = study.lake.scan(PREDICTIONS, key, partitions=[part]).collect(), study.lake.manifests(PREDICTIONS, key)[part]
+    kept = {"fingerprint": held.fingerprint, "metadata": held.metadata}
+    study.lake.write(PREDICTIONS, key, part, frame.with_columns(-pl.col("prediction")), **kept)
+    assert works_again(study)
+    study.lake.write(PREDICTIONS, key, part, frame, **kept)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ on evidence about a champion of the past.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -26,26 +27,27 @@ from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import Floats, performance_metrics
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
+from tidemill.models.registry import code_version
 from tidemill.provenance import fingerprint
 from tidemill.steps.models.ensemble import evidence_for
+from tidemill.steps.upstream import bring_up_to_date
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
-from tidemill.steps.upstream import bring_up_to_date
 from tidemill.study import code as code_of
-from tidemill.study.book import Span, book
+from tidemill.study.book import Span, book, book_fingerprint
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
 from tidemill.study.fitting import fit_ensemble, fit_fold, scores
 from tidemill.study.freshness import StepReport
 from tidemill.study.losses import loss_notes
 from tidemill.study.model_index import artifact_folder, models_home, spec_of
-from tidemill.study.registry import Registry
 from tidemill.study.rejections import reject_fold, stored_past, without
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE, LABELS
+from tidemill.study.tables import CHALLENGES, ENSEMBLE, LABELS
 from tidemill.validation.splits import Fold, embargo_length
 
 # Folds of the walk-forward are numbered from 0; a window of a challenger is none of them.
 _CHALLENGE = 1_000_000
+_LAST = "last"
 
 
 class BookFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,8 +224,6 @@ def _champion_returns(study: Study, champion: Champion, fold: Fold) -> _Book:
     return _book_returns(own, _Contender(champion.book, models, champion.weights), fold)
 
 
-def _load(study: Study, model_id: str) -> Artifact:
-    folder = artifact_folder(models_home(study.workspace), model_id)
 def _study_of(study: Study, champion: Champion) -> Study:
     """The study of the champion's own experiment, on the bars of `study` and up to date with them; made once for a study."""
     if champion.experiment == study.experiment:
@@ -237,6 +237,8 @@ def _study_of(study: Study, champion: Champion) -> Study:
     return study.once(("champion", champion.id), made)
 
 
+def _load(study: Study, model_id: str) -> Artifact:
+    folder = artifact_folder(models_home(study.workspace), model_id)
     return load(folder, feature_fingerprint=study.available.fingerprint)
 
 
@@ -289,40 +291,62 @@ def _refusals(study: Study) -> tuple[str, ...]:
 def consider(study: Study) -> StepReport[ChallengeFacts]:
     """Compare a challenger of this study with the champion of its dataset, and promote it if it wins.
 
-    Nothing is done while bars, experiment, code and champion are those of the last comparison.
+    Nothing is done while all that decides it is that of the last comparison: on both sides experiment, code and bars, with what
+    follows from these; the champion; and whether checks and proofs let anything be promoted.
     """
     database, call = study.workspace.database, study.workspace.call
     champion = call(champions.current, database, study.dataset.key)
-    code, print_ = _made_of(study, champion)
-    held = study.lake.manifest("challenges", study.key, "last")
+    code, print_ = _made_of(study, champion, _refusals(study))
+    held = study.lake.manifest(CHALLENGES, study.key, _LAST)
     if held is not None and held.metadata.get("settled") == print_:
         return _report(champion, msgspec.convert(held.metadata["comparison"], Comparison), worked=False, code=code)
     outcome = compare(study, champion)
     if outcome.wins:
         champion = call(champions.promote, database, nominee(study, outcome), instead_of=champion.id if champion else None)
-    _, settled = _made_of(study, champion)
+    _, settled = _made_of(study, champion, outcome.refusals)
     study.lake.write(
-        "challenges",
+        CHALLENGES,
         study.key,
-        "last",
+        _LAST,
         pl.DataFrame({"settled": [settled]}),
         metadata={"settled": settled, "comparison": msgspec.to_builtins(outcome)},
     )
     return _report(champion, outcome, worked=True, code=code)
 
 
-def _made_of(study: Study, champion: Champion | None) -> tuple[str, str]:
-    """Version of the code that a comparison stands on, the strategies of both sides included, and fingerprint of all of it."""
-    sides = (study.experiment, *((champion.experiment,) if champion else ()))
-    strategies = sorted({_registry(study, side).strategies.code_version(side.strategy.name) for side in sides})
-    code = fingerprint(strategies, code_of.challenge())[:16]
-    seen = (study.experiment, study.features_version, study.labels_version, champion.id if champion else 0, *loss_notes(study))
-    return code, fingerprint(code, *seen)
+def _made_of(study: Study, champion: Champion | None, refusals: Sequence[str]) -> tuple[str, str]:
+    """Version of the code that a comparison stands on, engines and strategies of both sides included, and fingerprint of all
+    that decides its outcome.
+    """
+    sides, fold = _sides(study, champion), challenge_fold(study)
+    code = fingerprint(code_of.challenge(), [side.code for side in sides])[:16]
+    evidence = evidence_for(study, fold) if study.experiment.promotion.book == ENSEMBLE else {}
+    seen = [side.seen(fold) for side in sides]
+    return code, fingerprint(code, champion.id if champion else 0, refusals, evidence, seen)
 
 
-def _registry(study: Study, side: Experiment) -> Registry:
-    """What names mean on a side of the comparison."""
-    return study.registry if side == study.experiment else Registry.of(study.workspace.settings).with_files(side.modules)
+class _Side(NamedTuple):
+    """One of the two in a comparison: its study, and the engines of its book."""
+
+    study: Study
+    engines: tuple[str, ...]
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Versions of its strategy and of its engines."""
+        known, strategy = self.study.registry, self.study.experiment.strategy.name
+        return known.strategies.code_version(strategy), *(code_version(known.engines.find(name)) for name in self.engines)
+
+    def seen(self, fold: Fold) -> tuple[object, ...]:
+        """What it is judged by on the bars of a fold, but for its models."""
+        study, past = self.study, stored_past(self.study, fold.test_start)
+        said = {name: past.get(name) for name in self.engines}
+        return study.experiment, study.features_version, study.labels_version, book_fingerprint(study), said
+
+
+def _sides(study: Study, champion: Champion | None) -> tuple[_Side, ...]:
+    mine = _Side(study, members(study.experiment))
+    return (mine,) if champion is None else (mine, _Side(_study_of(study, champion), tuple(champion.models)))
 
 
 def nominee(study: Study, outcome: Comparison) -> Nominee:

@@ -22,7 +22,7 @@ from tidemill.steps.upstream import bring_up_to_date
 from tidemill.storage.losses import note_loss, open_loss
 from tidemill.study.losses import confirm
 from tidemill.study.places import report_path
-from tidemill.study.sources import study_of, suspected_actions
+from tidemill.study.sources import flags_of, study_of, suspected_actions
 from tidemill.study.workspace import Workspace
 
 DAY = Interval.parse("1d")
@@ -320,3 +320,28 @@ def test_actions_leave_with_the_column_that_told_them(workspace: Workspace, expe
     assert "AAA" in actions()
     plain.write_parquet(file)
     assert actions() == set()
+
+
+def test_days_that_come_one_by_one_are_suspected_as_those_that_come_together(
+    workspace: Workspace, experiment: Experiment, folder: Path, tmp_path: Path
+) -> None:
+    """AAA is halved from one day on, without an action that tells so; each later day comes in a file of its own."""
+    file, day = folder / "base.parquet", CORRECTED + timedelta(days=200)
+    whole = pl.read_parquet(file)
+    fallen = (pl.col("symbol") == "AAA") & (pl.col("date") >= day.date())
+    prices = ("open", "high", "low", "close")
+    halved = whole.with_columns(pl.when(fallen).then(pl.col(name) / 2.0).otherwise(name).alias(name) for name in prices)
+    halved.filter(pl.col("date") < day.date()).write_parquet(file)
+    sync_bars(study_of(workspace, experiment))
+    for number in range(3):
+        date = (day + timedelta(days=number)).date()
+        halved.filter(pl.col("date") == date).write_parquet(folder / f"{date}.parquet")
+        study = study_of(workspace, experiment)
+        sync_bars(study)
+        assert suspected_actions(study).rows() == ([("AAA", day)] if number else [])
+    together = tmp_path / "together"
+    together.mkdir()
+    halved.filter(pl.col("date") <= date).write_parquet(together / "base.parquet")
+    fresh = study_of(workspace, small_experiment(together, features=experiment.features))
+    sync_bars(fresh)
+    assert flags_of(fresh).equals(flags_of(study))

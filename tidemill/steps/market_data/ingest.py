@@ -22,12 +22,13 @@ from tidemill.market.adjustments import ADJUSTMENT_SCHEMA, derive_adjustments
 from tidemill.market.calendars import infer_calendars
 from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
+from tidemill.steps.market_data.flags import Judged, write_flags
 from tidemill.storage.endings import Mirrored
 from tidemill.storage.lake import Lake
 from tidemill.storage.losses import Loss, forget_restored, note_loss
 from tidemill.study.losses import loss_sentence
 from tidemill.study.restatements import RESTATED, restated_in
-from tidemill.study.tables import BARS, FLAGS
+from tidemill.study.tables import BARS
 from tidemill.study.workspace import Workspace
 
 # Rows that are judged together. A larger import goes through files in batches of this size, so that memory stays bounded.
@@ -98,19 +99,13 @@ class _Spool:
             parts.append(self._held.filter(inside))
         return pl.concat(parts) if parts else None
 
-    def keys(self) -> pl.LazyFrame | None:
-        """symbol, open_time of the good bars, each once; None when there was none."""
+    def sizes(self) -> dict[str, int]:
+        """Month → number of good bars, each counted once."""
         parts = [pl.scan_parquet(self._folder / "*.parquet").select(_KEYS)] if self._files else []
         keys = [*parts, self._held.lazy().select(_KEYS)] if self._held is not None else parts
         if not keys:
-            return None
-        return pl.concat(keys).unique() if self._files else keys[0]  # one batch holds no bar twice
-
-    def sizes(self) -> dict[str, int]:
-        """Month → number of good bars."""
-        distinct = self.keys()
-        if distinct is None:
             return {}
+        distinct = pl.concat(keys).unique() if self._files else keys[0]  # one batch holds no bar twice
         months = distinct.group_by(pl.col("open_time").dt.truncate("1mo")).len().collect()
         return {f"{month:%Y-%m}": size for month, size in months.iter_rows()}
 
@@ -358,38 +353,16 @@ class _Import:
         return actions.height
 
     def _write_flags(self) -> dict[str, int]:
-        lake = self.workspace.lake
-        parts = [frame for frame in self.flags if frame.height]
-        held, whole = "all" in lake.manifests(FLAGS, self.key), self.mirrors and self.part == Mirrored()
-        if held and not whole:
-            before = lake.scan(FLAGS, self.key).select("symbol", "open_time", "flag", "flagged_at", "detail").collect()
-            parts.insert(0, self._not_judged(before))
-        if not parts and not held:
-            return {}
-        flags = (
-            pl.concat(parts or self.flags)
-            .unique(("symbol", "open_time", "flag"), keep="last")
-            .sort("symbol", "open_time", "flag")
+        given = Judged(
+            symbols=frozenset(self.symbols),
+            refused=self.flags,
+            tells_actions=bool(self.adjusted),
+            whole=self.mirrors,
+            everything=self.mirrors and self.part == Mirrored(),
         )
-        lake.write(FLAGS, self.key, "all", flags)
-        return dict(flags.group_by("flag").len().sort("flag").iter_rows())
-
-    def _not_judged(self, flags: pl.DataFrame) -> pl.DataFrame:
-        """Those of stored `flags` that this import says nothing of: it judges a bar that stands after two and before one of its
-        own, or where the series begins or ends.
-        """
-        keys, flagged = self.spool.keys(), pl.col("symbol").is_in(flags["symbol"].unique().implode())
-        if keys is None or flags.is_empty():
-            return flags
-        at = pl.col("open_time")
-        stored = self.workspace.lake.scan(BARS, self.key).filter(flagged).group_by("symbol").agg(first=at.min(), last=at.max())
-        given = keys.filter(flagged).sort(_KEYS).group_by("symbol").agg(at)
-        since = pl.when(at.list.first() <= pl.col("first")).then(at.list.first()).otherwise(at.list.get(2, null_on_oob=True))
-        until = pl.when(at.list.last() >= pl.col("last")).then(at.list.last()).otherwise(at.list.get(-2, null_on_oob=True))
-        judged = given.join(stored, on="symbol").select("symbol", since=since, until=until).collect()
-        inside = (at >= pl.col("since")) & (at <= pl.col("until"))
-        kept = flags.join(judged, on="symbol", how="left", maintain_order="left").filter(~inside.fill_null(value=False))
-        return kept.drop("since", "until")
+        stored = self.workspace.lake.scan(BARS, self.key).filter(pl.col("symbol").is_in(self.symbols))
+        groups = _symbols_by_rows(stored) if self.symbols else []
+        return write_flags(self.workspace, self.source.venue, self.interval, groups, given)
 
 
 def _calendars(instruments: Sequence[Instrument]) -> dict[str, str]:

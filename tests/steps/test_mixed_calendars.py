@@ -5,12 +5,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import exchange_calendars
+import numpy as np
 import polars as pl
 import pytest
 
 from tests.study.panels import daily_bars, small_experiment
 from tests.study.running import run
-from tidemill.calendars import ALWAYS, XNYS
+from tidemill.calendars import ALWAYS, XNYS, calendar_named
 from tidemill.domain.experiment import DatasetSpec, Experiment, SplitSpec, StrategySpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
@@ -226,3 +227,33 @@ def test_a_weekend_start_of_the_benchmark_waits_for_no_one_and_leaves_no_one_out
     found = benchmark_weights(bars.filter(pl.col("open_time") >= weekend), "equal_weight", OWN)
     monday = weekend + timedelta(days=2)
     assert set(found.rows()) == {(symbol, weekend if symbol in COINS else monday, 1 / 6) for symbol in OWN}
+
+
+def test_hourly_bars_of_stocks_that_begin_at_half_past_are_imported_and_traded_beside_coins(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    hour, start = Interval.parse("1h"), datetime(2021, 1, 4, tzinfo=UTC)
+    end = start + timedelta(days=40)
+    rows = []
+    for number, (symbol, name) in enumerate(OWN.items()):
+        times = calendar_named(name).slots(hour, start, end)
+        close = 50.0 * np.exp(np.cumsum(np.random.default_rng((7, number)).normal(0.0, 0.004, len(times))))
+        prices = {name: close.round(4) for name in ("open", "high", "low", "close")}
+        rows.append(pl.DataFrame({"symbol": [symbol] * len(times), "time": times, **prices, "volume": 1e6}))
+    path = tmp_path / "hours.parquet"
+    pl.concat(rows).write_parquet(path)
+    experiment = small_experiment(
+        path,
+        dataset=DatasetSpec(source=f"file:{path}", interval="1h"),
+        splits=SplitSpec(train=400, test=120),
+        benchmark="equal_weight",
+    )
+    study, reports = run(workspace, experiment)
+    assert reports["bars"].facts.imported.quarantined == 0
+    assert calendars(workspace, "hours") == OWN
+    trades = study.lake.scan("trades", study.key, partitions=["ensemble"]).collect()
+    stocks = trades.filter(pl.col("symbol").is_in(STOCKS))
+    assert set(stocks["entry_time"].dt.minute()) == {30}
+    assert set(trades.filter(pl.col("symbol").is_in(COINS))["entry_time"].dt.minute()) == {0}
+    (year,) = set(workspace.call(read_trials, workspace.database)["periods_per_year"])
+    assert year == pytest.approx(8_760 + 252 * 7, rel=0.01)

@@ -46,6 +46,13 @@ class Interval(msgspec.Struct, frozen=True, order=True):
         """The grid is `origin + k · interval` in epoch microseconds."""
         return _WEEK_ORIGIN * 1_000_000 if self.seconds % _UNITS["w"] == 0 else 0
 
+    @property
+    def step_microseconds(self) -> int:
+        """On whatever grid a market's bars lie, `origin + k · step` holds for all of them: sessions begin at whole minutes, as
+        at half past nine in New York, and bars within a day count from there.
+        """
+        return self.microseconds if self.seconds >= _UNITS["d"] else min(self.microseconds, 60_000_000)
+
     def floor(self, moment: datetime) -> datetime:
         """The open time of the bar that holds `moment` (timezone-aware)."""
         micros = epoch_microseconds(moment) - self.origin_microseconds

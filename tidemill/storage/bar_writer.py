@@ -152,7 +152,7 @@ def _checked(bars: pl.DataFrame, interval: Interval) -> pl.DataFrame:
     rows = conform(complete.with_columns(vintage_unknown=pl.col("known_at") == close_time), STAGED)
     for symbol in rows["symbol"].unique():
         valid_symbol(symbol or "")
-    off_grid = (pl.col("open_time").to_physical() - interval.origin_microseconds) % interval.microseconds != 0
+    off_grid = (pl.col("open_time").to_physical() - interval.origin_microseconds) % interval.step_microseconds != 0
     if rows.select((off_grid | pl.col("open_time").is_null()).any()).item():
         raise InputError(f"A bar's open time is not on the grid of {interval} bars. Validate the bars before they are stored.")
     return _without_duplicates(rows)

@@ -104,6 +104,6 @@ def marks_so_far(bars: pl.DataFrame, suspected: pl.DataFrame | None) -> pl.Serie
 
 
 def _require_grid(bars: pl.DataFrame, interval: Interval) -> None:
-    offset = (bars["open_time"].to_physical() - interval.origin_microseconds) % interval.microseconds
+    offset = (bars["open_time"].to_physical() - interval.origin_microseconds) % interval.step_microseconds
     if (offset != 0).any():
         raise InputError(f"The bars do not lie on the grid of {interval}. Give the interval they were built with.")

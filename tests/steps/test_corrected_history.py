@@ -267,6 +267,29 @@ def test_a_corporate_action_that_the_vendor_withdrew_ends_with_its_date(workspac
     assert study.bars_as_of(datetime.now(UTC), adjusted=True).select(columns).equals(study.adjusted.select(columns))
 
 
+def test_an_action_that_is_told_late_is_in_no_earlier_view_and_one_told_anew_counts_once(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    file, days = tmp_path / "split.csv", [(START + timedelta(days=day)).date() for day in range(12)]
+
+    def write(ex_day: int | None) -> datetime:
+        factors = [1.0 if ex_day is None or day >= ex_day else 0.5 for day in range(12)]
+        closes = [100.0 + day for day in range(12)]
+        prices = pl.DataFrame({"symbol": "AAA", "date": days, **dict.fromkeys(("open", "high", "low", "close"), closes)})
+        adjusted = [close * factor for close, factor in zip(closes, factors, strict=True)]
+        prices.with_columns(pl.Series("adj_close", adjusted), volume=1000.0).write_csv(file)
+        sync_bars(study_of(workspace, small_experiment(file)))
+        return datetime.now(UTC)
+
+    def last_close(then: datetime) -> float:
+        bars = study_of(workspace, small_experiment(file)).bars_as_of(then, adjusted=True)
+        return float(bars["close"][-1])
+
+    moments = [write(ex_day) for ex_day in (None, 5, None, 6)]
+    assert [last_close(then) for then in moments] == pytest.approx([111.0, 222.0, 111.0, 222.0])
+    assert study_of(workspace, small_experiment(file)).adjustments.height == 1
+
+
 def test_imports_into_a_named_dataset_merge_and_end_nothing(workspace: Workspace, folder: Path, tmp_path: Path) -> None:
     whole = pl.read_parquet(folder / "base.parquet")
     for number, symbols in enumerate((["AAA", "BBB"], ["CCC"])):

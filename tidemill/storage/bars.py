@@ -170,7 +170,8 @@ class BarStore:
     async def write_adjustments(
         self, venue: str, adjustments: pl.DataFrame, *, mirrored: Mirrored | None = None, received_at: datetime | None = None
     ) -> Merged:
-        """adjustments: `symbol, kind, ex_time, value, known_at`. One with another value is a version known at `received_at`.
+        """adjustments: `symbol, kind, ex_time, value, known_at`. One with another value is a version known at `received_at`, as
+        is one that is `late` where there is that column: told after bars that it should have come with.
 
         mirrored: of what `adjustments` is the whole; other actions there end at `received_at` (default: now).
         """

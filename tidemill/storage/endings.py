@@ -12,7 +12,14 @@ from tidemill.storage.merge import Merged
 from tidemill.storage.postgres import Connection, Database
 
 _KEYS = {"symbol": "text", "open_time": "timestamptz"}
-_ACTIONS = {"symbol": "text", "kind": "text", "ex_time": "timestamptz", "value": "float8", "known_at": "timestamptz"}
+_ACTIONS = {
+    "symbol": "text",
+    "kind": "text",
+    "ex_time": "timestamptz",
+    "value": "float8",
+    "known_at": "timestamptz",
+    "late": "bool",
+}
 
 # The lock that writers of a month take as well.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
@@ -44,10 +51,10 @@ WHERE venue = $1 AND interval = $2 AND symbol = ANY ($3) AND ended_at IS NULL AN
 
 _STAGE_ACTIONS = """
 CREATE TEMP TABLE staged_actions (
-    symbol text COLLATE "C", kind text, ex_time timestamptz, value float8, known_at timestamptz
+    symbol text COLLATE "C", kind text, ex_time timestamptz, value float8, known_at timestamptz, late bool
 ) ON COMMIT DROP
 """
-# A first version is taken for as old as what it tells of; one that follows another is known from its receipt.
+# A first version is taken for as old as what it tells of; one that follows another, or bars without it, from its receipt.
 _WRITE_ACTIONS = """
 INSERT INTO adjustments (venue, symbol, kind, ex_time, value, known_at, recorded_at)
 SELECT $1, staged.symbol, staged.kind, staged.ex_time, staged.value, staged.known_at,
@@ -56,7 +63,7 @@ SELECT $1, staged.symbol, staged.kind, staged.ex_time, staged.value, staged.know
            WHERE earlier.venue = $1 AND (earlier.symbol, earlier.kind, earlier.ex_time, earlier.known_at)
                                       = (staged.symbol, staged.kind, staged.ex_time, staged.known_at)
            HAVING count(*) > 0
-       ))
+       ), CASE WHEN staged.late THEN $2::timestamptz END)
 FROM staged_actions staged
 WHERE NOT EXISTS (
     SELECT FROM adjustments held
@@ -151,7 +158,8 @@ async def write_actions(
     database: Database, venue: str, actions: pl.DataFrame, at: datetime, mirrored: Mirrored | None
 ) -> Merged:
     """See BarStore.write_adjustments."""
-    staged = conform(actions, _ACTIONS).unique()
+    told = actions if "late" in actions.columns else actions.with_columns(late=pl.lit(value=False))
+    staged = conform(told, _ACTIONS).unique()
     withdrawn = 0
     async with database.transaction() as connection:
         await connection.execute(_LOCK, f"actions/{venue}")

@@ -132,5 +132,6 @@ def _matched(rows: pl.DataFrame, exposure: pl.Expr, group: list[str]) -> Weighed
     )
     closed = made.filter("closed").select(group).unique().height
     what = "a sector" if "group" in group else "the book"
-    notes = (f"{closed:,} times {what} was closed, since one of its sides alone cannot be neutral.",) if closed else ()
+    times = f"{closed:,} time{'s' * (closed != 1)}"
+    notes = (f"{times} {what} was closed, since one of its sides alone cannot be neutral.",) if closed else ()
     return Weighed(made.select("symbol", "open_time", "weight"), notes)

@@ -90,4 +90,5 @@ def left_out(count: int, least: int) -> tuple[str, ...]:
     """A sentence about the chosen symbols whose risk is not known; empty where there is none."""
     if not count:
         return ()
-    return (f"{count:,} times a chosen symbol was left out: fewer than {least} returns, or only equal prices, were known.",)
+    times = f"{count:,} time{'s' * (count != 1)}"
+    return (f"{times} a chosen symbol was left out: fewer than {least} returns, or only equal prices, were known.",)

@@ -28,12 +28,13 @@ from tidemill.storage.lake import Lake
 from tidemill.storage.losses import Loss, forget_restored, note_loss
 from tidemill.study.losses import loss_sentence
 from tidemill.study.restatements import RESTATED, restated_in
-from tidemill.study.tables import BARS
+from tidemill.study.tables import BARS, IMPORTS
 from tidemill.study.workspace import Workspace
 
 # Rows that are judged together. A larger import goes through files in batches of this size, so that memory stays bounded.
 BATCH_ROWS = 4_000_000
 _KEYS = ("symbol", "open_time")
+_NO_SETTLED = pl.DataFrame(schema={"symbol": pl.String(), "settled": pl.Datetime("us", "UTC")})
 _NO_KEYS = pl.DataFrame(schema={"symbol": pl.String(), "open_time": pl.Datetime("us", "UTC")})
 
 
@@ -206,6 +207,7 @@ class _Import:
         self.months: set[str] = set()
         self.symbols: set[str] = set()
         self.adjusted: list[pl.DataFrame] = []
+        self.settled: pl.DataFrame | None = None
         self.flags: list[pl.DataFrame] = []
         self.times: list[datetime] = []
         self.refused: list[pl.DataFrame] = []
@@ -230,6 +232,7 @@ class _Import:
             self.refused.append(checked.quarantine.select(_KEYS).drop_nulls().unique())
         if checked.adjusted is not None:
             self.adjusted.append(checked.adjusted)
+            self.settled = self.settled if self.settled is not None else self._settled()
         if checked.good.height:
             self._store(checked)
 
@@ -349,8 +352,20 @@ class _Import:
         told = pl.concat(self.adjusted).sort("symbol", "open_time") if self.adjusted else None
         actions = derive_adjustments(told) if told is not None else pl.DataFrame(schema=ADJUSTMENT_SCHEMA)
         whole = self.part if self.mirrors else None
-        self.workspace.call(self.workspace.store.write_adjustments, self.source.venue, actions, mirrored=whole)
+        settled = _NO_SETTLED if self.settled is None else self.settled
+        late = (pl.col("ex_time") <= pl.col("settled")).fill_null(value=False)
+        rows = actions.join(settled, on="symbol", how="left", maintain_order="left").with_columns(late=late).drop("settled")
+        self.workspace.call(self.workspace.store.write_adjustments, self.source.venue, rows, mirrored=whole)
         return actions.height
+
+    def _settled(self) -> pl.DataFrame:
+        """symbol, settled: the newest bar that it had before this import, where one was finished before. What is told of
+        actions up to there was not known with those bars.
+        """
+        lake = self.workspace.lake
+        if not lake.manifests(IMPORTS, self.key) or not lake.manifests(BARS, self.key):
+            return _NO_SETTLED
+        return lake.scan(BARS, self.key).group_by("symbol").agg(settled=pl.col("open_time").max()).collect()
 
     def _write_flags(self) -> dict[str, int]:
         given = Judged(

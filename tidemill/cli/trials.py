@@ -4,6 +4,7 @@ import click
 
 from tidemill.cli.common.output import json_option, number, write_json, write_table
 from tidemill.cli.common.progress import progress
+from tidemill.domain.naming import first_of
 
 
 @click.group()
@@ -75,6 +76,12 @@ def compare(trial_ids: tuple[str, ...], experiment: str | None, as_json: bool) -
         f"{found.counted:,} trials on {found.family} since {found.since:%Y-%m-%d}, {found.clusters:,} of them different; the "
         f"best of so many without skill shows a Sharpe ratio of about {signed(found.expected_maximum_sharpe)}."
     )
+    if lost := [row.trial for row in found.rows if row.returns_lost]:
+        what = f"{'s' * (len(lost) != 1)} {'have' if len(lost) != 1 else 'has'}"
+        click.echo(
+            f"{len(lost):,} trial{what} no returns any more, and so no interval ({first_of(lost)}). "
+            "Run what made them again; where its data changed since, they stay lost."
+        )
     if found.pbo is None:
         click.echo("PBO needs two trials that traded over the same time.")
     else:

@@ -1,5 +1,7 @@
 """Whether this installation can work, and for everything that is wrong, what to do about it."""
 
+from __future__ import annotations
+
 import ctypes
 import importlib.util
 import os
@@ -8,9 +10,10 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -21,6 +24,11 @@ from tidemill.keeper import postgres as postgres_programs
 from tidemill.keeper import redis as redis_programs
 from tidemill.keeper.folder import SYSTEM_FOLDER, Folder, existing, is_linked
 from tidemill.keeper.processes import open_lock, try_lock
+
+if TYPE_CHECKING:
+    from tidemill.storage.postgres import Database
+
+T = TypeVar("T")
 
 LEAST_DISK = 1_000_000_000
 MOST_CLOCK_DIFFERENCE = 1.0
@@ -239,6 +247,7 @@ def _servers(settings: Settings) -> list[Finding]:
                 Finding("servers", True, how),
                 _ask("postgres", _postgres, found.postgres_dsn, settings),
                 _ask("redis", _redis, found.redis_url, settings),
+                _ask("trials", _trials, found.postgres_dsn, settings),
             ]
     except TidemillError as exc:
         return [
@@ -256,28 +265,17 @@ def _ask(name: str, question: Callable[[Secret, Settings], Finding], address: Se
 
 def _postgres(dsn: Secret, settings: Settings) -> Finding:
     """Its version, clock, schema, and the time of one question."""
-    from tidemill.storage.postgres import Database
-    from tidemill.study.workspace import LoopThread
 
-    async def ask() -> tuple[str, float, float, list[int]]:
-        database = await Database.connect(dsn, connections=1, timeout=settings.database_timeout)
-        try:
-            version = await database.fetchval("SHOW server_version")
-            begun = time.perf_counter()
-            ahead = float(await database.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")) - time.time()
-            taken = (time.perf_counter() - begun) * 1_000
-            known = await database.fetchval("SELECT to_regclass('schema_migrations')::text")
-            rows = await database.fetch("SELECT number FROM schema_migrations") if known else []
-        finally:
-            await database.close()
+    async def ask(database: Database) -> tuple[str, float, float, list[int]]:
+        version = await database.fetchval("SHOW server_version")
+        begun = time.perf_counter()
+        ahead = float(await database.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")) - time.time()
+        taken = (time.perf_counter() - begun) * 1_000
+        known = await database.fetchval("SELECT to_regclass('schema_migrations')::text")
+        rows = await database.fetch("SELECT number FROM schema_migrations") if known else []
         return str(version), ahead, taken, [int(row[0]) for row in rows]
 
-    loop = LoopThread()
-    try:
-        version, ahead, taken, applied = loop.call(ask)
-    finally:
-        loop.close()
-    return _judged(version, ahead, taken, applied)
+    return _judged(*_answer(dsn, settings, ask))
 
 
 def _judged(version: str, ahead: float, taken: float, applied: list[int]) -> Finding:
@@ -293,6 +291,38 @@ def _judged(version: str, ahead: float, taken: float, applied: list[int]) -> Fin
             "postgres", False, f"{detail}, its clock is off by {ahead:+.1f} s", "Set both machines' clocks (`timedatectl`)."
         )
     return Finding("postgres", True, detail)
+
+
+def _trials(dsn: Secret, settings: Settings) -> Finding:
+    """Whether the returns of the trials that were counted are there."""
+    from tidemill.storage.lake import Lake
+    from tidemill.storage.trials import is_stored, return_series
+
+    lake, found = Lake(settings.lake), _answer(dsn, settings, return_series)
+    lost = sum(trials for family, reference, trials in found if not is_stored(lake, family, reference))
+    if not lost:
+        return Finding("trials", True, f"{sum(trials for _, _, trials in found):,} with their returns")
+    advice = "Run what made them again; where its data changed since, their Sharpe ratios stay and have no interval."
+    return Finding("trials", True, f"{lost:,} without their returns (`tidemill trials compare` names them)", advice)
+
+
+def _answer(dsn: Secret, settings: Settings, question: Callable[[Database], Awaitable[T]]) -> T:
+    """What Postgres answers on a connection of its own."""
+    from tidemill.storage.postgres import Database
+    from tidemill.study.workspace import LoopThread
+
+    async def ask() -> T:
+        database = await Database.connect(dsn, connections=1, timeout=settings.database_timeout)
+        try:
+            return await question(database)
+        finally:
+            await database.close()
+
+    loop = LoopThread()
+    try:
+        return loop.call(ask)
+    finally:
+        loop.close()
 
 
 def _redis(url: Secret, settings: Settings) -> Finding:

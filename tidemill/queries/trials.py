@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 class ComparedTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """One trial beside others. Sharpe ratios are annualised; None where a figure is not defined."""
+    """One trial beside others. Sharpe ratios are annualised; None where a figure is not defined. returns_lost: its series is
+    gone, and with it what is made of that.
+    """
 
     trial: str
     experiment: str
@@ -43,6 +45,7 @@ class ComparedTrial(msgspec.Struct, frozen=True, kw_only=True):
     deflated_sharpe: float | None
     deflated_sharpe_clustered: float | None
     pbo_when_best: float | None
+    returns_lost: bool
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,5 +148,6 @@ def _row(row: Mapping[str, Any], returns: Floats | None) -> ComparedTrial:
         sharpe=None if row["sharpe"] is None else row["sharpe"] * math.sqrt(periods),
         sharpe_low=finite(interval.low),
         sharpe_high=finite(interval.high),
+        returns_lost=returns is None and bool(row["observations"]),
         **{name: row[name] for name in (*same, *judged)},
     )

@@ -176,6 +176,14 @@ def read_returns(lake: Lake, trials: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(pl.collect_all(frames)).sort("trial_id", "time") if frames else empty
 
 
+async def return_series(database: Database) -> list[tuple[str, str, int]]:
+    """family, reference and number of trials of every series of returns that the ledger names; none before its tables are."""
+    if await database.fetchval("SELECT to_regclass('trials')::text") is None:
+        return []
+    rows = await database.fetch("SELECT family, returns_ref, count(*) FROM trials WHERE observations > 0 GROUP BY 1, 2")
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
 def is_stored(lake: Lake, family: str, reference: str) -> bool:
     """Whether the series of returns that trials refer to is there."""
     return bool(reference) and lake.manifest(RETURNS, family, reference) is not None

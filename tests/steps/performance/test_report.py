@@ -30,3 +30,15 @@ def test_a_book_that_neutrality_closed_is_told_by_the_run_and_by_its_report(work
     found = workspace.call(result_of, workspace.settings, experiment)
     assert [sentence for sentence in found.sentences if sentence.endswith(told)] != []
     assert told in found.path.read_text()
+
+
+def test_a_source_most_of_whose_rows_are_refused_is_told_first(workspace: Workspace, folder: Path) -> None:
+    file = folder / "base.parquet"
+    bars = pl.read_parquet(file)
+    broken = pl.col("symbol").is_in(["EEE", "FFF"]) & (pl.col("date").dt.day() > 1)
+    bars.with_columns(pl.when(broken).then(-1.0).otherwise("close").alias("close")).write_parquet(file)
+    experiment = small_experiment(folder)
+    run(workspace, experiment)
+    found = workspace.call(result_of, workspace.settings, experiment)
+    assert found.sentences[0].startswith("636 rows of the source were refused, beside 1,332 bars (")
+    assert "<code>tidemill data quarantine</code>" in found.path.read_text()

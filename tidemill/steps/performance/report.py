@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 import polars as pl
 
+from tidemill.domain.naming import first_of
 from tidemill.durable import make_folder, write_file
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.provenance import fingerprint, library_version, source_version
@@ -28,7 +29,7 @@ from tidemill.study.restatements import restatement_notes, withdrawal_notes
 from tidemill.study.scoring import coefficients_of, prediction_versions, scored_rows
 from tidemill.study.sources import flags_of, instruments_of
 from tidemill.study.study import Study
-from tidemill.study.tables import ATTRIBUTION, BENCHMARK, ENSEMBLE, EQUITY, FLAGS, METRICS, REFUSALS, SIGNALS, SUMMARY
+from tidemill.study.tables import ATTRIBUTION, BARS, BENCHMARK, ENSEMBLE, EQUITY, FLAGS, METRICS, REFUSALS, SIGNALS, SUMMARY
 from tidemill.validation.splits import embargo_length
 
 # What is known of a source that its bars do not show.
@@ -41,6 +42,7 @@ _SOURCE_BIASES = {
     "coinbase": ("The universe is what the venue lists today; coins that were delisted are missing.",),
     "kraken": ("The universe is what the venue lists today; coins that were delisted are missing.",),
 }
+_GREAT = 0.1  # share of rows that are refused above which it is said first
 _UNKNOWN_SOURCE = (
     "How the symbols of the file were chosen is not known here; if they are today's members, the losers are missing.",
 )
@@ -49,7 +51,8 @@ _UNKNOWN_SOURCE = (
 def write_report(study: Study) -> StepReport[FileFacts]:
     """Write the report when anything that it shows has changed."""
     code = source_version("tidemill.steps.performance.report")
-    loss, weighing, history = loss_notes(study), _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
+    loss = (*loss_notes(study), *_refusal_notes(study))
+    weighing, history = _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
     print_ = fingerprint(code, _shown(study), study.experiment, loss, weighing, history, _silent(study))
     path = report_path(study)
     worked = not is_made_from(path.with_name(MADE_FROM), print_)
@@ -112,6 +115,7 @@ def report_inputs(study: Study) -> ReportInputs:
         survivorship=True if experiment.dataset.source in _SOURCE_BIASES else None,
         biases=(
             *loss_notes(study),
+            *_refusal_notes(study),
             *_SOURCE_BIASES.get(experiment.dataset.source, _UNKNOWN_SOURCE),
             *vintage_notes(study),
             *withdrawal_notes(study),
@@ -124,6 +128,20 @@ def report_inputs(study: Study) -> ReportInputs:
         ),
         provenance=_provenance(study),
     )
+
+
+def _refusal_notes(study: Study) -> tuple[str, ...]:
+    """A sentence where so many rows of the source are refused that what is left may be something else."""
+    refused, bars = _refused(study), sum(held.rows for held in study.lake.manifests(BARS, study.dataset.bars_key).values())
+    rows = sum(refused.values())
+    if rows <= _GREAT * (rows + bars):
+        return ()
+    why = first_of([f"{reason.replace('_', ' ')}: {count:,}" for reason, count in sorted(refused.items(), key=_largest)])
+    return (f"{rows:,} rows of the source were refused, beside {bars:,} bars ({why}); `tidemill data quarantine` lists them.",)
+
+
+def _largest(reason: tuple[str, int]) -> tuple[int, str]:
+    return -reason[1], reason[0]
 
 
 def _weighing(study: Study) -> list[str]:

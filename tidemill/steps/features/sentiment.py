@@ -126,7 +126,7 @@ def score_news(study: Study, spec: NewsSpec) -> int:
     classifier, key, made = classifier_of(study, spec), _scores_key(study, spec), 0
     have, news = study.lake.manifests(NEWS_SCORES, key), study.lake.manifests(NEWS, news_key(study))
     for month, manifest in news.items():
-        if month in have and have[month].fingerprint == manifest.data_version:
+        if is_made_of(have.get(month), manifest.data_version):
             continue
         items = study.lake.scan(NEWS, news_key(study), partitions=[month]).collect()
         if month in have:

@@ -18,7 +18,7 @@ from tidemill.steps.predictions.engines import (
 )
 from tidemill.study import code as code_of
 from tidemill.study.fitting import combined, fit_ensemble
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, is_made_of
 from tidemill.study.model_index import (
     Index,
     TrainedFold,
@@ -144,7 +144,7 @@ def predict_ensemble(study: Study) -> StepReport[PredictionFacts]:
     for fold, entry in zip(study.folds, index.folds, strict=True):
         partition = partition_of(fold)
         print_ = fingerprint(STORED, entry.model_id, {name: parts[partition] for name, parts in versions.items()})
-        if partition in have and have[partition].fingerprint == print_:
+        if is_made_of(have.get(partition), print_):
             continue
         own = {name: study.lake.scan(PREDICTIONS, key, partitions=[partition]).collect() for name, key in keys.items()}
         scored = combined(load(artifact_folder(home, entry.model_id)), own)

@@ -201,7 +201,7 @@ def _forecast_folds(study: Study, index: Index, code: str, whole: str) -> int:
         before = pl.col("open_time") < fold.test_end
         seen = {name: _digest(frame.filter(before)) for name, frame in returns_by_symbol(study).items()}
         print_, part = fingerprint(code, entry.model_id, fold, seen), partition_of(fold)
-        if part in have and have[part].fingerprint == print_:
+        if is_made_of(have.get(part), print_):
             study.lake.annotate(have[part], {"seen": whole})
             continue
         frame = _forecasts(study, fold, entry.model_id)

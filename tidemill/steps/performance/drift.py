@@ -15,7 +15,7 @@ from tidemill.storage import champions
 from tidemill.storage.champions import Champion
 from tidemill.storage.lake import Lake
 from tidemill.study import code as code_of
-from tidemill.study.freshness import StepReport, stored
+from tidemill.study.freshness import StepReport, is_made_of, stored
 from tidemill.study.scoring import coefficients_of, prediction_versions, scored_rows
 from tidemill.study.study import Study
 from tidemill.study.tables import DRIFT, ENSEMBLE
@@ -70,7 +70,7 @@ def measure_drift(study: Study) -> StepReport[DriftFacts]:
     versions = (study.features_version, study.labels_version, prediction_versions(study)[ENSEMBLE])
     print_ = fingerprint(code, versions, study.experiment, study.folds[-1], champion.id if champion else 0)
     held = study.lake.manifest(DRIFT, study.key, "features")
-    worked = held is None or held.fingerprint != print_
+    worked = not is_made_of(held, print_)
     if held is None or worked:
         indices = _indices(study)
         found = _summary(study, indices, champion)

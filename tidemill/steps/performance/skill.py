@@ -18,7 +18,7 @@ from tidemill.steps.trading.attribution import AttributionFacts, attribution_fac
 from tidemill.storage.results import write_equity
 from tidemill.study import code as code_of
 from tidemill.study.counting import bars_a_year
-from tidemill.study.freshness import StepReport, stored
+from tidemill.study.freshness import StepReport, is_made_of, stored
 from tidemill.study.metrics import engine_metrics, portfolio_metrics
 from tidemill.study.scoring import books, coefficients_of, prediction_versions, scored_rows
 from tidemill.study.study import Study
@@ -64,7 +64,7 @@ def evaluate_engines(study: Study) -> StepReport[SelectionFacts]:
     traded = {book: manifest.fingerprint for book, manifest in equity.items()}
     print_ = fingerprint(code, study.labels_version, prediction_versions(study), traded)
     held = study.lake.manifest(METRICS, study.key, ENGINES)
-    worked = held is None or held.fingerprint != print_
+    worked = not is_made_of(held, print_)
     if held is None or worked:
         rows = [_engine_row(study, book) for book in books(study)]
         frame = pl.DataFrame(rows, infer_schema_length=None)
@@ -123,7 +123,7 @@ def evaluate_portfolio(study: Study) -> StepReport[PortfolioFacts]:
     equity = study.lake.manifests(EQUITY, study.key)
     print_ = fingerprint(code, {book: manifest.fingerprint for book, manifest in equity.items()})
     held = study.lake.manifest(METRICS, study.key, PORTFOLIO)
-    worked = held is None or held.fingerprint != print_
+    worked = not is_made_of(held, print_)
     if held is None or worked:
         rows = [_portfolio_row(study, book) for book in (*books(study), BENCHMARK)]
         account = study.lake.scan(EQUITY, study.key, partitions=[ENSEMBLE]).select("time", "equity").sort("time").collect()

@@ -16,7 +16,7 @@ from tidemill.storage.cache_keys import cache_key
 from tidemill.storage.content import content_version
 from tidemill.storage.results import write_predictions
 from tidemill.study.fitting import scores
-from tidemill.study.freshness import StepReport, Table, drop_others, stored
+from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored
 from tidemill.study.model_index import (
     artifact_folder,
     index_of,
@@ -51,7 +51,7 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
             continue
         history = study.once(("scored", fold.number), lambda fold=fold: _scored_versions(study, fold))  # type: ignore[misc]
         print_ = fingerprint(entry.model_id, history, fold, code)
-        if held is not None and held.fingerprint == print_:
+        if held is not None and is_made_of(held, print_):
             study.lake.annotate(held, {"seen": seen})  # what came later in the month is none of this fold's
             continue
         artifact = load(

@@ -107,7 +107,7 @@ def _bounds(study: Study, fold: Fold, print_: str) -> pl.DataFrame:
     """Bounds of the features over the fold's training window; kept while the window is the same."""
     partition = partition_of(fold)
     held = study.lake.manifest(FEATURE_BOUNDS, study.key, partition)
-    if held is None or held.fingerprint != print_:
+    if held is None or not is_made_of(held, print_):
         made = bounds_over(study, feature_rows(study, fold.train_start, fold.train_end))
         study.lake.write(FEATURE_BOUNDS, study.key, partition, made, fingerprint=print_)
         return made

@@ -13,7 +13,7 @@ from tidemill.models.ensemble import ranks
 from tidemill.provenance import fingerprint
 from tidemill.storage.content import content_version
 from tidemill.study import code as code_of
-from tidemill.study.freshness import Table, drop_others, stale
+from tidemill.study.freshness import Table, drop_others, is_made_of, stale
 from tidemill.study.model_index import models_home, read_index, stored_weights
 from tidemill.study.study import Study
 from tidemill.study.tables import ATTRIBUTION, BENCHMARK, ENGINE_SHARES, ENSEMBLE, EQUITY, PREDICTIONS, SIGNALS, partition_of
@@ -93,7 +93,7 @@ def _shares(study: Study) -> pl.DataFrame:
         part = partition_of(fold)
         inside = by_fold[fold.number]
         print_ = fingerprint(code, content_version(inside), predictions[part], weights[fold.number])
-        if part not in have or have[part].fingerprint != print_:
+        if not is_made_of(have.get(part), print_):
             known = ranks(_predictions(study, part), tuple(weights[fold.number]))
             study.lake.write(
                 ENGINE_SHARES, study.key, part, engine_shares(inside, known, weights[fold.number]), fingerprint=print_

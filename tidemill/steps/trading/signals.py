@@ -10,7 +10,7 @@ from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.storage.results import withdraw_signals, write_signals
 from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
-from tidemill.study.freshness import StepReport, stored
+from tidemill.study.freshness import StepReport, is_made_of, stored
 from tidemill.study.rejections import tradable
 from tidemill.study.scoring import predicted_by, prediction_versions
 from tidemill.study.sources import instruments_of
@@ -38,7 +38,7 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
         made_of = (code, chosen, sorted(instruments.items()), seen, judged.version)
         print_ = fingerprint(made_of, version)
         held = study.lake.manifest(SIGNALS, study.key, book)
-        if held is None or held.fingerprint != print_:
+        if held is None or not is_made_of(held, print_):
             weights, told = weighed(study, tradable(study, book, predicted_by(study, book)), tested(study))
             frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
             if book == ENSEMBLE:

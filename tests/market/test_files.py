@@ -205,15 +205,6 @@ def test_start_is_inclusive_and_end_exclusive_and_unreadable_times_come_along(tm
     assert frame["open_time"].to_list() == [datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC), None]
 
 
-def test_the_name_of_a_dataset_is_no_path(tmp_path: Path) -> None:
-    path = tmp_path / "bars.csv"
-    path.write_text("date,open,high,low,close,volume\n2024-01-02,1,1,1,1,1\n")
-    for name in ("../../x", "a/b", r"a\b"):
-        with pytest.raises(InputError, match="is a path"):
-            FileSource(path, venue=name)
-    assert FileSource(path, venue="My Data").venue == "my_data"
-
-
 def test_an_unknown_symbol_is_refused_and_the_choices_are_named(tmp_path: Path) -> None:
     source = FileSource(written(tmp_path, HEADER + daily("AB", 3) + daily("CD", 3)))
     with pytest.raises(UnknownNameError, match="Choose one of: AB, CD"):

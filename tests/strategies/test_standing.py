@@ -76,6 +76,17 @@ def test_a_slot_of_its_own_without_a_prediction_closes_and_stays_so_over_the_wee
     assert at(weights, MONDAY)["KO"] > 0.0
 
 
+def test_bars_tell_the_slots_of_a_market_all_of_whose_predictions_are_rejected() -> None:
+    """Stamped at five in the morning, where the calendar expects midnight and so cannot tell."""
+    hours = dict.fromkeys(STOCKS, 5)
+    rows = {key: value for key, value in whole().items() if key[0] in COINS or key[1] != 3}
+    there = frame(whole(), hours)
+    kept = target_weights("quantile", frame(rows, hours), EACH, BOTH)
+    closed = target_weights("quantile", frame(rows, hours), EACH, BOTH, there=there)
+    assert at(kept, FRIDAY)["KO"] == 0.5  # nothing says that Thursday was a session
+    assert at(closed, FRIDAY)["KO"] == 0.0
+
+
 def test_a_session_at_which_no_stock_has_a_prediction_closes_all_of_them() -> None:
     rows = {key: value for key, value in whole().items() if key[0] in COINS or key[1] != 2}
     weights = at(target_weights("quantile", frame(rows), EACH, BOTH), 2)
@@ -172,8 +183,10 @@ def test_weights_are_those_of_a_plain_walk_and_nothing_later_changes_them(data: 
             if number >= first and data.draw(st.integers(0, 5)):
                 rows[symbol, number] = data.draw(value)
     predictions = frame(rows).sort("symbol", "open_time")
-    weights = target_weights("quantile", predictions, EACH, BOTH)
+    there = frame(whole())
+    weights = target_weights("quantile", predictions, EACH, BOTH, there=there)
     found = {(symbol, (time - day(0)).days): weight for symbol, time, weight in weights.iter_rows()}
     assert found == pytest.approx(expected(rows))
     cut = pl.col("open_time") < day(data.draw(st.integers(1, SLOTS)))
-    assert target_weights("quantile", predictions.filter(cut), EACH, BOTH).equals(weights.filter(cut))
+    early = target_weights("quantile", predictions.filter(cut), EACH, BOTH, there=there.filter(cut))
+    assert early.equals(weights.filter(cut))

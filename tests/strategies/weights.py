@@ -17,5 +17,6 @@ def target_weights(
     instruments: Mapping[str, Instrument],
     bars: pl.DataFrame | None = None,
     known: Strategies = SHIPPED_STRATEGIES,
+    there: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    return weigh(name, inputs, params, instruments, DAY, bars=bars, known=known).weights
+    return weigh(name, inputs, params, instruments, DAY, bars=bars, there=there, known=known).weights

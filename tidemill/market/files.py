@@ -46,8 +46,6 @@ class FileSource:
         calendar: Followed | None = None,
     ) -> None:
         del settings  # every source is made the same way; files need none
-        if venue is not None and ("/" in venue or "\\" in venue):
-            raise InputError(f"{venue!r} is a path, not the name of a dataset. Use letters, digits, - and _.")
         self._path = Path(path).expanduser()
         self._files = [file for file in _tables_at(self._path) if not only or file in only]
         self._venue = slug(venue or (self._path.resolve().name if self._path.is_dir() else stem(self._path)))

@@ -37,24 +37,26 @@ def standing(
     groups = by_calendar(predictions["symbol"].unique().sort(), followed)
     if len(groups) < 2:
         return predictions
-    times = predictions["open_time"].unique().sort()
     there = predictions.select(_KEYS)
     if bars is not None:
-        there = pl.concat([there, bars.select("symbol", pl.col("open_time").cast(times.dtype))])
+        there = pl.concat([there, bars.select("symbol", pl.col("open_time").cast(there.schema["open_time"]))])
+    times = there["open_time"].unique().sort()
+    asked = times.is_in(predictions["open_time"].unique().implode()).to_numpy()
     added = []
     for name, symbols in groups.items():
         own = pl.col("symbol").is_in(symbols)
         held = times.is_in(there.filter(own)["open_time"].unique().implode())
-        added.append(_added(predictions.filter(own), times, own_slots(name, interval, epochs(times), held.to_numpy())))
+        slots = own_slots(name, interval, epochs(times), held.to_numpy())
+        added.append(_added(predictions.filter(own), times, slots, asked))
     return pl.concat([predictions, *added]).sort(_KEYS)
 
 
-def _added(own: pl.DataFrame, times: pl.Series, slots: NDArray[np.bool_]) -> pl.DataFrame:
-    """The rows of `own`, which follow one calendar, that stand at those of `times` that are not `slots` of it."""
+def _added(own: pl.DataFrame, times: pl.Series, slots: NDArray[np.bool_], asked: NDArray[np.bool_]) -> pl.DataFrame:
+    """The rows of `own`, which follow one calendar, that stand at those of `times` that are `asked` and no `slots` of it."""
     import numpy as np
     import polars as pl
 
     newest = np.maximum.accumulate(np.where(slots, np.arange(len(times)), -1))
-    closed = np.flatnonzero(~slots & (newest >= 0))
+    closed = np.flatnonzero(asked & ~slots & (newest >= 0))
     pairs = pl.DataFrame({"open_time": times.gather(newest[closed]), "closed": times.gather(closed)})
     return pairs.join(own, on="open_time").drop("open_time").rename({"closed": "open_time"}).select(own.columns)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import polars as pl
@@ -15,8 +14,10 @@ from tidemill.calendars import ALWAYS, XNYS, calendar_named
 from tidemill.domain.experiment import StrategySpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
+from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.performance.drift import last_drift, measure_drift
 from tidemill.study import code as code_of
+from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.tables import ATTRIBUTION, ENGINE_SHARES, EQUITY, LABELS, METRICS, PREDICTIONS, SIGNALS, TRADES
 from tidemill.study.workspace import Workspace
@@ -122,38 +123,23 @@ def test_a_changed_line_of_attribution_takes_the_books_apart_again(
     assert worked(run(workspace, experiment)[1]) == set()
 
 
-def test_no_label_ends_in_a_month_that_left_the_file(workspace: Workspace, folder: Path) -> None:
-    experiment = small_experiment(folder)
-    run(workspace, experiment)
-    file = folder / "base.parquet"
-    bars = pl.read_parquet(file)
-    newest = bars["date"].max()
-    bars.filter(pl.col("date").dt.month_start() < pl.lit(newest).dt.month_start()).write_parquet(file)
-    study, reports = run(workspace, experiment)
-    labels = study.lake.scan(LABELS, study.labels_key).collect()
-    ends = labels.drop_nulls("label")["label_end_at"].max()
-    assert isinstance(ends, datetime)
-    assert ends <= study.times[-1] + study.dataset.interval.delta
-    assert "labels" in worked(reports)
-    for part in study.lake.manifests(LABELS, study.labels_key):
-        study.lake.drop(LABELS, study.labels_key, part)
-    anew, _ = run(workspace, experiment)
-    assert anew.lake.scan(LABELS, anew.labels_key).collect().equals(labels, null_equal=True)
-
-
-def test_postgres_holds_the_signals_and_the_equity_of_the_newest_run_alone(workspace: Workspace, folder: Path) -> None:
+def test_what_left_with_the_newest_month_is_in_no_label_and_in_no_table_of_postgres(workspace: Workspace, folder: Path) -> None:
     experiment = small_experiment(folder)
     run(workspace, experiment)
     file = folder / "base.parquet"
     bars = pl.read_parquet(file)
     bars.filter(pl.col("date") < bars["date"].max().replace(day=1)).write_parquet(file)
-    study = run(workspace, experiment)[0]
-    count: dict[str, Any] = {
-        "signals": workspace.call(workspace.database.fetchval, "SELECT count(*) FROM signals WHERE engine = 'ensemble'"),
-        "equity": workspace.call(workspace.database.fetchval, "SELECT count(*) FROM equity"),
-    }
-    held_signals = study.lake.scan(SIGNALS, study.key, partitions=["ensemble"]).collect().drop_nulls("weight")
-    assert count == {
-        "signals": held_signals.height,
-        "equity": study.lake.scan(EQUITY, study.key, partitions=["ensemble"]).collect().height,
-    }
+    study, reports = run(workspace, experiment)
+    assert "labels" in worked(reports)
+    labels = study.lake.scan(LABELS, study.labels_key).collect()
+    ends = labels.drop_nulls("label")["label_end_at"].max()
+    assert isinstance(ends, datetime)
+    assert ends <= study.times[-1] + study.dataset.interval.delta
+    for table, part in ((SIGNALS, "engine = 'ensemble'"), (EQUITY, "true")):
+        rows = study.lake.scan(table, study.key, partitions=["ensemble"]).collect()
+        count = workspace.call(workspace.database.fetchval, f"SELECT count(*) FROM {table} WHERE {part}")
+        assert count == (rows.drop_nulls("weight") if table == SIGNALS else rows).height
+    for part in study.lake.manifests(LABELS, study.labels_key):
+        study.lake.drop(LABELS, study.labels_key, part)
+    build_training_set(anew := study_of(workspace, experiment))
+    assert anew.lake.scan(LABELS, anew.labels_key).collect().equals(labels, null_equal=True)

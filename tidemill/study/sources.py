@@ -126,10 +126,9 @@ def flags_of(study: Study) -> pl.DataFrame:
 
 def suspected_actions(study: Study) -> pl.DataFrame:
     """symbol, open_time of the first bar after each move that may be an unrecorded action (NUMBERS, Fills and accounts)."""
-    return (
-        flags_of(study)
-        .filter(pl.col("flag") == Flag.SUSPECTED_ACTION)
-        .select("symbol", "open_time")
-        .unique()
-        .sort("symbol", "open_time")
-    )
+    return study.once("suspected", lambda: _suspected(study))  # every refit of a proof asks
+
+
+def _suspected(study: Study) -> pl.DataFrame:
+    found = flags_of(study).filter(pl.col("flag") == Flag.SUSPECTED_ACTION)
+    return found.select("symbol", "open_time").unique().sort("symbol", "open_time")

@@ -1,6 +1,7 @@
 """A file of coins and stocks: every instrument goes by the calendar of its own, from the import to the trial."""
 
 import warnings
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from tidemill.domain.experiment import DatasetSpec, Experiment, SplitSpec, Strat
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.market.files import FileSource
+from tidemill.steps.checks.samples import prove_signals
 from tidemill.steps.market_data.bars import sync_bars, sync_instruments
 from tidemill.steps.market_data.ingest import ImportReport, import_bars
 from tidemill.storage.trials import read_trials
+from tidemill.strategies import registry
 from tidemill.strategies.benchmark import benchmark_weights
+from tidemill.strategies.standing import standing
 from tidemill.study.counting import bars_a_year, data_version
 from tidemill.study.metrics import portfolio_metrics
 from tidemill.study.sources import study_of
@@ -174,6 +178,23 @@ def test_a_run_on_coins_and_stocks_fills_each_on_its_own_days_and_counts_a_year_
     assert set(trials["periods_per_year"]) == {365.0}
     positions = study.lake.scan("positions", study.key, partitions=["benchmark"]).collect()
     assert set(positions["symbol"]) == {*COINS, *STOCKS}
+
+
+def test_the_proof_of_signals_sees_where_what_is_there_tells_of_the_next_slot(
+    workspace: Workspace, tmp_path: Path, mixed: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "both.parquet"
+    mixed.write_parquet(path)
+    study, _ = run(workspace, experiment_on(path))
+    assert prove_signals(study).proven == ("quantile",)
+
+    def ahead(
+        predictions: pl.DataFrame, known: Mapping[str, Instrument], interval: Interval, bars: pl.DataFrame
+    ) -> pl.DataFrame:
+        return standing(predictions, known, interval, bars.with_columns(pl.col("open_time").dt.offset_by("-1d")))
+
+    monkeypatch.setattr(registry, "standing", ahead)
+    assert [one.feature for one in prove_signals(study).refuted] == ["quantile"]
 
 
 def test_a_year_is_that_of_the_symbols_that_an_experiment_chooses(

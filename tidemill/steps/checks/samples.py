@@ -155,8 +155,18 @@ def prove_signals(study: Study) -> Proof:
     needs, interval = known.find(spec.name).needs, study.dataset.interval
     bars = late_listed(_complete(study.adjusted_of(sample_months(study)), _ENGINE_SYMBOLS))
 
-    def weights(inputs: pl.DataFrame, bars: pl.DataFrame | None = None) -> pl.DataFrame:
-        made = weigh(spec.name, inputs, spec.params, instruments, interval, bars=bars, neutralise=spec.neutralise, known=known)
+    def weights(inputs: pl.DataFrame, bars: pl.DataFrame | None = None, there: pl.DataFrame | None = None) -> pl.DataFrame:
+        made = weigh(
+            spec.name,
+            inputs,
+            spec.params,
+            instruments,
+            interval,
+            bars=bars,
+            there=there,
+            neutralise=spec.neutralise,
+            known=known,
+        )
         return made.weights.rename({"weight": spec.name})
 
     if needs == "bars":
@@ -164,7 +174,9 @@ def prove_signals(study: Study) -> Proof:
     # What sizes by bars is too slow for every bar: cuts alone.
     effort = Effort(cuts=6, warm=16, span=16, every_bar=not sees_bars(spec, known))
     scores = _predictions(study, next(iter(books(study).values())))
-    beside = {"bars": _known(study, scores)} if sees_bars(spec, known) else {}
+    beside = {"bars": _known(study, study.adjusted, scores)} if sees_bars(spec, known) else {}
+    if len({instruments[symbol].calendar for symbol in scores["symbol"].unique()}) > 1:
+        beside["there"] = _known(study, study.bars.select("symbol", "open_time"), scores)
     return prove(weights, scores, beside=beside, interval=interval, effort=effort)
 
 
@@ -214,7 +226,7 @@ def _predictions(study: Study, key: str) -> pl.DataFrame:
     return late_listed(_complete(early.filter(pl.col("symbol").is_in(there.implode())), 2 * _ENGINE_SYMBOLS))
 
 
-def _known(study: Study, scores: pl.DataFrame) -> pl.DataFrame:
-    """Adjusted bars of the symbols of `scores`, up to its last time, each known at its close."""
+def _known(study: Study, bars: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
+    """Those of `bars` of the symbols of `scores`, up to its last time, each known at its close."""
     own = pl.col("symbol").is_in(scores["symbol"].unique().implode()) & (pl.col("open_time") <= scores["open_time"].max())
-    return study.adjusted.filter(own).with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
+    return bars.filter(own).with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))

@@ -33,6 +33,10 @@ class Table:
     def replaced(self, other: pl.DataFrame, rows: Flags) -> Table:
         return Table(mixed(self.frame, other, rows), self.known) if rows.any() else self
 
+    def altered(self, other: pl.DataFrame, rows: Flags) -> Table:
+        """With the flagged rows of `other`. Where rows tell by being there alone, they are gone."""
+        return self.replaced(other, rows) if set(self.frame.columns) - {*KEYS, "known_at"} else self.where(~rows)
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -76,7 +80,7 @@ class Inputs:
 
     def altered_within(self, after: int, until: int) -> Inputs:
         """What becomes known in (after, until] changed."""
-        return self._paired(lambda table, other: table.replaced(other.frame, (table.known > after) & (table.known <= until)))
+        return self._paired(lambda table, other: table.altered(other.frame, (table.known > after) & (table.known <= until)))
 
     def altered_bars(self, rows: Flags) -> Inputs:
         """The flagged bars changed."""

@@ -69,6 +69,7 @@ for module in sys.argv[1:]:
 """
 
 
+@pytest.mark.long  # its short form is in tests/study/test_registry.py
 def test_one_process_runs_two_files_that_declare_the_same_names_and_each_gets_its_own_results(
     home: Path, servers: Servers, migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -262,8 +262,34 @@ def own_slots(name: str, interval: Interval, opens: Integers, held: NDArray[np.b
     import numpy as np
 
     expected = np.asarray(calendar_named(name).next_slots(interval, opens) == opens, dtype=np.bool_)
-    stamped_so = 2 * np.cumsum(held & expected) >= np.cumsum(held)
-    return np.asarray(held | (expected & stamped_so), dtype=np.bool_)
+    return np.asarray(held | (expected & _stamped_so(held, expected)), dtype=np.bool_)
+
+
+def slot_numbers(interval: Interval, opens: Integers, held: Mapping[str, NDArray[np.bool_]], anchor: int) -> Integers:
+    """Which slot of a book's calendar each of `opens` is, counted from `anchor`; below 0 before it. Epoch microseconds.
+
+    A book's calendar is the union of those of its instruments, each from the first bar of any that follows it, and every time
+    at which there is a bar. A slot counts whether or not anything is there, so a gap that is filled later moves no number.
+    held: calendar → whether any such symbol has a bar at each of `opens`, ascending.
+    """
+    import numpy as np
+
+    found, until = [opens], int(opens[-1]) + 1
+    for name, there in held.items():
+        if there.any():
+            first = int(opens[np.argmax(there)])
+            expected = calendar_named(name)._slots(interval, first, until)
+            newest = np.searchsorted(opens, expected, side="right") - 1
+            found.append(expected[_stamped_so(there, np.isin(opens, expected))[newest]])
+    slots = np.unique(np.concatenate(found))
+    return np.searchsorted(slots, opens) - np.searchsorted(slots, anchor)
+
+
+def _stamped_so(held: NDArray[np.bool_], expected: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether at least half of the bars of a calendar were stamped as it expects, up to each slot."""
+    import numpy as np
+
+    return np.asarray(2 * np.cumsum(held & expected) >= np.cumsum(held), dtype=np.bool_)
 
 
 def epochs(times: pl.Series) -> Integers:

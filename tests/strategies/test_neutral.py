@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.backtest.panels import DAY, TIME, day, instrument, weights
-from tests.strategies.test_sizing import PARAMS, SHORT, SYMBOLS, market, scores
+from tests.strategies.test_sizing import PARAMS, SHORT, SYMBOLS, market, returns_of, scores
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NeutraliseSpec
 from tidemill.strategies.neutral import neutralised, with_sectors
-from tidemill.strategies.past import betas, past_returns
+from tidemill.strategies.past import betas
 from tidemill.strategies.registry import strategy, weigh
 
 SECTORS = {symbol: ("tech", "bank", "oil")[number % 3] for number, symbol in enumerate(SYMBOLS)}
@@ -28,7 +28,7 @@ def book(values: list[float]) -> pl.DataFrame:
 @settings(deadline=None)
 def test_in_each_sector_long_equals_short_and_no_position_grows(values: list[float]) -> None:
     before = book(values)
-    after = neutralised(before, BY_SECTOR, SHORT, None).weights
+    after = neutralised(before, BY_SECTOR, SHORT, None, DAY).weights
     net = (
         after.with_columns(pl.col("symbol").replace_strict(SECTORS).alias("sector"))
         .group_by("sector")
@@ -42,8 +42,8 @@ def test_in_each_sector_long_equals_short_and_no_position_grows(values: list[flo
 @settings(deadline=None, max_examples=25)
 def test_the_beta_of_the_book_is_zero(values: list[float]) -> None:
     bars, before = market(), book(values)
-    after = neutralised(before, BY_BETA, SHORT, bars).weights
-    beta = betas(past_returns(bars).returns[11:51], 20)
+    after = neutralised(before, BY_BETA, SHORT, bars, DAY).weights
+    beta = betas(returns_of(bars)[11:51], 20)
     assert abs(float((after["weight"].to_numpy() * beta).sum())) < 1e-12
     _only_smaller(before, after)
 
@@ -55,7 +55,7 @@ def _only_smaller(before: pl.DataFrame, after: pl.DataFrame) -> None:
 
 
 def test_a_long_only_book_gives_each_sector_its_share_of_the_symbols() -> None:
-    after = neutralised(book([0.1, 0, 0, 0.1, 0, 0, 0.1, 0.1, 0, 0]), BY_SECTOR, {}, None).weights
+    after = neutralised(book([0.1, 0, 0, 0.1, 0, 0, 0.1, 0.1, 0, 0]), BY_SECTOR, {}, None, DAY).weights
     by = dict(after.group_by(pl.col("symbol").replace_strict(SECTORS)).agg(pl.col("weight").sum()).iter_rows())
     assert by["tech"] == pytest.approx(0.4 * 4 / 10)
     assert by["bank"] == pytest.approx(0.1)  # its one position does not grow beyond the largest
@@ -63,14 +63,14 @@ def test_a_long_only_book_gives_each_sector_its_share_of_the_symbols() -> None:
 
 
 def test_a_sector_with_one_side_alone_is_closed_and_said() -> None:
-    after, notes = neutralised(book([0.1, -0.1, 0.1, -0.1, 0, 0, 0, 0, 0, 0]), BY_SECTOR, SHORT, None)
+    after, notes = neutralised(book([0.1, -0.1, 0.1, -0.1, 0, 0, 0, 0, 0, 0]), BY_SECTOR, SHORT, None, DAY)
     assert after["weight"].to_list() == pytest.approx([0.1, 0, 0, -0.1] + [0] * 6)
     assert notes == ("2 times a sector was closed, since one of its sides alone cannot be neutral.",)
 
 
 def test_null_asks_for_nothing_and_stays_null() -> None:
     before = weights([("A", 1, 0.1), ("D", 1, None), ("G", 1, -0.2)])
-    assert neutralised(before, BY_SECTOR, SHORT, None).weights["weight"].to_list() == pytest.approx([0.1, None, -0.1])
+    assert neutralised(before, BY_SECTOR, SHORT, None, DAY).weights["weight"].to_list() == pytest.approx([0.1, None, -0.1])
 
 
 def test_it_follows_every_strategy_and_looks_at_the_past_alone() -> None:
@@ -87,13 +87,13 @@ def test_it_follows_every_strategy_and_looks_at_the_past_alone() -> None:
 
 def test_what_cannot_be_neutral_is_refused() -> None:
     with pytest.raises(InputError, match="sold short"):
-        neutralised(book([0.1] * 10), BY_BETA, {"A": instrument("A")}, market())
+        neutralised(book([0.1] * 10), BY_BETA, {"A": instrument("A")}, market(), DAY)
     with pytest.raises(InputError, match="needs `sectors`"):
-        neutralised(book([0.1] * 10), NeutraliseSpec(by="sector"), SHORT, None)
+        neutralised(book([0.1] * 10), NeutraliseSpec(by="sector"), SHORT, None, DAY)
     with pytest.raises(InputError, match="bars"):
-        neutralised(book([0.1] * 10), BY_BETA, SHORT, None)
+        neutralised(book([0.1] * 10), BY_BETA, SHORT, None, DAY)
     with pytest.raises(InputError, match="least"):
-        neutralised(book([0.1] * 10), NeutraliseSpec(by="beta", window=5, least=9), SHORT, market())
+        neutralised(book([0.1] * 10), NeutraliseSpec(by="beta", window=5, least=9), SHORT, market(), DAY)
 
 
 def test_sectors_are_read_from_a_table() -> None:

@@ -13,7 +13,7 @@ from tidemill.domain.errors import InputError
 from tidemill.domain.market import Instrument
 from tidemill.strategies import optimise
 from tidemill.strategies.optimise import Bounds, optimal_weights, shrunk_covariance
-from tidemill.strategies.past import betas, past_returns, volatility
+from tidemill.strategies.past import betas, volatility
 from tidemill.strategies.registry import weigh
 
 SYMBOLS = tuple("ABCDEFGHIJ")
@@ -37,6 +37,12 @@ def market(days: int = 80, seed: int = 3, late: int = 0) -> pl.DataFrame:
 def scores(bars: pl.DataFrame, first: int = 30, seed: int = 4) -> pl.DataFrame:
     rows = bars.filter(pl.col("open_time") >= day(first)).select("symbol", "open_time")
     return rows.with_columns(pl.Series("prediction", np.random.default_rng(seed).normal(size=rows.height)))
+
+
+def returns_of(bars: pl.DataFrame) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """[days, symbols] by pandas."""
+    wide = bars.to_pandas().pivot(index="open_time", columns="symbol", values="close")
+    return wide.pct_change(fill_method=None).to_numpy()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,8 +82,8 @@ def test_the_calmer_of_two_gets_the_larger_share() -> None:
     made = target_weights("inverse_volatility", scores(bars), PARAMS | {"max_weight": 1.0}, SHORT, bars)
     time = made["open_time"].min()
     weights = {symbol: weight for symbol, at, weight in made.iter_rows() if at == time and weight > 0}
-    past = past_returns(bars)
-    sigma = dict(zip(past.symbols, past.returns[1 : int((time - day(0)).days) + 1].std(axis=0, ddof=1), strict=True))  # type: ignore[operator]  # a time
+    past = returns_of(bars)[1 : int((time - day(0)).days) + 1]  # type: ignore[operator]  # a time
+    sigma = dict(zip(SYMBOLS, past.std(axis=0, ddof=1), strict=True))
     inverse = {symbol: 1 / sigma[symbol] for symbol in weights}
     assert weights == pytest.approx({symbol: 0.5 * value / sum(inverse.values()) for symbol, value in inverse.items()})
 

@@ -157,7 +157,7 @@ def expected(rows: Mapping[tuple[str, int], float | None]) -> dict[tuple[str, in
         newest = {symbol: max((at for at in own_days(symbol) if at <= now), default=-1) for symbol in listed}
         known = {symbol: rows.get((symbol, newest[symbol])) for symbol in listed if listed[symbol] <= now}
         opinions = sorted((-value, symbol) for symbol, value in known.items() if value is not None)
-        if now not in {at for _, at in rows} or not opinions:
+        if not opinions:
             continue
         ranked = [symbol for _, symbol in opinions]
         made |= {(symbol, now): 0.0 for symbol in known}

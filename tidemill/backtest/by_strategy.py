@@ -17,8 +17,8 @@ from tidemill.domain.experiment import CostSpec, NeutraliseSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.matching.rules import Floats
-from tidemill.strategies.base import Strategy, Weighed, closes
-from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies, weigh
+from tidemill.strategies.base import Strategy, closes
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies, weigh, weights_over_bars
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,8 +80,7 @@ def targets_over_bars(
         raise InputError("The bars that signals are made from must have the same rows as the bars that are traded.")
     panel = bars_panel(bars, interval)
     if chosen.signals is None:
-        made = chosen.weigh(seen, params, instruments)
-        return panel, panel.spread((made.weights if isinstance(made, Weighed) else made).get_column("weight"))
+        return panel, panel.spread(weights_over_bars(chosen, params, seen, instruments, interval))
     close, ends = closes_on(panel, bars, seen)
     return panel, panel.spread(chosen.signals(close, ends, params, panel.of_bars(panel.shares(ends))))
 

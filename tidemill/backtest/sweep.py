@@ -17,15 +17,15 @@ import msgspec
 import numpy as np
 
 from tidemill.backtest.backtest import Inputs, Options, Prepared, prepare, run_prepared
-from tidemill.backtest.panel import Panel, bars_panel
+from tidemill.backtest.panel import bars_panel
 from tidemill.backtest.result import BacktestResult
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
 from tidemill.matching.rules import Floats
-from tidemill.strategies.base import Strategy, Weighed, closes
-from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies
+from tidemill.strategies.base import Strategy, closes
+from tidemill.strategies.registry import SHIPPED_STRATEGIES, Strategies, weights_over_bars
 
 if TYPE_CHECKING:
     import polars as pl
@@ -121,22 +121,20 @@ def sweep_strategy(
     inputs = Inputs(panel, empty, interval, instruments, adjustments, suspected)
     prepared = prepare(inputs, costs or CostSpec(), (options or Options())._replace(resize=chosen.resize))
     figures, equity = [], np.empty((panel.axes.shape[0], len(configs)))
-    for at, result in enumerate(_run_all(inputs, prepared, _targets(chosen, parsed, seen, panel, instruments), threads)):
+    for at, result in enumerate(_run_all(inputs, prepared, _targets(chosen, parsed, seen, inputs), threads)):
         figures.append(_figures(result))
         equity[:, at] = result.equity_values
     return Sweep(tuple(configs), tuple(figures), result.equity.get_column("time"), equity, skipped)
 
 
-def _targets(
-    chosen: Strategy, parsed: Sequence[Any], seen: pl.DataFrame, panel: Panel, instruments: Mapping[str, Instrument]
-) -> Iterable[Floats]:
+def _targets(chosen: Strategy, parsed: Sequence[Any], seen: pl.DataFrame, inputs: Inputs) -> Iterable[Floats]:
+    panel = inputs.panel
     if chosen.grid is not None:
         close, ends = closes(seen)
         yield from chosen.grid(close, ends, parsed, panel.shares(ends), panel.spread)
         return
     for params in parsed:
-        made = chosen.weigh(seen, params, instruments)
-        yield panel.spread((made.weights if isinstance(made, Weighed) else made).get_column("weight"))
+        yield panel.spread(weights_over_bars(chosen, params, seen, inputs.instruments or {}, inputs.interval))
 
 
 def _run_all(inputs: Inputs, prepared: Prepared, targets: Iterable[Floats], threads: int) -> Iterator[BacktestResult]:

@@ -123,7 +123,7 @@ def backtest_frame(
         told: tuple[str, ...] = ()
         asked = given
         if neutral is not None:
-            asked, told = neutralised(given, neutral, instruments, bars)
+            asked, told = neutralised(given, neutral, instruments, bars, length)
         result = backtest(bars, asked, interval=length, instruments=instruments, costs=costs)
         result = dataclasses.replace(result, notes=(*told, *result.notes)) if told else result
     else:

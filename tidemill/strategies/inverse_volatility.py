@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Strategy, Weighed
-from tidemill.strategies.ranking import require_ranking, sides
-from tidemill.strategies.sizing import by_inverse, choices, frame_of, left_out, require_window
+from tidemill.strategies.base import Strategy
+from tidemill.strategies.ranking import require_ranking
+from tidemill.strategies.sizing import Choice, SizedStepper, by_inverse, require_window
 
 if TYPE_CHECKING:
-    import polars as pl
+    from tidemill.strategies.past import Floats
 
 
 class InverseVolatilityParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -33,21 +31,16 @@ class InverseVolatilityParams(msgspec.Struct, frozen=True, forbid_unknown_fields
         require_window(self.window, self.least)
 
 
-def _weigh(
-    predictions: pl.DataFrame, params: InverseVolatilityParams, instruments: Mapping[str, Instrument], bars: pl.DataFrame
-) -> Weighed:
-    import numpy as np
+class _Stepper(SizedStepper):
+    def size(self, choice: Choice) -> Floats:
+        import numpy as np
 
-    from tidemill.strategies.past import past_returns, volatility
+        from tidemill.strategies.past import volatility
 
-    past = past_returns(bars)
-    ranked = sides(predictions, params.every, params.quantile, instruments)
-    made, unknown = [], 0
-    for choice in choices(ranked, past):
-        deviation = choice.own(volatility(past.window(choice.at, params.window), params.least))
-        unknown += int(((choice.side != 0.0) & ~np.isfinite(deviation)).sum())
-        made.append(by_inverse(choice.side, deviation, choice.budget(params.gross), params.max_weight))
-    return Weighed(frame_of(made, ranked), left_out(unknown, params.least))
+        params = self._params
+        deviation = volatility(self.past.window, params.least)
+        self.unknown += int(((choice.side != 0.0) & ~np.isfinite(deviation)).sum())
+        return by_inverse(choice.side, deviation, choice.budget(params.gross), params.max_weight)
 
 
 STRATEGY = Strategy(
@@ -55,5 +48,5 @@ STRATEGY = Strategy(
     about="Long the highest predictions, short the lowest where the venue allows it, sized by inverse volatility.",
     needs="both",
     params=InverseVolatilityParams,
-    weigh=_weigh,
+    start=_Stepper,
 )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Strategy, require
-from tidemill.strategies.ranking import rankings, require_ranking, weighted
+from tidemill.strategies.base import Carried, Slots, Strategy, Universe, require, unasked
+from tidemill.strategies.ranking import require_ranking, standing_of, standing_state, told
 
 if TYPE_CHECKING:
-    import polars as pl
+    from tidemill.strategies.base import Floats
 
 
 class TopKParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -30,15 +28,23 @@ class TopKParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         require_ranking(self.every, self.gross, self.max_weight)
 
 
-def _weigh(predictions: pl.DataFrame, params: TopKParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
+class _Stepper:
     """Long the `k` best, equally weighted; a symbol alone in its universe is held while its prediction is above 0."""
-    import polars as pl
 
-    ranked = rankings(predictions, params.every)
-    held = pl.max_horizontal(pl.min_horizontal(pl.lit(params.k), pl.col("count") // 2), pl.lit(1))
-    each = pl.min_horizontal(params.gross / held, pl.lit(params.max_weight))
-    chosen = (pl.col("best") <= held) & ((pl.col("count") > 1) | (pl.col("prediction") > 0))
-    return weighted(ranked, pl.when(chosen).then(each))
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, params: TopKParams, universe: Universe, state: Carried | None) -> None:
+        self._params, self._universe, self._standing = params, universe, standing_of(universe, state)
+
+    def scan(self, slots: Slots) -> Floats:
+        from tidemill.strategies.ranking_kernel import top_weights
+
+        one, weights = self._params, unasked(slots)
+        top_weights(told(slots), self._standing, one.every, one.k, one.gross, one.max_weight, weights)
+        return weights
+
+    def state(self) -> Carried:
+        return standing_state(self._universe, self._standing)
 
 
 STRATEGY = Strategy(
@@ -46,5 +52,5 @@ STRATEGY = Strategy(
     about="Hold the symbols with the highest predictions, equally weighted.",
     needs="predictions",
     params=TopKParams,
-    weigh=_weigh,
+    start=_Stepper,
 )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Strategy, Weighed, require
-from tidemill.strategies.ranking import require_ranking, sides
-from tidemill.strategies.sizing import Choice, by_inverse, choices, frame_of, left_out, require_window
+from tidemill.strategies.base import Carried, Strategy, Universe, carried, require
+from tidemill.strategies.ranking import require_ranking
+from tidemill.strategies.sizing import Choice, SizedStepper, by_inverse, require_window
 
 if TYPE_CHECKING:
     import numpy as np
-    import polars as pl
     from numpy.typing import NDArray
 
     from tidemill.strategies.optimise import Covariance
@@ -48,33 +45,55 @@ class MeanVarianceParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         require(0.0 < self.risk_aversion < float("inf"), "risk_aversion must be above 0")
 
 
-def _weigh(
-    predictions: pl.DataFrame, params: MeanVarianceParams, instruments: Mapping[str, Instrument], bars: pl.DataFrame
-) -> Weighed:
+class _Stepper(SizedStepper):
     """Weights that maximise expected return less λ times variance, under the caps; the sides keep their sign.
 
     Where there is a short side the book is neutral in cash. Where the solver finds nothing, the weights are those of
-    `inverse_volatility`, and a note says so.
+    `inverse_volatility`, and a note says so. The covariance is estimated anew at every `refit`-th rebalancing from the anchor.
     """
+
+    def __init__(self, params: MeanVarianceParams, universe: Universe, state: Carried | None) -> None:
+        super().__init__(params, universe, state)
+        self._estimate = None if state is None else _restored(state, universe)
+        self._made = self._failed = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        told = f"The solver found no weights at {self._failed:,} of {self._made:,} times; inverse volatility was used."
+        return (*super().notes, *((told,) if self._failed else ()))
+
+    def size(self, choice: Choice) -> Floats:
+        import numpy as np
+
+        from tidemill.strategies.optimise import shrunk_covariance
+
+        params = self._params
+        if self._estimate is None or choice.number // params.every % params.refit == 0:
+            self._estimate = shrunk_covariance(self.past.window, params.least)
+        deviation = self._estimate.deviation
+        self.unknown += int(((choice.side != 0.0) & ~np.isfinite(deviation)).sum())
+        weight, solved = _weights(choice, deviation, self._estimate, params)
+        self._made, self._failed = self._made + 1, self._failed + (not solved)
+        return weight
+
+    def state(self) -> Carried:
+        made, estimate = super().state(), self._estimate
+        if estimate is None:
+            return made
+        by_symbol = {**made.by_symbol, "place": estimate.place.astype(float), "deviation": estimate.deviation}
+        return made._replace(by_symbol=by_symbol, whole={"covariance": estimate.matrix})
+
+
+def _restored(state: Carried, universe: Universe) -> Covariance | None:
+    """The estimate in a state; symbols that it does not know have no risk until the next."""
     import numpy as np
 
-    from tidemill.strategies.optimise import shrunk_covariance
-    from tidemill.strategies.past import past_returns
+    from tidemill.strategies.optimise import Covariance
 
-    past = past_returns(bars)
-    ranked = sides(predictions, params.every, params.quantile, instruments)
-    estimate: Covariance | None = None
-    made, unknown, failed = [], 0, 0
-    for number, choice in enumerate(choices(ranked, past)):
-        if estimate is None or number % params.refit == 0:
-            estimate = shrunk_covariance(past.window(choice.at, params.window), params.least)
-        deviation = choice.own(estimate.deviation)
-        unknown += int(((choice.side != 0.0) & ~np.isfinite(deviation)).sum())
-        weight, solved = _weights(choice, deviation, estimate, params)
-        failed += not solved
-        made.append(weight)
-    told = f"The solver found no weights at {failed:,} of {len(made):,} times; inverse volatility was used."
-    return Weighed(frame_of(made, ranked), (*left_out(unknown, params.least), *((told,) if failed else ())))
+    if "covariance" not in state.whole:
+        return None
+    place = carried(state, "place", universe.symbols, -1.0).astype(np.int64)
+    return Covariance(state.whole["covariance"], place, carried(state, "deviation", universe.symbols, np.nan))
 
 
 def _weights(choice: Choice, deviation: Floats, estimate: Covariance, params: MeanVarianceParams) -> tuple[Floats, bool]:
@@ -93,8 +112,8 @@ def _weights(choice: Choice, deviation: Floats, estimate: Covariance, params: Me
     side, own, budget = choice.side[chosen], deviation[chosen], choice.budget(params.gross)
     # A symbol alone has no rank: its own side is the whole opinion.
     score = np.where(np.isfinite(choice.score[chosen]), choice.score[chosen], side)
-    bounds = Bounds(side, budget, params.max_weight, neutral=choice.both and len(choice.side) > 1)
-    covariance = estimate.among(choice.place[chosen])
+    bounds = Bounds(side, budget, params.max_weight, neutral=choice.both and choice.listed.sum() > 1)
+    covariance = estimate.among(chosen)
     found = optimal_weights(params.ic * own * score, covariance, bounds, params.risk_aversion)
     weight[chosen] = by_inverse(side, own, budget, params.max_weight) if found is None else found
     return weight, found is not None
@@ -106,7 +125,7 @@ def _problem(choice: Choice, deviation: Floats, most: int) -> NDArray[np.int64]:
 
     able = np.flatnonzero((choice.side != 0.0) & np.isfinite(deviation))
     if choice.both and len({*choice.side[able]}) < 2:
-        return able[:0] if len(choice.side) > 1 else able  # one side alone would be a bet on the market
+        return able[:0] if choice.listed.sum() > 1 else able  # one side alone would be a bet on the market
     strength = np.nan_to_num(np.abs(choice.score[able]), nan=0.0)
     return np.sort(able[np.argsort(-strength, kind="stable")[:most]])
 
@@ -116,5 +135,5 @@ STRATEGY = Strategy(
     about="Long the highest predictions, short the lowest where the venue allows it, sized by mean and variance.",
     needs="both",
     params=MeanVarianceParams,
-    weigh=_weigh,
+    start=_Stepper,
 )

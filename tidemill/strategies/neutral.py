@@ -19,11 +19,14 @@ import msgspec
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NeutraliseSpec
+from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Weighed
+from tidemill.strategies.base import Carried, Universe, Weighed
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from tidemill.strategies.base import Floats
 
 NO_SECTOR = "(none)"
 
@@ -48,90 +51,86 @@ def with_sectors(spec: NeutraliseSpec, table: pl.DataFrame) -> NeutraliseSpec:
     return msgspec.structs.replace(spec, sectors={str(s): str(k) for s, k in rows.iter_rows()}, sector_file=None)
 
 
+class Neutral:
+    """Neutralisation under way, over the symbols of a universe; a slot is a step, whatever came before it is in `state`.
+
+    Raises InputError where a neutral book cannot exist.
+    """
+
+    def __init__(self, spec: NeutraliseSpec, universe: Universe, state: Carried | None = None) -> None:
+        from tidemill.strategies.past import PastReturns
+
+        self._spec, self._universe, self._closed = checked(spec), universe, 0
+        if spec.by == "beta":
+            if not universe.can_short.any():
+                raise InputError(
+                    "Neutralising by beta needs something that can be sold short; this venue allows none of these symbols."
+                )
+            self._past = PastReturns(universe.symbols, spec.window, state)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How often something was closed."""
+        what = "a sector" if self._spec.by == "sector" else "the book"
+        times = f"{self._closed:,} time{'s' * (self._closed != 1)}"
+        return (f"{times} {what} was closed, since one of its sides alone cannot be neutral.",) if self._closed else ()
+
+    def scan(self, weights: Floats, close: Floats) -> Floats:
+        """Weights made neutral slot by slot; NaN takes no part and stays. Both [slots, symbols]; close: adjusted."""
+        made = weights.copy()
+        return self._by_beta(made, close) if self._spec.by == "beta" else self._by_sector(made)
+
+    def state(self) -> Carried:
+        """What another goes on from."""
+        return Carried(self._universe.symbols, self._past.arrays if self._spec.by == "beta" else {})
+
+    def _by_sector(self, weights: Floats) -> Floats:
+        import numpy as np
+
+        from tidemill.strategies.neutral_kernel import neutral_by_group
+
+        named = [self._spec.sectors.get(symbol, NO_SECTOR) for symbol in self._universe.symbols]
+        place = {sector: at for at, sector in enumerate(sorted(set(named)))}
+        group = np.array([place[sector] for sector in named], dtype=np.int64)
+        self._closed += neutral_by_group(weights, group, len(place), self._universe.can_short)
+        return weights
+
+    def _by_beta(self, weights: Floats, close: Floats) -> Floats:
+        import numpy as np
+
+        from tidemill.strategies.neutral_kernel import neutral_by_exposure
+        from tidemill.strategies.past import betas
+
+        for weight, closes in zip(weights, close, strict=True):
+            self._past.push(closes)
+            if not np.isnan(weight).all():
+                beta = betas(self._past.window, self._spec.least)
+                self._closed += neutral_by_exposure(weight, np.where(np.isnan(beta), 1.0, beta))
+        return weights
+
+
 def neutralised(
-    weights: pl.DataFrame, spec: NeutraliseSpec, instruments: Mapping[str, Instrument], bars: pl.DataFrame | None
+    weights: pl.DataFrame,
+    spec: NeutraliseSpec,
+    instruments: Mapping[str, Instrument],
+    bars: pl.DataFrame | None,
+    interval: Interval,
 ) -> Weighed:
     """`weights` (symbol, open_time, weight) made neutral time by time; nulls stay null and take no part.
 
     bars: adjusted; needed for beta alone. Raises InputError where a neutral book cannot exist.
     """
-    checked(spec)
-    shortable = [symbol for symbol, instrument in instruments.items() if instrument.can_short]
-    if spec.by == "sector":
-        return _by_sector(weights, spec.sectors, shortable)
-    if not weights["symbol"].is_in(shortable).any():
-        raise InputError(
-            "Neutralising by beta needs something that can be sold short; this venue allows none of these symbols."
-        )
-    if bars is None:
+    import polars as pl
+
+    from tidemill.strategies.slots import book_slots
+
+    if spec.by == "beta" and bars is None:
         raise InputError("Neutralising by beta needs bars beside the predictions.")
-    return _by_beta(weights, spec, bars)
-
-
-def _by_sector(weights: pl.DataFrame, sectors: Mapping[str, str], shortable: list[str]) -> Weighed:
-    """Time by time, since what can be short may be listed later."""
-    import polars as pl
-
-    both = pl.col("symbol").is_in(shortable).any().over("open_time")
-    named = weights.with_columns(
-        pl.col("symbol").replace_strict(dict(sectors), default=NO_SECTOR).alias("group"), both.alias("both")
-    )
-    matched = _matched(named.filter("both"), pl.col("weight"), ["open_time", "group"])
-    made = pl.concat([matched.weights, _shared(named.filter(~pl.col("both")))])
-    keys = ("symbol", "open_time")
-    return Weighed(weights.select(keys).join(made, on=keys, how="left", maintain_order="left"), matched.notes)
-
-
-def _shared(rows: pl.DataFrame) -> pl.DataFrame:
-    """Each group gets the share of the book that it has of the symbols; no position grows beyond the largest of its time."""
-    import polars as pl
-
-    weight, group, at = pl.col("weight"), ["open_time", "group"], "open_time"
-    share = weight.count().over(group) / weight.count().over(at)
-    scale = share * weight.sum().over(at) / weight.sum().over(group)
-    made = pl.min_horizontal(weight * scale, weight.max().over(at))
-    return rows.select("symbol", "open_time", pl.when(weight > 0.0).then(made).otherwise(weight).alias("weight"))
-
-
-def _by_beta(weights: pl.DataFrame, spec: NeutraliseSpec, bars: pl.DataFrame) -> Weighed:
-    import polars as pl
-
-    from tidemill.strategies.past import betas, past_returns
-
-    past = past_returns(bars)
-    times = weights["open_time"].unique().sort()
-    rows = []
-    for time, at in zip(times, times.dt.epoch("us"), strict=True):
-        known = betas(past.window(at, spec.window), spec.least)
-        rows.append(pl.DataFrame({"symbol": past.symbols, "beta": known}).with_columns(pl.lit(time).alias("open_time")))
-    table = pl.concat(rows) if rows else pl.DataFrame(schema={"symbol": pl.String, "beta": pl.Float64})
-    if not rows:
+    if weights.is_empty():
         return Weighed(weights)
-    time_type = weights.schema["open_time"]
-    found = weights.join(table.with_columns(pl.col("open_time").cast(time_type)), on=["symbol", "open_time"], how="left",
-                         maintain_order="left")  # fmt: skip
-    beta = pl.col("beta").fill_nan(None).fill_null(1.0)
-    return _matched(found, pl.col("weight") * beta, ["open_time"])
-
-
-def _matched(rows: pl.DataFrame, exposure: pl.Expr, group: list[str]) -> Weighed:
-    """Scale the larger side of each group down to the smaller; close the group where a side has no exposure."""
-    import polars as pl
-
-    weight = pl.col("weight")
-    long = pl.when(weight > 0.0).then(exposure).otherwise(0.0).sum().over(group)
-    short = pl.when(weight < 0.0).then(-exposure).otherwise(0.0).sum().over(group)
-    smaller = pl.min_horizontal(long, short)
-    scale = pl.when(smaller > 0.0).then(smaller / pl.when(weight > 0.0).then(long).otherwise(short)).otherwise(0.0)
-    made = rows.select(
-        "symbol",
-        "open_time",
-        pl.when(weight != 0.0).then(weight * scale).otherwise(weight).alias("weight"),
-        ((smaller <= 0.0) & (weight != 0.0)).alias("closed"),
-        *(name for name in group if name != "open_time"),
-    )
-    closed = made.filter("closed").select(group).unique().height
-    what = "a sector" if "group" in group else "the book"
-    times = f"{closed:,} time{'s' * (closed != 1)}"
-    notes = (f"{times} {what} was closed, since one of its sides alone cannot be neutral.",) if closed else ()
-    return Weighed(made.select("symbol", "open_time", "weight"), notes)
+    asked = weights.rename({"weight": "prediction"})
+    axes, universe, slots = book_slots(asked, bars if spec.by == "beta" else None, None, instruments, interval, None)
+    neutral = Neutral(spec, universe)
+    cells = axes.cells(weights)
+    made = neutral.scan(slots.prediction, slots.close).reshape(-1)[cells]
+    return Weighed(weights.with_columns(pl.Series("weight", made).fill_nan(None)), neutral.notes)

@@ -15,17 +15,17 @@ _NOTHING = 1e-6  # of equity: what an interior-point solver leaves where it mean
 
 
 class Covariance(NamedTuple):
-    """Shrunk covariance of the symbols with enough history. place: of each column of the past, its row here, −1 for none.
-    deviation: over all columns, NaN for none.
+    """Shrunk covariance of the symbols with enough history. place: of each symbol its row here, −1 for none. deviation: of all
+    symbols, NaN for none.
     """
 
     matrix: Floats
     place: NDArray[np.int64]
     deviation: Floats
 
-    def among(self, columns: NDArray[np.int64]) -> Floats:
-        """The matrix of these columns of the past; each must have a deviation."""
-        rows = self.place[columns]
+    def among(self, symbols: NDArray[np.int64]) -> Floats:
+        """The matrix of these symbols; each must have a deviation."""
+        rows = self.place[symbols]
         return self.matrix[np.ix_(rows, rows)]
 
 

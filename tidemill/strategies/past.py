@@ -1,56 +1,53 @@
 """What bars say up to a time: returns of the past, for strategies that size by risk.
 
-A panel of close-to-close returns is made once; a window is a slice of it that ends with the bar of its time, so nothing later
-can enter. A return reaches back to the symbol's own bar before, however many slots lie between.
+A return reaches back to the symbol's own bar before, however many slots lie between. A slot without any price adds no row.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill.domain.errors import InputError
-
-if TYPE_CHECKING:
-    import polars as pl
+from tidemill.strategies.base import Carried, carried
 
 Floats = NDArray[np.float64]
 
 
-class PastReturns(NamedTuple):
-    """times: epoch microseconds, ascending. symbols ascend. returns: float64 [times, symbols], NaN where there is none."""
+class PastReturns:
+    """The last `length` rows of returns of `symbols`, from `state` on."""
 
-    times: NDArray[np.int64]
-    symbols: tuple[str, ...]
-    returns: Floats
+    def __init__(self, symbols: tuple[str, ...], length: int, state: Carried | None = None) -> None:
+        self._length, self._last = length, carried(state, "last", symbols, np.nan)
+        # Symbol by symbol: a sum over time then has the same bits whichever other symbols are there. Twice as long as a window,
+        # so that one lies in a piece and is moved once in `length` slots.
+        self._rows = np.full((len(symbols), 2 * length), np.nan)
+        self._stop = 0
+        if state is not None:
+            kept = state.by_symbol["returns"].shape[0]
+            self._rows[:, :kept] = carried(state, "returns", symbols, np.nan, (kept,)).T
+            self._stop = kept
 
-    def window(self, until: int, length: int) -> Floats:
-        """The last `length` rows up to and with the time `until`; fewer where history is shorter."""
-        stop = int(np.searchsorted(self.times, until, side="right"))
-        return self.returns[max(stop - length, 0) : stop]
+    def push(self, close: Floats) -> None:
+        """Take the closes of a slot; what is not above 0 gives no return."""
+        priced = np.isfinite(close) & (close > 0.0)
+        if not priced.any():
+            return
+        if self._stop == 2 * self._length:
+            self._rows[:, : self._length] = self._rows[:, self._length :]
+            self._stop = self._length
+        self._rows[:, self._stop] = np.where(priced, close / self._last - 1.0, np.nan)
+        self._last = np.where(priced, close, self._last)
+        self._stop += 1
 
+    @property
+    def window(self) -> Floats:
+        """[rows, symbols], NaN where there is none; fewer rows than `length` where history is shorter."""
+        return self._rows[:, max(self._stop - self._length, 0) : self._stop].T
 
-def past_returns(bars: pl.DataFrame) -> PastReturns:
-    """The panel of adjusted `bars` (symbol, open_time, close) in any order. A close that is not above 0 gives no return.
-
-    InputError without any bar.
-    """
-    import polars as pl
-
-    if bars.is_empty():
-        raise InputError("There are no bars to estimate risk from. Check the symbols and the dates.")
-    rows = bars.select("symbol", pl.col("open_time").dt.epoch("us").alias("at"), pl.col("close").cast(pl.Float64))
-    rows = rows.filter(pl.col("close").is_finite() & (pl.col("close") > 0.0)).sort("symbol", "at")
-    change = (pl.col("close") / pl.col("close").shift(1).over("symbol") - 1.0).fill_null(float("nan"))
-    times, symbols = rows["at"].unique().sort(), rows["symbol"].unique().sort()
-    # Column by column: a sum over time then has the same bits whichever other symbols are there, and one over symbols is not
-    # regrouped by a column that is empty so far.
-    panel = np.full((len(times), len(symbols)), np.nan, order="F")
-    codes = rows["symbol"].cast(pl.Enum(symbols)).to_physical().to_numpy()
-    panel[np.searchsorted(times.to_numpy(), rows["at"].to_numpy()), codes] = rows.select(change).to_series().to_numpy()
-    return PastReturns(times.to_numpy(), tuple(symbols), panel)
+    @property
+    def arrays(self) -> dict[str, Floats]:
+        """By symbol, for a state."""
+        return {"last": self._last.copy(), "returns": self.window.copy()}
 
 
 def volatility(window: Floats, least: int) -> Floats:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Strategy
-from tidemill.strategies.ranking import require_ranking, sides, weighted
+from tidemill.strategies.base import Carried, Slots, Strategy, Universe, unasked
+from tidemill.strategies.ranking import require_ranking, standing_of, standing_state, told
 
 if TYPE_CHECKING:
-    import polars as pl
+    from tidemill.strategies.base import Floats
 
 
 class QuantileParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,16 +27,25 @@ class QuantileParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         require_ranking(self.every, self.gross, self.max_weight, self.quantile)
 
 
-def _weigh(predictions: pl.DataFrame, params: QuantileParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
-    """Each chosen symbol has the same weight; where nothing can be short now, all of `gross` is long."""
-    import polars as pl
+class _Stepper:
+    """The highest `quantile` is long and, where the venue lets one short, the lowest short."""
 
-    chosen = sides(predictions, params.every, params.quantile, instruments)
-    half = pl.when(pl.col("both")).then(2.0).otherwise(1.0)
-    each = pl.min_horizontal(params.gross / half / pl.col("number"), pl.lit(params.max_weight))
-    alone = pl.col("count") == 1
-    size = pl.when(alone).then(min(params.gross, params.max_weight)).otherwise(each)
-    return weighted(chosen, pl.when(pl.col("side") != 0).then(pl.col("side") * size))
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, params: QuantileParams, universe: Universe, state: Carried | None) -> None:
+        self._params, self._universe, self._standing = params, universe, standing_of(universe, state)
+
+    def scan(self, slots: Slots) -> Floats:
+        from tidemill.strategies.ranking_kernel import quantile_weights
+
+        one, weights = self._params, unasked(slots)
+        quantile_weights(
+            told(slots), self._standing, self._universe.can_short, one.every, one.quantile, one.gross, one.max_weight, weights
+        )
+        return weights
+
+    def state(self) -> Carried:
+        return standing_state(self._universe, self._standing)
 
 
 STRATEGY = Strategy(
@@ -46,5 +53,5 @@ STRATEGY = Strategy(
     about="Long the symbols with the highest predictions, short those with the lowest where the venue allows it.",
     needs="predictions",
     params=QuantileParams,
-    weigh=_weigh,
+    start=_Stepper,
 )

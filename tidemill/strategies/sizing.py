@@ -7,17 +7,18 @@ what has no prediction any more (a dead symbol) gets 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tidemill.strategies.base import require
+from tidemill.strategies.base import Carried, Slots, Universe, require, unasked
+from tidemill.strategies.ranking import standing_of, standing_state, told
 
 if TYPE_CHECKING:
     import numpy as np
-    import polars as pl
     from numpy.typing import NDArray
 
-    from tidemill.strategies.past import Floats, PastReturns
+    from tidemill.strategies.past import Floats
+    from tidemill.strategies.ranking_kernel import Told
 
 
 def require_window(window: int, least: int) -> None:
@@ -26,42 +27,66 @@ def require_window(window: int, least: int) -> None:
 
 
 class Choice(NamedTuple):
-    """What was ranked at one rebalancing time; arrays over `symbols`. place: their columns among the past returns, −1 for none.
-    score: rank with mean 0 and deviation 1, NaN without a prediction.
+    """What was ranked at one rebalancing slot; arrays over all symbols. number: of the slot since the anchor.
+
+    score: rank with mean 0 and deviation 1, NaN without a prediction. both: whether anything can be short.
     """
 
-    at: int
-    symbols: list[str]
-    place: NDArray[np.int64]
+    number: int
+    listed: NDArray[np.bool_]
     side: Floats
     score: Floats
     both: bool
-
-    def own(self, values: Floats) -> Floats:
-        """`values` of the columns of the past, by symbol; NaN for none."""
-        import numpy as np
-
-        return np.where(self.place >= 0, values[self.place], np.nan)
 
     def budget(self, gross: float) -> float:
         """Of each side."""
         return gross / 2.0 if self.both else gross
 
 
-def choices(ranked: pl.DataFrame, past: PastReturns) -> Iterator[Choice]:
-    """The rebalancing times of `ranking.sides`, in order."""
-    import numpy as np
-    import polars as pl
+class SizedStepper(ABC):
+    """A strategy that chooses by rank and sizes by what bars say; `size` gives the weights of what was chosen."""
 
-    column = {symbol: at for at, symbol in enumerate(past.symbols)}
-    count = pl.col("count").cast(pl.Float64)
-    score = ((count + 1.0) / 2.0 - pl.col("best")) / ((count * count - 1.0) / 12.0).sqrt()
-    scored = ranked.with_columns(score.fill_null(float("nan")).alias("score"), pl.col("open_time").dt.epoch("us").alias("at"))
-    for (at,), rows in scored.group_by("at", maintain_order=True):
-        symbols = rows["symbol"].to_list()
-        place = np.array([column.get(symbol, -1) for symbol in symbols], dtype=np.int64)
-        side = rows["side"].cast(pl.Float64).to_numpy()
-        yield Choice(int(str(at)), symbols, place, side, rows["score"].to_numpy(), bool(rows["both"][0]))
+    def __init__(self, params: Any, universe: Universe, state: Carried | None) -> None:
+        from tidemill.strategies.past import PastReturns
+
+        self._params, self._universe, self._standing = params, universe, standing_of(universe, state)
+        self.past = PastReturns(universe.symbols, params.window, state)
+        self.unknown = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return left_out(self.unknown, self._params.least)
+
+    @abstractmethod
+    def size(self, choice: Choice) -> Floats:
+        """Weights of all symbols."""
+
+    def scan(self, slots: Slots) -> Floats:
+        weights, read = unasked(slots), told(slots)
+        for slot, close in enumerate(slots.close):
+            self.past.push(close)
+            choice = self._choice(read, slot)
+            if choice is not None:
+                weights[slot, choice.listed] = self.size(choice)[choice.listed]
+        return weights
+
+    def state(self) -> Carried:
+        standing = standing_state(self._universe, self._standing)
+        return standing._replace(by_symbol={**standing.by_symbol, **self.past.arrays})
+
+    def _choice(self, read: Told, slot: int) -> Choice | None:
+        import numpy as np
+
+        from tidemill.strategies.ranking_kernel import choose_at
+
+        params, standing = self._params, self._standing
+        count, _, both = choose_at(read, slot, standing, self._universe.can_short, params.every, params.quantile)
+        if not count:
+            return None
+        best = np.where(standing.best > 0, standing.best, np.nan)
+        spread = np.sqrt((count * count - 1.0) / 12.0) if count > 1 else np.nan
+        score = ((count + 1.0) / 2.0 - best) / spread
+        return Choice(int(read.number[slot]), standing.listed.copy(), standing.side.astype(float), score, bool(both))
 
 
 def by_inverse(side: Floats, deviation: Floats, budget: float, cap: float) -> Floats:
@@ -75,15 +100,6 @@ def by_inverse(side: Floats, deviation: Floats, budget: float, cap: float) -> Fl
             inverse = 1.0 / deviation[own]
             weight[own] = sign * np.minimum(budget * inverse / inverse.sum(), cap)
     return weight
-
-
-def frame_of(weights: list[Floats], ranked: pl.DataFrame) -> pl.DataFrame:
-    """One row for each row of `ranked`, in its order."""
-    import numpy as np
-    import polars as pl
-
-    values = np.concatenate(weights) if weights else np.zeros(0)
-    return ranked.select("symbol", "open_time").with_columns(pl.Series("weight", values, dtype=pl.Float64))
 
 
 def left_out(count: int, least: int) -> tuple[str, ...]:

@@ -8,17 +8,14 @@ in between the position is left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill.domain.market import Instrument
-from tidemill.strategies.base import Strategy, closes, equal_shares, require
+from tidemill.strategies.base import Carried, Slots, Strategy, Universe, carried, require, unasked
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from tidemill.strategies.base import Floats, Indices
 
 
@@ -32,15 +29,25 @@ class SmaCrossParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         require(1 <= self.fast < self.slow <= 10_000, "fast must be at least 1 and below slow, and slow at most 10,000")
 
 
-def _weigh(bars: pl.DataFrame, params: SmaCrossParams, instruments: Mapping[str, Instrument]) -> pl.DataFrame:
-    import numpy as np
-    import polars as pl
+class _Stepper:
+    notes: tuple[str, ...] = ()
 
-    close, ends = closes(bars)
-    times = bars.get_column("open_time").to_physical().to_numpy()
-    share = equal_shares(times[np.append(0, ends[:-1])] if len(times) else times, times)
-    weight = pl.Series("weight", _signals(close, ends, params, share))
-    return bars.select("symbol", "open_time").with_columns(weight.fill_nan(None))
+    def __init__(self, params: SmaCrossParams, universe: Universe, state: Carried | None) -> None:
+        import numpy as np
+
+        self._params, self._symbols = params, universe.symbols
+        self._past = np.ascontiguousarray(carried(state, "past", universe.symbols, np.nan, (params.slow,)).T)
+        self._bars = carried(state, "bars", universe.symbols, 0.0).astype(np.int64)
+
+    def scan(self, slots: Slots) -> Floats:
+        from tidemill.strategies.sma_kernel import cross_slots
+
+        weights = unasked(slots)
+        cross_slots(slots.close, slots.present, self._past, self._bars, self._params.fast, self._params.slow, weights)
+        return weights
+
+    def state(self) -> Carried:
+        return Carried(self._symbols, {"past": self._past.T.copy(), "bars": self._bars.astype(float)})
 
 
 def _signals(close: Floats, ends: Indices, params: SmaCrossParams, share: Floats) -> Floats:
@@ -62,7 +69,7 @@ STRATEGY = Strategy(
     about="Hold a symbol while its fast moving average lies above its slow one.",
     needs="bars",
     params=SmaCrossParams,
-    weigh=_weigh,
+    start=_Stepper,
     resize=False,
     signals=_signals,
     grid=_grid,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tidemill.compiled import entry, kernel
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 _MEANS_AT_ONCE = 1 << 30  # bytes of window means that a grid holds at a time
 
@@ -77,6 +78,37 @@ def cross_signals(close: Floats, ends: Indices, fast: int, slow: int, share: Flo
                 out[t] = _signal(quick[t] / fast, total[t] / slow, own[first + t])
         start = end
     return signals
+
+
+@entry
+def cross_slots(close: Floats, present: Flags, past: Floats, bars: Indices, fast: int, slow: int, weights: Floats) -> None:
+    """`cross_signals` slot by slot, with the same bits: [slots, symbols], NaN where a symbol has no bar.
+
+    past: its last `slow` closes, [symbols, slow], oldest where the next goes; bars: how many each symbol has had. Both go on.
+    """
+    listed = 0
+    for j in range(bars.size):
+        listed += bars[j] > 0
+    for slot in range(close.shape[0]):
+        for j in range(bars.size):
+            if present[slot, j]:
+                listed += bars[j] == 0
+                past[j, bars[j] % slow] = close[slot, j]
+                bars[j] += 1
+        for j in range(bars.size):
+            if present[slot, j] and bars[j] >= slow:
+                weights[slot, j] = _newest_signal(past[j], bars[j] - 1, fast, slow, 1.0 / listed)
+
+
+@kernel
+def _newest_signal(past: Floats, newest: int, fast: int, slow: int, share: float) -> float:
+    """Of the windows that end with the bar of this number."""
+    base, total, quick = past[newest % slow], 0.0, 0.0
+    for lag in range(1, slow):
+        if lag == fast:
+            quick = total
+        total += past[(newest - lag) % slow] - base
+    return _signal(quick / fast, total / slow, share)
 
 
 @entry

@@ -77,16 +77,15 @@ def book_slots(
 ) -> BookSlots:
     """The slots of predictions (symbol, open_time, prediction), of adjusted bars beside them, or of either alone.
 
-    there: symbol, open_time of what has a bar, where `bars` do not tell; a symbol of which nothing is predicted is left out.
+    there: symbol, open_time of what has a bar, where `bars` do not tell. The universe is all symbols of any of them.
     anchor: epoch microseconds from which the slots of the book are counted; None: the first prediction, else the first bar.
     """
-    given = [frame for frame in (predictions, bars) if frame is not None]
-    axes = _axes(given, there)
+    axes = _axes([frame for frame in (predictions, bars, there) if frame is not None])
     nowhere = np.zeros(0, dtype=np.int64)
     told = nowhere if predictions is None else axes.cells(predictions)
     traded = nowhere if bars is None else axes.cells(bars)
     present, predicted = axes.flags(traded, "bars"), axes.flags(told, "predictions")
-    seen = present | predicted if there is None else present | predicted | axes.flags(axes.cells(_named(there, axes)), "bars")
+    seen = present | predicted if there is None else present | predicted | axes.flags(axes.cells(there), "bars")
     group = _groups(axes.symbols, instruments)
     held = {name: np.asarray(seen[:, place].any(axis=1), dtype=np.bool_) for name, place in group.items()}
     start = anchor if anchor is not None else int(axes.opens[np.argmax((predicted if len(told) else seen).any(axis=1))])
@@ -127,20 +126,13 @@ def _frame(weights: Floats, axes: Axes, chosen: Flags) -> pl.DataFrame:
     ])  # fmt: skip
 
 
-def _axes(given: list[pl.DataFrame], there: pl.DataFrame | None) -> Axes:
+def _axes(given: list[pl.DataFrame]) -> Axes:
     import polars as pl
 
     kind = given[0].schema["open_time"]
-    every = [*given, there] if there is not None else given
-    times = pl.concat([frame["open_time"].unique().cast(kind) for frame in every]).unique().sort()
+    times = pl.concat([frame["open_time"].unique().cast(kind) for frame in given]).unique().sort()
     symbols = pl.concat([frame["symbol"].unique().cast(pl.String) for frame in given]).unique().sort()
     return Axes(times, epochs(times), tuple(symbols))
-
-
-def _named(there: pl.DataFrame, axes: Axes) -> pl.DataFrame:
-    import polars as pl
-
-    return there.filter(pl.col("symbol").is_in(axes.symbols))
 
 
 def _groups(symbols: tuple[str, ...], instruments: Mapping[str, Instrument]) -> dict[str, list[int]]:

@@ -73,6 +73,7 @@ def weighed(study: Study, predictions: pl.DataFrame, span: Span) -> Weighed:
         interval,
         bars=bars,
         there=study.bars,
+        anchor=tested(study).start,
         neutralise=spec.neutralise,
         known=known,
     )

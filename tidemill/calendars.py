@@ -269,18 +269,20 @@ def slot_numbers(interval: Interval, opens: Integers, held: Mapping[str, NDArray
     """Which slot of a book's calendar each of `opens` is, counted from `anchor`; below 0 before it. Epoch microseconds.
 
     A book's calendar is the union of those of its instruments, each from the first bar of any that follows it, and every time
-    at which there is a bar. A slot counts whether or not anything is there, so a gap that is filled later moves no number.
+    at which there is a bar. A slot counts whether or not anything is there, so a gap that is filled later moves no number. One
+    that is there from the first of `opens` on was there before.
     held: calendar → whether any such symbol has a bar at each of `opens`, ascending.
     """
     import numpy as np
 
-    found, until = [opens], int(opens[-1]) + 1
+    found, start, until = [opens], min(int(opens[0]), anchor), int(opens[-1]) + 1
     for name, there in held.items():
         if there.any():
-            first = int(opens[np.argmax(there)])
-            expected = calendar_named(name)._slots(interval, first, until)
-            newest = np.searchsorted(opens, expected, side="right") - 1
-            found.append(expected[_stamped_so(there, np.isin(opens, expected))[newest]])
+            expected, first = calendar_named(name)._slots(interval, start, until), opens[np.argmax(there)]
+            late = ((expected >= opens[0]) & (expected < first)).any()
+            newest = np.maximum(np.searchsorted(opens, expected, side="right") - 1, 0)
+            counts = _stamped_so(there, np.isin(opens, expected))[newest] & ~(late & (expected < first))
+            found.append(expected[counts])
     slots = np.unique(np.concatenate(found))
     return np.searchsorted(slots, opens) - np.searchsorted(slots, anchor)
 

@@ -1,7 +1,6 @@
 """A file of coins and stocks: every instrument goes by the calendar of its own, from the import to the trial."""
 
 import warnings
-from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.study.panels import daily_bars, small_experiment
 from tests.study.running import run
-from tidemill.calendars import ALWAYS, XNYS, calendar_named
+from tidemill.calendars import ALWAYS, XNYS, calendar_named, own_slots
 from tidemill.domain.experiment import DatasetSpec, Experiment, SplitSpec, StrategySpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
@@ -21,9 +20,8 @@ from tidemill.steps.checks.samples import prove_signals
 from tidemill.steps.market_data.bars import sync_bars, sync_instruments
 from tidemill.steps.market_data.ingest import ImportReport, import_bars
 from tidemill.storage.trials import read_trials
-from tidemill.strategies import registry
+from tidemill.strategies import slots
 from tidemill.strategies.benchmark import benchmark_weights
-from tidemill.strategies.standing import standing
 from tidemill.study.counting import bars_a_year, data_version
 from tidemill.study.metrics import portfolio_metrics
 from tidemill.study.sources import study_of
@@ -188,12 +186,10 @@ def test_the_proof_of_signals_sees_where_what_is_there_tells_of_the_next_slot(
     study, _ = run(workspace, experiment_on(path))
     assert prove_signals(study).proven == ("quantile",)
 
-    def ahead(
-        predictions: pl.DataFrame, known: Mapping[str, Instrument], interval: Interval, bars: pl.DataFrame
-    ) -> pl.DataFrame:
-        return standing(predictions, known, interval, bars.with_columns(pl.col("open_time").dt.offset_by("-1d")))
+    def ahead(name: str, interval: Interval, opens: np.ndarray, held: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        return own_slots(name, interval, opens, np.append(held[1:], False))
 
-    monkeypatch.setattr(registry, "standing", ahead)
+    monkeypatch.setattr(slots, "own_slots", ahead)
     assert [one.feature for one in prove_signals(study).refuted] == ["quantile"]
 
 

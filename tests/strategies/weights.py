@@ -1,6 +1,7 @@
 """The weights of a strategy over a panel of daily bars, without its notes."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -18,5 +19,6 @@ def target_weights(
     bars: pl.DataFrame | None = None,
     known: Strategies = SHIPPED_STRATEGIES,
     there: pl.DataFrame | None = None,
+    anchor: datetime | None = None,
 ) -> pl.DataFrame:
-    return weigh(name, inputs, params, instruments, DAY, bars=bars, there=there, known=known).weights
+    return weigh(name, inputs, params, instruments, DAY, bars=bars, there=there, anchor=anchor, known=known).weights

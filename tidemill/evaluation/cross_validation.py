@@ -23,7 +23,7 @@ from tidemill.steps.upstream import bring_up_to_date
 from tidemill.study.book import Span, book
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
 from tidemill.study.fitting import fit, scores
-from tidemill.study.rejections import bounds_over, feature_rows, reject, tradable_folds, without
+from tidemill.study.rejections import bounds_over, feature_rows, reject, silenced, tradable_folds
 from tidemill.study.study import Study
 from tidemill.validation.cross_validation import Split, combinatorial_purged, paths, purged_k_fold, training_part
 from tidemill.validation.splits import Fold, embargo_length, training_rows, walk_forward
@@ -160,7 +160,7 @@ def _by_inputs(study: Study, spec: EngineSpec, part: _Part, made: Mapping[int, p
     found = {}
     for group, start, end in part.tested:
         rejected = reject(study, {spec.name: made[group]}, feature_rows(study, start, end), bounds, {})
-        found[group] = without(made[group], rejected.rows)
+        found[group] = silenced(made[group], rejected.rows)
     return found
 
 

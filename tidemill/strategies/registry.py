@@ -95,6 +95,7 @@ def weigh(
     bars: pl.DataFrame | None = None,
     there: pl.DataFrame | None = None,
     anchor: datetime | None = None,
+    since: datetime | None = None,
     neutralise: NeutraliseSpec | None = None,
     known: Strategies = SHIPPED_STRATEGIES,
 ) -> Weighed:
@@ -103,8 +104,8 @@ def weigh(
     inputs: predictions (symbol, open_time, prediction) or adjusted bars, whichever the strategy `needs`; at `interval`. bars:
     adjusted bars, for a strategy that needs both and for beta; a strategy over bars takes its inputs for them. there: symbol
     and open_time of all bars, by default `bars`: they tell the slots of each market, while the market of some symbols is
-    closed. anchor: from when the slots of the book are counted; by default from the first prediction. known: where the
-    strategy is found.
+    closed. anchor: from when the slots of the book are counted; by default from the first prediction. since: from when anything
+    is asked; what lies before warms up. known: where the strategy is found.
     Raises UnknownNameError for the strategy or a parameter, InputError for a wrong value, a missing column or missing bars.
     """
     chosen = known.find(name)
@@ -119,10 +120,18 @@ def weigh(
         _require(name, seen, "bars", "close")
     parsed = chosen.parse(params)
     weighed = _weighed(chosen, parsed, inputs, instruments, interval, bars=seen, there=there, anchor=anchor)
+    if since is not None:
+        weighed = weighed._replace(weights=_from(weighed.weights, since))
     if neutralise is None:
         return weighed
     weights, notes = neutralised(weighed.weights, neutralise, instruments, seen, interval)
     return Weighed(weights, (*weighed.notes, *notes))
+
+
+def _from(weights: pl.DataFrame, since: datetime) -> pl.DataFrame:
+    import polars as pl
+
+    return weights.filter(pl.col("open_time") >= since)
 
 
 def weights_over_bars(

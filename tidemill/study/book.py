@@ -57,13 +57,16 @@ def tested(study: Study) -> Span:
 def weighed(study: Study, predictions: pl.DataFrame, span: Span) -> Weighed:
     """Target weights of the experiment's strategy, neutral as it asks, and what a person should know of them.
 
-    A strategy over bars asks nothing of the predictions; every book then trades alike.
+    A range says from when orders are made; what looks at bars begins with the first of the dataset, and rebalancing is counted
+    from the first test window, whichever range is asked for. A strategy over bars asks nothing of the predictions; every book
+    then trades alike.
     """
     from tidemill.strategies.registry import weigh
 
     spec, known = resolved(study.experiment.strategy), study.registry.strategies
     bars = study.adjusted if sees_bars(spec, known) else None
-    given = span.of(study.adjusted if known.find(spec.name).needs == "bars" else predictions)
+    warming = span._replace(start=study.times[0])
+    given = warming.of(study.adjusted) if known.find(spec.name).needs == "bars" else span.of(predictions)
     interval = study.dataset.interval
     return weigh(
         spec.name,
@@ -74,6 +77,7 @@ def weighed(study: Study, predictions: pl.DataFrame, span: Span) -> Weighed:
         bars=bars,
         there=study.bars,
         anchor=tested(study).start,
+        since=span.start,
         neutralise=spec.neutralise,
         known=known,
     )

@@ -88,7 +88,7 @@ def tradable_folds(study: Study, folds: Sequence[Fold], predicted: Sequence[Pred
         past = {name: widened([earlier.get(name) for earlier in said]) for name in frames}
         found = reject_fold(study, fold, frames, past)
         said.append(found.said)
-        kept.append(without(frames[book], found.of(book)))
+        kept.append(silenced(frames[book], found.of(book)))
     return kept
 
 
@@ -158,6 +158,13 @@ def refusals_of(study: Study, book: str | None = None) -> pl.DataFrame:
     return rows if book is None else rows.filter(pl.col("book") == book)
 
 
+def silenced(predicted: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
+    """`predicted` without a value where it is rejected, in its order: that a symbol was predicted is known all the same."""
+    keys = rejected.select(KEYS).unique().with_columns(rejected=True)
+    marked = predicted.join(keys, on=KEYS, how="left", maintain_order="left")
+    return marked.with_columns(pl.when(pl.col("rejected").is_null()).then("prediction").alias("prediction")).drop("rejected")
+
+
 def tradable(study: Study, book: str, predicted: pl.DataFrame) -> pl.DataFrame:
-    """`predicted` of a book without what the run rejected, in its order."""
-    return without(predicted, refusals_of(study, book))
+    """`predicted` of a book, silenced where the run rejected it, in its order."""
+    return silenced(predicted, refusals_of(study, book))

@@ -40,7 +40,7 @@ from tidemill.study.fitting import fit_ensemble, fit_fold, scores
 from tidemill.study.freshness import StepReport
 from tidemill.study.losses import loss_notes
 from tidemill.study.model_index import artifact_folder, models_home, spec_of
-from tidemill.study.rejections import reject_fold, stored_past, without
+from tidemill.study.rejections import reject_fold, silenced, stored_past
 from tidemill.study.study import Study
 from tidemill.study.tables import CHALLENGES, ENSEMBLE, LABELS
 from tidemill.validation.splits import Fold, embargo_length
@@ -247,7 +247,7 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold) -> _Book:
     predicted = _predicted(study, contender, fold)
     rejected = reject_fold(study, fold, predicted, stored_past(study, fold.test_start))
     predictions = predicted[contender.book]
-    result = book(study, without(predictions, rejected.of(contender.book)), Span(fold.test_start, fold.test_end))
+    result = book(study, silenced(predictions, rejected.of(contender.book)), Span(fold.test_start, fold.test_end))
     returns = result.returns.sort("time")
     labels = study.lake.scan(LABELS, study.labels_key).collect()
     skill = prediction_metrics(scored(predictions, labels), study.experiment.label.horizon)

@@ -13,22 +13,27 @@ from tidemill.models.artifact import Artifact
 from tidemill.models.base import Floats, Standardizer, symbol_runs
 from tidemill.models.inference import predict_batch, stream
 from tidemill.models.registry import engine
+from tidemill.models.sentiment import COLUMNS
 from tidemill.models.sequence.shape import Shape
 
-NAMES = ("momentum", "ridge", "lightgbm", "transformer", "gru")
+NAMES = ("momentum", "mean_reversion", "sentiment", "ridge", "lightgbm", "transformer", "gru")
 STEPS = {"minimum_steps": 2, "maximum_steps": 3}
 QUICK = {"lightgbm": {"trees": 12}, "transformer": STEPS, "gru": STEPS}
 
 
 @pytest.fixture(scope="module")
 def frame() -> pl.DataFrame:
-    return panel(7, 180, skill=0.3)
+    return panel(7, 180, skill=0.3).with_columns(pl.col("x1").alias("sentiment_mean"), pl.col("x2").alias("sentiment_surprise"))
 
 
 @pytest.fixture(scope="module")
 def trained(frame: pl.DataFrame) -> dict[str, Artifact]:
     rows = before(frame, 120)
-    return {name: engine(name).fit(rows, features=FEATURES, params=QUICK.get(name, {}), seed=7) for name in NAMES}
+    return {name: engine(name).fit(rows, features=columns_of(name), params=QUICK.get(name, {}), seed=7) for name in NAMES}
+
+
+def columns_of(name: str) -> tuple[str, ...]:
+    return (*FEATURES, *COLUMNS) if name == "sentiment" else FEATURES
 
 
 def by_time(frame: pl.DataFrame, features: tuple[str, ...]) -> list[Floats]:
@@ -83,6 +88,22 @@ def test_a_stream_refuses_repeated_symbols_and_features_of_another_shape(name: s
             stream(trained[name], symbols)
     with pytest.raises(InputError, match="shape"):
         stream(trained[name], ["a"]).step(np.zeros((2, len(FEATURES))))
+
+
+@pytest.mark.parametrize("name", ["momentum", "mean_reversion", "sentiment", "ridge", "lightgbm"])
+def test_rows_of_any_numbers_step_to_the_bits_of_the_batch(name: str, trained: dict[str, Artifact]) -> None:
+    random, features = np.random.default_rng(5), trained[name].inputs.features
+    symbols = [f"S{number:03d}" for number in range(400)]
+    values = random.normal(1.0, 1.0, (len(symbols), len(features)))
+    odd = random.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e300, -1e300, 1e-300], values.shape)
+    values = np.where(random.random(values.shape) < 0.2, odd, values)
+    values[::7] = np.where(random.random(values[::7].shape) < 0.5, np.nan, values[::7])  # about half of them unknown
+    times = pl.Series([day(0)] * len(symbols), dtype=pl.Datetime("us", "UTC"))
+    columns = {feature: values[:, at] for at, feature in enumerate(features)}
+    scored = predict_batch(trained[name], pl.DataFrame({"symbol": symbols, "open_time": times, **columns}))["prediction"]
+    found = stream(trained[name], symbols).step(values)
+    assert np.array_equal(found, scored.fill_null(float("nan")).to_numpy(), equal_nan=True)
+    assert 0 < np.isfinite(found).sum() < len(symbols)
 
 
 def test_values_too_large_for_single_precision_are_scored_as_the_batch_scores_them(trained: dict[str, Artifact]) -> None:

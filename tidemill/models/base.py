@@ -23,6 +23,8 @@ from tidemill.provenance import source_version
 from tidemill.validation.panel import require_columns, require_panel
 
 Floats = NDArray[np.float64]
+# Features [rows, features] → predictions [rows], NaN where fewer than half of the features are known.
+RowScorer = Callable[["Floats"], "Floats"]
 PREDICTION_COLUMNS = ("symbol", "open_time", "prediction")
 
 MINIMUM_ROWS = 30
@@ -187,6 +189,11 @@ def known(features: Iterable[str]) -> pl.Expr:
     names = list(features)
     flags = pl.col(names).is_finite().fill_null(value=False).cast(pl.Int32)
     return pl.sum_horizontal(flags) * 2 >= len(names)
+
+
+def known_rows(values: Floats) -> NDArray[np.bool_]:
+    """`known` of rows [rows, features]."""
+    return np.asarray(np.isfinite(values).sum(axis=1) * 2 >= values.shape[1], dtype=np.bool_)
 
 
 def feature_column(frame: pl.DataFrame, name: str) -> Floats:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact
-from tidemill.models.base import Floats, distinct, require_shape
+from tidemill.models.base import Floats, RowScorer, distinct, require_shape
 from tidemill.models.registry import SHIPPED_ENGINES, Engines
 
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
@@ -44,6 +44,13 @@ class Stream(Protocol):
         open_time: of the bar (UTC), for engines whose memory counts time; the others do not look at it.
         """
         ...
+
+
+@runtime_checkable
+class ByRows(Protocol):
+    """An engine that scores rows of features as they are, without a frame."""
+
+    def row_scorer(self, artifact: Artifact) -> RowScorer: ...
 
 
 @runtime_checkable
@@ -84,7 +91,8 @@ def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_
         return one.stream(artifact, symbols)
     if one.info.history:
         raise InputError(f"The engine {one.info.name} remembers bars and has no stream; score its rows with predict_batch.")
-    return _RowStream(artifact, symbols, known)
+    own = distinct(symbols)
+    return _RowStream(artifact, own, one.row_scorer(artifact) if isinstance(one, ByRows) else _by_frames(artifact, own, known))
 
 
 def require_device(name: str) -> str:
@@ -112,20 +120,27 @@ def device_named(name: str) -> str:
 class _RowStream:
     """The stream of an engine whose prediction depends on its own row alone."""
 
-    def __init__(self, artifact: Artifact, symbols: Sequence[str], known: Engines) -> None:
-        self.symbols = distinct(symbols)
-        self._artifact, self._known = artifact, known
-        # A panel is sorted by symbol; the stream's symbols stand in any order.
-        self._order = np.argsort(np.array(self.symbols))
-        time = pl.lit(0).cast(pl.Datetime("us", "UTC")).alias("open_time")
-        self._rows = pl.DataFrame({"symbol": sorted(self.symbols)}).with_columns(time)
+    def __init__(self, artifact: Artifact, symbols: Sequence[str], score: RowScorer) -> None:
+        self.symbols = tuple(symbols)
+        self._shape, self._score = (len(symbols), len(artifact.inputs.features)), score
 
     def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
-        features = self._artifact.inputs.features
-        require_shape(values, (len(self.symbols), len(features)))
-        columns = dict(zip(features, np.ascontiguousarray(values[self._order].T, dtype=np.float64), strict=True))
-        frame = self._rows.with_columns(pl.Series(name, column) for name, column in columns.items())
-        scored = predict_batch(self._artifact, frame, known=self._known)["prediction"].fill_null(float("nan")).to_numpy()
-        made = np.empty(len(scored))
-        made[self._order] = scored
-        return made if present is None else np.where(present, made, np.nan)
+        require_shape(values, self._shape)
+        scored = self._score(values)
+        return scored if present is None else np.where(present, scored, np.nan)
+
+
+def _by_frames(artifact: Artifact, symbols: Sequence[str], known: Engines) -> RowScorer:
+    """For an engine that knows frames alone; a panel is sorted by symbol, the stream's symbols stand in any order."""
+    features, order = artifact.inputs.features, np.argsort(np.array(symbols))
+    time = pl.lit(0).cast(pl.Datetime("us", "UTC")).alias("open_time")
+    keys = pl.DataFrame({"symbol": sorted(symbols)}).with_columns(time)
+
+    def score(values: Floats) -> Floats:
+        columns = zip(features, np.ascontiguousarray(values[order].T, dtype=np.float64), strict=True)
+        rows = keys.with_columns(pl.Series(name, column) for name, column in columns)
+        made = np.empty(len(values))
+        made[order] = predict_batch(artifact, rows, known=known)["prediction"].fill_null(float("nan")).to_numpy()
+        return made
+
+    return score

@@ -26,13 +26,14 @@ from tidemill.models.base import (
     EngineInfo,
     Floats,
     Lineage,
+    RowScorer,
     decoded,
     inputs_of,
     require_distinct,
     require_scoring,
     training_set,
 )
-from tidemill.models.scored import SCORE_LIMIT, SKILL, Rule, chosen_rule, fitted_scale, scored_predictions
+from tidemill.models.scored import SCORE_LIMIT, SKILL, Rule, ScoredRule, chosen_rule, fitted_scale
 
 _ALPHA_BARS, _CLASSIC_BARS = 5, 10
 _ADVICE = "Add them, for example with the set alpha30 or classic."
@@ -106,10 +107,17 @@ class MeanReversion:
         )
 
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
-        features = require_scoring(artifact, frame, self.info.name)
+        require_scoring(artifact, frame, self.info.name)
+        return self._scored(artifact).predictions(frame, start)
+
+    def row_scorer(self, artifact: Artifact) -> RowScorer:
+        """The bits of `predict`, without a frame."""
+        return self._scored(artifact).row_scorer()
+
+    def _scored(self, artifact: Artifact) -> ScoredRule:
         chosen = decoded(MeanReversionParams, artifact.inputs.params, self.info.name)
-        rule = chosen_rule(rules(chosen), features, "Mean reversion", _ADVICE)
-        return scored_predictions(artifact, frame, rule, start, partial(_beyond, threshold=chosen.threshold))
+        rule = chosen_rule(rules(chosen), artifact.inputs.features, "Mean reversion", _ADVICE)
+        return ScoredRule(artifact, rule, partial(_beyond, threshold=chosen.threshold))
 
 
 def _beyond(standard: Floats, *, threshold: float) -> Floats:

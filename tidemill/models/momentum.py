@@ -21,13 +21,14 @@ from tidemill.models.base import (
     EngineInfo,
     Floats,
     Lineage,
+    RowScorer,
     decoded,
     inputs_of,
     require_distinct,
     require_scoring,
     training_set,
 )
-from tidemill.models.scored import Rule, chosen_rule, fitted_scale, scored_predictions
+from tidemill.models.scored import Rule, ScoredRule, chosen_rule, fitted_scale
 
 _ADVICE = "Add them, for example with the set alpha30 or classic."
 
@@ -83,8 +84,16 @@ class Momentum:
         )
 
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
-        features = require_scoring(artifact, frame, self.info.name)
-        return scored_predictions(artifact, frame, chosen_rule(RULES, features, "Momentum", _ADVICE), start)
+        require_scoring(artifact, frame, self.info.name)
+        return _scored(artifact).predictions(frame, start)
+
+    def row_scorer(self, artifact: Artifact) -> RowScorer:
+        """The bits of `predict`, without a frame."""
+        return _scored(artifact).row_scorer()
+
+
+def _scored(artifact: Artifact) -> ScoredRule:
+    return ScoredRule(artifact, chosen_rule(RULES, artifact.inputs.features, "Momentum", _ADVICE))
 
 
 ENGINE = Momentum()

@@ -18,10 +18,12 @@ import polars as pl
 from tidemill.models.artifact import Artifact, make
 from tidemill.models.base import (
     NO_LINEAGE,
+    SCALED_LIMIT,
     Dimension,
     EngineInfo,
     Floats,
     Lineage,
+    RowScorer,
     Standardizer,
     decoded,
     feature_column,
@@ -77,13 +79,34 @@ class Ridge:
 
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
         features = require_scoring(artifact, frame, self.info.name)
-        require_layout(artifact, {**Standardizer.layout(len(features)), "weights": (len(features),), "intercept": (1,)})
+        require_layout(artifact, _layout(len(features)))
         scaling, weights = Standardizer.restore(artifact.tensors), artifact.tensors["weights"]
         rows = from_start(frame, start)
         total = np.full(rows.height, float(artifact.tensors["intercept"][0]))
         for position, name in enumerate(features):
             total += scaling.column(position, feature_column(rows, name)) * weights[position]
         return predictions(rows, total, features, start)
+
+    def row_scorer(self, artifact: Artifact) -> RowScorer:
+        """The bits of `predict`, without a frame."""
+        from tidemill.models.linear_kernel import linear_rows
+
+        features = artifact.inputs.features
+        require_layout(artifact, _layout(len(features)))
+        scaling, weights = Standardizer.restore(artifact.tensors), artifact.tensors["weights"].astype(np.float64)
+        intercept = float(artifact.tensors["intercept"][0])
+        learnt = (scaling.lower, scaling.upper, scaling.mean, scaling.deviation, weights, intercept, SCALED_LIMIT)
+
+        def score(values: Floats) -> Floats:
+            made = np.empty(len(values))
+            linear_rows(values, *learnt, made)
+            return made
+
+        return score
+
+
+def _layout(features: int) -> dict[str, tuple[int, ...]]:
+    return {**Standardizer.layout(features), "weights": (features,), "intercept": (1,)}
 
 
 def _solve(rows: Floats, penalty: float) -> Floats:

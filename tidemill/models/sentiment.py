@@ -26,6 +26,7 @@ from tidemill.models.base import (
     EngineInfo,
     Floats,
     Lineage,
+    RowScorer,
     decoded,
     from_start,
     inputs_of,
@@ -35,7 +36,7 @@ from tidemill.models.base import (
     require_scoring,
     training_set,
 )
-from tidemill.models.scored import SKILL, Rule, fitted_scale, scored_predictions
+from tidemill.models.scored import SKILL, Rule, ScoredRule, fitted_scale
 from tidemill.provenance import source_version
 from tidemill.validation.panel import require_columns, require_panel
 
@@ -94,8 +95,16 @@ class Sentiment:
         if is_silent(artifact):
             rows = from_start(frame, start)
             return predictions(rows, np.full(rows.height, np.nan), features, start)
-        chosen = decoded(SentimentParams, artifact.inputs.params, self.info.name)
-        return scored_predictions(artifact, frame, rule(chosen), start)
+        return self._scored(artifact).predictions(frame, start)
+
+    def row_scorer(self, artifact: Artifact) -> RowScorer:
+        """The bits of `predict`, without a frame."""
+        if is_silent(artifact):
+            return lambda values: np.full(len(values), np.nan)
+        return self._scored(artifact).row_scorer()
+
+    def _scored(self, artifact: Artifact) -> ScoredRule:
+        return ScoredRule(artifact, rule(decoded(SentimentParams, artifact.inputs.params, self.info.name)))
 
 
 def is_silent(artifact: Artifact) -> bool:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.models.panels import day
 from tidemill.domain.errors import InputError
 from tidemill.models.ensemble import ENGINE, combine, wide
+from tidemill.models.inference import stream
 
 NAMES = ("momentum", "ridge", "lightgbm")
 
@@ -115,3 +116,22 @@ def test_no_engines_at_all_are_refused() -> None:
 
 def test_no_predictions_make_an_empty_ensemble() -> None:
     assert combine(scores([]), NAMES).is_empty()
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([math.nan, math.inf, -1.0, 0.0, 0.5, 2.0, 1e-9]), min_size=3, max_size=3), min_size=1),
+    st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3).filter(lambda weights: sum(weights) > 0.1),
+)
+def test_a_bar_time_steps_to_the_bits_of_the_batch(rows: list[list[float]], shares: list[float]) -> None:
+    values, names = np.array(rows), ("one", "two", "three")
+    weights = [share / sum(shares) for share in shares]
+    frame = pl.DataFrame(
+        {
+            "symbol": [f"S{number:03d}" for number in range(len(values))],
+            "open_time": pl.Series([day(0)] * len(values), dtype=pl.Datetime("us", "UTC")),
+            **{name: values[:, at] for at, name in enumerate(names)},
+        }
+    )
+    made = ENGINE.fit(frame, features=names, params={"weights": weights}, seed=0)
+    expected = ENGINE.predict(made, frame)["prediction"].fill_null(math.nan).to_numpy()
+    assert np.array_equal(stream(made, frame["symbol"].to_list()).step(values), expected, equal_nan=True)

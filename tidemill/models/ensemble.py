@@ -28,6 +28,7 @@ from tidemill.models.base import (
     EngineInfo,
     Floats,
     Lineage,
+    RowScorer,
     decoded,
     from_start,
     require_distinct,
@@ -91,6 +92,20 @@ class Ensemble:
         weights = [float(weight) for weight in artifact.tensors["weights"]]
         rows = from_start(frame, start).with_columns(_rank(engine).alias(engine) for engine in engines)
         return rows.select("symbol", "open_time", _weighted_mean(engines, weights).alias("prediction"))
+
+    def row_scorer(self, artifact: Artifact) -> RowScorer:
+        """The bits of `predict` for the rows of one bar time, without a frame: predictions [symbols, engines]."""
+        from tidemill.models.ensemble_kernel import mean_of_ranks
+
+        require_layout(artifact, {"weights": (len(artifact.inputs.features),)})
+        weights = artifact.tensors["weights"].astype(np.float64)
+
+        def score(values: Floats) -> Floats:
+            made = np.empty(len(values))
+            mean_of_ranks(values, weights, made)
+            return made
+
+        return score
 
 
 def _weights(chosen: EnsembleParams, features: tuple[str, ...]) -> Floats:

@@ -1,0 +1,47 @@
+"""The compiled step of the ensemble: ranks of one bar time, in a file of its own so that the engine does not import numba."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill.compiled import entry, kernel
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@kernel
+def _centred(values: Floats, place: Indices, ranks: Floats) -> int:
+    """Ranks of the finite of `values`, ties averaged, less their mean, at the symbols of `place`; returns how many."""
+    finite, count = np.empty(values.size), 0
+    for j in range(values.size):
+        if np.isfinite(values[j]):
+            place[count], finite[count] = j, values[j]
+            count += 1
+    order, first = np.argsort(finite[:count], kind="mergesort"), 0
+    while first < count:
+        last = first
+        while last + 1 < count and finite[order[last + 1]] == finite[order[first]]:
+            last += 1
+        for at in range(first, last + 1):
+            ranks[order[at]] = 0.5 * (first + last) + 1.0 - 0.5 * (count + 1.0)
+        first = last + 1
+    return count
+
+
+@entry
+def mean_of_ranks(values: Floats, weights: Floats, made: Floats) -> None:
+    """made[symbols] := the ensemble of values [symbols, engines] at one bar time, as `ensemble.Ensemble` defines it."""
+    symbols, engines = values.shape
+    place, ranks = np.empty(symbols, np.int64), np.empty(symbols)
+    total, present, heard = np.zeros(symbols), np.zeros(symbols), np.zeros(symbols, np.int64)
+    for engine in range(engines):
+        count = _centred(values[:, engine], place, ranks)
+        # polars takes a division by a number as a product with its inverse; the bits of the batch are kept.
+        spread = np.sqrt((float(count) * count - 1.0) * (1.0 / 12.0))
+        for at in range(count):
+            j = place[at]
+            total[j] += (ranks[at] / spread if count > 1 else 0.0) * weights[engine]
+            present[j] += weights[engine]
+            heard[j] += 1
+    for j in range(symbols):
+        made[j] = total[j] / present[j] if 2 * heard[j] >= engines and present[j] > 0.0 else np.nan

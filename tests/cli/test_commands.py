@@ -167,7 +167,7 @@ def test_up_and_dagster_pass_on_what_they_are_told_and_its_exit_code(
         ["asset", "list", "--select", "*", "--help"],
         ["--help"],
     ]
-    assert "tidemill dagster asset list" in " ".join(tidemill("dagster", "--help").out.split())
+    assert "tidemill dagster run list" in " ".join(tidemill("dagster", "--help").out.split())
     assert len(orchestrator.calls) == 4
 
 

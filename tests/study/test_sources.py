@@ -82,6 +82,13 @@ def test_an_import_under_a_name_that_a_file_owns_is_refused(workspace: Workspace
     name_import(workspace, "mine")
 
 
+def test_nothing_is_imported_among_the_built_in_bars(workspace: Workspace) -> None:
+    with pytest.raises(
+        InputError, match=r"sample is the name of the built-in bars, which take no others\. Choose another --venue"
+    ):
+        name_import(workspace, "sample")
+
+
 def test_the_key_of_a_study_on_the_only_file_of_its_name_is_what_it_was_before(
     workspace: Workspace, twins: tuple[Experiment, Experiment]
 ) -> None:

@@ -37,7 +37,7 @@ def up(ctx: click.Context, open_browser: bool, as_json: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND …")
 @click.pass_context
 def dagster(ctx: click.Context, arguments: tuple[str, ...]) -> None:
-    """Any `dagster …` command in the environment of this home, for example `tidemill dagster asset list`.
+    """Any `dagster …` command in the environment of this home, for example `tidemill dagster run list`.
 
     Options are Dagster's own. `tidemill dagster help` lists its commands, `tidemill dagster asset --help` explains one.
     """

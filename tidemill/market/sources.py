@@ -11,7 +11,8 @@ from tidemill.domain.ports import BarSource
 if TYPE_CHECKING:
     from tidemill.services import ServiceOptions
 
-SOURCES = ("sample", "file:PATH", "binance", "coinbase", "kraken")
+SAMPLE = "sample"
+SOURCES = (SAMPLE, "file:PATH", "binance", "coinbase", "kraken")
 LONG_ONLY = ("binance", "coinbase", "kraken")  # spot: nothing can be sold short
 
 

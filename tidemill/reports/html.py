@@ -106,7 +106,7 @@ def _cost_rows(inputs: ReportInputs) -> list[tuple[str, str, str]]:
     names = (("fees", "Fees"), ("slippage", "Slippage"), ("borrow", "Borrow for shorts"))
     known = [(label, facts[name]) for name, label in names if facts.get(name) is not None]
     total = [("All costs", sum(cash for _, cash in known))] if known else []
-    paid = [("Dividends received", facts["dividends"])] if facts.get("dividends") else []
+    paid = [("Dividends, less those owed on shorts", facts["dividends"])] if facts.get("dividends") else []
     return [(label, whole(cash), percent(cash / capital) if capital else "–") for label, cash in known + total + paid]
 
 

@@ -15,7 +15,7 @@ from tidemill.domain.market import Instrument
 from tidemill.domain.ports import BarSource
 from tidemill.market.files import FileSource
 from tidemill.market.news_files import NewsFile
-from tidemill.market.sources import SOURCES, open_source
+from tidemill.market.sources import SAMPLE, SOURCES, open_source
 from tidemill.provenance import fingerprint
 from tidemill.quality.flags import Flag
 from tidemill.storage.lake import Lake
@@ -76,8 +76,11 @@ def study_of(workspace: Workspace, experiment: Experiment) -> Study:
 def name_import(workspace: Workspace, venue: str) -> None:
     """A name that was given to an import is no file's own: one that is called so gets another, and the two do not mix.
 
-    InputError for a name that a file owns already: what a mirrored file does not have would end at its next run.
+    InputError for a name that a file owns already, since what a mirrored file does not have would end at its next run, and for
+    the sample, which is the same everywhere.
     """
+    if venue == SAMPLE:
+        raise InputError(f"{venue} is the name of the built-in bars, which take no others. Choose another --venue.")
     held = workspace.call(claim, workspace.database, venue, "")
     if held:
         raise InputError(f"The name {venue} belongs to the source file:{held}. Choose another --venue.")

@@ -58,6 +58,8 @@ class Neutral:
     """
 
     def __init__(self, spec: NeutraliseSpec, universe: Universe, state: Carried | None = None) -> None:
+        import numpy as np
+
         from tidemill.strategies.past import PastReturns
 
         self._spec, self._universe, self._closed = checked(spec), universe, 0
@@ -67,6 +69,10 @@ class Neutral:
                     "Neutralising by beta needs something that can be sold short; this venue allows none of these symbols."
                 )
             self._past = PastReturns(universe.symbols, spec.window, state)
+        else:
+            named = [spec.sectors.get(symbol, NO_SECTOR) for symbol in universe.symbols]
+            place = {sector: at for at, sector in enumerate(sorted(set(named)))}
+            self._group, self._groups = np.array([place[sector] for sector in named], dtype=np.int64), len(place)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -85,14 +91,9 @@ class Neutral:
         return Carried(self._universe.symbols, self._past.arrays if self._spec.by == "beta" else {})
 
     def _by_sector(self, weights: Floats) -> Floats:
-        import numpy as np
-
         from tidemill.strategies.neutral_kernel import neutral_by_group
 
-        named = [self._spec.sectors.get(symbol, NO_SECTOR) for symbol in self._universe.symbols]
-        place = {sector: at for at, sector in enumerate(sorted(set(named)))}
-        group = np.array([place[sector] for sector in named], dtype=np.int64)
-        self._closed += neutral_by_group(weights, group, len(place), self._universe.can_short)
+        self._closed += neutral_by_group(weights, self._group, self._groups, self._universe.can_short)
         return weights
 
     def _by_beta(self, weights: Floats, close: Floats) -> Floats:

@@ -1,0 +1,97 @@
+"""How long each link of the chain takes for one bar of every symbol: hot, and after a quiet minute.
+
+    python -m benchmarks.chain [--symbols 1 1000] [--quiet SECONDS]
+
+Prints p50 and p99 in microseconds. After a quiet time caches are cold and the processor sleeps, as before a bar that closes
+once a minute; a few such calls are made, so its p50 alone says something. What has no step yet is not listed.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from benchmarks.models import panel
+from tidemill.domain.experiment import NeutraliseSpec
+from tidemill.domain.intervals import Interval
+from tidemill.features.api import feature_set
+from tidemill.features.stream import Stream
+from tidemill.market.adjusting import Adjuster
+from tidemill.models.ensemble import ENGINE
+from tidemill.models.inference import stream
+from tidemill.models.registry import engine
+from tidemill.strategies.base import Slots, Universe
+from tidemill.strategies.neutral import Neutral
+from tidemill.strategies.registry import strategy
+
+HOT, COLD = 2_000, 5
+DAY = Interval.parse("1d")
+
+
+def links(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Name → one step on made-up values."""
+    random, names = np.random.default_rng(1), tuple(f"S{number:04d}" for number in range(symbols))
+    bars = 50.0 + random.random((6, symbols))
+    adjuster = Adjuster(names)
+    yield "adjust", lambda: adjuster.step(0, bars)
+    features = Stream(feature_set("alpha158"), names)
+    at = iter(range(10**9))
+    yield "features (alpha158)", lambda: features.step(*bars[:5], open_time=_day(next(at)))
+    trained = engine("ridge").fit(panel(50, 120, DAY), features=_columns(), params={}, seed=1)
+    ridge, values = stream(trained, names), np.exp(0.05 * random.normal(size=(symbols, len(_columns()))))
+    yield f"ridge ({len(_columns())} features)", lambda: ridge.step(values)
+    scores = random.normal(size=(symbols, 4))
+    made = ENGINE.fit(panel(2, 40, DAY).head(0), features=("a", "b", "c", "d"), params={}, seed=0)
+    ensemble = stream(made, names)
+    yield "ensemble of 4", lambda: ensemble.step(scores)
+    universe, true = Universe(names, np.ones(symbols, np.bool_)), np.ones((1, symbols), np.bool_)
+    slots = Slots(np.array([0]), true, true, random.normal(size=(1, symbols)), true, bars[3:4].copy())
+    for name in ("quantile", "long_only_top_k", "inverse_volatility", "sma_cross"):
+        chosen = strategy(name)
+        assert chosen.start is not None
+        stepper = chosen.start(chosen.parse({} if name == "sma_cross" else {"every": 1}), universe, None)
+        yield name, lambda stepper=stepper: stepper.scan(slots)  # type: ignore[misc]  # bound now
+    weights = random.normal(0.0, 0.01, (1, symbols))
+    for spec in (NeutraliseSpec(by="sector", sectors=dict.fromkeys(names, "x")), NeutraliseSpec(by="beta")):
+        neutral = Neutral(spec, universe)
+        yield f"neutral by {spec.by}", lambda neutral=neutral: neutral.scan(weights, slots.close)  # type: ignore[misc]  # as above
+
+
+def _columns() -> tuple[str, ...]:
+    return tuple(name for name in panel(1, 2, DAY).columns if name not in {"symbol", "open_time", "label", "label_end_at"})
+
+
+def _day(number: int) -> datetime:
+    return datetime(1900, 1, 1, tzinfo=UTC) + timedelta(hours=number)
+
+
+def timed(step: Callable[[], object], calls: int, quiet: float = 0.0) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Microseconds of each call; quiet: seconds of sleep before each."""
+    found = []
+    for _ in range(calls):
+        if quiet:
+            time.sleep(quiet)
+        start = time.perf_counter()
+        step()
+        found.append(time.perf_counter() - start)
+    return np.array(found) * 1e6
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--symbols", type=int, nargs="+", default=[1, 1_000])
+    arguments.add_argument("--quiet", type=float, default=0.0, help="seconds before each cold call; 0: hot ones alone")
+    given = arguments.parse_args()
+    for symbols in given.symbols:
+        print(f"{symbols:,} symbols")
+        for name, step in links(symbols):
+            timed(step, 200)
+            hot = timed(step, HOT if symbols < 100 else HOT // 10)
+            cold = f"  after {given.quiet:g} s p50 {np.median(timed(step, COLD, given.quiet)):9.1f}" if given.quiet else ""
+            print(f"  {name:<24} p50 {np.median(hot):9.1f}  p99 {np.quantile(hot, 0.99):9.1f} µs{cold}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

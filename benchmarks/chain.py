@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from benchmarks.models import panel
-from tidemill.domain.experiment import NeutraliseSpec
+from tidemill.domain.experiment import NeutraliseSpec, ValidationSpec
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import feature_set
 from tidemill.features.stream import Stream
@@ -22,9 +22,11 @@ from tidemill.market.adjusting import Adjuster
 from tidemill.models.ensemble import ENGINE
 from tidemill.models.inference import stream
 from tidemill.models.registry import engine
+from tidemill.quality.validity import PastRange, feature_bounds
 from tidemill.strategies.base import Slots, Universe
 from tidemill.strategies.neutral import Neutral
 from tidemill.strategies.registry import strategy
+from tidemill.trading.checks import PredictionChecks
 
 HOT, COLD = 2_000, 5
 DAY = Interval.parse("1d")
@@ -46,6 +48,9 @@ def links(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
     made = ENGINE.fit(panel(2, 40, DAY).head(0), features=("a", "b", "c", "d"), params={}, seed=0)
     ensemble = stream(made, names)
     yield "ensemble of 4", lambda: ensemble.step(scores)
+    bounds = feature_bounds(panel(50, 120, DAY), _columns())
+    checks = PredictionChecks(ValidationSpec(), _columns(), bounds, "abcd", dict.fromkeys("abcd", PastRange(-1.0, 1.0, 5_000)))
+    yield "checks of 4", lambda: checks.step(values, scores, np.ones(symbols, np.bool_))
     universe, true = Universe(names, np.ones(symbols, np.bool_)), np.ones((1, symbols), np.bool_)
     slots = Slots(np.array([0]), true, true, random.normal(size=(1, symbols)), true, bars[3:4].copy())
     for name in ("quantile", "long_only_top_k", "inverse_volatility", "sma_cross"):

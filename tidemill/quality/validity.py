@@ -32,7 +32,7 @@ WHY = {
     MEMBERS: "refused for most of the engines",
 }
 TAIL = 0.01
-_FARTHEST = 100.0
+FARTHEST = 100.0
 _REFUSED = pl.Schema(
     {
         "symbol": pl.String(),
@@ -92,7 +92,7 @@ def distances(frame: pl.DataFrame, bounds: pl.DataFrame) -> pl.Series:
         # A side without reach (a feature that is mostly at its bound) takes the other side's.
         reach = np.where(reach > 1e-9 * abs(median), reach, widest)
         fine = np.isfinite(values) & (reach > 1e-9 * abs(median)) & (reach > 0.0)
-        share = np.minimum(np.abs(np.where(fine, values, 0.0)) / np.where(fine, reach, 1.0), _FARTHEST)
+        share = np.minimum(np.abs(np.where(fine, values, 0.0)) / np.where(fine, reach, 1.0), FARTHEST)
         total += share * share
         known += fine
     return pl.Series("distance", np.sqrt(np.where(known > 0, total / np.maximum(known, 1), np.nan)))

@@ -15,7 +15,7 @@ stretches gives the bits of computing at once. The bits depend neither on other 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -109,7 +109,6 @@ def _scan(
     closes: list[int], items: list[tuple[int, float]], decay: float, mood: Mood
 ) -> tuple[list[tuple[float, float, float]], Mood]:
     """The rows of one symbol's bars, and its state after them."""
-    total, weight, seen = mood.total, mood.weight, mood.seen
     place = next((at for at, (time, _) in enumerate(items) if time > mood.until), len(items))
     rows: list[tuple[float, float, float]] = []
     for close in closes:
@@ -117,10 +116,18 @@ def _scan(
         while place < len(items) and items[place][0] <= close:
             scores.append(items[place][1])
             place += 1
-        # fsum is exact before it rounds once: the order of items known at the same time changes no bit.
-        sum_, before = math.fsum(scores), total / (weight + 1.0)
-        seen = seen or bool(scores)
-        total, weight = decay * total + sum_, decay * weight + len(scores)
-        surprise = sum_ / len(scores) - before if scores else 0.0
-        rows.append((total / (weight + 1.0), weight, surprise) if seen else _UNKNOWN)
-    return rows, Mood(total, weight, seen, closes[-1] if closes else mood.until)
+        row, mood = step_mood(mood, scores, close, decay)
+        rows.append(row)
+    return rows, mood
+
+
+def step_mood(mood: Mood, scores: Sequence[float], close: int, decay: float) -> tuple[tuple[float, float, float], Mood]:
+    """SENTIMENT of a symbol's bar that closes at `close`, and its state after it.
+
+    scores: of the items that became known since the bar before. decay: d of the module.
+    """
+    # fsum is exact before it rounds once: the order of items known at the same time changes no bit.
+    total, before = math.fsum(scores), mood.total / (mood.weight + 1.0)
+    after = Mood(decay * mood.total + total, decay * mood.weight + len(scores), mood.seen or bool(scores), close)
+    surprise = total / len(scores) - before if scores else 0.0
+    return (after.total / (after.weight + 1.0), after.weight, surprise) if after.seen else _UNKNOWN, after

@@ -45,7 +45,10 @@ class IndexState(msgspec.Struct, frozen=True):
 
 
 class ContextState(msgspec.Struct, frozen=True):
-    """What a context goes on from; it holds NaN, which JSON does not. unread: scores of symbols that have had no bar since they were told."""
+    """What a context goes on from; it holds NaN, which JSON does not.
+
+    unread: scores of symbols that have had no bar since they were told.
+    """
 
     index: IndexState
     sentiment: State

@@ -1,0 +1,199 @@
+"""The chain from a bar to what is wanted of it, put together once: adjust → context → features → models → ensemble → checks →
+strategy → neutral.
+
+A session steps it; over history the same steps give the bits of the batches of a run. What decides (models, the ensemble's
+weights, the bounds of the checks) is replaced at the border of a fold, or when a champion is: all else goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill.domain.experiment import NeutraliseSpec, ValidationSpec
+from tidemill.domain.intervals import Interval, epoch_microseconds
+from tidemill.features.feature_set import FeatureSet
+from tidemill.features.prices import average_price
+from tidemill.features.state import State as FeatureState
+from tidemill.features.stream import Stream as FeatureStream
+from tidemill.market.adjusting import Adjusted, Adjuster, ToldAction
+from tidemill.models.artifact import Artifact
+from tidemill.models.inference import Stream, stream
+from tidemill.models.registry import Engines
+from tidemill.quality.validity import PastRange
+from tidemill.strategies.base import Carried, Slots, Strategy, Universe
+from tidemill.strategies.neutral import Neutral
+from tidemill.trading.checks import PredictionChecks
+from tidemill.trading.context import Context, ContextState, IndexVersion
+from tidemill.trading.recent import Recent, RecentRows
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+_OPEN, _HIGH, _LOW, _CLOSE, _VOLUME, _QUOTED = range(6)
+
+
+class Links(NamedTuple):
+    """What stays while deciders change. book: an engine's name, or None for the ensemble.
+
+    features: those that steps can take. half_life: of the sentiment. known: where the engines are found.
+    """
+
+    interval: Interval
+    features: FeatureSet
+    half_life: float
+    validation: ValidationSpec
+    strategy: Strategy
+    params: msgspec.Struct
+    neutralise: NeutraliseSpec | None
+    book: str | None
+    known: Engines
+
+
+class Deciding(NamedTuple):
+    """What a decider holds. engines: name → model, in the order of the experiment. ensemble: over their names.
+
+    bounds: `validity.feature_bounds` of the training window. past: engine → range of what it said before.
+    """
+
+    engines: Mapping[str, Artifact]
+    ensemble: Artifact
+    bounds: pl.DataFrame
+    past: Mapping[str, PastRange | None]
+
+
+class BarsOfSlot(NamedTuple):
+    """One slot as it closes. number: which one of the book's calendar, counted from the anchor.
+
+    rows: raw [`adjusting.COLUMNS`, symbols]. present: which symbols have a bar; own: whose calendar has this slot. The others:
+    what became known since the slot before, in order of time.
+    """
+
+    open_time: datetime
+    number: int
+    rows: Floats
+    present: Flags
+    own: Flags
+    actions: Sequence[ToldAction] = ()
+    index: Sequence[IndexVersion] = ()
+    news: Sequence[tuple[str, float]] = ()
+
+
+class Wanted(NamedTuple):
+    """What a slot came to. features: [symbols, features]. predictions, rejected: [symbols, engines + 1], the ensemble last.
+
+    weights: [symbols], NaN where nothing is asked.
+    """
+
+    features: Floats
+    predictions: Floats
+    rejected: Flags
+    weights: Floats
+
+
+class ChainState(NamedTuple):
+    """What a chain goes on from; the models begin anew from `recent`, which is all that they remember."""
+
+    adjust: Adjusted
+    context: ContextState
+    features: FeatureState
+    recent: RecentRows
+    strategy: Carried
+    neutral: Carried | None
+
+
+class Chain:
+    """The links of one book over the symbols of a universe, from `state` on (None: the dataset's first bar)."""
+
+    def __init__(self, links: Links, universe: Universe, deciding: Deciding, state: ChainState | None = None) -> None:
+        symbols = universe.symbols
+        self._links, self._universe = links, universe
+        self._adjuster = Adjuster(symbols, state.adjust if state else None)
+        self._context = Context(symbols, links.half_life, state.context if state else None)
+        self._features = FeatureStream(links.features, symbols, state.features if state else None)
+        self._recent = Recent(symbols, len(links.features.names), state.recent if state else None)
+        assert links.strategy.start is not None  # nosec B101  # `Links` are of what steps
+        self._strategy = links.strategy.start(links.params, universe, state.strategy if state else None)
+        carried = state.neutral if state else None
+        self._neutral = None if links.neutralise is None else Neutral(links.neutralise, universe, carried)
+        self.decide_by(deciding)
+
+    def decide_by(self, deciding: Deciding) -> None:
+        """From the next slot on. Models begin with the bars that they look back at, the rest goes on."""
+        links, names = self._links, tuple(deciding.engines)
+        place = {name: at for at, name in enumerate(links.features.names)}
+        symbols = self._universe.symbols
+        self._models = [
+            (stream(model, symbols, links.known), np.array([place[name] for name in model.inputs.features]))
+            for model in deciding.engines.values()
+        ]
+        self._ensemble = stream(deciding.ensemble, symbols, links.known)
+        self._checks = PredictionChecks(links.validation, links.features.names, deciding.bounds, names, deciding.past)
+        self._traded = len(names) if links.book is None else names.index(links.book)
+        looked_back = [links.known.find(model.inputs.engine).info.history for model in deciding.engines.values()]
+        self._recent.keep(max(looked_back, default=0))
+        for values, present, open_time in self._recent.slots():
+            for (model, columns), history in zip(self._models, looked_back, strict=True):
+                if history:
+                    model.step(np.ascontiguousarray(values[:, columns]), present, open_time=open_time)
+
+    def step(self, bars: BarsOfSlot) -> Wanted:
+        """Take one closed slot. Arrays of the answer are the chain's own until the next step."""
+        opened = epoch_microseconds(bars.open_time)
+        rows = self._adjuster.step(opened, bars.rows, bars.present, bars.actions)
+        context = self._context.step(opened + self._links.interval.microseconds, bars.present, bars.index, bars.news)
+        vwap = average_price(rows[_HIGH], rows[_LOW], rows[_CLOSE], rows[_VOLUME], rows[_QUOTED])
+        stepped = self._features.step(
+            rows[_OPEN],
+            rows[_HIGH],
+            rows[_LOW],
+            rows[_CLOSE],
+            rows[_VOLUME],
+            vwap,
+            bars.present,
+            open_time=bars.open_time,
+            context=context,
+        )
+        values = np.ascontiguousarray(stepped)
+        self._recent.push(values, bars.present, bars.open_time)
+        predictions = self._predicted(values, bars)
+        rejected = self._checks.step(values, predictions[:, :-1], bars.present)
+        counting = np.where(rejected[:, self._traded], np.nan, predictions[:, self._traded])
+        close = np.where(bars.present, rows[_CLOSE], np.nan)
+        slot = Slots(
+            np.array([bars.number]), bars.own[None], bars.present[None], counting[None], bars.present[None], close[None]
+        )
+        weights = self._strategy.scan(slot)
+        if self._neutral is not None:
+            weights = self._neutral.scan(weights, slot.close)
+        return Wanted(values, predictions, rejected, weights[0])
+
+    def state(self) -> ChainState:
+        """After the last step."""
+        return ChainState(
+            self._adjuster.state(),
+            self._context.state(),
+            self._features.state(),
+            self._recent.state(),
+            self._strategy.state(),
+            None if self._neutral is None else self._neutral.state(),
+        )
+
+    def _predicted(self, values: Floats, bars: BarsOfSlot) -> Floats:
+        made = np.full((len(self._universe.symbols), len(self._models) + 1), np.nan)
+        for at, (model, columns) in enumerate(self._models):
+            own = np.ascontiguousarray(values[:, columns])
+            made[:, at] = model.step(own, bars.present, open_time=bars.open_time)
+        made[:, -1] = _of_ensemble(self._ensemble, made[:, :-1], bars.present)
+        return made
+
+
+def _of_ensemble(ensemble: Stream, predictions: Floats, present: Flags) -> Floats:
+    return ensemble.step(np.ascontiguousarray(predictions), present)

@@ -1,0 +1,68 @@
+"""The newest feature rows of each symbol: all that models which look back remember, so that they can begin at any slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill.domain.intervals import EPOCH, epoch_microseconds
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Indices = NDArray[np.int64]
+_NEVER = -(2**63)
+
+
+class RecentRows(NamedTuple):
+    """values: [rows, symbols, features], oldest first for each symbol. times: [rows, symbols], epoch microseconds."""
+
+    symbols: tuple[str, ...]
+    values: Floats
+    times: Indices
+
+
+class Recent:
+    """Rows of `symbols`, each as many as `keep` asks for; an absent symbol keeps the ones that it has."""
+
+    def __init__(self, symbols: Sequence[str], features: int, state: RecentRows | None = None) -> None:
+        self._symbols = tuple(symbols)
+        rows = 0 if state is None else len(state.times)
+        self._values = np.full((rows, len(symbols), features), np.nan)
+        self._times = np.full((rows, len(symbols)), _NEVER, dtype=np.int64)
+        for at, symbol in enumerate(state.symbols) if state is not None else ():
+            if state is not None and symbol in self._symbols:
+                place = self._symbols.index(symbol)
+                self._values[:, place], self._times[:, place] = state.values[:, at], state.times[:, at]
+
+    def keep(self, rows: int) -> None:
+        """From now on so many rows of each; those that are dropped are the oldest."""
+        more = rows - len(self._times)
+        if more > 0:
+            self._values = np.pad(self._values, ((more, 0), (0, 0), (0, 0)), constant_values=np.nan)
+            self._times = np.pad(self._times, ((more, 0), (0, 0)), constant_values=_NEVER)
+        elif more < 0:
+            self._values, self._times = self._values[-more:], self._times[-more:]
+
+    def push(self, values: Floats, present: Flags, open_time: datetime) -> None:
+        """The rows of a slot: [symbols, features]."""
+        if not len(self._times):
+            return
+        self._values[:-1, present] = self._values[1:, present]
+        self._times[:-1, present] = self._times[1:, present]
+        self._values[-1, present], self._times[-1, present] = values[present], epoch_microseconds(open_time)
+
+    def slots(self) -> Iterator[tuple[Floats, Flags, datetime]]:
+        """The rows again, slot by slot in order of time: values [symbols, features], which symbols have one, and when."""
+        places = np.arange(len(self._symbols))
+        for time in np.unique(self._times[self._times != _NEVER]):
+            there = self._times == time
+            present = there.any(axis=0)
+            values = np.where(present[:, None], self._values[there.argmax(axis=0), places], np.nan)
+            yield values, present, EPOCH + timedelta(microseconds=int(time))
+
+    def state(self) -> RecentRows:
+        return RecentRows(self._symbols, self._values.copy(), self._times.copy())

@@ -82,7 +82,7 @@ class BarsOfSlot(NamedTuple):
     present: Flags
     own: Flags
     actions: Sequence[ToldAction] = ()
-    index: Sequence[IndexVersion] = ()
+    index_versions: Sequence[IndexVersion] = ()
     news: Sequence[tuple[str, float]] = ()
 
 
@@ -148,7 +148,7 @@ class Chain:
         """Take one closed slot. Arrays of the answer are the chain's own until the next step."""
         opened = epoch_microseconds(bars.open_time)
         rows = self._adjuster.step(opened, bars.rows, bars.present, bars.actions)
-        context = self._context.step(opened + self._links.interval.microseconds, bars.present, bars.index, bars.news)
+        context = self._context.step(opened + self._links.interval.microseconds, bars.present, bars.index_versions, bars.news)
         vwap = average_price(rows[_HIGH], rows[_LOW], rows[_CLOSE], rows[_VOLUME], rows[_QUOTED])
         stepped = self._features.step(
             rows[_OPEN],
@@ -166,14 +166,7 @@ class Chain:
         predictions = self._predicted(values, bars)
         rejected = self._checks.step(values, predictions[:, :-1], bars.present)
         counting = np.where(rejected[:, self._traded], np.nan, predictions[:, self._traded])
-        close = np.where(bars.present, rows[_CLOSE], np.nan)
-        slot = Slots(
-            np.array([bars.number]), bars.own[None], bars.present[None], counting[None], bars.present[None], close[None]
-        )
-        weights = self._strategy.scan(slot)
-        if self._neutral is not None:
-            weights = self._neutral.scan(weights, slot.close)
-        return Wanted(values, predictions, rejected, weights[0])
+        return Wanted(values, predictions, rejected, self._weights(bars, counting, rows[_CLOSE]))
 
     def state(self) -> ChainState:
         """After the last step."""
@@ -185,6 +178,21 @@ class Chain:
             self._strategy.state(),
             None if self._neutral is None else self._neutral.state(),
         )
+
+    def _weights(self, bars: BarsOfSlot, predictions: Floats, close: Floats) -> Floats:
+        """Before the anchor nothing is predicted out of sample: the strategy warms up on bars alone."""
+        out_of_sample = bars.present & (bars.number >= 0)
+        slot = Slots(
+            np.array([bars.number]),
+            bars.own[None],
+            out_of_sample[None],
+            np.where(out_of_sample, predictions, np.nan)[None],
+            bars.present[None],
+            np.where(bars.present, close, np.nan)[None],
+        )
+        weights = self._strategy.scan(slot)
+        made: Floats = (weights if self._neutral is None else self._neutral.scan(weights, slot.close))[0]
+        return made
 
     def _predicted(self, values: Floats, bars: BarsOfSlot) -> Floats:
         made = np.full((len(self._universe.symbols), len(self._models) + 1), np.nan)

@@ -1,0 +1,121 @@
+"""Bar by bar through the chain: the features, predictions, rejections and signals of a run, to the bit."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.study.chained import chained
+from tests.study.panels import START, daily_bars, small_experiment
+from tests.study.running import STEPS
+from tidemill.calendars import XNYS, calendar_named
+from tidemill.domain.experiment import Experiment, NeutraliseSpec, StrategySpec, ValidationSpec
+from tidemill.domain.intervals import Interval
+from tidemill.steps.predictions.validity import validate_predictions
+from tidemill.study.rejections import refusals_of
+from tidemill.study.scoring import predictions_of
+from tidemill.study.sources import study_of
+from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE, SIGNALS
+from tidemill.study.workspace import Workspace
+
+SECTORS = {"AAA": "x", "BBB": "x", "CCC": "y", "DDD": "y", "EEE": "x", "FFF": "y"}
+
+
+@pytest.fixture
+def panel(tmp_path: Path) -> Path:
+    """Stocks with late listings, halts, a death, a split and dividends."""
+    sessions = calendar_named(XNYS).slots(Interval.parse("1d"), START, START + timedelta(days=400)).cast(pl.Date)
+    bars = daily_bars(400).filter(pl.col("date").is_in(sessions.implode()))
+    days = (pl.col("date") - START.date()).dt.total_days()
+    lost = (
+        ((pl.col("symbol") == "BBB") & days.is_between(140, 150))
+        | ((pl.col("symbol") == "CCC") & (days < 170))
+        | ((pl.col("symbol") == "DDD") & (days > 260))
+        | ((pl.col("symbol") == "EEE") & days.is_in([101, 200, 201]))
+    )
+    split = (pl.col("symbol") == "AAA") & (days >= 180)
+    prices = [pl.when(split).then(pl.col(name) / 2.0).otherwise(name).alias(name) for name in ("open", "high", "low", "close")]
+    paid = pl.when((pl.col("symbol") == "FFF") & (days < 210)).then(0.98).otherwise(1.0)
+    adjusted = (pl.col("close") * pl.when((pl.col("symbol") == "AAA") & ~split).then(0.5).otherwise(1.0) * paid).alias(
+        "adjusted_close"
+    )
+    path = tmp_path / "panel.parquet"
+    bars.filter(~lost).with_columns(prices).with_columns(adjusted).write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("strategy", "book"),
+    [
+        (StrategySpec(name="quantile", params={"every": 3, "quantile": 0.4}), None),
+        (StrategySpec(name="long_only_top_k", params={"k": 2}), "ridge"),
+        (
+            StrategySpec(name="quantile", params={"quantile": 0.5}, neutralise=NeutraliseSpec(by="sector", sectors=SECTORS)),
+            None,
+        ),
+        (StrategySpec(name="inverse_volatility", params={"every": 4, "window": 30}), "momentum"),
+        (StrategySpec(name="quantile", params={"every": 2}, neutralise=NeutraliseSpec(by="beta", window=30, least=10)), None),
+        (StrategySpec(name="sma_cross", params={"fast": 3, "slow": 8}), None),
+    ],
+)
+def test_the_chain_gives_what_a_run_stored(workspace: Workspace, panel: Path, strategy: StrategySpec, book: str | None) -> None:
+    rules = ValidationSpec(distance=1.2, range=0.2, history=150, disagreement=0.8)
+    study = ran(workspace, small_experiment(panel, strategy=strategy, ensemble="skill", validation=rules))
+    assert {*study.adjustments["kind"]} == {"split", "dividend"}
+    found = walked(study, book)
+
+    stored = study.feature_frame.select("symbol", "open_time", *study.available.names)
+    assert framed(found.features, stored).equals(stored.sort("symbol", "open_time").fill_nan(None))
+    for name, rows in found.predictions.items():
+        expected = predictions_of(study, name).select("symbol", "open_time", "prediction")
+        assert framed(rows, expected).equals(expected.sort("symbol", "open_time")), name
+    assert found.rejected == set(refusals_of(study).select("book", "symbol", "open_time").iter_rows())
+    assert 0 < len(found.rejected) < sum(map(len, found.predictions.values())) // 2
+    signals = study.lake.scan(SIGNALS, study.key, partitions=[book or ENSEMBLE]).select("symbol", "open_time", "weight")
+    expected = signals.drop_nulls("weight").collect().sort("symbol", "open_time")
+    assert framed(found.weights, expected).equals(expected)
+    assert expected.filter(pl.col("weight") != 0.0).height > 20
+
+
+def ran(workspace: Workspace, experiment: Experiment) -> Study:
+    """A study whose predictions were judged, too."""
+    study = study_of(workspace, experiment)
+    for name, step in STEPS.items():
+        step(study)
+        if name == "combined":
+            validate_predictions(study)
+    return study
+
+
+def framed(rows: list[tuple[object, ...]], like: pl.DataFrame) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=like.schema, orient="row").sort("symbol", "open_time").fill_nan(None)
+
+
+class Walked(NamedTuple):
+    features: list[tuple[object, ...]]
+    predictions: dict[str, list[tuple[object, ...]]]
+    rejected: set[tuple[str, str, datetime]]
+    weights: list[tuple[object, ...]]
+
+
+def walked(study: Study, book: str | None) -> Walked:
+    """What the chain says of the bars that there are; predictions and weights from the first test window on."""
+    names = [*(spec.name for spec in study.experiment.engines), ENSEMBLE]
+    made = Walked([], {name: [] for name in names}, set(), [])
+    symbols, since = sorted(study.bars["symbol"].unique()), study.folds[0].test_start
+    present = set(study.bars.select("symbol", "open_time").iter_rows())
+    for time, wanted in chained(study, book, reload_at=frozenset({50, 111, 160, 161, 240})):
+        there = [(at, symbol) for at, symbol in enumerate(symbols) if (symbol, time) in present]
+        made.features.extend((symbol, time, *wanted.features[at]) for at, symbol in there)
+        if time < since:
+            continue
+        for place, name in enumerate(names):
+            made.predictions[name].extend((symbol, time, wanted.predictions[at, place]) for at, symbol in there)
+            made.rejected.update((name, symbol, time) for at, symbol in there if wanted.rejected[at, place])
+        asked = np.flatnonzero(~np.isnan(wanted.weights))
+        made.weights.extend((symbols[at], time, wanted.weights[at]) for at in asked)
+    return made

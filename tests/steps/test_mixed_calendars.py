@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import exchange_calendars
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -183,7 +184,8 @@ def test_the_proof_of_signals_sees_where_what_is_there_tells_of_the_next_slot(
 ) -> None:
     path = tmp_path / "both.parquet"
     mixed.write_parquet(path)
-    study, _ = run(workspace, experiment_on(path))
+    every_slot = StrategySpec(name="quantile", params={"quantile": 0.34, "every": 1})
+    study, _ = run(workspace, msgspec.structs.replace(experiment_on(path), strategy=every_slot))
     assert prove_signals(study).proven == ("quantile",)
 
     def ahead(name: str, interval: Interval, opens: np.ndarray, held: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]

@@ -54,7 +54,7 @@ class Axes(NamedTuple):
         """[times, symbols]: whether there is a row. InputError where two rows claim one place."""
         made = np.zeros(self.shape, dtype=np.bool_)
         made.reshape(-1)[cells] = True
-        if int(made.sum()) != len(cells):
+        if np.count_nonzero(made) != len(cells):
             raise InputError(f"The {what} hold the same symbol and time more than once. Keep one row of each.")
         return made
 
@@ -80,15 +80,15 @@ def book_slots(
     there: symbol, open_time of what has a bar, where `bars` do not tell. The universe is all symbols of any of them.
     anchor: epoch microseconds from which the slots of the book are counted; None: the first prediction, else the first bar.
     """
-    axes = _axes([frame for frame in (predictions, bars, there) if frame is not None])
+    frames = [frame for frame in (predictions, bars, there) if frame is not None]
+    axes = _axes(frames)
     nowhere = np.zeros(0, dtype=np.int64)
     told = nowhere if predictions is None else axes.cells(predictions)
     traded = nowhere if bars is None else axes.cells(bars)
     present, predicted = axes.flags(traded, "bars"), axes.flags(told, "predictions")
-    seen = present | predicted if there is None else present | predicted | axes.flags(axes.cells(there), "bars")
     group = _groups(axes.symbols, instruments)
-    held = {name: np.asarray(seen[:, place].any(axis=1), dtype=np.bool_) for name, place in group.items()}
-    start = anchor if anchor is not None else int(axes.opens[np.argmax((predicted if len(told) else seen).any(axis=1))])
+    held = _held(axes, group, frames)
+    start = anchor if anchor is not None else int(epochs(frames[0]["open_time"]).min())
     slots = Slots(
         number=slot_numbers(interval, axes.opens, {name: own for name, own in held.items() if name != _UNKNOWN}, start),
         own=_own(axes, group, held, interval),
@@ -142,6 +142,20 @@ def _groups(symbols: tuple[str, ...], instruments: Mapping[str, Instrument]) -> 
         name = instruments[symbol].calendar if symbol in instruments else _UNKNOWN
         group.setdefault(name, []).append(at)
     return group
+
+
+def _held(axes: Axes, group: Mapping[str, list[int]], frames: list[pl.DataFrame]) -> dict[str, Flags]:
+    """Calendar → whether any symbol that follows it has a row at each time."""
+    import polars as pl
+
+    if len(group) == 1:
+        return {name: np.ones(len(axes.opens), dtype=np.bool_) for name in group}
+    found = {name: np.zeros(len(axes.opens), dtype=np.bool_) for name in group}
+    for frame in frames:
+        for name, places in group.items():
+            own = frame.filter(pl.col("symbol").is_in([axes.symbols[at] for at in places]))
+            found[name][np.searchsorted(axes.opens, epochs(own["open_time"].unique()))] = True
+    return found
 
 
 def _own(axes: Axes, group: Mapping[str, list[int]], held: Mapping[str, Flags], interval: Interval) -> Flags:

@@ -95,7 +95,7 @@ class Ensemble:
 
     def row_scorer(self, artifact: Artifact) -> RowScorer:
         """The bits of `predict` for the rows of one bar time, without a frame: predictions [symbols, engines]."""
-        from tidemill.models.ensemble_kernel import mean_of_ranks
+        from tidemill.models.kernels.ranks import mean_of_ranks
 
         require_layout(artifact, {"weights": (len(artifact.inputs.features),)})
         weights = artifact.tensors["weights"].astype(np.float64)

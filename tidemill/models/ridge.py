@@ -89,7 +89,7 @@ class Ridge:
 
     def row_scorer(self, artifact: Artifact) -> RowScorer:
         """The bits of `predict`, without a frame."""
-        from tidemill.models.linear_kernel import linear_rows
+        from tidemill.models.kernels.linear import linear_rows
 
         features = artifact.inputs.features
         require_layout(artifact, _layout(len(features)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tidemill.compiled import entry, kernel
 from tidemill.domain.experiment import ValidationSpec
-from tidemill.models.ensemble_kernel import apart_of_ranks
+from tidemill.models.kernels.ranks import apart_of_ranks
 from tidemill.quality.validity import FARTHEST, PastRange
 
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""The compiled step of a linear engine, in a file of its own so that the engine does not import numba."""
+"""The compiled step of a linear engine."""
 
 import numpy as np
 from numpy.typing import NDArray

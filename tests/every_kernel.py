@@ -61,7 +61,23 @@ def call_entries() -> None:
     markov.fit_series(series, 2, theta.copy())
     markov.improve_series(series, 2, theta.copy(), 1)
     markov.filter_series(series, 2, theta.copy(), np.empty((8, 2)))
+    call_steps()
     first_difference(bits_of(ones), bits_of(ones), np.arange(8), np.arange(8))
+
+
+def call_steps() -> None:
+    """Those that a session calls bar by bar."""
+    from tidemill.market.adjusting import Adjuster
+    from tidemill.models.kernels.linear import linear_rows
+    from tidemill.models.kernels.ranks import apart_of_ranks, mean_of_ranks
+    from tidemill.trading.checks import judge_slot
+
+    ones, rows, made = np.ones(2), np.ones((2, 2)), np.empty(2)
+    Adjuster(("A", "B")).step(0, np.ones((6, 2)))
+    linear_rows(rows, ones, ones, ones, ones, ones, 1.0, 5.0, made)
+    mean_of_ranks(rows, ones, made)
+    apart_of_ranks(rows, np.ones(2, np.bool_), made)
+    judge_slot(rows, rows, made, 0.5, 1.0, 1.0, 1.0, np.ones((3, 2)), np.ones((2, 2)), np.zeros((2, 3), np.bool_))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tidemill.cli.common.arguments import INTERVAL, MOMENT, SYMBOLS, existing, experiment_option, ordered
-from tidemill.cli.common.output import fail, json_option, write_json
+from tidemill.cli.common.output import counted, fail, json_option, write_json
 from tidemill.cli.common.progress import progress
 from tidemill.cli.results import as_dict, write_result
 from tidemill.domain.errors import StopError
@@ -96,8 +97,16 @@ def run(
         _show(outcome, result)
     for sentence in missing:
         click.echo(sentence, err=True)
+    if result.failed:
+        ctx.exit(fail(_incomplete(result.failed)))
     if not any(worked for _, _, worked in outcome.steps):
         atexit.register(_leave_at_once)
+
+
+def _incomplete(failed: Mapping[str, str]) -> StopError:
+    """What is missing of a result that is there."""
+    told = " ".join(f"{engine}: {why}" for engine, why in failed.items())
+    return StopError(f"{counted(len(failed), 'engine')} failed and {'is' if len(failed) == 1 else 'are'} left out. {told}")
 
 
 def _leave_at_once() -> None:

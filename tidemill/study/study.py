@@ -142,9 +142,21 @@ class Study:
         code = (*registry.code("labels", experiment.label.name), *registry.code("engines", spec.name))
         return f"{self.dataset.key}.{spec.name}-{fingerprint(*decided, *code, *context_of(experiment))[:8]}"
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Engine → why it failed when it was last asked to train or predict; see `study.failures`."""
+        notes = self.lake.manifests("failures", self.key)
+        return {spec.name: notes[spec.name].metadata["why"] for spec in self.experiment.engines if spec.name in notes}
+
+    @property
+    def engines(self) -> tuple[EngineSpec, ...]:
+        """The engines that take part: those of the experiment but the ones that failed."""
+        failed = self.failed
+        return tuple(spec for spec in self.experiment.engines if spec.name not in failed)
+
     @cached_property
     def ensemble_key(self) -> str:
-        """Where the ensemble's predictions lie: its members and how they are weighed decide it."""
+        """Where the ensemble's predictions lie: its members, failed or not, and how they are weighed decide it."""
         members = [self.engine_key(spec) for spec in self.experiment.engines]
         return f"{self.dataset.key}.ensemble-{fingerprint(self.experiment.ensemble, members)[:8]}"
 

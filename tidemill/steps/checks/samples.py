@@ -83,8 +83,8 @@ def prove_index(study: Study) -> Proof:
 
 def prove_engines(study: Study) -> Proof:
     """Each engine on a fold of the sample: its model fitted again on what was known, its predictions inferred from it."""
-    proofs = [_prove_engine(study, spec) for spec in study.experiment.engines]
-    return merged(proofs, tuple(spec.name for spec in study.experiment.engines))
+    proofs = [_prove_engine(study, spec) for spec in study.engines]
+    return merged(proofs, tuple(spec.name for spec in study.engines))
 
 
 def _prove_engine(study: Study, spec: EngineSpec) -> Proof:
@@ -187,7 +187,7 @@ def prove_weighing(study: Study) -> Proof:
 
     if study.experiment.ensemble == "equal":
         return Proof(proven=(), refuted=())
-    names = [spec.name for spec in study.experiment.engines]
+    names = [spec.name for spec in study.engines]
     folds = study.folds[:_WEIGHED_FOLDS]
     outcomes = _outcomes(study, names, folds)
 
@@ -206,7 +206,7 @@ def _outcomes(study: Study, engines: Sequence[str], folds: Sequence[Fold]) -> pl
 
     parts = [partition_of(fold) for fold in folds]
     frame = study.lake.scan(LABELS, study.labels_key).collect().drop_nulls("label_end_at")
-    for spec in study.experiment.engines:
+    for spec in study.engines:
         scan = study.lake.scan(PREDICTIONS, study.engine_key(spec), partitions=parts)
         own = scan.select("symbol", "open_time", pl.col("prediction").alias(spec.name)).collect()
         frame = frame.join(own, on=("symbol", "open_time"), how="left")

@@ -20,6 +20,7 @@ from tidemill.steps.predictions.validity import refusal_counts
 from tidemill.steps.trading.attribution import attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.book import bars_print
+from tidemill.study.failures import failure_notes
 from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.losses import loss_notes
 from tidemill.study.metrics import engine_metrics, portfolio_metrics
@@ -51,9 +52,9 @@ _UNKNOWN_SOURCE = (
 def write_report(study: Study) -> StepReport[FileFacts]:
     """Write the report when anything that it shows has changed."""
     code = source_version("tidemill.steps.performance.report")
-    loss = (*loss_notes(study), *_refusal_notes(study))
+    loss, missing = (*loss_notes(study), *_refusal_notes(study)), failure_notes(study)
     weighing, history = _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
-    print_ = fingerprint(code, _shown(study), study.experiment, loss, weighing, history, _silent(study))
+    print_ = fingerprint(code, _shown(study), study.experiment, loss, weighing, history, _silent(study), *missing)
     path = report_path(study)
     worked = not is_made_from(path.with_name(MADE_FROM), print_)
     if worked:
@@ -112,6 +113,7 @@ def report_inputs(study: Study) -> ReportInputs:
         folds=_folds(study),
         embargo=embargo_length(study.splits, horizon=experiment.label.horizon, lookback=study.features.lookback),
         data=_data_facts(study),
+        missing=failure_notes(study),
         survivorship=True if experiment.dataset.source in _SOURCE_BIASES else None,
         biases=(
             *loss_notes(study),
@@ -152,7 +154,7 @@ def _weighing(study: Study) -> list[str]:
 
 def _silent(study: Study) -> list[str]:
     """Sentences about engines that predicted nothing in some fold."""
-    return [note for spec in study.experiment.engines for note in silent_notes(index_of(study, spec))]
+    return [note for spec in study.engines for note in silent_notes(index_of(study, spec))]
 
 
 def _strategy_words(study: Study) -> str:
@@ -219,7 +221,7 @@ def _refused(study: Study) -> dict[str, int]:
 
 
 def _provenance(study: Study) -> Provenance:
-    names = [spec.name for spec in study.experiment.engines]
+    names = [spec.name for spec in study.engines]
     libraries = ("polars", "numpy", "numba", "lightgbm", "torch", "tidemill")
     return Provenance(
         experiment=fingerprint(study.experiment),

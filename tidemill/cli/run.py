@@ -76,17 +76,23 @@ def run(
     from tidemill.cli.dagster import orchestrator
     from tidemill.config import load_settings
     from tidemill.experiments.files import experiment_on
+    from tidemill.experiments.tracked import experiments_of, id_of, origin_of, require_own_name
     from tidemill.queries.results import result_of
+    from tidemill.storage.experiments import set_origin
 
     experiment = experiment_on(file, _told(ctx, dataset), modules, registry=registry())
     _require_file(experiment.dataset.source)
     settings = load_settings()
     with workspace() as opened:
+        if file is not None:
+            require_own_name(opened.call(experiments_of, opened.database, settings.home), experiment, file)
         with progress("Loading the asset graph"):
             main_job = orchestrator()
         outcome = main_job.run(experiment, home=settings.home)
         if not outcome.succeeded:
             ctx.exit(fail(StopError(outcome.failure)))
+        if file is not None:
+            opened.call(set_origin, opened.database, id_of(experiment), origin_of(file))
         with progress("Gathering the results"):
             result = opened.call(result_of, settings, experiment)
         missing = left_out(opened, experiment)

@@ -97,6 +97,7 @@ class Study:
         self.dataset = dataset_for(experiment.dataset, venue)
         self.start = moment(experiment.dataset.start, "dataset.start")
         self.end = moment(experiment.dataset.end, "dataset.end")
+        self.opened_at = datetime.now(UTC)
         self._made: dict[object, object] = {}
 
     @property

@@ -9,6 +9,7 @@ import polars as pl
 
 from tidemill.domain.naming import first_of
 from tidemill.durable import make_folder, write_file
+from tidemill.experiments.tracked import record_run
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.reports.html import render_report
@@ -50,7 +51,7 @@ _UNKNOWN_SOURCE = (
 
 
 def write_report(study: Study) -> StepReport[FileFacts]:
-    """Write the report when anything that it shows has changed."""
+    """Write the report when anything that it shows has changed, and keep that the experiment was run."""
     code = source_version("tidemill.steps.performance.report")
     loss, missing = (*loss_notes(study), *_refusal_notes(study)), failure_notes(study)
     weighing, history = _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
@@ -64,6 +65,7 @@ def write_report(study: Study) -> StepReport[FileFacts]:
         write_file(path.with_name(SUMMARY), msgspec.json.encode([*loss, *verdict(inputs), *weighing, *history]))
         write_file(path.with_name(EXPERIMENT), msgspec.json.encode(study.experiment))
         write_note(path.with_name(MADE_FROM), print_, path, path.with_name(SUMMARY), path.with_name(EXPERIMENT))
+    record_run(study)
     return StepReport(
         worked=worked,
         bytes=path.stat().st_size,

@@ -104,10 +104,8 @@ def check(file: Path, as_json: bool) -> None:
     if as_json:
         write_json({"experiment": own, "name": experiment.name, "was_run": own in known})
         return
-    told = "was run before" if own in known else "was not run yet"
-    click.echo(
-        f"{experiment.name} ({own}) can be run: {counted(len(experiment.engines), 'engine')} on {experiment.dataset.source}. It {told}."
-    )
+    told, engines = "was run before" if own in known else "was not run yet", counted(len(experiment.engines), "engine")
+    click.echo(f"{experiment.name} ({own}) can be run: {engines} on {experiment.dataset.source}. It {told}.")
 
 
 @experiments.command()

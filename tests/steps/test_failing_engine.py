@@ -210,3 +210,18 @@ def test_a_book_that_lacks_an_engine_is_not_promoted(
             consider(study)
     else:
         assert consider(study).worked
+
+
+def test_an_engine_that_cannot_use_the_few_bars_of_a_proof_is_proven_on_the_study_s_own(
+    workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = Ridge.fit
+
+    def needy(self: Ridge, training: pl.DataFrame, **given: Any) -> Any:
+        if training["symbol"].n_unique() < 6:
+            raise ArithmeticError("five symbols are too few")
+        return fit(self, training, **given)
+
+    monkeypatch.setattr(Ridge, "fit", needy)
+    study, _ = run(workspace, small_experiment(folder))
+    assert judge_causality(study, ASSETS[1]).proof.proven == ("momentum", "ridge")

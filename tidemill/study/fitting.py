@@ -33,12 +33,12 @@ def fit(study: Study, spec: EngineSpec, training: pl.DataFrame, lineage: Lineage
     EngineError when it fails.
     """
     chosen, available, seed = study.registry.engines.find(spec.name), study.available, study.experiment.seed
-    with _failing_as(spec.name):
+    with failing_as(spec.name):
         return chosen.fit(training, features=available.names, params=spec.params, seed=seed, lineage=lineage)
 
 
 @contextmanager
-def _failing_as(engine: str) -> Iterator[None]:
+def failing_as(engine: str) -> Iterator[None]:
     """Whatever an engine raises, as an EngineError that names it; what may succeed later is none of its failures."""
     try:
         yield
@@ -82,7 +82,7 @@ def scores(study: Study, artifact: Artifact, start: datetime, end: datetime) -> 
     history = study.registry.engines.find(name).info.history
     known = study.features_until(end, start, history).filter(pl.col("open_time") < end)
     rows = rows_with_history(known, start, history)
-    with _failing_as(name):
+    with failing_as(name):
         return predict_batch(artifact, rows, start=start, known=study.registry.engines)
 
 

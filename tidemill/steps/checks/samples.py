@@ -18,6 +18,7 @@ from tidemill.steps.checks.sample_months import SAMPLE, sample_months
 from tidemill.steps.features.context import with_context
 from tidemill.steps.features.technical import inputs_of
 from tidemill.steps.market_data.fear_greed import known_index, reads_index
+from tidemill.study.fitting import failing_as
 from tidemill.study.labelling import labelled
 from tidemill.study.study import Study
 from tidemill.validation.causality.features import some_symbols
@@ -115,7 +116,8 @@ def fitting(study: Study, spec: EngineSpec, lineage: Callable[[Fold], Lineage] |
         frame = compute(bars, study.available)[0].join(labels, on=("symbol", "open_time"), how="left", maintain_order="left")
         rows = training_rows(frame, fold)
         origin = lineage(fold) if lineage else Lineage(horizon=horizon)
-        return engine.fit(rows, features=study.available.names, params=spec.params, seed=seed, lineage=origin)
+        with failing_as(spec.name):
+            return engine.fit(rows, features=study.available.names, params=spec.params, seed=seed, lineage=origin)
 
     return fit
 

@@ -12,6 +12,8 @@ from tidemill.study.freshness import StepReport
 
 Plot = Callable[[], bytes | None]
 PLOT = "plot"
+# The check of an asset of engines. It does not block: what one engine cannot do is no reason to do without the others.
+WORKS = "works"
 # Names whose words are others than the name with spaces.
 _FACTS = {
     "bar_times": "bar times looked at",
@@ -88,6 +90,12 @@ def result(context: dg.AssetExecutionContext, report: StepReport[Any], plot: Plo
     # Details stand on the newest month only: they describe the whole, and 150 copies of a plot help nobody.
     context.add_asset_metadata({**pictured, **details(report)}, partition_key=context.partition_keys[-1])
     return dg.MaterializeResult(metadata=metadata(report), data_version=version)
+
+
+def works(failed: Mapping[str, str]) -> dg.AssetCheckResult:
+    """The check beside an asset of engines. failed: engine → why."""
+    told = " ".join(f"{engine} failed: {why}" for engine, why in failed.items())
+    return dg.AssetCheckResult(check_name=WORKS, passed=not failed, description=told or "No engine failed.")
 
 
 def _plot(context: dg.AssetExecutionContext, report: StepReport[Any], draw: Plot) -> dict[str, Any]:

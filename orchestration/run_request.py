@@ -1,8 +1,5 @@
 """How a run of the main job is told what to run: the experiment as run config, its months as tags."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from tidemill.domain.experiment import Experiment
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -13,12 +10,6 @@ def experiment_config(experiment: Experiment) -> dict[str, object]:
     import msgspec
 
     return {"resources": {"experiment": {"config": {"yaml_text": msgspec.yaml.encode(experiment).decode()}}}}
-
-
-def experiment_text(run_config: Mapping[str, Any]) -> str:
-    """The experiment that a run was told; empty for the sample's own."""
-    resource = run_config.get("resources", {}).get("experiment", {})
-    return str(resource.get("config", {}).get("yaml_text", ""))
 
 
 def run_tags(experiment: Experiment, months: tuple[str, str] | None) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The experiment that a run is bound to, and the study that every asset works on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,23 +8,26 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from resources.postgres import PostgresResource
+from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
-from tidemill.experiments.files import SAMPLE, checked, experiment_from_text, load_experiment
+from tidemill.experiments.files import checked, experiment_from_text
+from tidemill.experiments.tracked import choice, chosen, experiments_of
+from tidemill.storage.experiments import StoredExperiment
 from tidemill.study.registry import Registry
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 
-
-def read_experiment(yaml_text: str, registry: Registry) -> Experiment:
-    """The experiment of a run; the sample's when a run was started without one. registry: what its names may mean."""
-    if not yaml_text:
-        return load_experiment(SAMPLE, registry=registry)
-    return checked(experiment_from_text(yaml_text, "the run's experiment"), registry)
+# Tags of a run that was not told an experiment: which one it is of, for all of its steps, and its name for the web UI.
+CHOICE_TAG, NAME_TAG = "tidemill/experiment_id", "tidemill/experiment"
 
 
 class ExperimentResource(dg.ConfigurableResource[Any]):
-    """`yaml_text`: an experiment as in docs/experiment.schema.json; empty means the sample's own."""
+    """`name`: an experiment that was run here, or that ships. `yaml_text`: one as in docs/experiment.schema.json, instead.
 
+    With neither a run is of the experiment that was run last, in a home where nothing was run of the sample's.
+    """
+
+    name: str = ""
     yaml_text: str = ""
     postgres: dg.ResourceDependency[PostgresResource]
 
@@ -37,5 +40,29 @@ class ExperimentResource(dg.ConfigurableResource[Any]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["ExperimentResource"]:
         workspace = self.postgres.workspace
-        self._study = study_of(workspace, read_experiment(self.yaml_text, Registry.of(workspace.settings)))
+        known = checked(self._experiment(context), Registry.of(workspace.settings))
+        self._study = study_of(workspace, known)
         yield self
+
+    def _experiment(self, context: dg.InitResourceContext) -> Experiment:
+        if self.yaml_text and self.name:
+            raise InputError("A run is told an experiment by `name` or by `yaml_text`. Leave one of them out.")
+        if self.yaml_text:
+            return experiment_from_text(self.yaml_text, "the run's experiment")
+        workspace = self.postgres.workspace
+        rows = workspace.call(experiments_of, workspace.database, workspace.settings.home)
+        return chosen(rows, self._choice(context, rows))
+
+    def _choice(self, context: dg.InitResourceContext, rows: Sequence[StoredExperiment]) -> str:
+        """What the run is of. The first step decides it: what is run meanwhile is nothing to the later ones."""
+        run = context.instance.get_run_by_id(context.run.run_id) if context.instance and context.run else None
+        if run is not None and CHOICE_TAG in run.tags:
+            return run.tags[CHOICE_TAG]
+        made = choice(rows, self.name)
+        name = chosen(rows, made).name
+        if run is not None and context.instance is not None:
+            context.instance.add_run_tags(run.run_id, {CHOICE_TAG: made, NAME_TAG: name})
+        if not self.name and context.log is not None:
+            last = f"No experiment was chosen, so this is the one that was run last: {name} ({made})."
+            context.log.info(last if rows else "No experiment was chosen and none was run yet, so this is the sample.")
+        return made

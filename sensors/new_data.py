@@ -15,12 +15,15 @@ import dagster as dg
 import msgspec
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from orchestration.run_request import experiment_config, experiment_text, run_tags
+from orchestration.run_request import experiment_config, run_tags
+from sensors.experiments import experiments_in
 from tidemill.config import Settings, load_settings
 from tidemill.domain.errors import InputError, TidemillError
 from tidemill.domain.experiment import DatasetSpec, Experiment
 from tidemill.domain.intervals import Interval
-from tidemill.experiments.files import experiment_for, experiment_from_text
+from tidemill.experiments.files import experiment_for
+from tidemill.experiments.tracked import fitting
+from tidemill.storage.experiments import StoredExperiment
 from tidemill.study.registry import Registry
 
 SUFFIXES = (".csv", ".parquet")
@@ -28,8 +31,6 @@ SUFFIXES = (".csv", ".parquet")
 SETTLED = timedelta(seconds=5)
 _WHOLE_BYTES = 64_000_000
 _PIECE_BYTES = 1_000_000
-_TRACKED_RUNS = 100
-_TRACKED_SOURCES = ("binance", "coinbase", "kraken")
 
 AssetSelection = Callable[[Experiment], Sequence[dg.AssetKey]]
 PartitionRange = Callable[[Experiment, Settings], tuple[str, str] | None]
@@ -165,20 +166,10 @@ def digest_of(inbox: Path, file: InboxFile) -> str:
         return hashlib.sha256(f"{file.size}".encode() + head + opened.read()).hexdigest()
 
 
-def tracked_experiments(instance: dg.DagsterInstance, job_name: str) -> list[Tracked]:
-    """Experiments on a venue's data without an end, each with its last successful run, from the newest runs of the job."""
-    found: dict[str, Tracked] = {}
-    wanted = dg.RunsFilter(job_name=job_name, statuses=[dg.DagsterRunStatus.SUCCESS])
-    for record in instance.get_run_records(wanted, limit=_TRACKED_RUNS):
-        text = experiment_text(record.dagster_run.run_config)
-        if text and text not in found:
-            try:
-                experiment = experiment_from_text(text, f"run {record.dagster_run.run_id}")
-            except InputError:  # of a run before a rule that it breaks: it must not stop the others
-                continue
-            if experiment.dataset.source in _TRACKED_SOURCES and experiment.dataset.end is None:
-                found[text] = Tracked(experiment, record.create_timestamp)
-    return list(found.values())
+def tracked_experiments(rows: Sequence[StoredExperiment]) -> list[Tracked]:
+    """Those that go on, each with its last run."""
+    going = [row for row in rows if row.tracked_since is not None]
+    return [Tracked(experiment, row.last_run_at) for row, experiment in fitting(going)]
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -205,7 +196,7 @@ def new_data_sensor(
     )
     def new_data(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         settings = load_settings()
-        tracked = tracked_experiments(context.instance, job.name)
+        tracked = tracked_experiments(experiments_in(settings))
         requests, cursor = decide(context.cursor, open_folder(settings.inbox), tracked, datetime.now(UTC))
         made = [run for request in requests if (run := _run_request(request, scope, settings, context))]
         return dg.SensorResult(run_requests=made, cursor=cursor, skip_reason=None if made else dg.SkipReason("No new data."))

@@ -11,19 +11,18 @@ import dagster as dg
 import msgspec
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from orchestration.run_request import experiment_config, experiment_text, run_tags
+from orchestration.run_request import experiment_config, run_tags
+from sensors.experiments import experiments_in
 from tidemill.config import Settings, load_settings
-from tidemill.domain.errors import InputError, TidemillError
+from tidemill.domain.errors import TidemillError
 from tidemill.domain.experiment import Experiment
-from tidemill.experiments.files import experiment_from_text
+from tidemill.experiments.tracked import in_force
 from tidemill.steps.performance.drift import Drift, last_drift, reasons
 from tidemill.storage.lake import Lake
 from tidemill.study.registry import Registry
 from tidemill.study.sources import venue_of
 from tidemill.study.study import study_key
 
-MAIN = "main"
-_TRACKED_RUNS = 50
 WHY = "tidemill/why"
 
 Job = dg.JobDefinition | UnresolvedAssetJobDefinition
@@ -60,18 +59,6 @@ def decide(cursor: str | None, candidates: Sequence[Candidate]) -> tuple[list[Ch
     return wanted, msgspec.json.encode(seen).decode()
 
 
-def run_experiments(instance: dg.DagsterInstance) -> list[Experiment]:
-    """The experiments of the newest successful runs of the main job, each once, the newest first."""
-    found: dict[str, Experiment] = {}
-    wanted = dg.RunsFilter(job_name=MAIN, statuses=[dg.DagsterRunStatus.SUCCESS])
-    for record in instance.get_run_records(wanted, limit=_TRACKED_RUNS):
-        text = experiment_text(record.dagster_run.run_config)
-        if text and text not in found:
-            with suppress(InputError):  # of a run before a rule that it breaks: it must not stop the others
-                found[text] = experiment_from_text(text, f"run {record.dagster_run.run_id}")
-    return list(found.values())
-
-
 def candidates(experiments: Sequence[Experiment], settings: Settings) -> list[Candidate]:
     """Those whose drift was measured, and whose source is still there: one that vanished must not stop the others."""
     lake, found = Lake(settings.lake), []
@@ -84,6 +71,10 @@ def candidates(experiments: Sequence[Experiment], settings: Settings) -> list[Ca
         if drift is not None:
             found.append(Candidate(experiment, drift))
     return found
+
+
+def _found(settings: Settings) -> list[Candidate]:
+    return candidates(in_force(experiments_in(settings)), settings)
 
 
 def _request(experiment: Experiment, run_key: str | None, why: Sequence[str]) -> dg.RunRequest:
@@ -102,7 +93,7 @@ def retraining_sensor(job: Job) -> dg.SensorDefinition:
         description="Trains a challenger when features drift, skill falls, enough bars are new or there is no champion.",
     )
     def retraining(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        found = candidates(run_experiments(context.instance), load_settings())
+        found = _found(load_settings())
         wanted, cursor = decide(context.cursor, found)
         requests = [_request(item.experiment, item.run_key, item.why) for item in wanted]
         return dg.SensorResult(
@@ -124,7 +115,7 @@ def retraining_schedule(job: Job) -> dg.ScheduleDefinition:
         description="A challenger for every experiment that was run, once a week.",
     )
     def weekly_retraining(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
-        found = candidates(run_experiments(context.instance), load_settings())
+        found = _found(load_settings())
         return [_request(item.experiment, f"weekly:{item.name}:{item.drift.until}", ["weekly"]) for item in found]
 
     return weekly_retraining

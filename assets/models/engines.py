@@ -1,16 +1,16 @@
 """One asset for each engine of a graph, and the ensemble of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import dagster as dg
 
 from assets.engine_keys import model_keys
-from assets.reporting import result
+from assets.reporting import WORKS, result, works
 from resources.experiment import ExperimentResource
 from tidemill.models.base import EngineInfo
 from tidemill.provenance import source_version
-from tidemill.steps.models.engines import train
+from tidemill.steps.models.engines import train_among
 from tidemill.steps.models.ensemble import train_ensemble
 from tidemill.study import code as code_of
 
@@ -30,10 +30,12 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
         pool=TRAINING_POOL,
         deps=[["features", "technical"], ["features", "training_set"]],
         code_version=source_version("tidemill.models.registry", own=["tidemill.study.fitting"]),
+        check_specs=[dg.AssetCheckSpec(WORKS, asset=["models", name], description="The engine can be trained.")],
         description=f"{about[:1].upper()}{about[1:]}. Trained on every walk-forward fold, purged and embargoed.",
     )
-    def engine(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-        return result(context, train(experiment.study, name))
+    def engine(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> Iterator[Any]:
+        yield result(context, train_among(experiment.study, name))
+        yield works({engine: why for engine, why in experiment.study.failed.items() if engine == name})
 
     return engine
 

@@ -1,12 +1,12 @@
 """Out-of-sample predictions of each engine and of their ensemble."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import dagster as dg
 
 from assets.engine_keys import model_keys
-from assets.reporting import result
+from assets.reporting import WORKS, result, works
 from resources.experiment import ExperimentResource
 from tidemill.models.base import EngineInfo
 from tidemill.provenance import source_version
@@ -26,11 +26,13 @@ def engines_asset(trained: Iterable[EngineInfo]) -> dg.AssetsDefinition:
         owners=["team:research"],
         deps=[*model_keys(trained), dg.AssetKey(["features", "technical"])],
         code_version=source_version("tidemill.models.registry", own=["tidemill.study.fitting"]),
+        check_specs=[dg.AssetCheckSpec(WORKS, asset=["predictions", "engines"], description="Every engine predicts.")],
         description="Predictions of every engine on every fold's test window: out of sample only.",
     )
-    def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+    def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> Iterator[Any]:
         study = experiment.study
-        return result(context, predict(study), lambda: plots.predictions(study))
+        yield result(context, predict(study), lambda: plots.predictions(study))
+        yield works(study.failed)
 
     return engines
 

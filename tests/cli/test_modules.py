@@ -58,6 +58,28 @@ def test_a_file_of_one_s_own_goes_from_the_option_to_a_row_of_the_report(home: P
     assert not {"features/technical", "features/training_set", "models/my_engine", "models/ridge"} & worked(second.json)
 
 
+FAILING = """
+def refuses(training):
+    raise ValueError("no rank")
+
+
+engine("boom", refuses, lambda model, frame: frame["my_gap"])
+"""
+
+
+def test_an_engine_that_fails_costs_the_exit_code_and_its_own_row(home: Path) -> None:
+    (home / "mine.py").write_text(example() + FAILING)
+    daily_bars(300).write_csv(home / "panel.csv")
+    answer = command("run", "--module", "mine.py", "--source", "file:panel.csv", "--json")
+    assert answer.code == 1
+    assert [row["book"] for row in answer.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine"]
+    assert set(answer.json["failed"]) == {"boom"}
+    assert answer.json["summary"][0].startswith("The engine boom failed and is missing here: ")
+    assert answer.err.startswith("Error: 1 engine failed and is left out. boom: ")
+    assert "no rank" in answer.err
+    assert Path(answer.json["report"]).is_file()
+
+
 TWICE = """
 import sys
 from tidemill.cli.main import main

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from orchestration.instance import instance
+from sensors.experiments import experiments_in
 from sensors.new_data import decide, open_folder, tracked_experiments
 from tests.e2e.conftest import NOTEBOOK, Home
 from tests.e2e.test_notebook import execute, printed, shown
@@ -74,8 +74,8 @@ def test_a_bar_that_closes_at_a_venue_moves_the_session_that_the_notebook_reads(
         assert home.run().succeeded
         before = read()
         venue.virtual.advance(HOUR.total_seconds())
-        with servers(home.settings) as found, instance(home.settings, found) as opened:
-            tracked = tracked_experiments(opened, "main")
+        with servers(home.settings):
+            tracked = tracked_experiments(experiments_in(home.settings))
             inbox, now = open_folder(home.settings.inbox), datetime.now(UTC)
             nothing, cursor = decide(None, inbox, tracked, now)
             asked, _ = decide(cursor, inbox, tracked, now + HOUR)

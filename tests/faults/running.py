@@ -98,6 +98,8 @@ _TIMES = frozenset(
         "claimed_at",
         "found_at",
         "filled_at",
+        "first_run_at",
+        "last_run_at",
         "at",
         "since",
     }

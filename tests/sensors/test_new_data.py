@@ -1,8 +1,10 @@
+import hashlib
 import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import msgspec
@@ -10,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.run_request import experiment_config, experiment_text, range_tags
+from orchestration.run_request import experiment_config, range_tags
+from sensors.experiments import experiments_in
 from sensors.new_data import (
     Folder,
     InboxFile,
@@ -22,11 +25,13 @@ from sensors.new_data import (
     open_folder,
     tracked_experiments,
 )
-from sensors.retraining import run_experiments
 from tests.orchestration import small_definitions
-from tidemill.config import Settings
+from tidemill.config import Secret, Settings, load_settings
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import DatasetSpec, Experiment
+from tidemill.experiments.tracked import row_of
+from tidemill.storage.experiments import StoredExperiment, record
+from tidemill.study.workspace import open_workspace
 
 NOW = datetime(2024, 5, 3, 12, 0, 30, tzinfo=UTC)
 LONG_AGO = int((NOW - timedelta(hours=1)).timestamp() * 1e9)
@@ -141,6 +146,10 @@ def test_a_large_file_is_known_by_its_ends(tmp_path: Path, monkeypatch: pytest.M
     assert len({digest("aaaabbbbcccc"), digest("xaaabbbbcccc"), digest("aaaabbbbcccx"), digest("aaaabbbbbcccc")}) == 4
 
 
+def text_of(run_config: Any) -> str:
+    return str(run_config["resources"]["experiment"]["config"]["yaml_text"])
+
+
 def months(experiment: Experiment, settings: Settings) -> tuple[str, str]:
     if "bad" in experiment.dataset.source:
         raise InputError("The file is empty. Give another one.")
@@ -148,8 +157,11 @@ def months(experiment: Experiment, settings: Settings) -> tuple[str, str]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, migrated_dsn: Secret, redis_url: Secret, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path))
+    monkeypatch.setenv("TIDEMILL_POSTGRES_DSN", migrated_dsn.reveal())
+    monkeypatch.setenv("TIDEMILL_REDIS_URL", redis_url.reveal())
+    monkeypatch.setenv("TIDEMILL_CONNECTIONS", "2")
     (tmp_path / "inbox").mkdir()
     for name in ("good.csv", "bad.csv"):
         (tmp_path / "inbox" / name).write_text(f"symbol,date\n{name}")
@@ -164,7 +176,7 @@ def test_a_tick_asks_for_a_run_of_the_range_and_one_bad_file_stops_no_other(home
         assert isinstance(result, dg.SensorResult)
         (request,) = result.run_requests or []
         assert request.tags.items() >= range_tags(("2021-01", "2021-04")).items()
-        assert f"file:{home}/inbox/good.csv" in experiment_text(request.run_config)
+        assert f"file:{home}/inbox/good.csv" in text_of(request.run_config)
         assert set(json.loads(result.cursor or "")["files"]) == {"good.csv", "bad.csv"}
         # The request is one that the job can run, whole range and all.
         job = small_definitions.defs.resolve_job_def("main")
@@ -179,33 +191,39 @@ def test_a_tick_asks_for_a_run_of_the_range_and_one_bad_file_stops_no_other(home
         assert not second.run_requests
 
 
-def test_experiments_on_a_venue_that_go_on_are_tracked_from_their_newest_run() -> None:
-    ended = venue(end="2020-01-01")
-    with dg.DagsterInstance.ephemeral() as instance:
-        for experiment in (venue(), venue(), ended, Experiment(name="sample", dataset=DatasetSpec())):
-            config = experiment_config(experiment)
-            instance.add_run(dg.DagsterRun(job_name="main", run_config=config, status=dg.DagsterRunStatus.SUCCESS))
-        instance.add_run(
-            dg.DagsterRun(job_name="main", run_config=experiment_config(venue("5m")), status=dg.DagsterRunStatus.FAILURE)
-        )
-        tracked = tracked_experiments(instance, "main")
-        newest = instance.get_run_records(limit=10)[3].create_timestamp
-    assert [(item.experiment, item.since) for item in tracked] == [(venue(), newest)]
+def stored(settings: Settings, *experiments: Experiment) -> list[StoredExperiment]:
+    """Rows of experiments that were run one after the other."""
+    with open_workspace(settings) as opened:
+        for at, experiment in enumerate(experiments):
+            opened.call(record, opened.database, row_of(experiment, NOW + timedelta(minutes=at)))
+    return experiments_in(settings)
 
 
-def test_a_run_whose_experiment_fits_no_longer_does_not_stop_the_others() -> None:
-    old = venue("5m")
-    old = msgspec.structs.replace(old, label=msgspec.structs.replace(old.label, horizon=-3))
+def test_experiments_on_a_venue_that_go_on_are_tracked_from_their_newest_run(home: Path) -> None:
+    rows = stored(load_settings(), venue(), venue(end="2020-01-01"), Experiment(name="sample", dataset=DatasetSpec()), venue())
+    assert tracked_experiments(rows) == [Tracked(venue(), NOW + timedelta(minutes=3))]
+
+
+def test_however_many_runs_come_after_it_an_experiment_goes_on(home: Path) -> None:
+    tried = [venue(end="2020-01-01", interval=f"{minutes}m") for minutes in range(1, 60)] * 2
+    rows = stored(load_settings(), venue(), *tried)
     with dg.DagsterInstance.ephemeral() as instance:
-        for experiment in (old, venue()):
-            config = experiment_config(experiment)
-            instance.add_run(dg.DagsterRun(job_name="main", run_config=config, status=dg.DagsterRunStatus.SUCCESS))
-        assert [item.experiment for item in tracked_experiments(instance, "main")] == [venue()]
-        assert run_experiments(instance) == [venue()]
+        for _ in range(101):
+            instance.add_run(dg.DagsterRun(job_name="main", status=dg.DagsterRunStatus.SUCCESS))
+        sensor = new_data_sensor(small_definitions.main, months)
+        first = sensor(dg.build_sensor_context(instance=instance))
+        assert isinstance(first, dg.SensorResult)
+    assert [item.experiment for item in tracked_experiments(rows)] == [venue()]
+    key = hashlib.sha256(msgspec.json.encode(venue())).hexdigest()[:16]
+    assert key in json.loads(first.cursor or "")["bars"]
+
+
+def test_a_row_that_fits_no_longer_does_not_stop_the_others(home: Path) -> None:
+    old = msgspec.structs.replace(row_of(venue("5m"), NOW), content='{"name": "old"}')
+    assert [item.experiment for item in tracked_experiments([old, row_of(venue(), NOW)])] == [venue()]
 
 
 def test_the_experiment_survives_the_way_through_run_config() -> None:
-    text = experiment_text(experiment_config(venue()))
+    text = text_of(experiment_config(venue()))
     assert msgspec.yaml.decode(text, type=Experiment) == venue()
-    assert experiment_text({}) == ""
     assert range_tags(None) == {}

@@ -16,6 +16,7 @@ COMMANDS = {
     "up": ("tidemill.cli.dagster:up", "Start the web UI, the daemon and JupyterLab, and print where they are."),
     "data": ("tidemill.cli.data:data", "Import, fetch, show, resample and export bars; list gaps."),
     "features": ("tidemill.cli.features:features", "List, explain and compute features."),
+    "experiments": ("tidemill.cli.experiments:experiments", "List, show and check experiments; say which go on."),
     "models": ("tidemill.cli.models:models", "List and show trained models."),
     "trials": ("tidemill.cli.trials:trials", "List and compare what has been tried: every evaluation counts once."),
     "backtest": ("tidemill.cli.backtest:backtest", "Run a strategy, or your own weights, over bars."),

@@ -25,6 +25,7 @@ def as_dict(result: "Result") -> dict[str, Any]:
         "engines": [msgspec.structs.asdict(book) for book in result.books],
         "metrics": result.metrics,
         "summary": list(result.sentences),
+        "failed": result.failed,
     }
 
 

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tidemill.cli.common.arguments import INTERVAL, MOMENT, SYMBOLS, existing, experiment_option, ordered
-from tidemill.cli.common.output import fail, json_option, write_json
+from tidemill.cli.common.output import counted, fail, json_option, write_json
 from tidemill.cli.common.progress import progress
 from tidemill.cli.results import as_dict, write_result
 from tidemill.domain.errors import StopError
@@ -75,17 +76,23 @@ def run(
     from tidemill.cli.dagster import orchestrator
     from tidemill.config import load_settings
     from tidemill.experiments.files import experiment_on
+    from tidemill.experiments.tracked import experiments_of, id_of, origin_of, require_own_name
     from tidemill.queries.results import result_of
+    from tidemill.storage.experiments import set_origin
 
     experiment = experiment_on(file, _told(ctx, dataset), modules, registry=registry())
     _require_file(experiment.dataset.source)
     settings = load_settings()
     with workspace() as opened:
+        if file is not None:
+            require_own_name(opened.call(experiments_of, opened.database, settings.home), experiment, file)
         with progress("Loading the asset graph"):
             main_job = orchestrator()
         outcome = main_job.run(experiment, home=settings.home)
         if not outcome.succeeded:
             ctx.exit(fail(StopError(outcome.failure)))
+        if file is not None:
+            opened.call(set_origin, opened.database, id_of(experiment), origin_of(file))
         with progress("Gathering the results"):
             result = opened.call(result_of, settings, experiment)
         missing = left_out(opened, experiment)
@@ -96,8 +103,16 @@ def run(
         _show(outcome, result)
     for sentence in missing:
         click.echo(sentence, err=True)
+    if result.failed:
+        ctx.exit(fail(_incomplete(result.failed)))
     if not any(worked for _, _, worked in outcome.steps):
         atexit.register(_leave_at_once)
+
+
+def _incomplete(failed: Mapping[str, str]) -> StopError:
+    """What is missing of a result that is there."""
+    told = " ".join(f"{engine}: {why}" for engine, why in failed.items())
+    return StopError(f"{counted(len(failed), 'engine')} failed and {'is' if len(failed) == 1 else 'are'} left out. {told}")
 
 
 def _leave_at_once() -> None:

@@ -5,6 +5,7 @@ TidemillError
 │   ├── InputError         what was given is wrong: a file, an argument, a name (exit code 1, or 2 for usage)
 │   │   ├── UnknownNameError     no such symbol, source, feature, engine …; carries the choices
 │   │   ├── AmbiguousNameError   several things have that name; carries the choices
+│   │   ├── EngineError          an engine cannot work with what it was given; carries its name, the others go on
 │   │   └── RefusedError         an outside service refuses the request as it stands; carries the HTTP status
 │   ├── ConfigError        settings are missing or contradict each other
 │   ├── IntegrityError     stored data, an artifact or a checksum is not what it claims to be
@@ -58,6 +59,16 @@ class AmbiguousNameError(InputError):
     def __init__(self, kind: str, name: str, choices: Iterable[str], option: str) -> None:
         self.kind, self.name, self.choices = kind, name, tuple(choices)
         super().__init__(f"The {kind} {name!r} exists more than once: {', '.join(self.choices)}. Say which with {option}.")
+
+
+class EngineError(InputError):
+    """An engine, `engine` by name, cannot work with what it was given. The others of an experiment go on without it."""
+
+    def __init__(self, engine: str, cause: Exception) -> None:
+        self.engine = engine
+        said = " ".join(str(cause).split())[:300].rstrip(".")
+        told = f"The engine {engine} failed: {type(cause).__name__}: {said}."
+        super().__init__(str(cause) if isinstance(cause, TidemillError) else told)
 
 
 class RefusedError(InputError):

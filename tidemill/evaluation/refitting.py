@@ -23,7 +23,7 @@ def prove_predictions(study: Study) -> Proof:
     A model that is fitted again on what was known when its test began must be the stored one, by its hash. It takes as long as
     three trainings. Raises UnknownNameError for an engine that was not trained yet.
     """
-    names = tuple(spec.name for spec in study.experiment.engines)
+    names = tuple(spec.name for spec in study.engines)
     return merged([proof for name in names for proof in _prove_engine(study, name)], names)
 
 

@@ -20,7 +20,7 @@ from tidemill.study.places import MADE_FROM, report_in
 from tidemill.study.registry import Registry
 from tidemill.study.sources import venue_of
 from tidemill.study.study import dataset_for, study_key
-from tidemill.study.tables import BENCHMARK, EQUITY, METRICS, PORTFOLIO, SUMMARY
+from tidemill.study.tables import BENCHMARK, EQUITY, FAILURES, METRICS, PORTFOLIO, SUMMARY
 
 if TYPE_CHECKING:
     import polars as pl
@@ -94,7 +94,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Figures by book, the first paragraph of the report, and where the report is.
 
     key: `dataset` of its rows in the lake's tables of results (signals, equity, trades, positions, metrics). metrics: of every
-    book and the benchmark, by the names of `performance_metrics`. sentences: empty when no report was written yet.
+    book and the benchmark, by the names of `performance_metrics`. sentences: empty when no report was written yet. failed: the
+    engines that are none of the books, and why.
     """
 
     experiment: str
@@ -105,6 +106,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     benchmark: BenchmarkResult
     metrics: dict[str, dict[str, Figure]]
     sentences: tuple[str, ...]
+    failed: dict[str, str] = {}
 
 
 async def result_of(settings: Settings, experiment: Experiment) -> Result:
@@ -135,6 +137,7 @@ def _result(settings: Settings, stated: Experiment) -> Result:
         benchmark=_benchmark(lake, key, portfolio),
         metrics={row.pop("book"): row for row in portfolio.to_dicts()},
         sentences=_sentences(path.with_name(SUMMARY)),
+        failed={engine: held.metadata["why"] for engine, held in lake.manifests(FAILURES, key).items()},
     )
 
 

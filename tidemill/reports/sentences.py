@@ -47,11 +47,13 @@ def years(inputs: ReportInputs) -> float:
 
 
 def verdict(inputs: ReportInputs) -> list[str]:
-    """The first paragraph: the result after costs, what costs took, the benchmark, and whether the signal is there at all."""
+    """The first paragraph: who is missing, the result after costs, what costs took, the benchmark, and whether the signal is
+    there at all.
+    """
     if inputs.equity.is_empty():
-        return ["There is no result: nothing was traded."]
+        return [*inputs.missing, "There is no result: nothing was traded."]
     sentences = (_result, _versus, _before_costs, _signal, _skill, _suspected)
-    return [text for text in (sentence(inputs) for sentence in sentences) if text]
+    return [*inputs.missing, *(text for text in (sentence(inputs) for sentence in sentences) if text)]
 
 
 def _result(inputs: ReportInputs) -> str:

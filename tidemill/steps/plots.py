@@ -76,7 +76,7 @@ def predictions(study: Study) -> bytes:
     from tidemill.study.scoring import coefficients_of, scored_rows
 
     figure, axes = _figure("Rank IC out of sample, monthly means cumulated")
-    for spec in study.experiment.engines:
+    for spec in study.engines:
         months = ic_by_month(scored_rows(study, spec.name), coefficients_of(study, spec.name)).drop_nulls("rank_ic")
         axes.plot(
             months["month"].str.to_date("%Y-%m").to_list(), months["rank_ic"].cum_sum().to_list(), linewidth=1, label=spec.name

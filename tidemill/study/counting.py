@@ -187,7 +187,7 @@ def configuration(study: Study, book: str | EngineSpec) -> dict[str, Any]:
     if isinstance(book, EngineSpec):
         members: tuple[EngineSpec, ...] = (book,)
     else:
-        members = study.experiment.engines if book == ENSEMBLE else (spec_of(study, book),)
+        members = study.engines if book == ENSEMBLE else (spec_of(study, book),)
     stated: dict[str, Any] = msgspec.to_builtins(study.experiment)
     for name in _DECIDES_NOTHING if book == ENSEMBLE else (*_DECIDES_NOTHING, "ensemble"):
         del stated[name]

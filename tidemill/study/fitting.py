@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 
 import polars as pl
 
+from tidemill.domain.errors import EngineError, RetryError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Lineage
@@ -26,9 +28,24 @@ from tidemill.validation.splits import Fold, rows_with_history, training_rows
 
 
 def fit(study: Study, spec: EngineSpec, training: pl.DataFrame, lineage: Lineage) -> Artifact:
-    """One engine trained on `training` (features, label, label_end_at), its labels purged; nothing is stored."""
-    chosen, available = study.registry.engines.find(spec.name), study.available
-    return chosen.fit(training, features=available.names, params=spec.params, seed=study.experiment.seed, lineage=lineage)
+    """One engine trained on `training` (features, label, label_end_at), its labels purged; nothing is stored.
+
+    EngineError when it fails.
+    """
+    chosen, available, seed = study.registry.engines.find(spec.name), study.available, study.experiment.seed
+    with failing_as(spec.name):
+        return chosen.fit(training, features=available.names, params=spec.params, seed=seed, lineage=lineage)
+
+
+@contextmanager
+def failing_as(engine: str) -> Iterator[None]:
+    """Whatever an engine raises, as an EngineError that names it; what may succeed later is none of its failures."""
+    try:
+        yield
+    except RetryError:
+        raise
+    except Exception as exc:  # its library, or a person's own code, may raise anything
+        raise EngineError(engine, exc) from exc
 
 
 def fit_fold(study: Study, spec: EngineSpec, fold: Fold) -> Artifact:
@@ -57,10 +74,16 @@ def fit_ensemble(study: Study, fold: Fold, members: Mapping[str, str], evidence:
 
 
 def scores(study: Study, artifact: Artifact, start: datetime, end: datetime) -> pl.DataFrame:
-    """symbol, open_time, prediction of a model on the bars in [start, end), after as much history as its engine remembers."""
-    history = study.registry.engines.find(artifact.inputs.engine).info.history
+    """symbol, open_time, prediction of a model on the bars in [start, end), after as much history as its engine remembers.
+
+    EngineError when it fails.
+    """
+    name = artifact.inputs.engine
+    history = study.registry.engines.find(name).info.history
     known = study.features_until(end, start, history).filter(pl.col("open_time") < end)
-    return predict_batch(artifact, rows_with_history(known, start, history), start=start, known=study.registry.engines)
+    rows = rows_with_history(known, start, history)
+    with failing_as(name):
+        return predict_batch(artifact, rows, start=start, known=study.registry.engines)
 
 
 def combined(ensemble: Artifact, own: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

@@ -165,10 +165,10 @@ def stated_by(home: Path, model_id: str) -> Stated:
     return read_manifest(artifact_folder(home, name))
 
 
-def stored_weights(study: Study, model_id: str) -> tuple[float, ...]:
-    """Weights of the engines in one ensemble, in the order of its features."""
+def stored_weights(study: Study, model_id: str) -> dict[str, float]:
+    """Engine → weight in one ensemble, in its order."""
     artifact = load(artifact_folder(models_home(study.workspace), model_id))
-    return tuple(float(weight) for weight in artifact.tensors["weights"])
+    return dict(zip(artifact.inputs.features, map(float, artifact.tensors["weights"]), strict=True))
 
 
 def trained_report(index: Index, *, worked: bool, code_version: str, facts: F, **more: Any) -> StepReport[F]:

@@ -14,13 +14,17 @@ from tidemill.study.tables import ENSEMBLE, LABELS, PREDICTIONS
 
 
 def books(study: Study) -> dict[str, str]:
-    """Book → lake key of the predictions that it trades, the ensemble first."""
-    return {ENSEMBLE: study.ensemble_key} | {spec.name: study.engine_key(spec) for spec in study.experiment.engines}
+    """Book → lake key of the predictions that it trades, the ensemble first; an engine that failed has none."""
+    return {ENSEMBLE: study.ensemble_key} | {spec.name: study.engine_key(spec) for spec in study.engines}
 
 
 def require_predictions(study: Study, book: str) -> None:
-    """UnknownNameError for a book that the experiment does not have, InputError when it has no predictions yet."""
-    known = books(study)
+    """UnknownNameError for a book that the experiment does not have, InputError when it has no predictions yet, or none because
+    its engine failed.
+    """
+    known, failed = books(study), study.failed
+    if book in failed:
+        raise InputError(f"The engine {book} failed in the last run: {failed[book]} Repair it and run again.")
     if book not in known:
         raise UnknownNameError("engine in this experiment", book, known)
     if not study.lake.manifests(PREDICTIONS, known[book]):

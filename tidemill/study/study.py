@@ -97,6 +97,7 @@ class Study:
         self.dataset = dataset_for(experiment.dataset, venue)
         self.start = moment(experiment.dataset.start, "dataset.start")
         self.end = moment(experiment.dataset.end, "dataset.end")
+        self.opened_at = datetime.now(UTC)
         self._made: dict[object, object] = {}
 
     @property
@@ -142,9 +143,21 @@ class Study:
         code = (*registry.code("labels", experiment.label.name), *registry.code("engines", spec.name))
         return f"{self.dataset.key}.{spec.name}-{fingerprint(*decided, *code, *context_of(experiment))[:8]}"
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Engine → why it failed when it was last asked to train or predict; see `study.failures`."""
+        notes = self.lake.manifests("failures", self.key)
+        return {spec.name: notes[spec.name].metadata["why"] for spec in self.experiment.engines if spec.name in notes}
+
+    @property
+    def engines(self) -> tuple[EngineSpec, ...]:
+        """The engines that take part: those of the experiment but the ones that failed."""
+        failed = self.failed
+        return tuple(spec for spec in self.experiment.engines if spec.name not in failed)
+
     @cached_property
     def ensemble_key(self) -> str:
-        """Where the ensemble's predictions lie: its members and how they are weighed decide it."""
+        """Where the ensemble's predictions lie: its members, failed or not, and how they are weighed decide it."""
         members = [self.engine_key(spec) for spec in self.experiment.engines]
         return f"{self.dataset.key}.ensemble-{fingerprint(self.experiment.ensemble, members)[:8]}"
 

@@ -19,6 +19,7 @@ book, or the whole.
     metrics                         performance      what is measured
     drift                           performance      `features`
     challenges                      models           `last`
+    failures                        models           engine: why it takes no part
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ SIGNALS, EQUITY, TRADES, POSITIONS = "signals", "equity", "trades", "positions"
 ATTRIBUTION, ENGINE_SHARES = "attribution", "engine_shares"
 METRICS, DRIFT = "metrics", "drift"
 CHALLENGES = "challenges"
+FAILURES = "failures"
 ENGINES, PORTFOLIO, SELECTION = "engines", "portfolio", "selection"  # parts of it
 
 # Books that are not of one engine.

@@ -83,13 +83,13 @@ def rounded(weights: Sequence[float]) -> tuple[float, ...]:
 def weights_of(study: Study, fold: Fold) -> dict[str, Skill]:
     """Weight of each engine in the ensemble of `fold`, and the skill from which it comes."""
     if study.experiment.ensemble == EQUAL:
-        equal = 1.0 / len(study.experiment.engines)
-        return {spec.name: Skill(equal, None, 0.0) for spec in study.experiment.engines}
-    for spec in study.experiment.engines:
+        equal = 1.0 / len(study.engines)
+        return {spec.name: Skill(equal, None, 0.0) for spec in study.engines}
+    for spec in study.engines:
         if not study.lake.manifests(PREDICTIONS, study.engine_key(spec)):
             raise UnknownNameError(
                 "prediction", spec.name, hint="Materialize predictions/engines first: the weights need them."
             )
-    names = [spec.name for spec in study.experiment.engines]
+    names = [spec.name for spec in study.engines]
     known = {name: coefficients(scored_rows(study, name), fold.train_end) for name in names}
     return skill_weights(known, study.experiment.label.horizon)

@@ -111,10 +111,10 @@ def definition(study: Study, asset: str) -> str:
     """Fingerprint of what decides an asset's values besides the data that come later, and of the sample."""
     decided: tuple[object, ...] = (study.features.fingerprint,)
     if asset != FEATURES:
-        decided = (*decided, [study.engine_key(spec) for spec in study.experiment.engines], study.experiment.label)
+        decided = (*decided, [study.engine_key(spec) for spec in study.engines], study.experiment.label)
         decided = (*decided, _engine_code(study))
     if asset == SIGNALS:
-        decided = (study.experiment.strategy, _strategy_code(study), study.ensemble_key)
+        decided = (study.experiment.strategy, _strategy_code(study), study.ensemble_key, *study.failed)
     manifests = study.lake.manifests(BARS, study.dataset.bars_key)
     sample = {month: manifests[month].data_version for month in sample_months(study)}
     return fingerprint(asset, _CODE[asset](), decided, sample, study.experiment.dataset)
@@ -127,7 +127,7 @@ def _dataset(study: Study, asset: str) -> str:
 def _engine_code(study: Study) -> list[str]:
     from tidemill.models.registry import code_version
 
-    return [code_version(study.registry.engines.find(spec.name)) for spec in study.experiment.engines]
+    return [code_version(study.registry.engines.find(spec.name)) for spec in study.engines]
 
 
 def _strategy_code(study: Study) -> str:

@@ -18,6 +18,7 @@ from tidemill.steps.checks.sample_months import SAMPLE, sample_months
 from tidemill.steps.features.context import with_context
 from tidemill.steps.features.technical import inputs_of
 from tidemill.steps.market_data.fear_greed import known_index, reads_index
+from tidemill.study.fitting import failing_as
 from tidemill.study.labelling import labelled
 from tidemill.study.study import Study
 from tidemill.validation.causality.features import some_symbols
@@ -83,8 +84,8 @@ def prove_index(study: Study) -> Proof:
 
 def prove_engines(study: Study) -> Proof:
     """Each engine on a fold of the sample: its model fitted again on what was known, its predictions inferred from it."""
-    proofs = [_prove_engine(study, spec) for spec in study.experiment.engines]
-    return merged(proofs, tuple(spec.name for spec in study.experiment.engines))
+    proofs = [_prove_engine(study, spec) for spec in study.engines]
+    return merged(proofs, tuple(spec.name for spec in study.engines))
 
 
 def _prove_engine(study: Study, spec: EngineSpec) -> Proof:
@@ -115,7 +116,8 @@ def fitting(study: Study, spec: EngineSpec, lineage: Callable[[Fold], Lineage] |
         frame = compute(bars, study.available)[0].join(labels, on=("symbol", "open_time"), how="left", maintain_order="left")
         rows = training_rows(frame, fold)
         origin = lineage(fold) if lineage else Lineage(horizon=horizon)
-        return engine.fit(rows, features=study.available.names, params=spec.params, seed=seed, lineage=origin)
+        with failing_as(spec.name):
+            return engine.fit(rows, features=study.available.names, params=spec.params, seed=seed, lineage=origin)
 
     return fit
 
@@ -187,7 +189,7 @@ def prove_weighing(study: Study) -> Proof:
 
     if study.experiment.ensemble == "equal":
         return Proof(proven=(), refuted=())
-    names = [spec.name for spec in study.experiment.engines]
+    names = [spec.name for spec in study.engines]
     folds = study.folds[:_WEIGHED_FOLDS]
     outcomes = _outcomes(study, names, folds)
 
@@ -206,7 +208,7 @@ def _outcomes(study: Study, engines: Sequence[str], folds: Sequence[Fold]) -> pl
 
     parts = [partition_of(fold) for fold in folds]
     frame = study.lake.scan(LABELS, study.labels_key).collect().drop_nulls("label_end_at")
-    for spec in study.experiment.engines:
+    for spec in study.engines:
         scan = study.lake.scan(PREDICTIONS, study.engine_key(spec), partitions=parts)
         own = scan.select("symbol", "open_time", pl.col("prediction").alias(spec.name)).collect()
         frame = frame.join(own, on=("symbol", "open_time"), how="left")

@@ -296,6 +296,7 @@ def consider(study: Study) -> StepReport[ChallengeFacts]:
     """
     database, call = study.workspace.database, study.workspace.call
     champion = call(champions.current, database, study.dataset.key)
+    _require_whole(study)
     code, print_ = _made_of(study, champion, _refusals(study))
     held = study.lake.manifest(CHALLENGES, study.key, _LAST)
     if held is not None and held.metadata.get("settled") == print_:
@@ -312,6 +313,14 @@ def consider(study: Study) -> StepReport[ChallengeFacts]:
         metadata={"settled": settled, "comparison": msgspec.to_builtins(outcome)},
     )
     return _report(champion, outcome, worked=True, code=code)
+
+
+def _require_whole(study: Study) -> None:
+    """StopError for a book with an engine that failed: what is left of it is another book than the one to be promoted."""
+    failed, book = study.failed, study.experiment.promotion.book
+    for name in members(study.experiment):
+        if name in failed:
+            raise StopError(f"Not promoted: the book {book} lacks the engine {name}, which failed. Repair it and run again.")
 
 
 def _made_of(study: Study, champion: Champion | None, refusals: Sequence[str]) -> tuple[str, str]:

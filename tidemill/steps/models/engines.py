@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import msgspec
 
+from tidemill.domain.errors import EngineError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.models.registry import code_version
 from tidemill.provenance import fingerprint, library_version
+from tidemill.study.failures import forget, note
 from tidemill.study.fitting import fit_fold, lineage_of
 from tidemill.study.freshness import StepReport
 from tidemill.study.model_index import (
@@ -45,7 +47,7 @@ class TrainingFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def train(study: Study, name: str) -> StepReport[TrainingFacts]:
-    """Train one engine on every fold that is new or whose inputs changed."""
+    """Train one engine on every fold that is new or whose inputs changed. EngineError when it fails."""
     spec, engine, home = spec_of(study, name), study.registry.engines.find(name), models_home(study.workspace)
     key = study.engine_key(spec)
     code = (code_version(engine), *map(library_version, _LIBRARIES))
@@ -65,6 +67,18 @@ def train(study: Study, name: str) -> StepReport[TrainingFacts]:
     made = Index(engine=name, dataset=study.dataset.key, inputs=inputs, folds=tuple(entries))
     store_index(study, key, made)
     return _training_report(study, made, trained=trained, code=code[0])
+
+
+def train_among(study: Study, name: str) -> StepReport[TrainingFacts | None]:
+    """`train`, of one engine among others: one that fails is noted, and the others go on without it until it works again."""
+    try:
+        report = train(study, name)
+    except EngineError as exc:
+        note(study, exc)
+        code = code_version(study.registry.engines.find(name))
+        return StepReport(worked=True, facts=None, data_version="failed", code_version=code, notes=(str(exc),))
+    forget(study, name)
+    return report
 
 
 def _trained(study: Study, spec: EngineSpec, fold: Fold, entry: TrainedFold | None, code: tuple[str, ...]) -> TrainedFold:

@@ -49,7 +49,7 @@ class EnsembleFacts(msgspec.Struct, frozen=True, kw_only=True):
 def train_ensemble(study: Study) -> StepReport[EnsembleFacts]:
     """One artifact for each fold: the weights of the engines, and the models whose predictions it combines."""
     code, home, key = code_of.ensemble(), models_home(study.workspace), study.ensemble_key
-    members = {spec.name: index_of(study, spec) for spec in study.experiment.engines}
+    members = {spec.name: index_of(study, spec) for spec in study.engines}
     index = read_index(home, key)
     known = {entry.fold: entry for entry in index.folds} if index else {}
     versions = versions_of(study)
@@ -71,7 +71,7 @@ class Versions(NamedTuple):
 
 def versions_of(study: Study) -> Versions:
     predictions: dict[str, dict[str, str]] = {}
-    for spec in study.experiment.engines:
+    for spec in study.engines:
         for part, version in study.part_versions(PREDICTIONS, study.engine_key(spec)).items():
             predictions.setdefault(part, {})[f"{spec.name}/{part}"] = version
     return Versions(predictions, study.part_versions(LABELS, study.labels_key))
@@ -107,8 +107,8 @@ def evidence_for(study: Study, fold: Fold, versions: Versions | None = None) -> 
 
 
 def _report(study: Study, index: Index, *, worked: bool, code: str) -> StepReport[EnsembleFacts]:
-    names, weighting = tuple(spec.name for spec in study.experiment.engines), study.experiment.ensemble
-    weights = [dict(zip(names, stored_weights(study, entry.model_id), strict=True)) for entry in index.folds]
+    names, weighting = tuple(spec.name for spec in study.engines), study.experiment.ensemble
+    weights = [stored_weights(study, entry.model_id) for entry in index.folds]
     rounded = ({name: round(weight, 4) for name, weight in own.items()} for own in weights)
     return trained_report(
         index,
@@ -136,7 +136,7 @@ def predict_ensemble(study: Study) -> StepReport[PredictionFacts]:
     index = read_index(home, study.ensemble_key)
     if index is None:
         raise UnknownNameError("trained model", ENSEMBLE, hint="Materialize models/ensemble first.")
-    names = tuple(spec.name for spec in study.experiment.engines)
+    names = tuple(spec.name for spec in study.engines)
     keys = {name: study.engine_key(spec_of(study, name)) for name in names}
     versions = {name: study.part_versions(PREDICTIONS, key) for name, key in keys.items()}
     have = study.lake.manifests(PREDICTIONS, study.ensemble_key)

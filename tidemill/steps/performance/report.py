@@ -9,6 +9,7 @@ import polars as pl
 
 from tidemill.domain.naming import first_of
 from tidemill.durable import make_folder, write_file
+from tidemill.experiments.tracked import record_run
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.reports.html import render_report
@@ -20,6 +21,7 @@ from tidemill.steps.predictions.validity import refusal_counts
 from tidemill.steps.trading.attribution import attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.book import bars_print
+from tidemill.study.failures import failure_notes
 from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.losses import loss_notes
 from tidemill.study.metrics import engine_metrics, portfolio_metrics
@@ -49,11 +51,11 @@ _UNKNOWN_SOURCE = (
 
 
 def write_report(study: Study) -> StepReport[FileFacts]:
-    """Write the report when anything that it shows has changed."""
+    """Write the report when anything that it shows has changed, and keep that the experiment was run."""
     code = source_version("tidemill.steps.performance.report")
-    loss = (*loss_notes(study), *_refusal_notes(study))
+    loss, missing = (*loss_notes(study), *_refusal_notes(study)), failure_notes(study)
     weighing, history = _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
-    print_ = fingerprint(code, _shown(study), study.experiment, loss, weighing, history, _silent(study))
+    print_ = fingerprint(code, _shown(study), study.experiment, loss, weighing, history, _silent(study), *missing)
     path = report_path(study)
     worked = not is_made_from(path.with_name(MADE_FROM), print_)
     if worked:
@@ -63,6 +65,7 @@ def write_report(study: Study) -> StepReport[FileFacts]:
         write_file(path.with_name(SUMMARY), msgspec.json.encode([*loss, *verdict(inputs), *weighing, *history]))
         write_file(path.with_name(EXPERIMENT), msgspec.json.encode(study.experiment))
         write_note(path.with_name(MADE_FROM), print_, path, path.with_name(SUMMARY), path.with_name(EXPERIMENT))
+    record_run(study)
     return StepReport(
         worked=worked,
         bytes=path.stat().st_size,
@@ -112,6 +115,7 @@ def report_inputs(study: Study) -> ReportInputs:
         folds=_folds(study),
         embargo=embargo_length(study.splits, horizon=experiment.label.horizon, lookback=study.features.lookback),
         data=_data_facts(study),
+        missing=failure_notes(study),
         survivorship=True if experiment.dataset.source in _SOURCE_BIASES else None,
         biases=(
             *loss_notes(study),
@@ -152,7 +156,7 @@ def _weighing(study: Study) -> list[str]:
 
 def _silent(study: Study) -> list[str]:
     """Sentences about engines that predicted nothing in some fold."""
-    return [note for spec in study.experiment.engines for note in silent_notes(index_of(study, spec))]
+    return [note for spec in study.engines for note in silent_notes(index_of(study, spec))]
 
 
 def _strategy_words(study: Study) -> str:
@@ -219,7 +223,7 @@ def _refused(study: Study) -> dict[str, int]:
 
 
 def _provenance(study: Study) -> Provenance:
-    names = [spec.name for spec in study.experiment.engines]
+    names = [spec.name for spec in study.engines]
     libraries = ("polars", "numpy", "numba", "lightgbm", "torch", "tidemill")
     return Provenance(
         experiment=fingerprint(study.experiment),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import polars as pl
 
+from tidemill.domain.errors import EngineError, StopError
 from tidemill.domain.experiment import EngineSpec
 from tidemill.domain.months import month_start
 from tidemill.models.artifact import load
@@ -15,6 +16,7 @@ from tidemill.provenance import fingerprint, source_version
 from tidemill.storage.cache_keys import cache_key
 from tidemill.storage.content import content_version
 from tidemill.storage.results import write_predictions
+from tidemill.study.failures import note
 from tidemill.study.fitting import scores
 from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored
 from tidemill.study.model_index import (
@@ -31,8 +33,18 @@ from tidemill.validation.splits import Fold
 
 
 def predict(study: Study) -> StepReport[PredictionFacts]:
-    """Out-of-sample predictions of every engine: each fold's model on its own test window, and nothing else."""
-    made = {spec.name: _predict_engine(study, spec) for spec in study.experiment.engines}
+    """Out-of-sample predictions of every engine: each fold's model on its own test window, and nothing else.
+
+    An engine that fails here is noted like one that failed in training, and the others go on. StopError when none is left.
+    """
+    made = {}
+    for spec in study.engines:
+        try:
+            made[spec.name] = _predict_engine(study, spec)
+        except EngineError as exc:
+            note(study, exc)
+    if not made:
+        raise StopError(f"Every engine failed. {' '.join(dict.fromkeys(study.failed.values()))}")
     return prediction_report(study, {name: study.engine_key(spec_of(study, name)) for name in made}, sum(made.values()))
 
 

@@ -79,7 +79,7 @@ def _combined(study: Study) -> dict[int, str]:
 
 def _engine_profits(study: Study, result: BacktestResult) -> pl.DataFrame:
     """The ensemble's profit by engine: by whose ranks, weighted as in their fold, each position was wanted."""
-    return by_engine(result.profits, _shares(study), tuple(spec.name for spec in study.experiment.engines))
+    return by_engine(result.profits, _shares(study), tuple(spec.name for spec in study.engines))
 
 
 def _shares(study: Study) -> pl.DataFrame:
@@ -114,15 +114,15 @@ def _by_fold(study: Study, signals: pl.DataFrame) -> dict[int, pl.DataFrame]:
 
 def _weights(study: Study) -> dict[int, dict[str, float]]:
     """Fold → engine → weight in the ensemble; equal ones where there is no ensemble."""
-    names = tuple(spec.name for spec in study.experiment.engines)
+    names = [spec.name for spec in study.engines]
     stored = {fold: stored_weights(study, model_id) for fold, model_id in _combined(study).items()}
-    equal = (1.0 / len(names),) * len(names)
-    return {fold.number: dict(zip(names, stored.get(fold.number, equal), strict=True)) for fold in study.folds}
+    equal = dict.fromkeys(names, 1.0 / len(names))
+    return {fold.number: stored.get(fold.number, equal) for fold in study.folds}
 
 
 def _prediction_versions(study: Study) -> dict[str, list[str]]:
     """Fold → versions of every engine's predictions in it."""
-    versions = [study.part_versions(PREDICTIONS, study.engine_key(spec)) for spec in study.experiment.engines]
+    versions = [study.part_versions(PREDICTIONS, study.engine_key(spec)) for spec in study.engines]
     parts = (partition_of(fold) for fold in study.folds)
     return {part: [found[part] for found in versions] for part in parts}
 
@@ -130,7 +130,7 @@ def _prediction_versions(study: Study) -> dict[str, list[str]]:
 def _predictions(study: Study, part: str) -> pl.DataFrame:
     """symbol, open_time, engine, prediction of every engine in one fold."""
     columns = ("symbol", "open_time", "engine", "prediction")
-    keys = (study.engine_key(spec) for spec in study.experiment.engines)
+    keys = (study.engine_key(spec) for spec in study.engines)
     return pl.concat([study.lake.scan(PREDICTIONS, key, partitions=[part]).select(columns).collect() for key in keys])
 
 

@@ -10,10 +10,10 @@ from tidemill.provenance import fingerprint
 from tidemill.steps.trading.attribution import is_attributed, write_attribution
 from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, benchmark_book, tested, traded
-from tidemill.study.freshness import StepReport, Table, stale, stored
+from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
-from tidemill.study.tables import BENCHMARK, ENSEMBLE, EQUITY, POSITIONS, SIGNALS, TRADES
+from tidemill.study.tables import ATTRIBUTION, BENCHMARK, ENSEMBLE, EQUITY, POSITIONS, SIGNALS, TRADES
 
 if TYPE_CHECKING:
     from tidemill.backtest.result import BacktestResult
@@ -39,6 +39,7 @@ def run_backtests(study: Study) -> StepReport[BacktestFacts]:
         if stale(study.lake, tables, {book: print_}) or (book != BENCHMARK and not is_attributed(study, book, print_)):
             _write_book(study, book, _run_book(study, book), print_)
             worked += 1
+    drop_others(study.lake, [*tables, Table(ATTRIBUTION, study.key)], (BENCHMARK, *books(study)))
     return _backtest_report(study, worked=worked > 0, code=code, inputs=inputs)
 
 

@@ -10,9 +10,9 @@ from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.storage.results import withdraw_signals, write_signals
 from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
-from tidemill.study.freshness import StepReport, is_made_of, stored
+from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored
 from tidemill.study.rejections import tradable
-from tidemill.study.scoring import predicted_by, prediction_versions
+from tidemill.study.scoring import books, predicted_by, prediction_versions
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, SIGNALS
@@ -47,6 +47,7 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
             worked += 1
         table.append((book, held.rows, held.symbols))
         notes += [f"{book}: {note}" for note in held.metadata.get("notes", ())]
+    drop_others(study.lake, [Table(SIGNALS, study.key)], books(study))
     facts = SignalFacts(
         strategy=chosen.name,
         neutralised_by=chosen.neutralise.by if chosen.neutralise else None,

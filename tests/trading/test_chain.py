@@ -12,8 +12,9 @@ from tests.study.chained import chained
 from tests.study.panels import START, daily_bars, small_experiment
 from tests.study.running import STEPS
 from tidemill.calendars import XNYS, calendar_named
-from tidemill.domain.experiment import Experiment, NeutraliseSpec, StrategySpec, ValidationSpec
+from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, SplitSpec, StrategySpec, ValidationSpec
 from tidemill.domain.intervals import Interval
+from tidemill.steps.models.engines import train
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.study.rejections import refusals_of
 from tidemill.study.scoring import predictions_of
@@ -81,10 +82,30 @@ def test_the_chain_gives_what_a_run_stored(workspace: Workspace, panel: Path, st
     assert expected.filter(pl.col("weight") != 0.0).height > 20
 
 
+@pytest.mark.parametrize("name", ["gru", "transformer"])
+def test_an_engine_that_remembers_begins_at_every_border_with_the_bars_that_it_looks_back_at(
+    workspace: Workspace, panel: Path, name: str
+) -> None:
+    quick = EngineSpec(name=name, params={"minimum_steps": 2, "maximum_steps": 3})
+    study = ran(
+        workspace, small_experiment(panel, engines=(EngineSpec(name="ridge"), quick), splits=SplitSpec(train=100, test=29))
+    )
+    found = walked(study, name)
+    for book, rows in found.predictions.items():
+        expected = predictions_of(study, book).select("symbol", "open_time", "prediction")
+        assert expected["prediction"].is_not_null().sum() > 400
+        assert framed(rows, expected).equals(expected.sort("symbol", "open_time")), book
+
+
 def ran(workspace: Workspace, experiment: Experiment) -> Study:
     """A study whose predictions were judged, too."""
     study = study_of(workspace, experiment)
     for name, step in STEPS.items():
+        if name in {"momentum", "ridge"}:
+            continue
+        if name == "predictions":
+            for spec in experiment.engines:
+                train(study, spec.name)
         step(study)
         if name == "combined":
             validate_predictions(study)

@@ -93,7 +93,7 @@ def prove_all(
     names = [one for one in what if isinstance(one, str)]
     proofs = [prove_features(feature_set(*names, known=known), bars)] if names else []
     proofs += [prove(one, bars, lookback=lookback, beside=beside) for one in what if not isinstance(one, str)]
-    found = (name for proof in proofs for name in (*proof.proven, *(one.feature for one in proof.refuted)))
+    found = (name for proof in proofs for name in proof.names)
     return merged(proofs, tuple(dict.fromkeys(found)))
 
 
@@ -108,5 +108,5 @@ def _streamed(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:
 def refused(proof: Proof, failed: Mapping[str, str], bars: pl.DataFrame) -> Proof:
     """`proof` with the functions that could not even declare features among the refuted."""
     symbol, time = bars.select("symbol", "open_time").row(0)
-    lost = tuple(Refutation(name, symbol, time, f"it cannot be computed: {why}") for name, why in failed.items())
+    lost = tuple(Refutation(name, symbol, time, f"it cannot be computed: {why}", fails=True) for name, why in failed.items())
     return msgspec.structs.replace(proof, refuted=(*proof.refuted, *lost))

@@ -166,7 +166,7 @@ def rare(bars: pl.DataFrame) -> pl.DataFrame:
 
 def test_a_leak_on_one_bar_in_a_thousand_is_found_by_the_comb_alone() -> None:
     bars = random_panel(8, symbols=1, slots=1_100, absent=0.0)
-    assert prove(rare, bars, lookback=1, effort=Effort(cuts=6, every_bar=False)).holds
+    assert prove(rare, bars, lookback=1, effort=Effort(cuts=6, every_bar=False, living=0)).holds
     proof = prove(rare, bars, lookback=1, effort=Effort(cuts=6))
     (found,) = proof.refuted
     assert found.time == bars[T][613]
@@ -180,7 +180,7 @@ def test_a_rare_leak_is_found_by_windows_where_no_look_back_is_stated() -> None:
         return bars.select(S, T, pl.when(chosen).then(C.shift(-1).over(S)).otherwise(C).alias("rare"))
 
     bars_time = bars[T][77]
-    assert prove(leaking, bars, effort=Effort(cuts=2, every_bar=False)).holds
+    assert prove(leaking, bars, effort=Effort(cuts=2, every_bar=False, living=0)).holds
     (found,) = prove(leaking, bars, effort=Effort(cuts=2, warm=16, span=16)).refuted
     assert found.time == bars_time
 

@@ -25,6 +25,13 @@ def cut_times(inputs: Inputs, count: int) -> list[int]:
     return sorted({int(time) for time in times if slots[0] <= time < slots[-1]})
 
 
+def listing_cuts(inputs: Inputs) -> list[int]:
+    """The last slot before each listing, as `cut_times`."""
+    first = inputs.bars.known[inputs.bounds[:-1]]
+    before = np.searchsorted(inputs.slots, first) - 1
+    return sorted({int(inputs.slots[place]) for place in before if place >= 0})
+
+
 def _remarkable(inputs: Inputs, count: int, random: np.random.Generator) -> Integers:
     kinds = [flags for flags in (*_edges(inputs), _unknown_edges(inputs.bars.frame)) if flags.any()]
     drawn = [random.permutation(np.flatnonzero(flags)) for flags in kinds]

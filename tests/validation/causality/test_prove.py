@@ -217,7 +217,55 @@ def test_what_fails_on_a_shorter_history_is_refuted_by_that(panel: pl.DataFrame)
             raise ValueError("not enough bars")
         return bars.select(S, T, x=C)
 
-    assert "it fails" in refuted(prove(needs_all, panel, effort=QUICK))["x"]
+    (found,) = prove(needs_all, panel, effort=QUICK).refuted
+    assert found.fails
+    assert "it fails on what was known at" in found.why
+
+
+def test_one_column_of_twenty_that_leaks_is_refuted_and_nineteen_are_proven(panel: pl.DataFrame) -> None:
+    honest = {f"c{number}": C.shift(number % 5).over(S) * float(number + 1) for number in range(20)}
+    proof = prove(answering(**honest | {"c7": C.shift(-1).over(S)}), panel, effort=QUICK)
+    assert [one.feature for one in proof.ahead] == ["c7"]
+    assert proof.proven == tuple(name for name in honest if name != "c7")
+
+
+def test_a_column_that_is_not_there_on_fewer_bars_fails_and_its_neighbours_are_proven(panel: pl.DataFrame) -> None:
+    def some_missing(bars: pl.DataFrame) -> pl.DataFrame:
+        made = bars.select(S, T, a=C, b=C.shift(1).over(S), c=C * 3.0)
+        return made if bars.height > 300 else made.drop("b")
+
+    proof = prove(some_missing, panel, effort=QUICK)
+    assert proof.proven == ("a", "c")
+    assert [(one.feature, one.fails) for one in proof.refuted] == [("b", True)]
+    assert "has no column" in proof.refuted[0].why
+
+
+def test_a_function_that_fails_on_some_bars_and_looks_ahead_on_others_is_said_to_look_ahead(panel: pl.DataFrame) -> None:
+    def short(bars: pl.DataFrame) -> pl.DataFrame:
+        if bars.height < 100:
+            raise ValueError("not enough bars")
+        return bars.select(S, T, x=C.shift(-1).over(S))
+
+    assert [one.feature for one in prove(short, panel, effort=QUICK).ahead] == ["x"]
+
+
+def test_a_function_that_needs_more_bars_than_a_window_has_is_judged_by_cuts(panel: pl.DataFrame) -> None:
+    def many(bars: pl.DataFrame) -> pl.DataFrame:
+        if bars["open_time"].n_unique() < 60:
+            raise ValueError("not enough bars")
+        return bars.select(S, T, x=C)
+
+    late = panel.filter(pl.col(T) >= panel[T].min())
+    proof = prove(many, late, effort=Effort(cuts=0, warm=10, span=20))
+    assert all(one.fails for one in proof.refuted)
+
+
+def test_what_lives_on_the_last_slot_alone_is_neither_proven_nor_refuted(panel: pl.DataFrame) -> None:
+    last = panel[T].max()
+    proof = prove(answering(x=pl.when(pl.col(T) == last).then(C), y=C), panel, effort=QUICK)
+    assert proof.proven == ("y",)
+    assert [one.feature for one in proof.unjudged] == ["x"]
+    assert not proof.holds
 
 
 # --- fits ---------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -134,8 +134,7 @@ class Judge:
             return answer
         last = inputs.bars.frame.tail(1)
         symbol, time = (str(last["symbol"][0]), last["open_time"][0]) if last.height else ("", EPOCH)
-        for name in self._open:
-            self._failed.setdefault(name, Refutation(name, symbol, _utc(time), f"it fails {what}: {answer}", fails=True))
+        self._fail(self._open, symbol, time, f"it fails {what}: {answer}")
         return None
 
     def _tried(self, inputs: Inputs) -> Observation | str:
@@ -199,7 +198,10 @@ class Judge:
     def _compare(self, base: Observation, answer: Observation, pairing: Pairing, what: str) -> None:
         if pairing.lone is not None:
             self._refute_all(*pairing.lone, f"the row itself comes or goes with {what}")
-        for name, found in differing(base, answer, (pairing.mine, pairing.theirs), tuple(self._open)).items():
+        there = [name for name in self._open if name in answer.columns]
+        lost = [name for name in self._open if name not in answer.columns]
+        self._fail(lost, *base.row(0), f"its answer has no column of that name with {what}")
+        for name, found in differing(base, answer, (pairing.mine, pairing.theirs), there).items():
             self._refute(name, *base.row(int(pairing.mine[found])), f"its value changes with {what}")
 
     def _living(self, inputs: Inputs, base: Observation, crossing: set[str]) -> None:
@@ -298,6 +300,11 @@ class Judge:
     def _refute_all(self, symbol: str, time: object, why: str) -> None:
         for name in tuple(self._open):
             self._refute(name, symbol, time, why)
+
+    def _fail(self, names: Iterable[str], symbol: str, time: object, why: str) -> None:
+        """Say that these fail; they stay open, since they may look ahead elsewhere."""
+        for name in names:
+            self._failed.setdefault(name, Refutation(name, symbol, _utc(time), why, fails=True))
 
     def _refute(self, name: str, symbol: str, time: object, why: str) -> None:
         self._refuted[name] = Refutation(name, symbol, _utc(time), why)

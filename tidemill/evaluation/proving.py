@@ -92,9 +92,25 @@ def prove_all(
     """
     names = [one for one in what if isinstance(one, str)]
     proofs = [prove_features(feature_set(*names, known=known), bars)] if names else []
-    proofs += [prove(one, bars, lookback=lookback, beside=beside) for one in what if not isinstance(one, str)]
+    proofs += [_prove_function(one, bars, lookback, beside) for one in what if not isinstance(one, str)]
     found = (name for proof in proofs for name in proof.names)
     return merged(proofs, tuple(dict.fromkeys(found)))
+
+
+def _prove_function(
+    function: Compute, bars: pl.DataFrame, lookback: int | None, beside: Mapping[str, pl.DataFrame] | None
+) -> Proof:
+    """Every call in a process of its own. A function that cannot go there can be refuted here, and is not judged otherwise."""
+    from tidemill.user_modules.carried import NotCarriedError, carried
+    from tidemill.user_modules.fresh import Fresh
+
+    try:
+        given = carried(function)
+    except NotCarriedError as exc:
+        proof = prove(function, bars, lookback=lookback, beside=beside)
+        return proof.without_judging(dict.fromkeys(proof.proven, f"what a call remembers could help the next one: {exc}"))
+    with Fresh(given) as fresh:
+        return prove(fresh, bars, lookback=lookback, beside=beside)
 
 
 def _streamed(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:

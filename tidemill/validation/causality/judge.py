@@ -69,7 +69,7 @@ class Judge:
         """All symbols together; returns the features that depend on other symbols."""
         base, few = self._first(inputs), few_symbols(inputs, self._effort.altered)
         crossing = self._crossing(inputs, base) if not inputs.beside else set(self._names)
-        self._cuts(inputs, base)
+        self._cuts(inputs, base, self._effort.cuts)
         if crossing:
             self._listings(inputs, base)
         if self._effort.every_bar:
@@ -92,7 +92,7 @@ class Judge:
             crossing = self._crossing(part, base)
             if crossing:
                 return crossing
-            self._cuts(part, base)
+            self._cuts(part, base, max(2 * self._effort.cuts // (len(parts) + 1), 1))
             self._living(part, base, set())
         return set()
 
@@ -166,11 +166,11 @@ class Judge:
             return set(base.features)
         return set(differing(base, answer, (pairing.mine, pairing.theirs), base.features))
 
-    def _cuts(self, inputs: Inputs, base: Observation) -> None:
+    def _cuts(self, inputs: Inputs, base: Observation, count: int) -> None:
         again = self._answer(inputs, "when it is computed twice")
         if again is not None:
             self._compare(base, again, paired(base, again, _FOREVER), "a second computation on the same bars")
-        for cut in cut_times(inputs, self._effort.cuts):
+        for cut in cut_times(inputs, count):
             if not self._open:
                 return
             self._cut(inputs, base, cut)
@@ -220,14 +220,16 @@ class Judge:
             self._cut(inputs, base, time)
 
     def _living_rows(self, inputs: Inputs, base: Observation) -> dict[str, Integers]:
-        slots, found = inputs.slots, {name: [self._altered.others(base, name)] for name in self._open}
+        slots, found = inputs.slots, {name: np.zeros(len(base.known), dtype=np.bool_) for name in self._open}
+        for name, flags in found.items():
+            flags[self._altered.others(base, name)] = True
         for start in range(0, len(slots), self._effort.span):
             window, first, last = self._window(inputs, start)
             answer = self._tried(window)
             own = own_differences(base, answer if isinstance(answer, Observation) else None, (first, last), tuple(found))
             for name, rows in own:
-                found[name].append(rows)
-        return {name: np.unique(np.concatenate(rows)) for name, rows in found.items()}
+                found[name][rows] = True
+        return {name: np.flatnonzero(flags) for name, flags in found.items()}
 
     def _cut_alone(self, inputs: Inputs, base: Observation, rows: dict[str, Integers]) -> set[str]:
         """Cut each symbol at rows of its own; returns the features that only a cut of everything can judge."""

@@ -17,10 +17,11 @@ DULL = "it is constant or unknown on the bars on which it was proven, and not in
 class Effort(msgspec.Struct, frozen=True, kw_only=True):
     """How much is tried.
 
-    cuts: for each batch of symbols. reach: bars before an altered one that the comb looks at. warm, span: slots of a window
-    before those altered, and slots altered. every_bar: whether comb and windows run at all; altered, slots: on a panel of up to
-    so many rows, and of these windows up to so many slots. living: rows of a feature at which its window's own value is another
-    one, that are cut; 0 for none. batch: rows computed at once where symbols do not depend on each other.
+    cuts: of all symbols; where they come in several batches, about twice as many in all. reach: bars before an altered one
+    that the comb looks at. warm, span: slots of a window before those altered, and slots altered. every_bar: whether comb and
+    windows run at all; altered, slots: on a panel of up to so many rows, and of these windows up to so many slots. living: rows
+    of a feature at which its window's own value is another one, that are cut; 0 for none. batch: rows computed at once where
+    symbols do not depend on each other.
     """
 
     cuts: int = 6
@@ -28,8 +29,8 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     warm: int = 64
     span: int = 64
     every_bar: bool = True
-    altered: int = 24_000
-    slots: int = 512
+    altered: int = 12_000
+    slots: int = 384
     living: int = 200
     batch: int = 80_000
 

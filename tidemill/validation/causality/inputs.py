@@ -16,7 +16,6 @@ from tidemill.validation.causality.alteration import changed, mixed
 from tidemill.validation.causality.observation import KEYS, Integers, Observation, micros, observed
 
 Flags = NDArray[np.bool_]
-_LATE = 6
 # Before all times.
 _NEVER = int(np.iinfo(np.int64).min)
 # compute(bars, **beside) → symbol, open_time and one column a feature.
@@ -106,11 +105,11 @@ class Inputs:
         kept = self.bars.frame["symbol"].is_in(list(names)).to_numpy()
         return self if kept.all() else Inputs(self.bars.where(kept), self.beside, self.length, self.seed)
 
-    def listed_late(self) -> Inputs:
-        """The same, but the last symbol is listed after a sixth of the slots: what counts those to come then shows."""
-        own = np.arange(self.bars.frame.height) >= self.bounds[-2]
-        kept = ~own | (self.bars.known >= self.slots[len(self.slots) // _LATE])
-        return Inputs(self.bars.where(kept), self.beside, self.length, self.seed)
+    def listed_late(self, symbol: int, slot: int) -> Inputs:
+        """The same, but a symbol, by its number, is listed at a slot, no earlier: what counts those to come then shows."""
+        rows = np.arange(self.bars.frame.height)
+        own = (rows >= self.bounds[symbol]) & (rows < self.bounds[symbol + 1])
+        return Inputs(self.bars.where(~own | (self.bars.known >= self.slots[slot])), self.beside, self.length, self.seed)
 
     def of_rows(self, first: int, last: int) -> Inputs:
         """The bars of rows first … last - 1."""

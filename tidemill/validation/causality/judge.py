@@ -10,7 +10,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, RetryError, TidemillError
 from tidemill.domain.intervals import EPOCH
-from tidemill.validation.causality.cuts import cut_times, listing_cuts
+from tidemill.validation.causality.cuts import cut_times, late_listings, listing_cuts
 from tidemill.validation.causality.inputs import Compute, Inputs, limits_of
 from tidemill.validation.causality.living import Draw, Values, few_symbols, own_differences, rounds, span_starts, within
 from tidemill.validation.causality.observation import (
@@ -176,17 +176,14 @@ class Judge:
             self._cut(inputs, base, cut)
 
     def _listings(self, inputs: Inputs, base: Observation) -> None:
-        """Cut just before each listing; where every symbol is there from the start, one is listed later."""
-        times = listing_cuts(inputs)
-        if not times and len(inputs.bounds) > 2 and len(inputs.slots) > 1:
-            inputs = inputs.listed_late()
-            late, times = self._tried(inputs), listing_cuts(inputs)
-            if not isinstance(late, Observation):
-                return  # it needs every symbol from the start: nothing to compare with
-            base = late
-        for time in times:
+        """Cut just before each listing of the panel, and of panels that are the same but for a symbol that is listed later."""
+        for time in listing_cuts(inputs):
             if self._open:
                 self._cut(inputs, base, time)
+        for other, time in late_listings(inputs):
+            late = self._tried(other) if self._open else ""
+            if isinstance(late, Observation):  # else it needs every symbol, and there is nothing to compare with
+                self._cut(other, late, time)
 
     def _cut(self, inputs: Inputs, base: Observation, cut: int) -> None:
         """Remove, then alter, what is known after `cut`; all that is known at it must stay."""

@@ -69,7 +69,8 @@ class Judge:
         """All symbols together; returns the features that depend on other symbols."""
         base, few = self._first(inputs), few_symbols(inputs, self._effort.altered)
         crossing = self._crossing(inputs, base) if not inputs.beside else set(self._names)
-        self._cuts(inputs, base, self._effort.cuts)
+        batches = 1 if crossing else 1 + inputs.bars.frame.height // self._effort.batch
+        self._cuts(inputs, base, self._fewer(batches))
         if crossing:
             self._listings(inputs, base)
         if self._effort.every_bar:
@@ -92,7 +93,7 @@ class Judge:
             crossing = self._crossing(part, base)
             if crossing:
                 return crossing
-            self._cuts(part, base, max(2 * self._effort.cuts // (len(parts) + 1), 1))
+            self._cuts(part, base, self._fewer(len(parts)))
             self._living(part, base, set())
         return set()
 
@@ -165,6 +166,10 @@ class Judge:
         if pairing.lone is not None:
             return set(base.features)
         return set(differing(base, answer, (pairing.mine, pairing.theirs), base.features))
+
+    def _fewer(self, batches: int) -> int:
+        """Cuts of a batch, where there are so many of them: each bar of theirs is cut for its own symbol alone."""
+        return max(2 * self._effort.cuts // (batches + 1), 1)
 
     def _cuts(self, inputs: Inputs, base: Observation, count: int) -> None:
         again = self._answer(inputs, "when it is computed twice")

@@ -185,6 +185,17 @@ def test_a_rare_leak_is_found_by_windows_where_no_look_back_is_stated() -> None:
     assert found.time == bars_time
 
 
+@pytest.mark.parametrize("lookback", [2, None])
+def test_a_panel_that_is_too_large_to_be_altered_whole_is_searched_where_features_live(lookback: int | None) -> None:
+    bars = random_panel(8, symbols=6, slots=400, absent=0.0)
+    alone, rarely = pl.col(S) == "S3", (pl.int_range(pl.len()).over(S) % 40) == 13
+    later = C.shift(-1).over(S)
+    leaks = {"of_one": pl.when(alone).then(later).otherwise(1.0), "rarely": pl.when(rarely).then(later).otherwise(C)}
+    proof = prove(answering(**leaks, now=C), bars, lookback=lookback, effort=Effort(altered=500, slots=64))
+    assert {one.feature for one in proof.ahead} == set(leaks)
+    assert proof.proven == ("now",)
+
+
 def test_a_leak_of_a_direction_alone_is_found() -> None:
     bars = random_panel(13, symbols=2, slots=150)
     signed = answering(up=(C.shift(-1).over(S) > C).cast(pl.Float64))

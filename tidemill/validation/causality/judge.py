@@ -225,12 +225,17 @@ class Judge:
         slots, found = inputs.slots, {name: np.zeros(len(base.known), dtype=np.bool_) for name in self._open}
         for name, flags in found.items():
             flags[self._altered.others(base, name)] = True
+        drawn = np.random.default_rng((inputs.seed, len(slots))).random(len(slots))
         for start in range(0, len(slots), self._effort.span):
             window, first, last = self._window(inputs, start)
-            answer = self._tried(window)
-            own = own_differences(base, answer if isinstance(answer, Observation) else None, (first, last), tuple(found))
-            for name, rows in own:
+            tried = self._tried(window)
+            answer = tried if isinstance(tried, Observation) else None
+            for name, rows in own_differences(base, answer, (first, last), tuple(found)):
                 found[name][rows] = True
+            # Of a panel that is too large to be altered slot by slot, one slot of each window.
+            at = start + int(drawn[start] * np.searchsorted(slots[start:], last))
+            if answer is not None and at > start and inputs.bars.frame.height > self._effort.altered:
+                self._alter(window, answer, int(slots[at - 1]), int(slots[at]))
         return {name: np.flatnonzero(flags) for name, flags in found.items()}
 
     def _cut_alone(self, inputs: Inputs, base: Observation, rows: dict[str, Integers]) -> set[str]:
@@ -295,11 +300,13 @@ class Judge:
             for at in range(max(start, 1), int(np.searchsorted(slots, last)) + 1):
                 if not isinstance(base, Observation) or not self._open:
                     break
-                before, here = int(slots[at - 1]), int(slots[at])
-                answer = self._answer(window.altered_within(before, here), "when single bars are altered")
-                if answer is not None:
-                    pairing = paired(base, answer, before)
-                    self._compare(base, answer, pairing, f"altering what became known at {_time(here)}")
+                self._alter(window, base, int(slots[at - 1]), int(slots[at]))
+
+    def _alter(self, window: Inputs, base: Observation, before: int, here: int) -> None:
+        """Alter the slot `here`, which follows `before`: nothing until then may change."""
+        answer = self._answer(window.altered_within(before, here), "when single bars are altered")
+        if answer is not None:
+            self._compare(base, answer, paired(base, answer, before), f"altering what became known at {_time(here)}")
 
     def _refute_all(self, symbol: str, time: object, why: str) -> None:
         for name in tuple(self._open):

@@ -212,10 +212,9 @@ class Judge:
             return
         draw = Draw(base, self._effort.living, inputs.seed)
         followed = base.known < inputs.slots[-1]
-        rows = {name: draw.drawn(own[followed[own]]) for name, own in self._living_rows(inputs, base).items()}
-        alone = {name: own for name, own in rows.items() if name not in crossing}
-        lost = self._cut_alone(inputs, base, alone)
-        together = {name: own for name, own in rows.items() if name in crossing or name in lost}
+        rows = {name: own[followed[own]] for name, own in self._living_rows(inputs, base).items()}
+        lost = self._cut_alone(inputs, base, {name: draw.drawn(own) for name, own in rows.items() if name not in crossing})
+        together = {name: draw.drawn_together(own) for name, own in rows.items() if name in crossing or name in lost}
         for time in _times(base, together):
             if not any(name in self._open for name in together):
                 return
@@ -226,7 +225,7 @@ class Judge:
         for name, flags in found.items():
             flags[self._altered.others(base, name)] = True
         drawn = np.random.default_rng((inputs.seed, len(slots))).random(len(slots))
-        for start in range(0, len(slots), self._effort.span):
+        for start in span_starts(len(slots), self._effort.span, self._effort.compared, inputs.seed):
             window, first, last = self._window(inputs, start)
             tried = self._tried(window)
             answer = tried if isinstance(tried, Observation) else None

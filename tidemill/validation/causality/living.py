@@ -11,6 +11,9 @@ import numpy as np
 from tidemill.validation.causality.inputs import Flags, Inputs
 from tidemill.validation.causality.observation import Integers, Observation, living_rows, paired_rows, unequal_rows
 
+# A cut of all symbols at a time tests each that lives then; so many times are cut at least where there are as many.
+_TIMES = 48
+
 
 class Values:
     """Which features were seen with several values; what is unknown is no value."""
@@ -70,7 +73,7 @@ class Draw:
     """Draws rows of an answer to be cut: all of a feature's, or `count` at random and the ends of each symbol."""
 
     def __init__(self, base: Observation, count: int, seed: int) -> None:
-        self._count, self._known = count, base.known
+        self._count, self._known, self._seed = count, base.known, seed
         self._symbols = base.keys["symbol"].rank("dense").to_numpy()
         # One order for all features, so that those that live on the same bars are cut together.
         self._turn = np.random.default_rng(seed).permutation(len(base.known))
@@ -79,6 +82,16 @@ class Draw:
         if len(rows) <= self._count:
             return rows
         return np.union1d(rows[np.argsort(self._turn[rows])[: self._count]], self._ends(rows))
+
+    def drawn_together(self, rows: Integers) -> Integers:
+        """The same where a cut is one of all symbols: whole times at random, at least `_TIMES`, until there are enough rows."""
+        if len(rows) <= self._count:
+            return rows
+        times, place, counts = np.unique(self._known[rows], return_inverse=True, return_counts=True)
+        order = np.random.default_rng((self._seed, len(times))).permutation(len(times))
+        enough = int(np.searchsorted(np.cumsum(counts[order]), self._count)) + 1
+        chosen = np.isin(place, order[: max(enough, _TIMES)])
+        return np.union1d(rows[chosen], self._ends(rows))
 
     def _ends(self, rows: Integers) -> Integers:
         ordered = rows[np.lexsort((self._known[rows], self._symbols[rows]))]

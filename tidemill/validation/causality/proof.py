@@ -20,8 +20,8 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     cuts: of all symbols; where they come in several batches, about twice as many in all. reach: bars before an altered one
     that the comb looks at. warm, span: slots of a window before those altered, and slots altered. every_bar: whether comb and
     windows run at all; altered, slots: on a panel of up to so many rows, and of these windows up to so many slots. living: rows
-    of a feature at which its window's own value is another one, that are cut; 0 for none. batch: rows computed at once where
-    symbols do not depend on each other.
+    of a feature at which its window's own value is another one, that are cut; 0 for none. compared: slots of the windows whose
+    own values are looked at. batch: rows computed at once where symbols do not depend on each other.
     """
 
     cuts: int = 6
@@ -32,6 +32,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     altered: int = 12_000
     slots: int = 384
     living: int = 200
+    compared: int = 8_192
     batch: int = 80_000
 
 

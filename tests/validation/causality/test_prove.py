@@ -233,6 +233,15 @@ def test_what_fails_on_a_shorter_history_is_refuted_by_that(panel: pl.DataFrame)
     assert "it fails on what was known at" in found.why
 
 
+def test_what_is_rounded_by_how_many_bars_there_are_is_not_said_to_look_ahead(panel: pl.DataFrame) -> None:
+    """As polars does, which divides by a scalar of a group as a product with its reciprocal, but not in a group of one row."""
+    even = 1.0 + 2.0**-52 * (pl.len() % 2)
+    proof = prove(answering(x=C * even, y=C), panel, effort=QUICK)
+    assert proof.proven == ("y",)
+    assert not proof.ahead
+    assert "its last bits change with" in proof.failing[0].why
+
+
 def test_one_column_of_twenty_that_leaks_is_refuted_and_nineteen_are_proven(panel: pl.DataFrame) -> None:
     honest = {f"c{number}": C.shift(number % 5).over(S) * float(number + 1) for number in range(20)}
     proof = prove(answering(**honest | {"c7": C.shift(-1).over(S)}), panel, effort=QUICK)

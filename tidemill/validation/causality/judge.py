@@ -17,6 +17,7 @@ from tidemill.validation.causality.observation import (
     Integers,
     Observation,
     Pairing,
+    beyond_rounding,
     differing,
     paired,
     paired_rows,
@@ -203,8 +204,14 @@ class Judge:
         there = [name for name in self._open if name in answer.columns]
         lost = [name for name in self._open if name not in answer.columns]
         self._fail(lost, *base.row(0), f"its answer has no column of that name with {what}")
-        for name, found in differing(base, answer, (pairing.mine, pairing.theirs), there).items():
-            self._refute(name, *base.row(int(pairing.mine[found])), f"its value changes with {what}")
+        rows = (pairing.mine, pairing.theirs)
+        for name, found in differing(base, answer, rows, there).items():
+            more = beyond_rounding(base, answer, rows, name)
+            if more is None:
+                why = f"its last bits change with {what}: rounding, which depends here on the bars that follow"
+                self._fail([name], *base.row(int(pairing.mine[found])), why)
+            else:
+                self._refute(name, *base.row(int(pairing.mine[more])), f"its value changes with {what}")
 
     def _living(self, inputs: Inputs, base: Observation, crossing: set[str]) -> None:
         """Cut where a window's own value is not the whole's, or where a feature lives that was dull among the altered bars."""

@@ -19,6 +19,8 @@ Integers = NDArray[np.int64]
 KEYS = ("symbol", "open_time")
 _NOT_VALUES = (*KEYS, "known_at")
 _ROW = "__row"
+# A few units in the last place.
+_ROUNDING = 1e-15
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,18 @@ def unequal_rows(mine: Observation, theirs: Observation, rows: tuple[Integers, I
     if one is not None and other is not None:
         return np.flatnonzero(differences(one, other, *rows))
     return _unequal(mine.columns[name], theirs.columns[name], rows) if name in theirs.columns else np.arange(len(rows[0]))
+
+
+def beyond_rounding(mine: Observation, theirs: Observation, rows: tuple[Integers, Integers], name: str) -> int | None:
+    """The first position in `rows` at which a feature differs by more than rounding; None where there is none."""
+    found = unequal_rows(mine, theirs, rows, name)
+    if mine.columns[name].dtype.is_float() and theirs.columns[name].dtype.is_float():
+        one, other = (
+            answer.columns[name].cast(pl.Float64).to_numpy()[own[found]]
+            for answer, own in zip((mine, theirs), rows, strict=True)
+        )
+        found = found[~np.isclose(one, other, rtol=_ROUNDING, atol=0.0)]
+    return int(found[0]) if len(found) else None
 
 
 def living_rows(answer: Observation, name: str, dull: object) -> Integers:

@@ -1,8 +1,10 @@
 """What a call remembers does not reach the next one, and a function that cannot go to a fresh process is not judged."""
 
 import functools
+import importlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +112,12 @@ def test_what_refers_to_an_object_is_not_judged_unless_it_is_refuted(bars: pl.Da
     assert "'scaler' is a Scaler, which cannot go to a fresh process" in proof.unjudged[0].why
 
 
+def test_an_expression_that_calls_python_is_not_carried(bars: pl.DataFrame) -> None:
+    doubled = CLOSE.map_elements(lambda price: price * 2.0, return_dtype=pl.Float64)
+    proof = lab.prove(bars, lambda bars: bars.select(S, T, x=doubled))
+    assert [one.feature for one in proof.unjudged] == ["x"]
+
+
 def test_a_function_goes_with_all_that_it_refers_to(bars: pl.DataFrame) -> None:
     weights, table = np.array([0.5, 0.25]), pl.DataFrame({S: ["S0", "S1"], "k": [1.0, 2.0]})
     names, start, floor = {"a": [1, 2.5, None]}, datetime(1970, 1, 3, tzinfo=UTC), functools.partial(max, 3.0)
@@ -126,6 +134,34 @@ def test_a_function_goes_with_all_that_it_refers_to(bars: pl.DataFrame) -> None:
 
     with Fresh(carried(told)) as fresh:
         assert fresh(bars).equals(told(bars), null_equal=True)
+        assert fresh(bars).equals(told(bars), null_equal=True)
+
+
+def test_what_was_imported_by_name_goes_by_name(bars: pl.DataFrame) -> None:
+    from numpy import log
+    from polars import Float64, col, when
+
+    def told(bars: pl.DataFrame) -> pl.DataFrame:
+        made = when(col("close") > 0.0).then(col("close").cast(Float64))
+        return bars.select(S, T, x=made).with_columns(y=pl.Series(log(bars["close"].to_numpy())))
+
+    with Fresh(carried(told)) as fresh:
+        assert fresh(bars).equals(told(bars), null_equal=True)
+
+
+def test_a_module_of_ones_own_that_computes_when_it_is_imported_is_imported_by_each_call(
+    bars: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = "pl.DataFrame({'a': [1.0, 2.0]}).lazy().select(pl.col('a').sum().over('a'))"
+    text = f"import polars as pl\nby = {frame}.collect()['a'][1]\n"
+    (tmp_path / "helper_of_mine.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    helper = importlib.import_module("helper_of_mine")
+
+    def told(bars: pl.DataFrame) -> pl.DataFrame:
+        return bars.select(S, T, x=CLOSE.shift(1).over(S) * helper.by)
+
+    with Fresh(carried(told)) as fresh:
         assert fresh(bars).equals(told(bars), null_equal=True)
 
 

@@ -27,6 +27,8 @@ import polars as pl
 from tidemill.domain.errors import InputError
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+# Marks a function in a serialized expression.
+_CALLS_PYTHON = b"AnonymousFunction"
 _DATA = (pl.DataFrame, pl.Series, np.ndarray)
 
 
@@ -139,11 +141,18 @@ def _imported(value: Any) -> tuple[str, str] | None:
     if isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType):
         module = value.__self__.__name__
     if not isinstance(module, str) or not isinstance(name, str) or module == "__main__" or not callable(value):
-        return None
+        return _of_a_library(value)
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    return (module, name) if found is value else None
+    return (module, name) if found is value else _of_a_library(value)
+
+
+def _of_a_library(value: Any) -> tuple[str, str] | None:
+    """Of an object that knows no name of its own, as `polars.col`: the one under which its package has it."""
+    package = type(value).__module__.partition(".")[0]
+    names = vars(sys.modules[package]).items() if package not in ("builtins", "__main__") and package in sys.modules else ()
+    return next(((package, name) for name, known in names if known is value), None)
 
 
 def _cells(function: FunctionType) -> dict[str, Any]:
@@ -166,7 +175,7 @@ def _names(code: CodeType) -> Iterator[str]:
 def _data(value: Any, where: str) -> Thing:
     buffer = io.BytesIO()
     if isinstance(value, pl.Expr):
-        return Thing("expression", value.meta.serialize())
+        return Thing("expression", _expression(value, where))
     if isinstance(value, pl.DataFrame):
         value.write_ipc_stream(buffer)
         return Thing("frame", buffer.getvalue())
@@ -177,6 +186,13 @@ def _data(value: Any, where: str) -> Thing:
         np.save(buffer, np.asarray(value), allow_pickle=False)
         return Thing("array" if isinstance(value, np.ndarray) else "number", buffer.getvalue())
     raise NotCarriedError(f"{where} is a {type(value).__name__}, which cannot go to a fresh process")
+
+
+def _expression(value: pl.Expr, where: str) -> bytes:
+    made = value.meta.serialize()
+    if _CALLS_PYTHON in made:  # polars would pickle the function
+        raise NotCarriedError(f"{where} is an expression that calls a function of Python")
+    return made
 
 
 class _Unpacking:

@@ -1,8 +1,8 @@
 """A function, each call of which runs in a process that no earlier call ever touched.
 
 polars' threads do not survive a fork, so the caller's own process cannot be forked. A clean one is started instead: it imports
-what the function refers to, computes nothing, and forks itself for every call. What a call remembers, in a global, a closure
-or a library, ends with its fork.
+the libraries that the function refers to, computes nothing, and forks itself for every call. What a call remembers, in a
+global, a closure or a library, ends with its fork.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess  # nosec B404  # starts this interpreter with a list of argume
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self, cast
 
 import msgspec
@@ -100,7 +101,7 @@ def _main() -> None:
 
     function = msgspec.msgpack.decode(exactly(requests), type=Carried)
     sys.path[:] = list(function.paths)
-    for name in function.modules:
+    for name in filter(_is_of_a_library, function.modules):
         with suppress(Exception):  # the call says what is missing
             __import__(name)
     gc.freeze()
@@ -111,6 +112,15 @@ def _main() -> None:
             return
         answers.write(framed(_in_a_fork(function, request)))
         answers.flush()
+
+
+def _is_of_a_library(name: str) -> bool:
+    """Whether a module may be imported before the forks: a person's own may compute when it is imported, and start threads."""
+    with suppress(ImportError, ValueError):
+        found = find_spec(name.partition(".")[0])
+        place = (found.origin or "") if found else ""
+        return place in ("built-in", "frozen") or place.startswith((sys.prefix, sys.base_prefix, str(ROOT / "tidemill")))
+    return False
 
 
 def _in_a_fork(function: Carried, request: bytes) -> bytes:

@@ -50,9 +50,9 @@ def test_a_large_panel_is_altered_in_some_symbols_and_windows_alone() -> None:
     few = few_symbols(inputs, 200).bars.frame
     assert 0 < few.height <= 200
     assert few_symbols(inputs, 1).bars.frame["symbol"].n_unique() == 1
-    assert span_starts(130, 64, 384, 7) == [0, 64, 128]
-    starts = span_starts(6_400, 64, 384, 7)
-    assert (len(starts), starts[0], starts[-1]) == (6, 0, 6_336)
+    assert span_starts(130, 64, 256, 7) == [0, 64, 128]
+    starts = span_starts(6_400, 64, 256, 7)
+    assert (len(starts), starts[0], starts[-1]) == (4, 0, 6_336)
 
 
 def test_a_feature_lives_where_it_has_another_value_than_the_only_one_that_was_seen() -> None:

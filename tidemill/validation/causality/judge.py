@@ -70,6 +70,7 @@ class Judge:
         """All symbols together; returns the features that depend on other symbols."""
         base, few = self._first(inputs), few_symbols(inputs, self._effort.altered)
         crossing = self._crossing(inputs, base) if not inputs.beside else set(self._names)
+        self._twice(inputs, base)
         batches = 1 if crossing else 1 + inputs.bars.frame.height // self._effort.batch
         self._cuts(inputs, base, self._fewer(batches))
         if crossing:
@@ -94,6 +95,8 @@ class Judge:
             crossing = self._crossing(part, base)
             if crossing:
                 return crossing
+            if not number:
+                self._twice(part, base)
             self._cuts(part, base, self._fewer(len(parts)))
             self._living(part, base, set())
         return set()
@@ -152,7 +155,7 @@ class Judge:
     def _crossing(self, inputs: Inputs, base: Observation) -> set[str]:
         """Features whose values depend on which other symbols are there: halves of them are left out in two ways."""
         names = inputs.bars.frame["symbol"][inputs.bounds[:-1]].to_list()
-        halves = [names[: len(names) // 2], names[len(names) // 2 :], names[::2], names[1::2]]
+        halves = [names[::2], names[1::2], names[: len(names) // 2], names[len(names) // 2 :]]
         crossing = set[str]()
         for half in halves[: 4 if len(names) > 2 else 2] if len(names) > 1 else []:
             crossing |= self._differs_alone(inputs.of_symbols(half), base)
@@ -168,14 +171,16 @@ class Judge:
             return set(base.features)
         return set(differing(base, answer, (pairing.mine, pairing.theirs), base.features))
 
+    def _twice(self, inputs: Inputs, base: Observation) -> None:
+        again = self._answer(inputs, "when it is computed twice")
+        if again is not None:
+            self._compare(base, again, paired(base, again, _FOREVER), "a second computation on the same bars")
+
     def _fewer(self, batches: int) -> int:
         """Cuts of a batch, where there are so many of them: each bar of theirs is cut for its own symbol alone."""
         return max(2 * self._effort.cuts // (batches + 1), 1)
 
     def _cuts(self, inputs: Inputs, base: Observation, count: int) -> None:
-        again = self._answer(inputs, "when it is computed twice")
-        if again is not None:
-            self._compare(base, again, paired(base, again, _FOREVER), "a second computation on the same bars")
         for cut in cut_times(inputs, count):
             if not self._open:
                 return

@@ -30,10 +30,10 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     span: int = 64
     every_bar: bool = True
     altered: int = 12_000
-    slots: int = 384
+    slots: int = 256
     living: int = 200
     compared: int = 8_192
-    batch: int = 80_000
+    batch: int = 160_000
 
 
 class Refutation(msgspec.Struct, frozen=True):

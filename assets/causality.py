@@ -5,7 +5,8 @@ from typing import Any
 import dagster as dg
 
 from resources.experiment import ExperimentResource
-from tidemill.steps.checks.causality import CHECK, Judged, judge_causality, refuted_rows
+from tidemill.steps.checks.causality import CHECK, Judged, judge_causality, not_judged, refuted_rows
+from tidemill.validation.causality.proof import CANNOT_SEE
 
 
 def causal_check(key: list[str], description: str) -> dg.AssetChecksDefinition:
@@ -25,14 +26,18 @@ def _result(judged: Judged) -> dg.AssetCheckResult:
         "judged in this run": judged.worked,
         "proven": len(proof.proven),
         "refuted": len(proof.refuted),
+        "not judged": len(proof.unjudged),
         "computations": proof.runs,
         "definition": judged.version,
+        "cannot be seen": CANNOT_SEE,
     }
     if proof.refuted:
         rows = [dg.TableRecord(row) for row in refuted_rows(proof)]
-        metadata["what looks ahead"] = dg.MetadataValue.table(rows)
+        metadata["what looks ahead or fails"] = dg.MetadataValue.table(rows)
+    if proof.unjudged:
+        metadata["why not judged"] = not_judged(proof)
     if proof.longer:
         metadata["read further back than stated"] = ", ".join(proof.longer)
-    return dg.AssetCheckResult(
-        passed=proof.holds, severity=dg.AssetCheckSeverity.ERROR, description=judged.sentence, metadata=metadata
-    )
+    # What is not judged may be looked at, and is told in the report; it cannot be promoted.
+    severity = dg.AssetCheckSeverity.ERROR if proof.refuted else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(passed=proof.holds, severity=severity, description=judged.sentence, metadata=metadata)

@@ -30,7 +30,7 @@ def main() -> None:
     proof = prove_features(features, bars)
     seconds, processor = time.perf_counter() - start, time.process_time() - work
     print(f"{bars.height:,} bars of {bars['symbol'].n_unique()} symbols, {len(features.names)} features of {name}")
-    print(f"proven {len(proof.proven)}, refuted {len(proof.refuted)}, every bar altered once, {proof.runs} computations")
+    print(f"proven {len(proof.proven)}, refuted {len(proof.refuted)}, {proof.runs} computations")
     print(f"{seconds:.1f} s (limit {LIMIT:.0f} s), {processor:.1f} s of processor time, peak {_gigabytes():.2f} GB")
     print(f"one computation of everything {alone:.2f} s: the proof costs {seconds / alone:.0f} of them")
 

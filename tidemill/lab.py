@@ -202,7 +202,13 @@ def prove(
 
     what: names of sets or of single features, or functions of one's own: bars → symbol, open_time and a column each.
     lookback: own bars that the functions read, the current one included; None when it is not known. beside: further frames that
-    the functions take by name, each with `known_at`. `proof.refuted` names feature, symbol, time and why.
+    the functions take by name, each with `known_at`. `proof.refuted` names feature, symbol, time and why; `proof.unjudged` what
+    was neither proven nor refuted.
+
+    Each call of a function runs in a fresh process, so that it cannot remember an earlier one. What a function refers to goes
+    with it: modules, functions, numbers, texts, expressions, arrays, frames. With anything else (an object of a class of one's
+    own) it is computed here, and not judged unless it is refuted. No proof sees what a function takes from the day of the run,
+    nor a constant that was worked out elsewhere from later bars.
     """
     from tidemill.evaluation.proving import prove_all
 

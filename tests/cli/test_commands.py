@@ -19,6 +19,7 @@ from tidemill.experiments.files import load_experiment, to_text
 from tidemill.models import ridge
 from tidemill.models.artifact import Artifact
 from tidemill.study.workspace import open_workspace
+from tidemill.validation.causality.proof import CANNOT_SEE
 
 
 class StepByStep:
@@ -91,7 +92,8 @@ def test_models_of_a_run_are_proven_and_an_engine_whose_fits_differ_is_named(
     prove = ("models", "prove", "--experiment", experiment_file)
     assert "Materialize models/momentum first" in tidemill(*prove).error
     assert tidemill("run", "--experiment", experiment_file).code == 0
-    assert tidemill(*prove, "--json").json == {"proven": ["momentum", "ridge"], "refuted": []}
+    expected = {"proven": ["momentum", "ridge"], "refuted": [], "not_judged": [], "cannot_see": CANNOT_SEE}
+    assert tidemill(*prove, "--json").json == expected
     honest = type(ridge.ENGINE).fit
 
     def other(self: Any, training: pl.DataFrame, *, params: Mapping[str, Any], **rest: Any) -> Artifact:

@@ -12,6 +12,7 @@ from tidemill.domain.intervals import Interval
 from tidemill.evaluation import proving
 from tidemill.features.api import feature_set
 from tidemill.market.fear_greed import DELAY
+from tidemill.validation.causality.proof import CANNOT_SEE
 
 MODULE = """
 import polars as pl
@@ -40,10 +41,14 @@ def panel_of_bars(work: Path) -> Path:
     return path
 
 
+def all_proven(*names: str) -> dict[str, object]:
+    return {"proven": list(names), "refuted": [], "not_judged": [], "cannot_see": CANNOT_SEE}
+
+
 def test_shipped_features_are_proven_and_the_exit_code_is_zero(tidemill: Tidemill, panel_of_bars: Path) -> None:
     answer = tidemill("features", "prove", "--input", panel_of_bars, "--set", "KMID,rsi_14,cs_rank_roc_5", "--json")
     assert answer.code == 0, answer
-    assert answer.json == {"proven": ["KMID", "rsi_14", "cs_rank_roc_5"], "refuted": []}
+    assert answer.json == all_proven("KMID", "rsi_14", "cs_rank_roc_5")
 
 
 def test_the_fear_and_greed_index_is_proven_on_made_up_values_and_through_its_join(
@@ -56,7 +61,7 @@ def test_the_fear_and_greed_index_is_proven_on_made_up_values_and_through_its_jo
     for given in ((), ("--fear-greed", f"file:{work / 'index.csv'}")):
         answer = tidemill("features", "prove", "--input", panel_of_bars, "--set", "fear_greed", "--json", *given)
         assert answer.code == 0, answer
-        assert answer.json == {"proven": ["fear_greed", "fear_greed_change_7"], "refuted": []}
+        assert answer.json == all_proven("fear_greed", "fear_greed_change_7")
 
 
 def test_an_index_that_is_joined_on_its_stamp_is_refuted(
@@ -83,7 +88,7 @@ def test_a_file_of_ones_own_is_judged_feature_by_feature(tidemill: Tidemill, wor
     answer = tidemill("features", "prove", "--input", panel_of_bars, "--module", module, "--json")
     assert answer.code == 1
     assert answer.json["proven"] == ["distance", "own"]
-    assert [set(one) for one in answer.json["refuted"]] == [{"feature", "symbol", "time", "why"}] * 2
+    assert [set(one) for one in answer.json["refuted"]] == [{"feature", "symbol", "time", "why", "fails"}] * 2
     assert [one["feature"] for one in answer.json["refuted"]] == ["tomorrow", "whole"]
     symbols = pl.read_parquet(panel_of_bars)["symbol"].unique()
     assert all(one["symbol"] in symbols for one in answer.json["refuted"])
@@ -97,7 +102,9 @@ def test_a_person_reads_what_changed(tidemill: Tidemill, work: Path, panel_of_ba
     assert answer.code == 1
     assert "0 features proven, 1 refuted." in answer.out
     assert "close_after" in answer.out
-    assert "its value changes with" in " ".join(answer.out.split())
+    told = " ".join(answer.out.split())
+    assert "its value changes with" in told
+    assert CANNOT_SEE in told
 
 
 def test_a_function_that_fails_is_not_proven_and_the_rest_is(tidemill: Tidemill, work: Path, panel_of_bars: Path) -> None:
@@ -111,6 +118,7 @@ def test_a_function_that_fails_is_not_proven_and_the_rest_is(tidemill: Tidemill,
     assert answer.json["proven"] == ["distance"]
     (refuted,) = answer.json["refuted"]
     assert "no idea" in refuted["why"]
+    assert refuted["fails"]
 
 
 def test_what_cannot_be_read_or_named_is_one_sentence(tidemill: Tidemill, work: Path, panel_of_bars: Path) -> None:

@@ -29,7 +29,7 @@ def prove(
 ) -> None:
     """Prove that no feature looks ahead: computed again with every later bar gone or altered, it must not change.
 
-    The exit code is 1 when a feature is refuted; each is named with the value that changed.
+    The exit code is 1 when a feature is refuted, with the value that changed, fails on what was known, or cannot be judged.
     """
     if name is not None and module is not None:
         raise click.UsageError("Give either --set or --module.")
@@ -44,9 +44,9 @@ def prove(
         bars = read_panel(source)
         proof = refused(prove_on_bars(chosen, bars, registry=known, fear_greed=fear_greed, say=say), failed, bars)
     _show(proof, "feature", as_json)
-    if proof.refuted:
-        names = ", ".join(one.feature for one in proof.refuted)
-        ctx.exit(fail(InputError(f"{counted(len(proof.refuted), 'feature')} cannot be shipped: {names}.")))
+    if not proof.holds:
+        names = [*(one.feature for one in proof.refuted), *(one.feature for one in proof.unjudged)]
+        ctx.exit(fail(InputError(f"{counted(len(names), 'feature')} cannot be shipped: {', '.join(names)}.")))
 
 
 @click.command("prove")
@@ -72,15 +72,26 @@ def prove_models(ctx: click.Context, file: Path | None, as_json: bool) -> None:
     if proof.refuted:
         names = ", ".join(dict.fromkeys(one.feature for one in proof.refuted))
         ctx.exit(fail(StopError(f"What comes later changes the models or the predictions of {names}. Do not trade them.")))
+    if proof.unjudged:
+        names = ", ".join(one.feature for one in proof.unjudged)
+        ctx.exit(fail(StopError(f"Nothing was shown of {names}. Do not trade them before more bars are there.")))
 
 
 def _show(proof: "Proof", what: str, as_json: bool) -> None:
+    from tidemill.validation.causality.proof import CANNOT_SEE
+
     if as_json:
-        write_json({"proven": proof.proven, "refuted": proof.refuted})
+        told = {"proven": proof.proven, "refuted": proof.refuted, "not_judged": proof.unjudged}
+        write_json({**told, "cannot_see": CANNOT_SEE})
         return
-    click.echo(f"{counted(len(proof.proven), what)} proven, {len(proof.refuted)} refuted.")
+    failing = f", {len(proof.failing)} of them failing" if proof.failing else ""
+    open_ = f", {len(proof.unjudged)} not judged" if proof.unjudged else ""
+    click.echo(f"{counted(len(proof.proven), what)} proven, {len(proof.refuted)} refuted{failing}{open_}.")
     if proof.longer:
         click.echo(f"Read further back than their stated look-back: {', '.join(proof.longer)}.")
     if proof.refuted:
         rows = [(one.feature, one.symbol, f"{one.time:%Y-%m-%d %H:%M}", one.why) for one in proof.refuted]
         write_table("", (what, "symbol", "time", "why"), rows)
+    if proof.unjudged:
+        write_table("", (what, "why it is not judged"), [(one.feature, one.why) for one in proof.unjudged])
+    click.echo(CANNOT_SEE)

@@ -92,9 +92,25 @@ def prove_all(
     """
     names = [one for one in what if isinstance(one, str)]
     proofs = [prove_features(feature_set(*names, known=known), bars)] if names else []
-    proofs += [prove(one, bars, lookback=lookback, beside=beside) for one in what if not isinstance(one, str)]
-    found = (name for proof in proofs for name in (*proof.proven, *(one.feature for one in proof.refuted)))
+    proofs += [_prove_function(one, bars, lookback, beside) for one in what if not isinstance(one, str)]
+    found = (name for proof in proofs for name in proof.names)
     return merged(proofs, tuple(dict.fromkeys(found)))
+
+
+def _prove_function(
+    function: Compute, bars: pl.DataFrame, lookback: int | None, beside: Mapping[str, pl.DataFrame] | None
+) -> Proof:
+    """Every call in a process of its own. A function that cannot go there can be refuted here, and is not judged otherwise."""
+    from tidemill.user_modules.carried import NotCarriedError, carried
+    from tidemill.user_modules.fresh import Fresh
+
+    try:
+        given = carried(function)
+    except NotCarriedError as exc:
+        proof = prove(function, bars, lookback=lookback, beside=beside)
+        return proof.without_judging(dict.fromkeys(proof.proven, f"what a call remembers could help the next one: {exc}"))
+    with Fresh(given) as fresh:
+        return prove(fresh, bars, lookback=lookback, beside=beside)
 
 
 def _streamed(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:
@@ -108,5 +124,5 @@ def _streamed(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:
 def refused(proof: Proof, failed: Mapping[str, str], bars: pl.DataFrame) -> Proof:
     """`proof` with the functions that could not even declare features among the refuted."""
     symbol, time = bars.select("symbol", "open_time").row(0)
-    lost = tuple(Refutation(name, symbol, time, f"it cannot be computed: {why}") for name, why in failed.items())
+    lost = tuple(Refutation(name, symbol, time, f"it cannot be computed: {why}", fails=True) for name, why in failed.items())
     return msgspec.structs.replace(proof, refuted=(*proof.refuted, *lost))

@@ -39,7 +39,7 @@ def _prove_engine(study: Study, name: str) -> list[Proof]:
     proofs = [prove_folds(name, model_id, bars, study.folds, interval=interval, stored=stored)]
     if not proofs[0].holds:
         return proofs
-    engine, effort = study.registry.engines.find(name), Effort(cuts=_CUTS, every_bar=False)
+    engine, effort = study.registry.engines.find(name), Effort(cuts=_CUTS, every_bar=False, living=0)
     for fold in study.folds:
         infer, inside = inferring(study, engine, fit(bars, fold)), pl.col("open_time") < fold.test_end
         proofs.append(prove(infer, bars.filter(inside), interval=interval, effort=effort, seed=fold.number))

@@ -9,6 +9,7 @@ import msgspec
 from tidemill.config import Settings
 
 _PREFIX = struct.Struct(">IQ")
+_LENGTH = struct.Struct(">Q")
 READY = b"tidemill sandbox\n"
 
 
@@ -79,6 +80,16 @@ def receive(pipe: BinaryIO) -> tuple[bytes, bytes]:
     """Message and frame; EOFError when the other side is gone."""
     length, size = _PREFIX.unpack(_exactly(pipe, _PREFIX.size))
     return _exactly(pipe, length), _exactly(pipe, size)
+
+
+def framed(data: bytes) -> bytes:
+    """`data` behind its length, as `exactly` reads it."""
+    return _LENGTH.pack(len(data)) + data
+
+
+def exactly(pipe: BinaryIO) -> bytes:
+    """What `framed` wrote; EOFError when the other side is gone."""
+    return _exactly(pipe, *_LENGTH.unpack(_exactly(pipe, _LENGTH.size)))
 
 
 def _exactly(pipe: BinaryIO, count: int) -> bytes:

@@ -7,6 +7,7 @@ from tidemill.compiled import entry
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 _MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF
 _INFINITE = 0x7FF0_0000_0000_0000
@@ -28,3 +29,13 @@ def first_difference(mine: Integers, theirs: Integers, rows: Integers, others: I
         if one != other and not ((one & _MAGNITUDE) > _INFINITE and (other & _MAGNITUDE) > _INFINITE):
             return i
     return -1
+
+
+@entry
+def differences(mine: Integers, theirs: Integers, rows: Integers, others: Integers) -> Flags:
+    """For each i, whether mine[rows[i]] and theirs[others[i]] are bits of other values; any NaN equals any NaN."""
+    found = np.zeros(len(rows), dtype=np.bool_)
+    for i in range(len(rows)):
+        one, other = mine[rows[i]], theirs[others[i]]
+        found[i] = one != other and not ((one & _MAGNITUDE) > _INFINITE and (other & _MAGNITUDE) > _INFINITE)
+    return found

@@ -166,7 +166,7 @@ def rare(bars: pl.DataFrame) -> pl.DataFrame:
 
 def test_a_leak_on_one_bar_in_a_thousand_is_found_by_the_comb_alone() -> None:
     bars = random_panel(8, symbols=1, slots=1_100, absent=0.0)
-    assert prove(rare, bars, lookback=1, effort=Effort(cuts=6, every_bar=False)).holds
+    assert prove(rare, bars, lookback=1, effort=Effort(cuts=6, every_bar=False, living=0)).holds
     proof = prove(rare, bars, lookback=1, effort=Effort(cuts=6))
     (found,) = proof.refuted
     assert found.time == bars[T][613]
@@ -180,9 +180,20 @@ def test_a_rare_leak_is_found_by_windows_where_no_look_back_is_stated() -> None:
         return bars.select(S, T, pl.when(chosen).then(C.shift(-1).over(S)).otherwise(C).alias("rare"))
 
     bars_time = bars[T][77]
-    assert prove(leaking, bars, effort=Effort(cuts=2, every_bar=False)).holds
+    assert prove(leaking, bars, effort=Effort(cuts=2, every_bar=False, living=0)).holds
     (found,) = prove(leaking, bars, effort=Effort(cuts=2, warm=16, span=16)).refuted
     assert found.time == bars_time
+
+
+@pytest.mark.parametrize("lookback", [2, None])
+def test_a_panel_that_is_too_large_to_be_altered_whole_is_searched_where_features_live(lookback: int | None) -> None:
+    bars = random_panel(8, symbols=6, slots=400, absent=0.0)
+    alone, rarely = pl.col(S) == "S3", (pl.int_range(pl.len()).over(S) % 40) == 13
+    later = C.shift(-1).over(S)
+    leaks = {"of_one": pl.when(alone).then(later).otherwise(1.0), "rarely": pl.when(rarely).then(later).otherwise(C)}
+    proof = prove(answering(**leaks, now=C), bars, lookback=lookback, effort=Effort(altered=500, slots=64))
+    assert {one.feature for one in proof.ahead} == set(leaks)
+    assert proof.proven == ("now",)
 
 
 def test_a_leak_of_a_direction_alone_is_found() -> None:
@@ -217,7 +228,64 @@ def test_what_fails_on_a_shorter_history_is_refuted_by_that(panel: pl.DataFrame)
             raise ValueError("not enough bars")
         return bars.select(S, T, x=C)
 
-    assert "it fails" in refuted(prove(needs_all, panel, effort=QUICK))["x"]
+    (found,) = prove(needs_all, panel, effort=QUICK).refuted
+    assert found.fails
+    assert "it fails on what was known at" in found.why
+
+
+def test_what_is_rounded_by_how_many_bars_there_are_is_not_said_to_look_ahead(panel: pl.DataFrame) -> None:
+    """As polars does, which divides by a scalar of a group as a product with its reciprocal, but not in a group of one row."""
+    even = 1.0 + 2.0**-52 * (pl.len() % 2)
+    proof = prove(answering(x=C * even, y=C), panel, effort=QUICK)
+    assert proof.proven == ("y",)
+    assert not proof.ahead
+    assert "its last bits change with" in proof.failing[0].why
+
+
+def test_one_column_of_twenty_that_leaks_is_refuted_and_nineteen_are_proven(panel: pl.DataFrame) -> None:
+    honest = {f"c{number}": C.shift(number % 5).over(S) * float(number + 1) for number in range(20)}
+    proof = prove(answering(**honest | {"c7": C.shift(-1).over(S)}), panel, effort=QUICK)
+    assert [one.feature for one in proof.ahead] == ["c7"]
+    assert proof.proven == tuple(name for name in honest if name != "c7")
+
+
+def test_a_column_that_is_not_there_on_fewer_bars_fails_and_its_neighbours_are_proven(panel: pl.DataFrame) -> None:
+    def some_missing(bars: pl.DataFrame) -> pl.DataFrame:
+        made = bars.select(S, T, a=C, b=C.shift(1).over(S), c=C * 3.0)
+        return made if bars.height > 300 else made.drop("b")
+
+    proof = prove(some_missing, panel, effort=QUICK)
+    assert proof.proven == ("a", "c")
+    assert [(one.feature, one.fails) for one in proof.refuted] == [("b", True)]
+    assert "has no column" in proof.refuted[0].why
+
+
+def test_a_function_that_fails_on_some_bars_and_looks_ahead_on_others_is_said_to_look_ahead(panel: pl.DataFrame) -> None:
+    def short(bars: pl.DataFrame) -> pl.DataFrame:
+        if bars.height < 100:
+            raise ValueError("not enough bars")
+        return bars.select(S, T, x=C.shift(-1).over(S))
+
+    assert [one.feature for one in prove(short, panel, effort=QUICK).ahead] == ["x"]
+
+
+def test_a_function_that_needs_more_bars_than_a_window_has_is_judged_by_cuts(panel: pl.DataFrame) -> None:
+    def many(bars: pl.DataFrame) -> pl.DataFrame:
+        if bars["open_time"].n_unique() < 60:
+            raise ValueError("not enough bars")
+        return bars.select(S, T, x=C)
+
+    late = panel.filter(pl.col(T) >= panel[T].min())
+    proof = prove(many, late, effort=Effort(cuts=0, warm=10, span=20))
+    assert all(one.fails for one in proof.refuted)
+
+
+def test_what_lives_on_the_last_slot_alone_is_neither_proven_nor_refuted(panel: pl.DataFrame) -> None:
+    last = panel[T].max()
+    proof = prove(answering(x=pl.when(pl.col(T) == last).then(C), y=C), panel, effort=QUICK)
+    assert proof.proven == ("y",)
+    assert [one.feature for one in proof.unjudged] == ["x"]
+    assert not proof.holds
 
 
 # --- fits ---------------------------------------------------------------------------------------------------------------

@@ -1,13 +1,15 @@
 """Is what a study computes causal? Its features, predictions and signals, each proven once for the code and definitions that
 decide them.
 
-A verdict belongs to a *definition*: the code, the experiment's part that decides the asset, and the data version of the sample
-on which it was proven. The sample is the first months of the dataset, the newest month excepted, so a new bar leaves it as
-it is: a run with nothing new, or one new day, reads one row of Postgres for each asset. History that is restated inside the
-sample is judged again.
+A verdict belongs to a *definition*: the code, the experiment's part that decides the asset, and the data version of a sample,
+the first months of the dataset, the newest month excepted. So a new bar leaves it as it is: a run with nothing new, or one new
+day, reads one row of Postgres for each asset. History that is restated inside the sample is judged again, and so is everything
+when the dataset has twice as many months.
 
-The sample is small, so that a run waits seconds at most. `tidemill features prove` proves features on a whole file, and
-`tidemill models prove` refits every fold of a study and compares the artifact with the stored one.
+Features are proven on all bars that there are, by the function that `tidemill features prove` calls too. Those that were
+constant or null on them are not judged as soon as they live, and proven anew by the next run. Predictions and signals are
+proven on the sample, so that a run waits seconds at most; `tidemill models prove` refits every fold of a study and compares
+the artifact with the stored one.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+import polars as pl
 
 from tidemill.provenance import fingerprint
 from tidemill.steps.checks.sample_months import sample_months
@@ -24,7 +27,8 @@ from tidemill.study import code as code_of
 from tidemill.study.restatements import restatement_notes
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
-from tidemill.validation.causality.proof import Effort, Proof, merged
+from tidemill.study.tables import FEATURES as STORED
+from tidemill.validation.causality.proof import CANNOT_SEE, DULL, Proof, Refutation, merged
 
 CHECK = "causal"
 FEATURES, PREDICTIONS, SIGNALS = "features/technical", "predictions/engines", "trading/signals"
@@ -49,14 +53,28 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _outcome(self) -> str:
-        if self.proof.holds:
-            return f"Proven ({len(self.proof.proven)}): nothing changes with what was not known yet."
-        first = self.proof.refuted[0]
-        names = ", ".join(dict.fromkeys(found.feature for found in self.proof.refuted[:5]))
-        return (
-            f"{names} {'looks' if len(self.proof.refuted) == 1 else 'look'} ahead: {first.feature} of {first.symbol} "
-            f"at {first.time:%Y-%m-%d %H:%M}: {first.why}."
-        )
+        proof = self.proof
+        if proof.holds:
+            return f"Proven ({len(proof.proven)}): nothing changes with what was not known yet. {CANNOT_SEE}"
+        told = (_told(proof.ahead, "looks ahead", "look ahead"), _told(proof.failing, "fails", "fail"), not_judged(proof))
+        return " ".join(filter(None, told))
+
+
+def _told(found: Sequence[Refutation], one: str, several: str) -> str:
+    """What was refuted in one way, as a sentence with the first value of it; empty for nothing."""
+    if not found:
+        return ""
+    first, names = found[0], ", ".join(dict.fromkeys(each.feature for each in found[:5]))
+    where = f"{first.feature} of {first.symbol} at {first.time:%Y-%m-%d %H:%M}"
+    return f"{names} {one if len(found) == 1 else several}: {where}: {first.why}."
+
+
+def not_judged(proof: Proof) -> str:
+    """Which features are neither proven nor refuted, and why the first is not; empty for none."""
+    if not proof.unjudged:
+        return ""
+    names, first = ", ".join(one.feature for one in proof.unjudged[:5]), proof.unjudged[0]
+    return f"Not judged: {names}; of {first.feature}, {first.why}."
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,13 +92,14 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge_causality(study: Study, asset: str) -> Judged:
     """The proof of one of ASSETS, from Postgres where its definition was judged before; else made now and kept there."""
-    version, verdicts = definition(study, asset), Verdicts(study.workspace.database)
+    version, known = definition(study, asset), _stored(study, asset)
     notes = restatement_notes(study, sample_months(study))
-    for known in study.workspace.call(verdicts.latest, asset, _dataset(study, asset), version):
-        if known.check_name == CHECK:
-            proof = msgspec.convert(known.details, Proof)
-            return Judged(asset=asset, version=version, proof=proof, worked=False, notes=notes)
+    bars = _bars_print(study)
+    # What is not judged is tried again as soon as there are other bars.
+    if known is not None and (not known.unjudged or known.bars == bars):
+        return Judged(asset=asset, version=version, proof=known, worked=False, notes=notes)
     proof = _PROOFS[asset](study)
+    proof = msgspec.structs.replace(proof.without_judging(_came_to_life(study, asset, proof)), bars=bars)
     made = Verdict(
         asset=asset,
         dataset=_dataset(study, asset),
@@ -89,22 +108,44 @@ def judge_causality(study: Study, asset: str) -> Judged:
         passed=proof.holds,
         details=msgspec.to_builtins(proof),
     )
-    study.workspace.call(verdicts.write, [made])
+    study.workspace.call(Verdicts(study.workspace.database).write, [made])
     return Judged(asset=asset, version=version, proof=proof, worked=True, notes=notes)
 
 
 def is_proven(study: Study) -> Standing:
-    """What stands in Postgres for the definitions in force; nothing is computed. Missing or refuted: not to be promoted."""
-    verdicts, missing = Verdicts(study.workspace.database), {}
+    """What stands in Postgres for the definitions in force; nothing is computed. What is missing, refuted or not judged is not
+    to be promoted.
+    """
+    missing = {}
     for asset in ASSETS:
-        found = study.workspace.call(verdicts.latest, asset, _dataset(study, asset), definition(study, asset))
-        known = [verdict for verdict in found if verdict.check_name == CHECK]
-        if not known:
+        proof = _stored(study, asset)
+        if proof is None:
             missing[asset] = "no causality proof of this definition; materialize the asset with its checks"
-        elif not known[0].passed:
-            proof = msgspec.convert(known[0].details, Proof)
+        elif not proof.holds:
             missing[asset] = Judged(asset=asset, version="", proof=proof, worked=False).sentence
     return Standing(open=missing)
+
+
+def unjudged_notes(study: Study) -> tuple[str, ...]:
+    """One sentence for each asset of which something is neither proven nor refuted, for the report."""
+    stored = {asset: _stored(study, asset) for asset in ASSETS}
+    told = {asset: not_judged(proof) for asset, proof in stored.items() if proof is not None}
+    return tuple(f"{asset}, does it look ahead? {words} Nothing is promoted on it." for asset, words in told.items() if words)
+
+
+def _stored(study: Study, asset: str) -> Proof | None:
+    """The proof in Postgres of the definition in force, as it stands beside the bars of now; None where there is none."""
+    verdicts, version = Verdicts(study.workspace.database), definition(study, asset)
+    for known in study.workspace.call(verdicts.latest, asset, _dataset(study, asset), version):
+        if known.check_name == CHECK:
+            proof = msgspec.convert(known.details, Proof)
+            return proof.without_judging(_came_to_life(study, asset, proof))
+    return None
+
+
+def _bars_print(study: Study) -> str:
+    manifests = study.lake.manifests(BARS, study.dataset.bars_key)
+    return fingerprint({month: manifest.data_version for month, manifest in manifests.items()})
 
 
 def definition(study: Study, asset: str) -> str:
@@ -117,7 +158,18 @@ def definition(study: Study, asset: str) -> str:
         decided = (study.experiment.strategy, _strategy_code(study), study.ensemble_key, *study.failed)
     manifests = study.lake.manifests(BARS, study.dataset.bars_key)
     sample = {month: manifests[month].data_version for month in sample_months(study)}
-    return fingerprint(asset, _CODE[asset](), decided, sample, study.experiment.dataset)
+    doubled = len(manifests).bit_length()
+    return fingerprint(asset, _CODE[asset](), decided, sample, doubled, study.experiment.dataset)
+
+
+def _came_to_life(study: Study, asset: str, proof: Proof) -> dict[str, str]:
+    """Feature → why it is not judged, of those that were dull on the bars of their proof and are not among what is stored."""
+    silent = [name for name in proof.silent if asset == FEATURES and name in study.available.names]
+    if not silent or not study.lake.manifests(STORED, study.features_key):
+        return {}
+    scan = study.lake.scan(STORED, study.features_key).select(silent)
+    counts = scan.select(pl.all().drop_nulls().drop_nans().n_unique()).collect().row(0, named=True)
+    return {name: DULL for name, count in counts.items() if count > 1}
 
 
 def _dataset(study: Study, asset: str) -> str:
@@ -135,12 +187,12 @@ def _strategy_code(study: Study) -> str:
 
 
 def _prove_features(study: Study) -> Proof:
-    from tidemill.steps.checks.samples import feature_sample, prove_adjusting, prove_index
+    from tidemill.steps.checks.samples import prove_adjusting, prove_index
+    from tidemill.steps.features.context import with_context
     from tidemill.validation.causality.features import prove_features
 
-    bars = feature_sample(study)
-    effort = Effort(cuts=6, reach=4, span=64, warm=32, thorough=False)
-    proof = prove_features(study.available, bars, interval=study.dataset.interval, effort=effort)
+    bars = with_context(study, study.adjusted, study.available)
+    proof = prove_features(study.available, bars, interval=study.dataset.interval)
     return _together([proof, prove_adjusting(study), prove_index(study)])
 
 
@@ -157,7 +209,7 @@ def _prove_signals(study: Study) -> Proof:
 
 
 def _together(proofs: Sequence[Proof]) -> Proof:
-    names = (name for proof in proofs for name in (*proof.proven, *(one.feature for one in proof.refuted)))
+    names = (name for proof in proofs for name in proof.names)
     return merged(proofs, tuple(dict.fromkeys(names)))
 
 

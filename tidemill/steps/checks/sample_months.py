@@ -5,7 +5,7 @@ from __future__ import annotations
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS
 
-# Bar times of the sample, and of them those on which features are proven bar by bar.
+# Bar times of the sample.
 SAMPLE = 400
 
 

@@ -27,18 +27,12 @@ from tidemill.validation.causality.proof import Effort, Proof, merged
 from tidemill.validation.causality.prove import prove
 from tidemill.validation.splits import Fold, training_rows
 
-_CUTS = Effort(cuts=4, every_bar=False)
-_FEATURE_SYMBOLS, _FEATURE_BARS = 4, 160
+_CUTS = Effort(cuts=4, every_bar=False, living=0)
+_SYMBOLS, _INDEX_BARS = 4, 160
 _ENGINE_SYMBOLS, _SEQUENCE_SYMBOLS, _ENGINE_BARS = 5, 2, 300
 _WEIGHTS, _WEIGHED_FOLDS = "ensemble weights", 4
 _LATE = 6
 _PRICES = ("open", "high", "low", "close", "volume")
-
-
-def feature_sample(study: Study) -> pl.DataFrame:
-    """Adjusted bars of few symbols, the last of the sample, with as many before them as the longest look-back."""
-    bars = inputs_of(study, sample_months(study), study.available)
-    return late_listed(_last_bars(some_symbols(bars, _FEATURE_SYMBOLS), _FEATURE_BARS + min(study.features.lookback, SAMPLE)))
 
 
 def late_listed(frame: pl.DataFrame) -> pl.DataFrame:
@@ -59,7 +53,7 @@ def prove_adjusting(study: Study) -> Proof:
     raw, actions = study.bars_of(sample_months(study)), study.adjustments
     named = {name: f"adjusted {name}" for name in _PRICES}
     told = actions.filter(pl.col("symbol").is_in(raw["symbol"].unique().implode()))
-    symbols = told["symbol"].unique().sort().head(_FEATURE_SYMBOLS)
+    symbols = told["symbol"].unique().sort().head(_SYMBOLS)
     panel = raw.filter(pl.col("symbol").is_in(symbols.implode())) if len(symbols) else some_symbols(raw, 1)
 
     def adjusted(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
@@ -72,7 +66,7 @@ def prove_index(study: Study) -> Proof:
     """The Fear & Greed Index beside bars, where a feature reads it: no value before it was known."""
     if not reads_index(study.available):
         return Proof(proven=(), refuted=())
-    bars = _last_bars(some_symbols(study.adjusted_of(sample_months(study)), 2), _FEATURE_BARS)
+    bars = _last_bars(some_symbols(study.adjusted_of(sample_months(study)), 2), _INDEX_BARS)
     interval = study.dataset.interval
 
     def joined(bars: pl.DataFrame, index: pl.DataFrame) -> pl.DataFrame:
@@ -172,9 +166,9 @@ def prove_signals(study: Study) -> Proof:
         return made.weights.rename({"weight": spec.name})
 
     if needs == "bars":
-        return prove(weights, bars, interval=interval, effort=Effort(cuts=6))
+        return prove(weights, bars, interval=interval, effort=Effort(cuts=6, living=0))
     # What sizes by bars is too slow for every bar: cuts alone.
-    effort = Effort(cuts=6, warm=16, span=16, every_bar=not sees_bars(spec, known))
+    effort = Effort(cuts=6, warm=16, span=16, every_bar=not sees_bars(spec, known), living=0)
     scores = _predictions(study, next(iter(books(study).values())))
     beside = {"bars": _known(study, study.adjusted, scores)} if sees_bars(spec, known) else {}
     if len({instruments[symbol].calendar for symbol in scores["symbol"].unique()}) > 1:

@@ -15,6 +15,7 @@ from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.reports.html import render_report
 from tidemill.reports.inputs import DataFacts, Provenance, ReportInputs
 from tidemill.reports.sentences import verdict
+from tidemill.steps.checks.causality import unjudged_notes
 from tidemill.steps.market_data.bars import last_import
 from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.predictions.validity import refusal_counts
@@ -53,7 +54,7 @@ _UNKNOWN_SOURCE = (
 def write_report(study: Study) -> StepReport[FileFacts]:
     """Write the report when anything that it shows has changed, and keep that the experiment was run."""
     code = source_version("tidemill.steps.performance.report")
-    loss, missing = (*loss_notes(study), *_refusal_notes(study)), failure_notes(study)
+    loss, missing = (*loss_notes(study), *_refusal_notes(study), *unjudged_notes(study)), failure_notes(study)
     weighing, history = _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
     print_ = fingerprint(code, _shown(study), study.experiment, loss, weighing, history, _silent(study), *missing)
     path = report_path(study)
@@ -120,6 +121,7 @@ def report_inputs(study: Study) -> ReportInputs:
         biases=(
             *loss_notes(study),
             *_refusal_notes(study),
+            *unjudged_notes(study),
             *_SOURCE_BIASES.get(experiment.dataset.source, _UNKNOWN_SOURCE),
             *vintage_notes(study),
             *withdrawal_notes(study),

@@ -1,5 +1,7 @@
 """Where a causality proof cuts: at listings, gaps, unknown cells and the most extreme bars, and anywhere besides."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import polars as pl
 
@@ -23,6 +25,27 @@ def cut_times(inputs: Inputs, count: int) -> list[int]:
     kind = random.permutation(np.arange(len(rows)) % 3)
     times = np.select([kind == 0, kind == 1], [before, here], before + (here - before) // 2)
     return sorted({int(time) for time in times if slots[0] <= time < slots[-1]})
+
+
+def listing_cuts(inputs: Inputs) -> list[int]:
+    """The last slot before each listing, as `cut_times`."""
+    first = inputs.bars.known[inputs.bounds[:-1]]
+    before = np.searchsorted(inputs.slots, first) - 1
+    return sorted({int(inputs.slots[place]) for place in before if place >= 0})
+
+
+def late_listings(inputs: Inputs) -> Iterator[tuple[Inputs, int]]:
+    """The same panels but for one symbol, the first, the last or one between, that is listed at its last bar or halfway; each
+    with the last slot before that listing.
+    """
+    count, slots = len(inputs.bounds) - 1, inputs.slots
+    if count < 2:
+        return
+    ends = np.searchsorted(slots, inputs.bars.known[inputs.bounds[1:] - 1])
+    for symbol in dict.fromkeys((count - 1, 0, count // 2)):
+        for slot in dict.fromkeys((int(ends[symbol]), int(ends[symbol]) // 2)):
+            if slot:
+                yield inputs.listed_late(symbol, slot), int(slots[slot - 1])
 
 
 def _remarkable(inputs: Inputs, count: int, random: np.random.Generator) -> Integers:

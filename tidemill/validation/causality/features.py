@@ -19,11 +19,12 @@ from tidemill.features.api import FeatureSet, compute
 from tidemill.features.declaration import Feature
 from tidemill.features.expression import CONTEXT, INPUTS, Expression, walk
 from tidemill.validation.causality.inputs import Compute
-from tidemill.validation.causality.proof import Effort, Proof, Refutation, merged
+from tidemill.validation.causality.proof import DULL, Effort, Proof, Refutation, merged
 from tidemill.validation.causality.prove import FULL, Say, prove
 
-# A fitted operator learns anew on every altered panel: so many symbols are cut, and so many altered bar by bar.
-_FITTED_CUTS, _FITTED_BARS = 6, 1
+# A fitted operator learns anew on every altered panel: of so many symbols it is cut, at so many rows where it lives, and so
+# many slots of one symbol are altered.
+_FITTED_CUTS, _FITTED_LIVING, _FITTED_SLOTS = 6, 8, 128
 
 
 class _Group(NamedTuple):
@@ -63,7 +64,8 @@ def prove_features(
             if not group.foreign:
                 raise
             symbol, time = bars.select("symbol", "open_time").row(0)
-            failed = (Refutation(one.name, symbol, time, f"it cannot be computed: {exc}") for one in group.features)
+            why = f"it cannot be computed: {exc}"
+            failed = (Refutation(one.name, symbol, time, why, fails=True) for one in group.features)
             proofs.append(Proof(proven=(), refuted=tuple(failed)))
     return _as_stated(features, merged(proofs, features.names), bars)
 
@@ -79,9 +81,19 @@ def _proofs(
     if not group.fitted:
         yield proof(bars, tried)
         return
-    yield proof(some_symbols(bars, _FITTED_CUTS), msgspec.structs.replace(tried, every_bar=False))
-    if effort.every_bar and effort.thorough:
-        yield proof(some_symbols(bars, _FITTED_BARS), msgspec.structs.replace(tried, cuts=0))
+    few = proof(some_symbols(bars, _FITTED_CUTS), msgspec.structs.replace(tried, every_bar=False, living=_FITTED_LIVING))
+    yield few.without_judging(_lives_elsewhere(group, few, bars))
+    if effort.every_bar:
+        alone = msgspec.structs.replace(tried, cuts=0, living=0, slots=_FITTED_SLOTS)
+        yield msgspec.structs.replace(proof(some_symbols(bars, 1), alone), silent=())
+
+
+def _lives_elsewhere(group: _Group, proof: Proof, bars: pl.DataFrame) -> dict[str, str]:
+    """Why features are not judged that are dull on the symbols of the proof and not on all."""
+    if not proof.silent:
+        return {}
+    whole = group.compute(bars)
+    return {name: DULL for name in proof.silent if whole[name].drop_nans().n_unique() > 1}
 
 
 def with_context(bars: pl.DataFrame, features: FeatureSet, seed: int = 7) -> pl.DataFrame:

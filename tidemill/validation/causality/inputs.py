@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -16,6 +16,8 @@ from tidemill.validation.causality.alteration import changed, mixed
 from tidemill.validation.causality.observation import KEYS, Integers, Observation, micros, observed
 
 Flags = NDArray[np.bool_]
+# Before all times.
+_NEVER = int(np.iinfo(np.int64).min)
 # compute(bars, **beside) → symbol, open_time and one column a feature.
 Compute: TypeAlias = Callable[..., pl.DataFrame]
 
@@ -78,6 +80,18 @@ class Inputs:
 
         return self._paired(alter)
 
+    def until_each(self, limits: Mapping[str, int]) -> Inputs:
+        """Of the symbols of `limits` alone, what of each is known at its limit."""
+        kept = self.bars.known <= limits_of(self.bars.frame, limits)
+        return Inputs(self.bars.where(kept), self.beside, self.length, self.seed)
+
+    def altered_after_each(self, limits: Mapping[str, int]) -> Inputs:
+        """Of the symbols of `limits` alone, what of each is known after its limit changed, and a quarter of that gone."""
+        limit, generator = limits_of(self.bars.frame, limits), np.random.default_rng(self.seed)
+        later, named = self.bars.known > limit, limit > _NEVER
+        kept = named & (~later | (generator.random(len(later)) > 0.25))
+        return Inputs(self.bars.replaced(self.other.bars.frame, later).where(kept), self.beside, self.length, self.seed)
+
     def altered_within(self, after: int, until: int) -> Inputs:
         """What becomes known in (after, until] changed."""
         return self._paired(lambda table, other: table.altered(other.frame, (table.known > after) & (table.known <= until)))
@@ -85,6 +99,17 @@ class Inputs:
     def altered_bars(self, rows: Flags) -> Inputs:
         """The flagged bars changed."""
         return Inputs(self.bars.replaced(self.other.bars.frame, rows), self.beside, self.length, self.seed)
+
+    def of_symbols(self, names: Sequence[str]) -> Inputs:
+        """The bars of these symbols alone."""
+        kept = self.bars.frame["symbol"].is_in(list(names)).to_numpy()
+        return self if kept.all() else Inputs(self.bars.where(kept), self.beside, self.length, self.seed)
+
+    def listed_late(self, symbol: int, slot: int) -> Inputs:
+        """The same, but a symbol, by its number, is listed at a slot, no earlier: what counts those to come then shows."""
+        rows = np.arange(self.bars.frame.height)
+        own = (rows >= self.bounds[symbol]) & (rows < self.bounds[symbol + 1])
+        return Inputs(self.bars.where(~own | (self.bars.known >= self.slots[slot])), self.beside, self.length, self.seed)
 
     def of_rows(self, first: int, last: int) -> Inputs:
         """The bars of rows first … last - 1."""
@@ -140,6 +165,13 @@ def inputs_of(bars: pl.DataFrame, beside: Mapping[str, pl.DataFrame], length: in
     known = np.maximum(close, micros(_stated(ordered, "bars"))) if "known_at" in ordered.columns else close
     tables = {name: Table(frame, micros(_stated(frame, name))) for name, frame in beside.items()}
     return Inputs(Table(ordered, known), tables, span, seed)
+
+
+def limits_of(frame: pl.DataFrame, limits: Mapping[str, int]) -> Integers:
+    """The limit of the symbol of each row; before all times for the symbols that have none."""
+    names, ends = list(limits), list(limits.values())
+    made: Integers = frame["symbol"].replace_strict(names, ends, default=_NEVER, return_dtype=pl.Int64).to_numpy()
+    return made
 
 
 def _stated(frame: pl.DataFrame, name: str) -> pl.Series:

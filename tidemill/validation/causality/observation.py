@@ -13,12 +13,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
-from tidemill.validation.comparison import bits_of, first_difference
+from tidemill.validation.comparison import bits_of, differences, first_difference
 
 Integers = NDArray[np.int64]
 KEYS = ("symbol", "open_time")
 _NOT_VALUES = (*KEYS, "known_at")
 _ROW = "__row"
+# A few units in the last place.
+_ROUNDING = 1e-15
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,11 @@ def require_unique(answer: Observation) -> None:
 
 def paired(mine: Observation, theirs: Observation, until: int) -> Pairing:
     """Rows of both answers that are known at `until` (epoch microseconds)."""
-    kept, other = np.flatnonzero(mine.known <= until), np.flatnonzero(theirs.known <= until)
+    return paired_rows(mine, theirs, np.flatnonzero(mine.known <= until), np.flatnonzero(theirs.known <= until))
+
+
+def paired_rows(mine: Observation, theirs: Observation, kept: Integers, other: Integers) -> Pairing:
+    """Those rows of one answer that are `kept`, and `other` ones of the other."""
     if len(kept) == len(other):
         left, right = mine.keys[kept], theirs.keys[other]
         if left.equals(right):
@@ -133,10 +139,43 @@ def differing(
     return found
 
 
+def unequal_rows(mine: Observation, theirs: Observation, rows: tuple[Integers, Integers], name: str) -> Integers:
+    """Every position in `rows` at which a feature differs."""
+    one, other = mine.bits.get(name), theirs.bits.get(name)
+    if one is not None and other is not None:
+        return np.flatnonzero(differences(one, other, *rows))
+    return _unequal(mine.columns[name], theirs.columns[name], rows) if name in theirs.columns else np.arange(len(rows[0]))
+
+
+def beyond_rounding(mine: Observation, theirs: Observation, rows: tuple[Integers, Integers], name: str) -> int | None:
+    """The first position in `rows` at which a feature differs by more than rounding; None where there is none."""
+    found = unequal_rows(mine, theirs, rows, name)
+    if mine.columns[name].dtype.is_float() and theirs.columns[name].dtype.is_float():
+        one, other = (
+            answer.columns[name].cast(pl.Float64).to_numpy()[own[found]]
+            for answer, own in zip((mine, theirs), rows, strict=True)
+        )
+        found = found[~np.isclose(one, other, rtol=_ROUNDING, atol=0.0)]
+    return int(found[0]) if len(found) else None
+
+
+def living_rows(answer: Observation, name: str, dull: object) -> Integers:
+    """The rows at which a feature has a value other than `dull`; None: any value."""
+    column = answer.columns[name]
+    known = (column.is_not_nan() if column.dtype.is_float() else column.is_not_null()).fill_null(value=False)
+    lives = known if dull is None else known & (column != dull).fill_null(value=False)
+    return np.flatnonzero(lives.to_numpy())
+
+
 def _first_unequal(mine: pl.Series, theirs: pl.Series, rows: tuple[Integers, Integers]) -> int:
-    """The position of the first difference, -1 for none. An int column that once holds a null, say, may come as floats."""
+    """The position of the first difference, -1 for none."""
+    unequal = _unequal(mine, theirs, rows)
+    return int(unequal[0]) if len(unequal) else -1
+
+
+def _unequal(mine: pl.Series, theirs: pl.Series, rows: tuple[Integers, Integers]) -> Integers:
+    """The positions of all differences. An int column that once holds a null, say, may come as floats."""
     if mine.dtype.is_float() or theirs.dtype.is_float():
         one, other = (bits_of(column.cast(pl.Float64, strict=False).to_numpy()) for column in (mine, theirs))
-        return first_difference(one, other, *rows)
-    unequal = np.flatnonzero(mine[rows[0]].cast(pl.String).ne_missing(theirs[rows[1]].cast(pl.String)).to_numpy())
-    return int(unequal[0]) if len(unequal) else -1
+        return np.flatnonzero(differences(one, other, *rows))
+    return np.flatnonzero(mine[rows[0]].cast(pl.String).ne_missing(theirs[rows[1]].cast(pl.String)).to_numpy())

@@ -79,6 +79,14 @@ def test_a_service_does_not_outlive_its_warden(tmp_path: Path) -> None:
         until(lambda: not psutil.pid_exists(child))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a process dies with its parent on Linux alone")
+def test_a_service_whose_warden_died_while_it_was_started_ends_itself() -> None:
+    alive = subprocess.run(
+        [sys.executable, "-c", "from tidemill.processes import warden; warden._die_with(1, lambda *_: 0)"], check=False
+    )
+    assert alive.returncode == -signal.SIGKILL
+
+
 def test_what_dies_is_told_and_started_again(tmp_path: Path) -> None:
     marker = tmp_path / "count"
     code = "import sys; open(sys.argv[1], 'a').write('x'); print('my last words'); sys.exit(3)"

@@ -12,6 +12,7 @@ import signal
 import subprocess  # nosec B404  # the command comes as a list from our own supervisor
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
@@ -67,9 +68,17 @@ def _start(command: list[str]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, stdin=subprocess.DEVNULL)  # nosec B603
     control = ctypes.CDLL(None).prctl
     control(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    warden = os.getpid()
     return subprocess.Popen(  # nosec B603
-        command, stdin=subprocess.DEVNULL, preexec_fn=lambda: control(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        command, stdin=subprocess.DEVNULL, preexec_fn=lambda: _die_with(warden, control)
     )
+
+
+def _die_with(warden: int, control: Callable[..., int]) -> None:
+    """In the service before it is one. Where the warden died before it was asked, nobody sends the signal any more."""
+    control(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != warden:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _wait_for_end(service: "subprocess.Popen[bytes]") -> None:

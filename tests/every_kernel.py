@@ -17,7 +17,7 @@ import numpy as np
 
 from tidemill.features.kernels import cross, markov
 from tidemill.maintenance.warm import warm
-from tidemill.validation.comparison import bits_of, first_difference
+from tidemill.validation.comparison import bits_of, differences, first_difference
 
 
 def ordinary(kind: Any) -> Any:
@@ -63,6 +63,7 @@ def call_entries() -> None:
     markov.filter_series(series, 2, theta.copy(), np.empty((8, 2)))
     call_steps()
     first_difference(bits_of(ones), bits_of(ones), np.arange(8), np.arange(8))
+    differences(bits_of(ones), bits_of(ones), np.arange(8), np.arange(8))
 
 
 def call_steps() -> None:

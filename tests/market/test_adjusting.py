@@ -7,21 +7,18 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.market.adjusting import COLUMNS, Adjuster, ToldAction, late
+from tests.market.told import told_actions
+from tidemill.domain.intervals import epoch_microseconds
+from tidemill.market.adjusting import COLUMNS, Adjuster
 from tidemill.market.adjustments import ADJUSTMENT_SCHEMA, adjust
 
 START = datetime(2021, 1, 4, tzinfo=UTC)
 SYMBOLS = ("A", "B", "C")
 SLOTS = 25
-LENGTH = 86_400_000_000
 
 
 def day(number: int) -> datetime:
     return START + timedelta(days=number)
-
-
-def micros(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def bars(seed: int) -> pl.DataFrame:
@@ -49,24 +46,6 @@ actions = st.lists(
 )  # fmt: skip
 
 
-def told_at(bars: pl.DataFrame, actions: pl.DataFrame) -> dict[datetime, list[ToldAction]]:
-    """Slot → the actions that are first known with the bar of their symbol there."""
-    found: dict[datetime, list[ToldAction]] = {}
-    for symbol, kind, ex_time, value, known in actions.iter_rows():
-        own = bars.filter(symbol=symbol)
-        reached = own.filter(pl.col("known_at") >= known)
-        if reached.is_empty():
-            continue
-        slot = reached["open_time"].min()
-        before = own.filter((pl.col("open_time") < slot) & (pl.col("close") > 0.0))
-        passed = {micros(at): close for at, close in before.select("open_time", "close").iter_rows()}
-        action = ToldAction(symbol, kind, micros(ex_time), value, micros(known))
-        now = late(action, passed, micros(own["open_time"].min()))  # type: ignore[arg-type]  # a time
-        if now is not None:
-            found.setdefault(slot, []).append(now)  # type: ignore[arg-type]  # a time
-    return found
-
-
 @given(seed=st.integers(0, 10_000), rows=actions, border=st.integers(1, SLOTS - 1))
 @settings(max_examples=150, deadline=None)
 def test_bar_by_bar_equals_whole_columns_and_a_state_goes_on(
@@ -76,7 +55,7 @@ def test_bar_by_bar_equals_whole_columns_and_a_state_goes_on(
     known = [(symbol, kind, day(at), value, day(at + later)) for symbol, (kind, value), at, later in rows]
     table = pl.DataFrame(known, schema=ADJUSTMENT_SCHEMA, orient="row")
     expected = adjust(panel, table)
-    told, adjuster, made = told_at(panel, table), Adjuster(SYMBOLS), []
+    told, adjuster, made = told_actions(panel, table), Adjuster(SYMBOLS), []
     for slot in (day(at) for at in range(SLOTS)):
         if slot == day(border):
             adjuster = Adjuster(SYMBOLS, adjuster.state())
@@ -86,7 +65,7 @@ def test_bar_by_bar_equals_whole_columns_and_a_state_goes_on(
              for name in COLUMNS]
         )  # fmt: skip
         present = np.array([symbol in own for symbol in SYMBOLS])
-        answer = adjuster.step(micros(slot), values, present, told.get(slot, ()))
+        answer = adjuster.step(epoch_microseconds(slot), values, present, told.get(slot, ()))
         made.extend((symbol, slot, *answer[:, at]) for at, symbol in enumerate(SYMBOLS) if present[at])
     found = pl.DataFrame(made, schema=expected.select("symbol", "open_time", *COLUMNS).schema, orient="row")
     found = found.sort("symbol", "open_time").with_columns(pl.col(COLUMNS).fill_nan(None))

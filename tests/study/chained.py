@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import numpy as np
-import polars as pl
 
+from tests.market.told import told_actions
 from tidemill.calendars import epochs
 from tidemill.domain.intervals import epoch_microseconds
 from tidemill.domain.market import Instrument
-from tidemill.market.adjusting import COLUMNS, ToldAction, late
+from tidemill.market.adjusting import COLUMNS
 from tidemill.models.artifact import Artifact, load
 from tidemill.quality.validity import PastRange, widened
 from tidemill.strategies.base import Universe
@@ -65,25 +65,6 @@ def _said(study: Study, fold: Fold) -> dict[str, list[PastRange | None]]:
         for book, known in manifest.metadata["ranges"].items() if part in earlier else ():
             said[book].append(PastRange(*known) if known else None)
     return said
-
-
-def told_actions(bars: pl.DataFrame, actions: pl.DataFrame) -> dict[datetime, list[ToldAction]]:
-    """Slot → the actions that are first known with the bar of their symbol there."""
-    found: dict[datetime, list[ToldAction]] = {}
-    for symbol, kind, ex_time, value, known in actions.iter_rows():
-        own = bars.filter(symbol=symbol)
-        reached = own.filter(pl.col("known_at") >= known)
-        if reached.is_empty():
-            continue
-        slot = reached["open_time"].min()
-        assert isinstance(slot, datetime)
-        before = own.filter((pl.col("open_time") < slot) & (pl.col("close") > 0.0)).select("open_time", "close")
-        passed = {epoch_microseconds(at): close for at, close in before.iter_rows()}
-        first = epoch_microseconds(own["open_time"].min())  # type: ignore[arg-type]  # a time
-        now = late(ToldAction(symbol, kind, epoch_microseconds(ex_time), value, epoch_microseconds(known)), passed, first)
-        if now is not None:
-            found.setdefault(slot, []).append(now)
-    return found
 
 
 def slots_of(study: Study) -> tuple[Universe, Iterator[BarsOfSlot]]:

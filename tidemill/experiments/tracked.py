@@ -17,14 +17,13 @@ import msgspec
 from tidemill.domain.errors import InputError, TidemillError, UnknownNameError
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import SAMPLE, load_experiment, shipped, written
+from tidemill.market.sources import VENUES
 from tidemill.provenance import fingerprint
 from tidemill.storage.experiments import StoredExperiment, record, stored_experiments, track, untrack
 from tidemill.storage.postgres import Database
 from tidemill.study.places import EXPERIMENT, experiment_from, stored_experiment
 from tidemill.study.study import Study
 
-# Sources whose bars go on by themselves.
-VENUES = ("binance", "coinbase", "kraken")
 _ID_DIGITS = 12
 
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from tidemill.services import ServiceOptions
 
 SAMPLE = "sample"
-SOURCES = (SAMPLE, "file:PATH", "binance", "coinbase", "kraken")
-LONG_ONLY = ("binance", "coinbase", "kraken")  # spot: nothing can be sold short
+VENUES = ("binance", "coinbase", "kraken")  # whose bars go on by themselves
+SOURCES = (SAMPLE, "file:PATH", *VENUES)
+LONG_ONLY = VENUES  # spot: nothing can be sold short
 
 
 def open_source(spec: str, settings: Settings) -> BarSource:

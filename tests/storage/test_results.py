@@ -72,6 +72,21 @@ async def test_a_fold_that_cannot_be_written_stays_as_it_was(database: Database)
     assert (await stored(database, results.PREDICTIONS)).equals(predictions(5))
 
 
+async def test_an_empty_fold_takes_rows_that_stood_in_another_one(database: Database) -> None:
+    await write(database, predictions(5))
+    moved = predictions(4, 0.7)[2:].with_columns(fold=pl.lit(2, pl.Int32))
+    assert await results.write_predictions(database, "v.1d.all.ridge-1", 2, moved) == Merged(updated=2)
+    expected = pl.concat([predictions(5)[:2], moved, predictions(5)[4:]])
+    assert (await stored(database, results.PREDICTIONS)).equals(expected)
+
+
+async def test_of_an_empty_fold_all_rows_are_stored_or_none(database: Database) -> None:
+    broken = predictions(5).with_columns(known_at=pl.when(pl.int_range(pl.len()) == 3).then("open_time").otherwise("known_at"))
+    with pytest.raises(IntegrityError):
+        await write(database, broken)
+    assert (await stored(database, results.PREDICTIONS)).is_empty()
+
+
 async def test_a_key_given_twice_with_different_values_is_refused(database: Database) -> None:
     with pytest.raises(InputError, match="predictions have the same book"):
         await write(database, pl.concat([predictions(), predictions(3, 0.6)]))

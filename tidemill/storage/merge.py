@@ -1,14 +1,14 @@
 """One way to write rows that have a key: binary COPY into a staging table, one merge. The same again changes nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from string import Template
 from typing import TypeVar
 
 import msgspec
 import polars as pl
 
-from tidemill.domain.errors import InputError, TidemillError
+from tidemill.domain.errors import InputError, IntegrityError, TidemillError
 from tidemill.storage.binary_copy import conform, encode, polars_type
 from tidemill.storage.postgres import Database
 
@@ -33,6 +33,7 @@ WITH stale AS (SELECT $key FROM $table WHERE $slice EXCEPT SELECT $key FROM stag
 gone AS (DELETE FROM $table USING stale WHERE $same RETURNING 1)
 SELECT count(*) FROM gone
 """)
+_ANY = Template("SELECT EXISTS (SELECT FROM $table WHERE $slice)")
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -81,16 +82,33 @@ async def copy_slice(database: Database, table: Table, rows: pl.DataFrame, slice
     slice_: the condition that tells its rows, with $1 … for `args`; part of this package's source, never input.
     """
     distinct = _by_key(table, conform(rows, table.kinds))
+    try:
+        filled = await _fill(database, table, distinct, slice_, args)
+    except IntegrityError:  # a key stands in another slice, which the merge moves; what breaks a rule, it refuses again
+        filled = False
+    return Merged(inserted=distinct.height) if filled else await _replace(database, table, distinct, slice_, args)
+
+
+async def _fill(database: Database, table: Table, rows: pl.DataFrame, slice_: str, args: Sequence[object]) -> bool:
+    """COPY into the table itself where the slice is empty, which takes half the time of a merge; whether it was."""
+    async with database.transaction() as connection:
+        if await connection.fetchval(_ANY.substitute(table=table.name, slice=slice_), *args):
+            return False
+        await connection.copy_in(table.name, list(table.kinds), encode(rows, table.kinds))
+    return True
+
+
+async def _replace(database: Database, table: Table, rows: pl.DataFrame, slice_: str, args: Sequence[object]) -> Merged:
     staging, merge = _statements(table)
     same = " AND ".join(f'stale."{name}" = {table.name}."{name}"' for name in table.key)
     remove = _REMOVE.substitute(table=table.name, slice=slice_, key=_names(table.key), same=same)
     async with database.transaction() as connection:
         await connection.execute(staging)
-        await connection.copy_in(f"staged_{table.name}", list(table.kinds), encode(distinct, table.kinds))
+        await connection.copy_in(f"staged_{table.name}", list(table.kinds), encode(rows, table.kinds))
         deleted = await connection.fetchval(remove, *args)
         counts = await connection.fetchrow(merge)
     inserted, updated = int(counts["inserted"]), int(counts["updated"])
-    return Merged(inserted, updated, distinct.height - inserted - updated, int(deleted))
+    return Merged(inserted, updated, rows.height - inserted - updated, int(deleted))
 
 
 def _by_key(table: Table, rows: pl.DataFrame) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from tidemill.features.binding import Bound
 from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.feature_set import FeatureSet
+from tidemill.features.frames import micros, run_bounds
 from tidemill.features.kernels.execute import execute
 from tidemill.features.opcodes import BLOCK
 from tidemill.features.prices import average_price
@@ -87,10 +88,8 @@ def _panel(bars: pl.DataFrame) -> _Panel:
 
 def _runs(bars: pl.DataFrame) -> _Panel:
     names = bars["symbol"].cast(pl.String)
-    starts = np.flatnonzero((names != names.shift(1)).fill_null(True).to_numpy())
-    times = bars["open_time"].dt.cast_time_unit("us").to_physical().to_numpy()
-    symbols = tuple(names.gather(starts).to_list())
-    return _Panel(bars, symbols, np.append(starts, len(bars)).astype(np.int64), times)
+    bounds = run_bounds(names)
+    return _Panel(bars, tuple(names.gather(bounds[:-1]).to_list()), bounds, micros(bars["open_time"]))
 
 
 def _ordered(panel: _Panel) -> bool:
@@ -119,7 +118,8 @@ def _require_one_dataset(bars: pl.DataFrame) -> None:
 
 def _column(panel: _Panel, name: str) -> Floats:
     try:
-        values = np.ascontiguousarray(panel.frame[name].cast(pl.Float64).to_numpy())
+        column = panel.frame[name]
+        values = np.ascontiguousarray((column if column.dtype == pl.Float64 else column.cast(pl.Float64)).to_numpy())
     except pl.exceptions.PolarsError as exc:
         raise InputError(f"The column {name!r} does not hold numbers. Convert it first.") from exc
     return values

@@ -15,6 +15,7 @@ from tidemill.domain.errors import InputError
 from tidemill.features.arrays import Floats
 from tidemill.features.batch import compute_frame, require_bars
 from tidemill.features.feature_set import FeatureSet
+from tidemill.features.frames import run_bounds
 from tidemill.features.state import State
 
 # What the features of one part may take.
@@ -109,8 +110,7 @@ def _require_no_function(features: FeatureSet) -> None:
 
 def _cuts(bars: pl.DataFrame, features: int) -> Iterator[tuple[int, int]]:
     """First and last + 1 row of each part: whole symbols, of as many rows as may be; at least one part."""
-    names = bars["symbol"]
-    starts = np.append(np.flatnonzero((names != names.shift(1)).fill_null(value=True).to_numpy()), len(bars))
+    starts = run_bounds(bars["symbol"])
     most, first = max(1, _BYTES_OF_A_PART // (8 * features)), 0
     while True:
         at = int(np.searchsorted(starts, first + most, side="right")) - 1

@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tidemill.features.frames import run_bounds
+
 Floats = NDArray[np.float64]
 PRICES = ("open", "high", "low", "close", "vwap")
 SIZES = ("volume", "quote_volume")
@@ -37,8 +39,8 @@ def _first_of_symbol(frame: pl.DataFrame) -> NDArray[np.bool_]:
     if "symbol" not in frame.columns:
         only: NDArray[np.bool_] = np.arange(frame.height) == 0
         return only
-    names = frame["symbol"]
-    flags: NDArray[np.bool_] = (names != names.shift(1)).fill_null(value=True).to_numpy()
+    flags = np.zeros(frame.height, dtype=np.bool_)
+    flags[run_bounds(frame["symbol"])[:-1]] = True
     return flags
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
+from tidemill.features.frames import micros
 from tidemill.validation.causality.inputs import Flags, Inputs
-from tidemill.validation.causality.observation import Integers, micros
+from tidemill.validation.causality.observation import Integers
 
 
 def cut_times(inputs: Inputs, count: int) -> list[int]:

@@ -12,8 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
+from tidemill.features.frames import micros, run_bounds
 from tidemill.validation.causality.alteration import changed, mixed
-from tidemill.validation.causality.observation import KEYS, Integers, Observation, micros, observed
+from tidemill.validation.causality.observation import KEYS, Integers, Observation, observed
 
 Flags = NDArray[np.bool_]
 # Before all times.
@@ -119,9 +120,7 @@ class Inputs:
     @cached_property
     def bounds(self) -> Integers:
         """Row bounds of the symbols: those of the i-th are bounds[i] … bounds[i + 1] - 1."""
-        names = self.bars.frame["symbol"]
-        starts = np.flatnonzero((names != names.shift(1)).fill_null(value=True).to_numpy())
-        return np.append(starts, len(names)).astype(np.int64)
+        return run_bounds(self.bars.frame["symbol"])
 
     @cached_property
     def positions(self) -> Integers:
@@ -169,9 +168,9 @@ def inputs_of(bars: pl.DataFrame, beside: Mapping[str, pl.DataFrame], length: in
 
 def limits_of(frame: pl.DataFrame, limits: Mapping[str, int]) -> Integers:
     """The limit of the symbol of each row; before all times for the symbols that have none."""
-    names, ends = list(limits), list(limits.values())
-    made: Integers = frame["symbol"].replace_strict(names, ends, default=_NEVER, return_dtype=pl.Int64).to_numpy()
-    return made
+    bounds = run_bounds(frame["symbol"])
+    ends = [limits.get(name, _NEVER) for name in frame["symbol"][bounds[:-1]]]
+    return np.repeat(np.array(ends, dtype=np.int64), np.diff(bounds))
 
 
 def _stated(frame: pl.DataFrame, name: str) -> pl.Series:

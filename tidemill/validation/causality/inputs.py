@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -43,12 +43,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Bars, sorted by symbol and time, and the tables beside them. length: of a bar in microseconds."""
+    """Bars, sorted by symbol and time, and the tables beside them. length: of a bar in microseconds.
+
+    twin: the same rows with every number changed, where they are known.
+    """
 
     bars: Table
     beside: Mapping[str, Table]
     length: int
     seed: int
+    twin: Inputs | None = None
 
     @cached_property
     def slots(self) -> Integers:
@@ -58,6 +62,8 @@ class Inputs:
     @cached_property
     def other(self) -> Inputs:
         """The same rows with every number changed."""
+        if self.twin is not None:
+            return self.twin
         beside = {name: Table(changed(table.frame, self.seed), table.known) for name, table in self.beside.items()}
         return Inputs(Table(changed(self.bars.frame, self.seed), self.bars.known), beside, self.length, self.seed)
 
@@ -68,8 +74,10 @@ class Inputs:
     def between(self, first: int, last: int) -> Inputs:
         """Bars known in [first, last] alone, beside all that is known at `last`."""
         inside = (self.bars.known >= first) & (self.bars.known <= last)
-        beside = {name: table.where(table.known <= last) for name, table in self.beside.items()}
-        return Inputs(self.bars.where(inside), beside, self.length, self.seed)
+        twin, own = (
+            Inputs(each.bars.where(inside), _until(each.beside, last), self.length, self.seed) for each in (self.other, self)
+        )
+        return replace(own, twin=twin)
 
     def altered_after(self, cut: int) -> Inputs:
         """What is known after `cut` changed, and a quarter of it gone."""
@@ -164,6 +172,10 @@ def inputs_of(bars: pl.DataFrame, beside: Mapping[str, pl.DataFrame], length: in
     known = np.maximum(close, micros(_stated(ordered, "bars"))) if "known_at" in ordered.columns else close
     tables = {name: Table(frame, micros(_stated(frame, name))) for name, frame in beside.items()}
     return Inputs(Table(ordered, known), tables, span, seed)
+
+
+def _until(beside: Mapping[str, Table], last: int) -> dict[str, Table]:
+    return {name: table.where(table.known <= last) for name, table in beside.items()}
 
 
 def limits_of(frame: pl.DataFrame, limits: Mapping[str, int]) -> Integers:

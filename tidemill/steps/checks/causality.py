@@ -92,7 +92,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge_causality(study: Study, asset: str) -> Judged:
     """The proof of one of ASSETS, from Postgres where its definition was judged before; else made now and kept there."""
-    version, known = definition(study, asset), _stored(study, asset)
+    version = definition(study, asset)
+    known = _stored(study, asset, version)
     notes = restatement_notes(study, sample_months(study))
     bars = _bars_print(study)
     # What is not judged is tried again as soon as there are other bars.
@@ -118,7 +119,7 @@ def is_proven(study: Study) -> Standing:
     """
     missing = {}
     for asset in ASSETS:
-        proof = _stored(study, asset)
+        proof = _stored(study, asset, definition(study, asset))
         if proof is None:
             missing[asset] = "no causality proof of this definition; materialize the asset with its checks"
         elif not proof.holds:
@@ -128,14 +129,14 @@ def is_proven(study: Study) -> Standing:
 
 def unjudged_notes(study: Study) -> tuple[str, ...]:
     """One sentence for each asset of which something is neither proven nor refuted, for the report."""
-    stored = {asset: _stored(study, asset) for asset in ASSETS}
+    stored = {asset: _stored(study, asset, definition(study, asset)) for asset in ASSETS}
     told = {asset: not_judged(proof) for asset, proof in stored.items() if proof is not None}
     return tuple(f"{asset}, does it look ahead? {words} Nothing is promoted on it." for asset, words in told.items() if words)
 
 
-def _stored(study: Study, asset: str) -> Proof | None:
-    """The proof in Postgres of the definition in force, as it stands beside the bars of now; None where there is none."""
-    verdicts, version = Verdicts(study.workspace.database), definition(study, asset)
+def _stored(study: Study, asset: str, version: str) -> Proof | None:
+    """The proof in Postgres of a definition, as it stands beside the bars of now; None where there is none."""
+    verdicts = Verdicts(study.workspace.database)
     for known in study.workspace.call(verdicts.latest, asset, _dataset(study, asset), version):
         if known.check_name == CHECK:
             proof = msgspec.convert(known.details, Proof)

@@ -24,6 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def version_of(module: str) -> str:
     provenance._module_file.cache_clear()
     provenance._source.cache_clear()
+    provenance._version.cache_clear()
     return provenance.source_version(module)
 
 
@@ -55,3 +56,4 @@ def clean_caches() -> object:
     yield
     provenance._module_file.cache_clear()
     provenance._source.cache_clear()
+    provenance._version.cache_clear()

@@ -7,7 +7,7 @@ the version of everything that imports it, wherever the import stands (also insi
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +24,21 @@ def fingerprint(*parts: object) -> str:
     """32 hex digits that depend on every part and on nothing else; dictionaries count by content, not by order."""
     encoded = msgspec.json.encode(parts, order="deterministic", enc_hook=str)
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()
+
+
+def stated(value: object) -> object:
+    """Plain values of a struct without what stands at its default: a field that is added later changes no id."""
+    if isinstance(value, msgspec.Struct):
+        return dict(_stated_fields(value))
+    return [stated(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _stated_fields(value: msgspec.Struct) -> Iterator[tuple[str, object]]:
+    for field in msgspec.structs.fields(value):
+        held = getattr(value, field.name)
+        plain = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        if held != plain:
+            yield field.encode_name, stated(held)
 
 
 @cache
@@ -73,6 +88,11 @@ def source_version(*modules: str, own: Iterable[str] = ()) -> str:
     own: modules that count by their own text and not by what they import: they put computing together with keeping, reading and
     telling, which are no part of a result.
     """
+    return _version(modules, tuple(own))
+
+
+@cache
+def _version(modules: tuple[str, ...], own: tuple[str, ...]) -> str:
     found = source_modules(*modules)
     return fingerprint({**{name: _source(name)[0] for name in own}, **found})[:16]
 

@@ -7,10 +7,10 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.market.told import told_actions
 from tidemill.domain.intervals import epoch_microseconds
 from tidemill.market.adjusting import COLUMNS, Adjuster
 from tidemill.market.adjustments import ADJUSTMENT_SCHEMA, adjust
+from tidemill.market.told import told_actions
 
 START = datetime(2021, 1, 4, tzinfo=UTC)
 SYMBOLS = ("A", "B", "C")

@@ -17,6 +17,7 @@ COMMANDS = {
     "data": ("tidemill.cli.data:data", "Import, fetch, show, resample and export bars; list gaps."),
     "features": ("tidemill.cli.features:features", "List, explain and compute features."),
     "experiments": ("tidemill.cli.experiments:experiments", "List, show and check experiments; say which go on."),
+    "deciders": ("tidemill.cli.deciders:deciders", "List, show and explain what decides for a book; run it again."),
     "models": ("tidemill.cli.models:models", "List and show trained models."),
     "trials": ("tidemill.cli.trials:trials", "List and compare what has been tried: every evaluation counts once."),
     "backtest": ("tidemill.cli.backtest:backtest", "Run a strategy, or your own weights, over bars."),

@@ -18,28 +18,13 @@ from tidemill.domain.errors import InputError, TidemillError, UnknownNameError
 from tidemill.domain.experiment import Experiment
 from tidemill.experiments.files import SAMPLE, load_experiment, shipped, written
 from tidemill.market.sources import VENUES
-from tidemill.provenance import fingerprint
+from tidemill.provenance import fingerprint, stated
 from tidemill.storage.experiments import StoredExperiment, record, stored_experiments, track, untrack
 from tidemill.storage.postgres import Database
 from tidemill.study.places import EXPERIMENT, experiment_from, stored_experiment
 from tidemill.study.study import Study
 
 _ID_DIGITS = 12
-
-
-def stated(value: object) -> object:
-    """Plain values of a struct without what stands at its default: a field that is added later changes no id."""
-    if isinstance(value, msgspec.Struct):
-        return dict(_stated_fields(value))
-    return [stated(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _stated_fields(value: msgspec.Struct) -> Iterator[tuple[str, object]]:
-    for field in msgspec.structs.fields(value):
-        held = getattr(value, field.name)
-        plain = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
-        if held != plain:
-            yield field.encode_name, stated(held)
 
 
 def id_of(experiment: Experiment) -> str:

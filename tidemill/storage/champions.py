@@ -7,15 +7,16 @@ import msgspec
 
 from tidemill.domain.errors import IntegrityError, StopError
 from tidemill.domain.experiment import Experiment
+from tidemill.storage.deciders import StoredDecider, keep_champion
 from tidemill.storage.postgres import Connection, Database
 
-_COLUMNS = """id, dataset, book, models::text AS models, weights::text AS weights, experiment::text AS experiment,
+_COLUMNS = """id, dataset, book, decider, models::text AS models, weights::text AS weights, experiment::text AS experiment,
     trained_until, reason, evidence::text AS evidence, source, promoted_at, undone_at, undone_why"""
 _CURRENT = f"SELECT {_COLUMNS} FROM champions WHERE dataset = $1 AND undone_at IS NULL ORDER BY id DESC LIMIT 1"  # nosec B608
 _HISTORY = f"SELECT {_COLUMNS} FROM champions WHERE $1::text IS NULL OR dataset = $1 ORDER BY id DESC"  # nosec B608
 _INSERT = """
-INSERT INTO champions (dataset, book, models, experiment, trained_until, reason, evidence, source, weights)
-VALUES ($1, $2, $3::text::jsonb, $4::text::jsonb, $5, $6, $7::text::jsonb, $8, $9::text::jsonb) RETURNING id
+INSERT INTO champions (dataset, book, models, experiment, trained_until, reason, evidence, source, weights, decider)
+VALUES ($1, $2, $3::text::jsonb, $4::text::jsonb, $5, $6, $7::text::jsonb, $8, $9::text::jsonb, $10) RETURNING id
 """
 _UNDO = "UPDATE champions SET undone_at = clock_timestamp(), undone_why = $2 WHERE id = $1"
 # Promotions of one dataset take turns until their transaction ends; another dataset does not wait.
@@ -33,7 +34,8 @@ Source = Literal["policy", "operator"]
 
 class Champion(msgspec.Struct, frozen=True, kw_only=True):
     """One promotion. models: engine → model_id; trained_until: end of the data that they saw. weights: of the engines in the
-    book, empty for one engine alone, and for equal weights of before they were kept.
+    book, empty for one engine alone, and for equal weights of before they were kept. decider: id of the one that was judged
+    and trades, empty for one of before.
     """
 
     id: int
@@ -47,12 +49,13 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     promoted_at: datetime
     weights: dict[str, float] = {}
+    decider: str = ""
     undone_at: datetime | None = None
     undone_why: str | None = None
 
 
 class Nominee(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to become the champion of a dataset."""
+    """What is to become the champion of a dataset, with the decider that was judged."""
 
     dataset: str
     book: str
@@ -63,6 +66,7 @@ class Nominee(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any]
     source: Source = "policy"
     weights: dict[str, float] = {}
+    decider: StoredDecider | None = None
 
 
 async def current(database: Database | Connection, dataset: str) -> Champion | None:
@@ -89,7 +93,10 @@ async def promote(database: Database, nominee: Nominee, *, instead_of: int | Non
         await connection.fetchval(
             _INSERT, nominee.dataset, nominee.book, _json(nominee.models), _json(nominee.experiment), nominee.trained_until,
             nominee.reason, _json(nominee.evidence), nominee.source, _json(nominee.weights),
+            nominee.decider.id if nominee.decider else "",
         )  # fmt: skip
+        if nominee.decider is not None:
+            await keep_champion(connection, nominee.decider)
         made = await current(connection, nominee.dataset)
     if made is None:
         raise IntegrityError(f"The promotion in {nominee.dataset} was not kept. Look at the log of Postgres.")

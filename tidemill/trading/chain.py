@@ -58,13 +58,14 @@ class Links(NamedTuple):
 
 
 class Deciding(NamedTuple):
-    """What a decider holds. engines: name → model, in the order of the experiment. ensemble: over their names.
+    """What a decider holds. engines: name → model, in the order of the experiment. ensemble: over their names; None where one
+    engine is traded for itself.
 
     bounds: `validity.feature_bounds` of the training window. past: engine → range of what it said before.
     """
 
     engines: Mapping[str, Artifact]
-    ensemble: Artifact
+    ensemble: Artifact | None
     bounds: pl.DataFrame
     past: Mapping[str, PastRange | None]
 
@@ -110,11 +111,22 @@ class ChainState(NamedTuple):
 
 
 class Chain:
-    """The links of one book over the symbols of a universe, from `state` on (None: the dataset's first bar)."""
+    """The links of one book over the symbols of a universe, from `state` on (None: the dataset's first bar).
 
-    def __init__(self, links: Links, universe: Universe, deciding: Deciding, state: ChainState | None = None) -> None:
+    since: from when predictions count and anything is asked, at the anchor or later (None: the anchor). Before it all warms up.
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        universe: Universe,
+        deciding: Deciding,
+        state: ChainState | None = None,
+        *,
+        since: datetime | None = None,
+    ) -> None:
         symbols = universe.symbols
-        self._links, self._universe = links, universe
+        self._links, self._universe, self._since = links, universe, since
         self._adjuster = Adjuster(symbols, state.adjust if state else None)
         self._context = Context(symbols, links.half_life, state.context if state else None)
         self._features = FeatureStream(links.features, symbols, state.features if state else None)
@@ -134,7 +146,7 @@ class Chain:
             (stream(model, symbols, links.known), np.array([place[name] for name in model.inputs.features]))
             for model in deciding.engines.values()
         ]
-        self._ensemble = stream(deciding.ensemble, symbols, links.known)
+        self._ensemble = None if deciding.ensemble is None else stream(deciding.ensemble, symbols, links.known)
         self._checks = PredictionChecks(links.validation, links.features.names, deciding.bounds, names, deciding.past)
         self._traded = len(names) if links.book is None else names.index(links.book)
         looked_back = [links.known.find(model.inputs.engine).info.history for model in deciding.engines.values()]
@@ -181,7 +193,8 @@ class Chain:
 
     def _weights(self, bars: BarsOfSlot, predictions: Floats, close: Floats) -> Floats:
         """Before the anchor nothing is predicted out of sample: the strategy warms up on bars alone."""
-        out_of_sample = bars.present & (bars.number >= 0)
+        asking = bars.number >= 0 if self._since is None else bars.open_time >= self._since
+        out_of_sample = bars.present & asking
         slot = Slots(
             np.array([bars.number]),
             bars.own[None],
@@ -192,14 +205,15 @@ class Chain:
         )
         weights = self._strategy.scan(slot)
         made: Floats = (weights if self._neutral is None else self._neutral.scan(weights, slot.close))[0]
-        return made
+        return made if asking or self._since is None else np.full_like(made, np.nan)
 
     def _predicted(self, values: Floats, bars: BarsOfSlot) -> Floats:
         made = np.full((len(self._universe.symbols), len(self._models) + 1), np.nan)
         for at, (model, columns) in enumerate(self._models):
             own = np.ascontiguousarray(values[:, columns])
             made[:, at] = model.step(own, bars.present, open_time=bars.open_time)
-        made[:, -1] = _of_ensemble(self._ensemble, made[:, :-1], bars.present)
+        if self._ensemble is not None:
+            made[:, -1] = _of_ensemble(self._ensemble, made[:, :-1], bars.present)
         return made
 
 

@@ -22,6 +22,7 @@ import polars as pl
 from tidemill.domain.errors import InputError, IntegrityError, StopError
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.numbers import finite
+from tidemill.experiments.tracked import id_of
 from tidemill.metrics.bootstrap import mean_interval
 from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import Floats, performance_metrics
@@ -33,14 +34,16 @@ from tidemill.steps.models.ensemble import evidence_for
 from tidemill.steps.upstream import bring_up_to_date
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
+from tidemill.storage.deciders import StoredDecider
 from tidemill.study import code as code_of
 from tidemill.study.book import Span, book, book_fingerprint
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
+from tidemill.study.deciders import Window, decider, stored_decider
 from tidemill.study.fitting import fit_ensemble, fit_fold, scores
 from tidemill.study.freshness import StepReport
 from tidemill.study.losses import loss_notes
 from tidemill.study.model_index import artifact_folder, models_home, spec_of
-from tidemill.study.rejections import reject_fold, silenced, stored_past
+from tidemill.study.rejections import bounds_over, feature_rows, reject_fold, silenced, stored_past
 from tidemill.study.study import Study
 from tidemill.study.tables import CHALLENGES, ENSEMBLE, LABELS
 from tidemill.validation.splits import Fold, embargo_length
@@ -79,7 +82,7 @@ class ChallengeFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """What the held-out bars said. advantage, low: mean return per bar over the champion (or cash), and its lower bound.
 
-    refusals: why the challenger may not be promoted however well it did.
+    ensemble: id of the model that weighs the others. refusals: why the challenger may not be promoted however well it did.
     """
 
     start: datetime
@@ -92,6 +95,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     models: dict[str, str]
     weights: dict[str, float] = {}
+    ensemble: str = ""
     trained_until: datetime
     refusals: tuple[str, ...] = ()
 
@@ -162,6 +166,7 @@ def compare(study: Study, champion: Champion | None) -> Comparison:
         confidence=confidence,
         models=contender.ids,
         weights=contender.weights,
+        ensemble=contender.ensemble,
         trained_until=fold.train_end,
         refusals=_refusals(study),
     )
@@ -173,6 +178,7 @@ class _Contender(NamedTuple):
     book: str
     models: dict[str, Artifact]
     weights: dict[str, float]
+    ensemble: str = ""
 
     @property
     def ids(self) -> dict[str, str]:
@@ -188,7 +194,7 @@ def _trained(study: Study, fold: Fold) -> _Contender:
         return made
     ensemble = fit_ensemble(study, fold, made.ids, evidence_for(study, fold))
     weights = (float(weight) for weight in ensemble.tensors["weights"])
-    return made._replace(weights=dict(zip(models, weights, strict=True)))
+    return made._replace(weights=dict(zip(models, weights, strict=True)), ensemble=ensemble.model_id)
 
 
 def _count(study: Study, fold: Fold, book: _Book) -> None:
@@ -369,7 +375,16 @@ def nominee(study: Study, outcome: Comparison) -> Nominee:
         trained_until=outcome.trained_until,
         reason=outcome.sentence(),
         evidence=msgspec.to_builtins(outcome),
+        decider=_decider(study, outcome),
     )
+
+
+def _decider(study: Study, outcome: Comparison) -> StoredDecider:
+    """All that decided on the bars of the comparison, which is what trades."""
+    fold, book = challenge_fold(study), study.experiment.promotion.book
+    bounds = bounds_over(study, feature_rows(study, fold.train_start, fold.train_end))
+    window = Window(outcome.models, outcome.ensemble, bounds, stored_past(study, fold.test_start))
+    return stored_decider(id_of(study.experiment), decider(study, book, window), fold.test_start)
 
 
 _SHOWN = ("rank_ic", "sharpe", "total_return", "max_drawdown", "costs", "trades")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 import polars as pl
 
+from tidemill.experiments.tracked import id_of
 from tidemill.provenance import fingerprint
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.storage.results import withdraw_signals, write_signals
 from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
+from tidemill.study.deciders import keep_schedule
 from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored
 from tidemill.study.rejections import tradable
 from tidemill.study.scoring import books, predicted_by, prediction_versions
@@ -48,6 +50,7 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
         table.append((book, held.rows, held.symbols))
         notes += [f"{book}: {note}" for note in held.metadata.get("notes", ())]
     drop_others(study.lake, [Table(SIGNALS, study.key)], books(study))
+    keep_schedule(study, id_of(study.experiment))
     facts = SignalFacts(
         strategy=chosen.name,
         neutralised_by=chosen.neutralise.by if chosen.neutralise else None,

@@ -1,0 +1,121 @@
+"""The chain over the bars of a study, by a schedule of deciders: what each asked for, slot by slot, while it was in force."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tidemill.backtest.result import BacktestResult
+from tidemill.domain.errors import InputError
+from tidemill.domain.intervals import epoch_microseconds
+from tidemill.market.adjusting import COLUMNS
+from tidemill.market.told import told_actions
+from tidemill.metrics.returns import performance_metrics
+from tidemill.models.artifact import Artifact, load
+from tidemill.storage.deciders import StoredDecider
+from tidemill.strategies.base import Universe
+from tidemill.strategies.slots import book_slots
+from tidemill.study.book import Span, traded
+from tidemill.study.counting import bars_a_year
+from tidemill.study.deciders import known_to
+from tidemill.study.model_index import artifact_folder, models_home
+from tidemill.study.sources import instruments_of
+from tidemill.study.study import Study
+from tidemill.trading.chain import BarsOfSlot, Chain, Wanted
+from tidemill.trading.decider import Decider, deciding_of, from_text, links_of
+
+
+class Term(NamedTuple):
+    """A decider, and from when until before when it holds."""
+
+    decider: Decider
+    start: datetime
+    end: datetime | None
+
+    @classmethod
+    def of(cls, row: StoredDecider) -> Term:
+        """IntegrityError for one that is damaged."""
+        return cls(from_text(row.content, row.id), row.valid_from, row.valid_to)
+
+
+def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = ()) -> Iterator[tuple[datetime, Wanted]]:
+    """Every slot of the study's bars up to the end of the last term, through the chain; before the first one it warms up.
+
+    terms: of one book, in order of time. reload_at: numbers of slots before which the chain is made anew from its state, as a
+    session that was stopped makes it. Arrays of an answer are the chain's own until the next slot.
+    """
+    universe, slots = slots_of(study, terms[0].decider.anchor)
+    since, read = terms[0].start, partial(_load, study)
+    links, deciding = links_of(terms[0].decider, known_to(study)), deciding_of(terms[0].decider, read)
+    chain, waiting = Chain(links, universe, deciding, since=since), list(terms[1:])
+    for at, bars in enumerate(slots):
+        if terms[-1].end is not None and bars.open_time >= terms[-1].end:
+            return
+        if waiting and bars.open_time >= waiting[0].start:
+            deciding = deciding_of(waiting.pop(0).decider, read)
+            chain.decide_by(deciding)
+        if at in reload_at:
+            chain = Chain(links, universe, deciding, chain.state(), since=since)
+        yield bars.open_time, chain.step(bars)
+
+
+def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
+    """symbol, open_time, weight of what the deciders asked for while they held, by time and symbol."""
+    require_following(terms)
+    symbols, rows = slots_of(study, terms[0].decider.anchor)[0].symbols, []
+    for time, wanted in walked(study, terms):
+        asked = np.flatnonzero(~np.isnan(wanted.weights))
+        rows += [(symbols[at], time, float(wanted.weights[at])) for at in asked]
+    schema = {"symbol": pl.String(), "open_time": study.bars.schema["open_time"], "weight": pl.Float64()}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def book_by(study: Study, terms: Sequence[Term]) -> BacktestResult:
+    """The book of a schedule over its own range, after the experiment's costs."""
+    return traded(study, weights_by(study, terms), Span(terms[0].start, terms[-1].end))
+
+
+def figures_by(study: Study, terms: Sequence[Term]) -> dict[str, float | int | None]:
+    """What `book_by` came to, by the names of a run's metrics and of its totals."""
+    result = book_by(study, terms)
+    returns = result.returns.sort("time")
+    measured = performance_metrics(returns["return"].to_numpy(), bars_a_year(study, returns["time"]))
+    return {**measured, "final_equity": result.final_equity, "costs": result.costs, "trades": result.trades.height}
+
+
+def require_following(terms: Sequence[Term]) -> None:
+    """InputError unless the terms are of one book and follow each other without a hole."""
+    if len({term.decider.book for term in terms}) != 1:
+        raise InputError("These deciders are of several books. Choose those of one.")
+    for before, after in pairwise(terms):
+        if before.end != after.start:
+            raise InputError(
+                f"Between {before.decider.id} and {after.decider.id} nothing decides. Choose those that follow each other."
+            )
+
+
+def slots_of(study: Study, anchor: datetime) -> tuple[Universe, Iterator[BarsOfSlot]]:
+    """All slots of the study's raw bars, each with the corporate actions that become known with it."""
+    instruments = instruments_of(study.workspace, study.dataset.venue)
+    axes, universe, slots = book_slots(None, study.bars, None, instruments, study.dataset.interval, epoch_microseconds(anchor))
+    cells = axes.cells(study.bars)
+    nothing = np.full(axes.shape, np.nan)
+    panels = np.stack([axes.panel(cells, study.bars[name]) if name in study.bars.columns else nothing for name in COLUMNS])
+    told = told_actions(study.bars, study.adjustments)
+
+    def each() -> Iterator[BarsOfSlot]:
+        for at, time in enumerate(axes.times):
+            rows = np.ascontiguousarray(panels[:, at])
+            yield BarsOfSlot(time, int(slots.number[at]), rows, slots.present[at], slots.own[at], told.get(time, ()))
+
+    return universe, each()
+
+
+def _load(study: Study, model_id: str) -> Artifact:
+    return load(artifact_folder(models_home(study.workspace), model_id))

@@ -1,0 +1,179 @@
+"""A decider: all that decides for one book while it is in force, as one value that is named by its content.
+
+It refers to models by their ids, and holds what else a chain needs. What decides nothing is not in it: names of experiment and
+dataset, paths, times at which it holds, numbers of trials. It is read by any version of the code; where code and libraries here
+are others than it was made with, that is told (`strangers`), and it takes no new risk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+import polars as pl
+
+from tidemill.domain.errors import IntegrityError, StopError
+from tidemill.domain.experiment import CostSpec, StrategySpec, ValidationSpec
+from tidemill.domain.intervals import Interval
+from tidemill.features.api import feature_set
+from tidemill.features.declaration import Features
+from tidemill.models.artifact import Artifact
+from tidemill.models.ensemble import ENGINE as ENSEMBLE
+from tidemill.models.registry import Engines
+from tidemill.models.registry import code_version as engine_version
+from tidemill.provenance import fingerprint, library_version, source_version, stated
+from tidemill.quality.validity import PastRange
+from tidemill.strategies.registry import Strategies
+from tidemill.trading.chain import Deciding, Links
+
+FORMAT = 1
+_ID_DIGITS = 16
+_LINKS = {
+    "adjust": "tidemill.market.adjusting",
+    "context": "tidemill.trading.context",
+    "features": "tidemill.features.stream",
+    "ensemble": "tidemill.models.ensemble",
+    "checks": "tidemill.trading.checks",
+    "neutralise": "tidemill.strategies.neutral",
+    "decide": "tidemill.trading.decision",
+}
+_LIBRARIES = ("numba", "numpy", "polars")
+_BOUNDS = {"feature": pl.String, "median": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+
+
+class Bound(NamedTuple):
+    """What a feature was in the training window; None where it was never known. See `quality.validity.feature_bounds`."""
+
+    feature: str
+    median: float | None
+    low: float | None
+    high: float | None
+
+
+class Decider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """features: names in order; functions of modules go by them too. models: engine → id, in the order of the experiment.
+
+    ensemble: id of the model that weighs them, with its weights beside it. strategy: every parameter stated, sectors resolved.
+    anchor: from which slots are counted. calendars: of the instruments of its universe, whose slots are the book's. past:
+    engine → range of what it said before. half_life: of the sentiment, in bars. costs: with which orders are sized. look_back:
+    bars that its models look back at. code, libraries: link or library → version with which it was made. modules: name that a
+    person's file declares → hash of what it declares.
+    """
+
+    format: int = FORMAT
+    book: str
+    interval: str
+    features: tuple[str, ...]
+    feature_fingerprint: str
+    models: dict[str, str]
+    ensemble: str
+    weights: dict[str, float]
+    strategy: StrategySpec
+    anchor: datetime
+    calendars: tuple[str, ...]
+    validation: ValidationSpec
+    bounds: tuple[Bound, ...]
+    past: dict[str, PastRange | None]
+    half_life: float
+    costs: CostSpec
+    look_back: int
+    code: dict[str, str]
+    libraries: dict[str, str]
+    modules: dict[str, str] = {}
+
+    @property
+    def id(self) -> str:
+        """Of its content: what stands at its default is left out, so that a later field changes no id."""
+        content = dict(stated(self))  # type: ignore[call-overload]  # of a struct it is a dict
+        content["models"] = list(self.models.items())  # the order of engines decides ties
+        return fingerprint(content)[:_ID_DIGITS]
+
+
+class Known(NamedTuple):
+    """What names mean here: engines, strategies and features, shipped and of a person's files."""
+
+    engines: Engines
+    strategies: Strategies
+    features: Features
+
+
+def to_text(decider: Decider) -> str:
+    """As it is stored."""
+    return msgspec.json.encode(decider).decode()
+
+
+def from_text(text: str, id_: str) -> Decider:
+    """The decider that is stored under an id. IntegrityError where it is damaged, or of a version that is to come."""
+    try:
+        form = msgspec.json.decode(text, type=_Form)
+        if form.format > FORMAT:
+            raise IntegrityError(
+                f"The decider {id_} was written by a later version of Tidemill (format {form.format}, this one reads "
+                f"{FORMAT}). Bring this installation up to date."
+            )
+        decider = msgspec.json.decode(text, type=Decider)
+    except msgspec.DecodeError as exc:
+        raise IntegrityError(f"The decider {id_} is damaged ({exc}). Run its experiment again.") from exc
+    if decider.id != id_:
+        raise IntegrityError(f"The decider {id_} is damaged: its content is another one. Run its experiment again.")
+    return decider
+
+
+class _Form(msgspec.Struct):
+    format: int
+
+
+def code_of(engines: Iterable[str], strategy: str, known: Known) -> dict[str, str]:
+    """Link → version of the code here. engines: names of those that have a part."""
+    links = {name: source_version(module) for name, module in _LINKS.items()}
+    links["chain"] = source_version(own=["tidemill.trading.chain"])
+    links["strategy"] = known.strategies.code_version(strategy)
+    return links | {f"engine {name}": engine_version(known.engines.find(name)) for name in engines}
+
+
+def libraries() -> dict[str, str]:
+    return {name: library_version(name) for name in _LIBRARIES}
+
+
+def strangers(decider: Decider, known: Known) -> tuple[str, ...]:
+    """What is another one here than when it was made, a sentence each; it takes no new risk then."""
+    features = feature_set(*decider.features, known=known.features).fingerprint
+    here = {**code_of(decider.models, decider.strategy.name, known), **libraries(), "feature set": features}
+    made = {**decider.code, **decider.libraries, "feature set": decider.feature_fingerprint}
+    return tuple(f"{name}: made with {old}, here is {here.get(name)}." for name, old in made.items() if here.get(name) != old)
+
+
+def links_of(decider: Decider, known: Known) -> Links:
+    """What stays while deciders of one book follow each other. StopError for one of other features or without steps."""
+    features = feature_set(*decider.features, known=known.features)
+    if features.fingerprint != decider.feature_fingerprint:
+        raise StopError(
+            f"The decider {decider.id} is of another feature set ({decider.feature_fingerprint[:12]}, here is "
+            f"{features.fingerprint[:12]}). Run its experiment again."
+        )
+    strategy = known.strategies.find(decider.strategy.name)
+    if strategy.start is None:
+        raise StopError(f"The strategy {strategy.name} is a function over whole frames, which cannot be stepped bar by bar.")
+    if features.functions:
+        names = ", ".join(function.name for function in features.functions)
+        raise StopError(f"{names} of a module cannot be stepped bar by bar.")
+    return Links(
+        Interval.parse(decider.interval),
+        features,
+        decider.half_life,
+        decider.validation,
+        strategy,
+        strategy.parse(decider.strategy.params),
+        decider.strategy.neutralise,
+        None if decider.book == ENSEMBLE.info.name else decider.book,
+        known.engines,
+    )
+
+
+def deciding_of(decider: Decider, load: Callable[[str], Artifact]) -> Deciding:
+    """What a chain decides by. load: model id → artifact."""
+    engines = {name: load(model_id) for name, model_id in decider.models.items()}
+    ensemble = load(decider.ensemble) if decider.ensemble else None
+    return Deciding(engines, ensemble, pl.DataFrame(decider.bounds, schema=_BOUNDS, orient="row"), decider.past)

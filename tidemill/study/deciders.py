@@ -17,21 +17,24 @@ from tidemill.storage.deciders import StoredDecider, is_schedule_of, write_sched
 from tidemill.study.book import resolved, tested
 from tidemill.study.model_index import Index, artifact_folder, models_home, read_index
 from tidemill.study.registry import Kind
-from tidemill.study.scoring import books
+from tidemill.study.scoring import books, scored_rows
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE, FEATURE_BOUNDS, REFUSALS, partition_of
+from tidemill.study.tables import ENSEMBLE, FEATURE_BOUNDS, LABELS, PREDICTIONS, REFUSALS, partition_of
+from tidemill.trading.confidence import Knot, fit_confidence
 from tidemill.trading.decider import Bound, Decider, Known, code_of, libraries, to_text
 from tidemill.validation.splits import Fold
 
 
 class Window(NamedTuple):
-    """What was learned for a stretch of time. models: engine → id, in order. bounds: `quality.validity.feature_bounds`.
+    """What was learned for a stretch of time, from what was known at `cut`. models: engine → id, in order.
 
-    ensemble: id of the model that weighs them. past: engine → range of what it said before.
+    ensemble: id of the model that weighs them. bounds: `quality.validity.feature_bounds`. past: engine → range of what it said
+    before.
     """
 
     models: Mapping[str, str]
+    cut: datetime
     ensemble: str
     bounds: pl.DataFrame
     past: Mapping[str, PastRange | None]
@@ -71,7 +74,7 @@ def window_of(study: Study, fold: Fold) -> Window:
     bounds = study.lake.scan(FEATURE_BOUNDS, study.key, partitions=[part]).collect()
     models = {book: _model(study, key, fold) for book, key in keys.items()}
     ensemble = models.pop(ENSEMBLE)
-    return Window(models, ensemble, bounds, _past(study, fold, models))
+    return Window(models, fold.train_end, ensemble, bounds, _past(study, fold, models))
 
 
 def decider(study: Study, book: str, window: Window) -> Decider:
@@ -99,6 +102,7 @@ def decider(study: Study, book: str, window: Window) -> Decider:
         code=code_of(names, experiment.strategy.name, known),
         libraries=libraries(),
         modules=_modules(study, names),
+        confidence=_confidence(study, book, window.cut),
     )
 
 
@@ -114,6 +118,8 @@ def _made_of(study: Study) -> str:
     home, own = models_home(study.workspace), source_version(own=[__name__, "tidemill.trading.decider"])
     served = {book: _served(read_index(home, key)) for book, key in books(study).items()}
     versions = [study.part_versions(table, study.key) for table in (FEATURE_BOUNDS, REFUSALS)]
+    versions += [study.part_versions(PREDICTIONS, key) for key in books(study).values()]
+    versions.append(study.part_versions(LABELS, study.labels_key))
     ranges = {part: manifest.metadata["ranges"] for part, manifest in study.lake.manifests(REFUSALS, study.key).items()}
     experiment, engines = study.experiment, tuple(spec.name for spec in study.engines)
     decided = (_stated(study, experiment.strategy), experiment.validation, experiment.costs, experiment.news)
@@ -144,6 +150,18 @@ def _weights(study: Study, window: Window) -> dict[str, float]:
     params = read_manifest(artifact_folder(models_home(study.workspace), window.ensemble)).manifest.inputs.params
     weights = params["weights"] or [1.0 / len(window.models)] * len(window.models)
     return dict(zip(window.models, weights, strict=True))
+
+
+def _confidence(study: Study, book: str, cut: datetime) -> tuple[Knot, ...]:
+    """From the outcomes of the book's own predictions that were known at the cut, as if nothing had come after it.
+
+    Empty where a study has predicted nothing yet.
+    """
+    if not study.lake.manifests(PREDICTIONS, books(study)[book]):
+        return ()
+    known = scored_rows(study, book).filter(pl.col("label_end_at") <= cut)
+    predictions, labels = (known[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in ("prediction", "label"))
+    return fit_confidence(predictions, labels)
 
 
 def _stated(study: Study, spec: StrategySpec) -> StrategySpec:

@@ -27,6 +27,7 @@ from tidemill.provenance import fingerprint, library_version, source_version, st
 from tidemill.quality.validity import PastRange
 from tidemill.strategies.registry import Strategies
 from tidemill.trading.chain import Deciding, Links
+from tidemill.trading.confidence import Knot
 
 FORMAT = 1
 _ID_DIGITS = 16
@@ -59,7 +60,8 @@ class Decider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     anchor: from which slots are counted. calendars: of the instruments of its universe, whose slots are the book's. past:
     engine → range of what it said before. half_life: of the sentiment, in bars. costs: with which orders are sized. look_back:
     bars that its models look back at. code, libraries: link or library → version with which it was made. modules: name that a
-    person's file declares → hash of what it declares.
+    person's file declares → hash of what it declares. confidence: see `trading.confidence`, of the book's own predictions whose
+    labels were known before it.
     """
 
     format: int = FORMAT
@@ -82,6 +84,7 @@ class Decider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     code: dict[str, str]
     libraries: dict[str, str]
     modules: dict[str, str] = {}
+    confidence: tuple[Knot, ...] = ()
 
     @property
     def id(self) -> str:

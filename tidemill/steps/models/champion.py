@@ -383,7 +383,7 @@ def _decider(study: Study, outcome: Comparison) -> StoredDecider:
     """All that decided on the bars of the comparison, which is what trades."""
     fold, book = challenge_fold(study), study.experiment.promotion.book
     bounds = bounds_over(study, feature_rows(study, fold.train_start, fold.train_end))
-    window = Window(outcome.models, outcome.ensemble, bounds, stored_past(study, fold.test_start))
+    window = Window(outcome.models, fold.train_end, outcome.ensemble, bounds, stored_past(study, fold.test_start))
     return stored_decider(id_of(study.experiment), decider(study, book, window), fold.test_start)
 
 

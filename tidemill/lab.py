@@ -53,6 +53,7 @@ __all__ = [
     "result",
     "risk",
     "search",
+    "signals",
     "sql",
     "sweep",
     "trials",
@@ -224,6 +225,19 @@ def predictions(of: str | Path | Experiment = "sample", engine: str = "ensemble"
 
     study = _study(of)
     return study.workspace.call(stored_predictions, study, engine)
+
+
+def signals(of: str | Path | Experiment = "sample", engine: str | None = None) -> pl.DataFrame:
+    """What Postgres serves of an experiment that was run: symbol, open_time, weight, direction, confidence, known_at,
+    expires_at, status, decider; zero weights too.
+
+    engine: a book of the experiment, by default the one that it would trade; the others are served of tracked experiments.
+    InputError when nothing is served of it.
+    """
+    from tidemill.queries.signals import served_signals
+
+    study = _study(of)
+    return study.workspace.call(served_signals, study, engine)
 
 
 def book(

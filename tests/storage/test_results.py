@@ -93,18 +93,38 @@ async def test_a_key_given_twice_with_different_values_is_refused(database: Data
     assert await write(database, pl.concat([predictions(), predictions()])) == Merged(inserted=3)
 
 
-async def test_signals_and_equity_come_back_as_they_were(database: Database) -> None:
-    signals = predictions().select(
-        "dataset",
-        pl.lit("quantile").alias("strategy"),
-        "engine",
-        "symbol",
-        "open_time",
-        pl.lit(-0.5).alias("weight"),
-        "known_at",
+def signals(count: int = 3, weight: float = -0.5, decider: str = "d") -> pl.DataFrame:
+    return predictions(count).select(
+        experiment=pl.lit("e"),
+        book=pl.lit("ensemble"),
+        decider=pl.lit(decider),
+        account=pl.lit(""),
+        mode=pl.lit("backtest"),
+        symbol="symbol",
+        open_time="open_time",
+        weight=pl.lit(weight),
+        direction=pl.lit(-1, pl.Int32),
+        confidence=pl.lit(0.5),
+        known_at="known_at",
+        expires_at=pl.col("known_at") + pl.duration(days=1),
+        status=pl.lit("proposed"),
     )
-    await results.write_signals(database, signals)
-    assert (await stored(database, results.SIGNALS)).equals(signals)
+
+
+async def test_signals_of_a_decider_are_exactly_those_last_written_and_those_of_others_stay(database: Database) -> None:
+    await results.write_signals(database, "e", "d", signals(5))
+    await results.write_signals(database, "f", "d", signals().with_columns(experiment=pl.lit("f")))
+    later = signals(2, decider="later").with_columns(pl.col("open_time", "known_at", "expires_at") + timedelta(days=9))
+    await results.write_signals(database, "e", "later", later)
+    assert await results.write_signals(database, "e", "d", signals(4, -0.4)) == Merged(updated=4, deleted=1)
+    served = await results.signals_of(database, "e", "ensemble")
+    assert served["weight"].to_list() == [-0.4] * 4 + [-0.5] * 2
+    await results.keep_signals(database, "e", ["later"])
+    assert (await results.signals_of(database, "e", "ensemble"))["decider"].to_list() == ["later"] * 2
+    assert (await results.signals_of(database, "f", "ensemble")).height == 3
+
+
+async def test_equity_comes_back_as_it_was(database: Database) -> None:
     equity = pl.DataFrame({"account": ["a"], "time": pl.Series([START], dtype=TIME), "equity": [1e6]})
     await results.write_equity(database, "a", equity)
     assert (await stored(database, results.EQUITY)).equals(equity)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from tidemill.study.deciders import decider, window_of
-from tidemill.study.scheduled import Term, walked
+from tidemill.study.deciders import Term, decider, window_of
+from tidemill.study.scheduled import walked
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE
 from tidemill.trading.chain import Wanted

@@ -16,9 +16,9 @@ from tidemill.experiments.tracked import id_of
 from tidemill.queries.deciders import decider_named
 from tidemill.storage.deciders import StoredDecider, in_force, named
 from tidemill.study.book import Span, book
-from tidemill.study.deciders import keep_schedule, known_to
+from tidemill.study.deciders import Term, keep_schedule, known_to
 from tidemill.study.rejections import tradable
-from tidemill.study.scheduled import Term, book_by, figures_by, require_following, weights_by
+from tidemill.study.scheduled import book_by, figures_by, require_following, weights_by
 from tidemill.study.scoring import predicted_by
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study

@@ -115,7 +115,8 @@ def backtest(decider_id: str, as_json: bool) -> None:
     """Run the book of ID over its own range, bar by bar; the figures are those of the experiment for that range."""
     from tidemill.cli.common.progress import progress
     from tidemill.cli.common.session import workspace
-    from tidemill.study.scheduled import Term, figures_by
+    from tidemill.study.deciders import Term
+    from tidemill.study.scheduled import figures_by
 
     with workspace() as opened:
         row, decider = _read(opened, decider_id)

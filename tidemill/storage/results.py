@@ -4,12 +4,12 @@ predictions of a fold and the equity of an account are exactly those last writte
 Frames hold the columns of the tables below, in any order; `manifest` and `metrics` are JSON texts, times Datetime("us", "UTC").
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import polars as pl
 
-from tidemill.storage.merge import MERGE_ROWS, Merged, Table, copy_merge, copy_slice
+from tidemill.storage.merge import MERGE_ROWS, Merged, Table, copy_merge, copy_slice, read_frame
 from tidemill.storage.postgres import Database
 
 MODELS = Table(
@@ -40,18 +40,29 @@ PREDICTIONS = Table(
 SIGNALS = Table(
     "signals",
     {
-        **dict.fromkeys(("dataset", "strategy", "engine", "symbol"), "text"),
+        **dict.fromkeys(("experiment", "book", "decider", "account", "mode", "symbol"), "text"),
         "open_time": "timestamptz",
         "weight": "float8",
+        "direction": "int4",
+        "confidence": "float8",
         "known_at": "timestamptz",
+        "expires_at": "timestamptz",
+        "status": "text",
     },
-    key=("dataset", "strategy", "engine", "symbol", "open_time"),
+    key=("experiment", "decider", "account", "mode", "symbol", "open_time"),
 )
 EQUITY = Table("equity", {"account": "text", "time": "timestamptz", "equity": "float8"}, key=("account", "time"))
 
 _STRETCH = """
 book = $1 AND fold = $2 AND ($3::timestamptz IS NULL OR open_time >= $3) AND ($4::timestamptz IS NULL OR open_time < $4)
 """
+
+_BACKTEST = "experiment = $1 AND account = '' AND mode = 'backtest'"
+_ASKED = f"""
+{_BACKTEST} AND decider = $2 AND ($3::timestamptz IS NULL OR open_time >= $3) AND ($4::timestamptz IS NULL OR open_time < $4)
+"""
+_OTHERS = f"DELETE FROM signals WHERE {_BACKTEST} AND NOT decider = ANY($2::text[])"  # nosec B608
+_OF_BOOK = f"SELECT {{}} FROM signals WHERE {_BACKTEST} AND book = $2 ORDER BY open_time, symbol"  # nosec B608
 
 
 async def write_models(database: Database, models: pl.DataFrame) -> Merged:
@@ -67,8 +78,11 @@ async def write_predictions(database: Database, book: str, fold: int, prediction
     done = []
     for part, start, end in _stretches(predictions.sort("open_time", "symbol")):
         done.append(await copy_slice(database, PREDICTIONS, part, _STRETCH, book, fold, start, end))
-    counts = [[getattr(one, name) for one in done] for name in Merged.__struct_fields__]
-    return Merged(*map(sum, counts))
+    return _sum(done)
+
+
+def _sum(done: Sequence[Merged]) -> Merged:
+    return Merged(*(sum(getattr(one, name) for one in done) for name in Merged.__struct_fields__))
 
 
 def _stretches(rows: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, datetime | None, datetime | None]]:
@@ -84,23 +98,26 @@ def _stretches(rows: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, datetime | No
     yield rows, start, None
 
 
-_WITHDRAW = """
-DELETE FROM signals USING unnest($4::text[], $5::timestamptz[]) AS gone (symbol, open_time)
-WHERE signals.dataset = $1 AND signals.strategy = $2 AND signals.engine = $3
-  AND signals.symbol = gone.symbol AND signals.open_time = gone.open_time
-"""
+async def write_signals(database: Database, experiment: str, decider: str, signals: pl.DataFrame) -> Merged:
+    """Make what a decider asked for in the backtest of an experiment exactly these rows; what is the same is left alone.
+
+    signals: the columns of the table, all of this decider.
+    """
+    done = []
+    for part, start, end in _stretches(signals.sort("open_time", "symbol")):
+        done.append(await copy_slice(database, SIGNALS, part, _ASKED, experiment, decider, start, end))
+    return _sum(done)
 
 
-async def write_signals(database: Database, signals: pl.DataFrame) -> Merged:
-    return await copy_merge(database, SIGNALS, signals)
+async def keep_signals(database: Database, experiment: str, deciders: Sequence[str]) -> None:
+    """Remove what others than these asked for in the backtest of an experiment."""
+    await database.execute(_OTHERS, experiment, list(deciders))
 
 
-async def withdraw_signals(database: Database, signals: pl.DataFrame) -> None:
-    """Remove signals that nobody gives any more. signals: the columns of the key; what is not there needs no removal."""
-    for (dataset, strategy, engine), rows in signals.group_by("dataset", "strategy", "engine"):
-        for part in rows.iter_slices(MERGE_ROWS):
-            keys = part["symbol"].to_list(), part["open_time"].to_list()
-            await database.execute(_WITHDRAW, dataset, strategy, engine, *keys)
+async def signals_of(database: Database, experiment: str, book: str) -> pl.DataFrame:
+    """What is served of a book of an experiment: symbol, open_time, weight and what stands beside it, by time and symbol."""
+    kinds = {name: kind for name, kind in SIGNALS.kinds.items() if name not in ("experiment", "book", "account", "mode")}
+    return await read_frame(database, kinds, _OF_BOOK.format(", ".join(kinds)), experiment, book)
 
 
 async def write_equity(database: Database, account: str, equity: pl.DataFrame) -> Merged:

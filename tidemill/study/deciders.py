@@ -13,7 +13,7 @@ from tidemill.domain.experiment import NewsSpec, StrategySpec
 from tidemill.models.artifact import read_manifest
 from tidemill.provenance import fingerprint, source_version
 from tidemill.quality.validity import PastRange, widened
-from tidemill.storage.deciders import StoredDecider, is_schedule_of, write_schedule
+from tidemill.storage.deciders import StoredDecider, in_force, is_schedule_of, write_schedule
 from tidemill.study.book import resolved, tested
 from tidemill.study.model_index import Index, artifact_folder, models_home, read_index
 from tidemill.study.registry import Kind
@@ -22,7 +22,7 @@ from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, FEATURE_BOUNDS, LABELS, PREDICTIONS, REFUSALS, partition_of
 from tidemill.trading.confidence import Knot, fit_confidence
-from tidemill.trading.decider import Bound, Decider, Known, code_of, libraries, to_text
+from tidemill.trading.decider import Bound, Decider, Known, code_of, from_text, libraries, to_text
 from tidemill.validation.splits import Fold
 
 
@@ -40,6 +40,19 @@ class Window(NamedTuple):
     past: Mapping[str, PastRange | None]
 
 
+class Term(NamedTuple):
+    """A decider, and from when until before when it holds."""
+
+    decider: Decider
+    start: datetime
+    end: datetime | None
+
+    @classmethod
+    def of(cls, row: StoredDecider) -> Term:
+        """IntegrityError for one that is damaged."""
+        return cls(from_text(row.content, row.id), row.valid_from, row.valid_to)
+
+
 def known_to(study: Study) -> Known:
     return Known(study.registry.engines, study.registry.strategies, study.registry.features)
 
@@ -49,8 +62,7 @@ def keep_schedule(study: Study, experiment: str) -> int:
 
     What they are made of is fingerprinted first, so that a run with nothing to do makes none.
     """
-    database, call = study.workspace.database, study.workspace.call
-    print_ = _made_of(study)
+    database, call, print_ = study.workspace.database, study.workspace.call, made_of(study)
     if call(is_schedule_of, database, experiment, print_):
         return 0
     made = [
@@ -60,6 +72,12 @@ def keep_schedule(study: Study, experiment: str) -> int:
     ]
     call(write_schedule, database, experiment, print_, made)
     return len(made)
+
+
+def terms_of(study: Study, experiment: str, book: str) -> list[Term]:
+    """What is in force for a book of an experiment, in order of time; IntegrityError for one that is damaged."""
+    rows = study.workspace.call(in_force, study.workspace.database, experiment, book)
+    return [Term.of(row) for row in rows if row.made_for == "run"]
 
 
 def deciders_of(study: Study, fold: Fold) -> Iterator[Decider]:
@@ -113,7 +131,7 @@ def stored_decider(experiment: str, made: Decider, start: datetime, end: datetim
     )
 
 
-def _made_of(study: Study) -> str:
+def made_of(study: Study) -> str:
     """Of everything that `deciders_of` all folds reads."""
     home, own = models_home(study.workspace), source_version(own=[__name__, "tidemill.trading.decider"])
     served = {book: _served(read_index(home, key)) for book, key in books(study).items()}

@@ -6,7 +6,6 @@ from collections.abc import Container, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,30 +17,16 @@ from tidemill.market.adjusting import COLUMNS
 from tidemill.market.told import told_actions
 from tidemill.metrics.returns import performance_metrics
 from tidemill.models.artifact import Artifact, load
-from tidemill.storage.deciders import StoredDecider
 from tidemill.strategies.base import Universe
 from tidemill.strategies.slots import book_slots
 from tidemill.study.book import Span, traded
 from tidemill.study.counting import bars_a_year
-from tidemill.study.deciders import known_to
+from tidemill.study.deciders import Term, known_to
 from tidemill.study.model_index import artifact_folder, models_home
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
 from tidemill.trading.chain import BarsOfSlot, Chain, Wanted
-from tidemill.trading.decider import Decider, deciding_of, from_text, links_of
-
-
-class Term(NamedTuple):
-    """A decider, and from when until before when it holds."""
-
-    decider: Decider
-    start: datetime
-    end: datetime | None
-
-    @classmethod
-    def of(cls, row: StoredDecider) -> Term:
-        """IntegrityError for one that is damaged."""
-        return cls(from_text(row.content, row.id), row.valid_from, row.valid_to)
+from tidemill.trading.decider import deciding_of, links_of
 
 
 def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = ()) -> Iterator[tuple[datetime, Wanted]]:

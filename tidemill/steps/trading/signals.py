@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import msgspec
-import polars as pl
 
 from tidemill.experiments.tracked import id_of
 from tidemill.provenance import fingerprint
 from tidemill.steps.predictions.validity import validate_predictions
-from tidemill.storage.results import withdraw_signals, write_signals
+from tidemill.steps.trading.serving import ASKED, SERVED, serve_signals
+from tidemill.storage.lake import Manifest
 from tidemill.study import code as code_of
 from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
-from tidemill.study.deciders import keep_schedule
+from tidemill.study.deciders import keep_schedule, made_of, terms_of
 from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored
 from tidemill.study.rejections import tradable
 from tidemill.study.scoring import books, predicted_by, prediction_versions
+from tidemill.study.signalling import signal_rows, versions_of
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE, SIGNALS
+from tidemill.study.tables import SIGNALS
 
 
 class SignalFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,28 +30,24 @@ class SignalFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_signals(study: Study) -> StepReport[SignalFacts]:
-    """Target weights of every book from its predictions, by the experiment's strategy."""
+    """Target weights of every book from its predictions, by the experiment's strategy, and the deciders that ask for them."""
     instruments = instruments_of(study.workspace, study.dataset.venue)
     chosen, known = resolved(study.experiment.strategy), study.registry.strategies
     code = fingerprint(known.code_version(chosen.name), code_of.signals())[:16]
     seen = bars_print(study) if sees_bars(chosen, known) else None
-    judged = validate_predictions(study)
-    worked, table, notes = 0, [], []
+    judged, experiment = validate_predictions(study), id_of(study.experiment)
+    keep_schedule(study, experiment)
+    given, worked, table, notes = (code, chosen, sorted(instruments.items()), seen, judged.version, made_of(study)), 0, [], []
     for book, version in prediction_versions(study).items():
-        made_of = (code, chosen, sorted(instruments.items()), seen, judged.version)
-        print_ = fingerprint(made_of, version)
+        print_ = fingerprint(given, version)
         held = study.lake.manifest(SIGNALS, study.key, book)
         if held is None or not is_made_of(held, print_):
-            weights, told = weighed(study, tradable(study, book, predicted_by(study, book)), tested(study))
-            frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
-            if book == ENSEMBLE:
-                _store_signals(study, frame)
-            held = study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_, metadata={"notes": list(told)})
+            held = _make_book(study, experiment, book, print_, held)
             worked += 1
         table.append((book, held.rows, held.symbols))
         notes += [f"{book}: {note}" for note in held.metadata.get("notes", ())]
     drop_others(study.lake, [Table(SIGNALS, study.key)], books(study))
-    keep_schedule(study, id_of(study.experiment))
+    serve_signals(study, experiment)
     facts = SignalFacts(
         strategy=chosen.name,
         neutralised_by=chosen.neutralise.by if chosen.neutralise else None,
@@ -67,17 +64,8 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
     )
 
 
-def _store_signals(study: Study, frame: pl.DataFrame) -> None:
-    """The ensemble's signals to Postgres: that book is traded; the engines' own serve comparison and stay in the lake.
-
-    What lies in the lake was safe in Postgres before, so that only what differs is written, and only what it has is withdrawn.
-    """
-    labels = {"dataset": study.dataset.key, "strategy": study.experiment.strategy.name, "engine": ENSEMBLE}
-    given = frame.drop_nulls("weight").with_columns(pl.lit(value).alias(name) for name, value in labels.items())
-    if study.lake.manifest(SIGNALS, study.key, ENSEMBLE) is not None:
-        scan = study.lake.scan(SIGNALS, study.key, partitions=[ENSEMBLE]).select("symbol", "open_time", "weight")
-        held = scan.drop_nulls("weight").collect().with_columns(pl.lit(value).alias(name) for name, value in labels.items())
-        gone = held.join(given, on=("symbol", "open_time"), how="anti")
-        study.workspace.call(withdraw_signals, study.workspace.database, gone)
-        given = given.join(held, on=("symbol", "open_time", "weight"), how="anti")
-    study.workspace.call(write_signals, study.workspace.database, given)
+def _make_book(study: Study, experiment: str, book: str, print_: str, held: Manifest | None) -> Manifest:
+    weights, told = weighed(study, tradable(study, book, predicted_by(study, book)), tested(study))
+    frame = signal_rows(study, book, weights, terms_of(study, experiment, book))
+    facts = {"notes": list(told), ASKED: versions_of(frame), SERVED: held.metadata.get(SERVED, {}) if held else {}}
+    return study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_, metadata=facts)

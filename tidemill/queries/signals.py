@@ -16,7 +16,7 @@ async def served_signals(study: Study, book: str | None = None) -> pl.DataFrame:
     found = await signals_of(study.workspace.database, id_of(study.experiment), chosen)
     if found.is_empty():
         raise InputError(
-            f"No signals of {chosen} of the experiment {study.experiment.name!r} are served. Run it first: `tidemill run`; those "
-            "of books that it would not trade are served while it is tracked."
+            f"No signals of {chosen} of the experiment {study.experiment.name!r} are served. Run it first: `tidemill run`; "
+            "those of books that it would not trade are served while it is tracked."
         )
     return found.select(_COLUMNS)

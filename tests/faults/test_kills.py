@@ -18,7 +18,7 @@ TABLES = (
     "lake/flags", "lake/imports", "lake/labels", "lake/metrics", "lake/positions", "lake/predictions", "lake/refusals",
     "lake/regime", "lake/regime_fits", "lake/risk",
     "lake/risk_skill", "lake/signals", "lake/trades", "lake/trials", "models/artifacts",
-    "models/index", "postgres/bars", "postgres/equity", "postgres/experiments", "postgres/gaps", "postgres/instruments",
+    "models/index", "postgres/bars", "postgres/deciders", "postgres/equity", "postgres/experiments", "postgres/gaps", "postgres/instruments",
     "postgres/models", "postgres/predictions", "postgres/quarantine", "postgres/signals",
     "postgres/sources", "postgres/trials",
     "reports", "state",

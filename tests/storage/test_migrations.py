@@ -15,7 +15,7 @@ from tidemill.storage.postgres import Database
 
 TABLES = """
 instruments bars quarantine gaps adjustments models trials predictions signals positions equity config_versions check_verdicts
-experiments
+experiments deciders
 """
 
 

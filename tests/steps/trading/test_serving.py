@@ -51,7 +51,7 @@ def test_two_experiments_that_differ_in_a_parameter_keep_their_own(workspace: Wo
 def test_a_signal_says_by_whom_which_way_how_surely_and_until_when(workspace: Workspace, experiment: Experiment) -> None:
     frame = served(workspace, experiment)
     assert frame.equals(frame.sort("open_time", "symbol"))
-    assert set(frame["direction"]) == {-1, 0, 1}
+    assert set(frame["direction"]) == {0, 1}  # a file of prices cannot be sold short
     assert frame.filter(pl.col("direction") != pl.col("weight").sign()).is_empty()
     assert (frame["known_at"] - frame["open_time"]).unique().to_list() == [timedelta(days=1)]
     assert (frame["expires_at"] - frame["known_at"]).unique().to_list() == [timedelta(days=1)]

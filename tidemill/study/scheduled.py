@@ -35,6 +35,7 @@ def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = (
     terms: of one book, in order of time. reload_at: numbers of slots before which the chain is made anew from its state, as a
     session that was stopped makes it. Arrays of an answer are the chain's own until the next slot.
     """
+    _require_bars_alone(study)
     universe, slots = slots_of(study, terms[0].decider.anchor)
     since, read = terms[0].start, partial(_load, study)
     links, deciding = links_of(terms[0].decider, known_to(study)), deciding_of(terms[0].decider, read)
@@ -83,6 +84,14 @@ def require_following(terms: Sequence[Term]) -> None:
             raise InputError(
                 f"Between {before.decider.id} and {after.decider.id} nothing decides. Choose those that follow each other."
             )
+
+
+def _require_bars_alone(study: Study) -> None:
+    if study.experiment.news is not None or study.experiment.features.fear_greed is not None:
+        raise InputError(
+            f"The experiment {study.experiment.name!r} reads news or an index beside the bars, of which no history is stepped "
+            "yet. Its book can be run again by `tidemill run` alone."
+        )
 
 
 def slots_of(study: Study, anchor: datetime) -> tuple[Universe, Iterator[BarsOfSlot]]:

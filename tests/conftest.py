@@ -71,7 +71,7 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 @pytest.fixture(scope="session")
 def servers(server_home: Settings) -> Iterator[Servers]:
-    """The shared embedded Postgres and Redis, running for the whole session. Nothing there outlives it, so nothing is synced."""
+    """The shared embedded Postgres and Redis, for the whole session, which nothing there outlives: it syncs nothing."""
     with running_servers(server_home) as found:
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             administer(found.postgres_dsn, f"ALTER SYSTEM SET {setting} = off")

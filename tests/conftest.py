@@ -73,7 +73,7 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 def servers(server_home: Settings) -> Iterator[Servers]:
     """The shared embedded Postgres and Redis, for the whole session, which nothing there outlives: it syncs nothing."""
     with running_servers(server_home) as found:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        for setting in ("fsync", "full_page_writes"):
             administer(found.postgres_dsn, f"ALTER SYSTEM SET {setting} = off")
         administer(found.postgres_dsn, "SELECT pg_reload_conf()")
         yield found

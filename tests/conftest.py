@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import name_of, new_database
+from tests.databases import administer, name_of, new_database
 from tidemill.config import Secret, Settings
 from tidemill.embedded import Servers, stop
 from tidemill.embedded import servers as running_servers
@@ -71,8 +71,11 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 @pytest.fixture(scope="session")
 def servers(server_home: Settings) -> Iterator[Servers]:
-    """The shared embedded Postgres and Redis, running for the whole session."""
+    """The shared embedded Postgres and Redis, for the whole session, which nothing there outlives: it syncs nothing."""
     with running_servers(server_home) as found:
+        for setting in ("fsync", "full_page_writes"):
+            administer(found.postgres_dsn, f"ALTER SYSTEM SET {setting} = off")
+        administer(found.postgres_dsn, "SELECT pg_reload_conf()")
         yield found
 
 

@@ -32,7 +32,7 @@ def new_database(dsn: Secret, template: str = EMPTY) -> Iterator[Secret]:
     template: name of the one that it is a copy of; nobody may be connected to that.
     """
     name = f"test_{uuid.uuid4().hex}"
-    administer(dsn, f"CREATE DATABASE {name} TEMPLATE {template}")
+    administer(dsn, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # a third of the time of the other
     try:
         yield Secret(f"{dsn.reveal().rpartition('/')[0]}/{name}")
     finally:

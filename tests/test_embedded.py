@@ -60,9 +60,6 @@ def test_redis_is_empty_at_the_start_of_a_test(redis_url: Secret) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("fsync", "on"),
-        ("synchronous_commit", "on"),
-        ("full_page_writes", "on"),
         ("data_checksums", "on"),
         ("server_encoding", "UTF8"),
         ("TimeZone", "UTC"),
@@ -74,6 +71,12 @@ def test_redis_is_empty_at_the_start_of_a_test(redis_url: Secret) -> None:
 )
 async def test_postgres_runs_with(fresh_dsn: Secret, name: str, value: str) -> None:
     assert await ask(fresh_dsn, f"SHOW {name}") == value
+
+
+async def test_postgres_of_a_home_keeps_what_it_confirmed(new_home: Callable[..., Settings]) -> None:
+    with servers(new_home()) as found:
+        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+            assert await ask(found.postgres_dsn, f"SHOW {name}") == "on"
 
 
 async def test_the_database_is_named_tidemill_and_sorts_by_code_point(server_home: Settings) -> None:

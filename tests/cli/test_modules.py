@@ -37,13 +37,28 @@ def worked(answer: Any) -> set[str]:
     return {name for name, _, had_work in answer["steps"] if had_work}
 
 
-def test_a_file_of_one_s_own_goes_from_the_option_to_a_row_of_the_report(home: Path) -> None:
-    (home / "mine.py").write_text(example())
+FAILING = """
+def refuses(training):
+    raise ValueError("no rank")
+
+
+engine("boom", refuses, lambda model, frame: frame["my_gap"])
+"""
+
+
+def test_a_file_of_one_s_own_goes_from_the_option_to_rows_of_the_report_and_an_engine_that_fails_costs_its_own(
+    home: Path,
+) -> None:
+    (home / "mine.py").write_text(example() + FAILING)
     daily_bars(300).write_csv(home / "panel.csv")
     run = ("run", "--module", "mine.py", "--source", "file:panel.csv", "--json")
     first = command(*run)
-    assert first.code == 0, first.err
+    assert first.code == 1
     assert [row["book"] for row in first.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine"]
+    assert set(first.json["failed"]) == {"boom"}
+    assert first.json["summary"][0].startswith("The engine boom failed and is missing here: ")
+    assert first.err.startswith("Error: 1 engine failed and is left out. boom: ")
+    assert "no rank" in first.err
     assert "models/my_engine" in worked(first.json)
     report = Path(first.json["report"])
     assert "my_engine" in report.read_text(encoding="utf-8")
@@ -54,30 +69,9 @@ def test_a_file_of_one_s_own_goes_from_the_option_to_a_row_of_the_report(home: P
     (home / "mine.py").write_text(example().replace("held=2", "held=1"))
     second = command(*run)
     assert second.code == 0, second.err
+    assert [row["book"] for row in second.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine"]
     assert "trading/signals" in worked(second.json)
     assert not {"features/technical", "features/training_set", "models/my_engine", "models/ridge"} & worked(second.json)
-
-
-FAILING = """
-def refuses(training):
-    raise ValueError("no rank")
-
-
-engine("boom", refuses, lambda model, frame: frame["my_gap"])
-"""
-
-
-def test_an_engine_that_fails_costs_the_exit_code_and_its_own_row(home: Path) -> None:
-    (home / "mine.py").write_text(example() + FAILING)
-    daily_bars(300).write_csv(home / "panel.csv")
-    answer = command("run", "--module", "mine.py", "--source", "file:panel.csv", "--json")
-    assert answer.code == 1
-    assert [row["book"] for row in answer.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine"]
-    assert set(answer.json["failed"]) == {"boom"}
-    assert answer.json["summary"][0].startswith("The engine boom failed and is missing here: ")
-    assert answer.err.startswith("Error: 1 engine failed and is left out. boom: ")
-    assert "no rank" in answer.err
-    assert Path(answer.json["report"]).is_file()
 
 
 TWICE = """

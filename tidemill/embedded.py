@@ -20,7 +20,7 @@ import msgspec
 from tidemill.config import Secret, Settings
 from tidemill.domain.errors import ConfigError, DeadlineError, IntegrityError, StopError, TidemillError, UnavailableError
 from tidemill.keeper.failures import explained
-from tidemill.keeper.folder import SERVERS, Folder, State, existing, locate
+from tidemill.keeper.folder import SERVERS, Folder, KeeperState, existing, locate
 from tidemill.keeper.processes import open_lock, try_lock
 
 # Crash recovery of 2 GB of log on a slow disk ends well within this.
@@ -101,7 +101,7 @@ def _wait_for_lock(folder: Folder, seconds: float) -> bool:
         os.close(lock)
 
 
-def _attach(folder: Folder, settings: Settings, hold: int, needed: list[str]) -> State:
+def _attach(folder: Folder, settings: Settings, hold: int, needed: list[str]) -> KeeperState:
     """Hold the servers, and see to it that they run."""
     deadline = time.monotonic() + START_SECONDS
     _lock_shared(hold, deadline, folder)
@@ -134,7 +134,7 @@ def _lock_shared(hold: int, deadline: float, folder: Folder) -> None:
         time.sleep(0.002)
 
 
-def _is_of(folder: Folder, state: State) -> bool:
+def _is_of(folder: Folder, state: KeeperState) -> bool:
     """Whether the state was written for this folder and not for one that it was copied from."""
     stat = os.stat(folder.holders)
     return (stat.st_dev, stat.st_ino) == state.lock
@@ -198,7 +198,7 @@ def _word_of_keeper(folder: Folder, request: bytes, lock: int) -> bytes:
         return keeper.stdout.read()
 
 
-def _addresses(folder: Folder, state: State) -> dict[str, Secret]:
+def _addresses(folder: Folder, state: KeeperState) -> dict[str, Secret]:
     passwords = folder.credentials()
     if passwords is None:
         raise IntegrityError(

@@ -197,7 +197,7 @@ def test_features_of_a_file_of_one_s_own_are_the_same_in_batch_and_stream(
     Path("mine.py").write_text('feature("gap_7", close / mean(close, 7) - 1, unit="ratio", about="distance to the mean")\n')
     given = ("features", "compute", "--input", panel_file, "--module", "mine.py", "--output")
     assert "1 feature of 2 symbols, 240 rows" in tidemill(*given, "batch.parquet").out
-    assert tidemill(*given, "stream.parquet", "--engine", "stream").code == 0
+    assert tidemill(*given, "stream.parquet", "--execution", "stream").code == 0
     batch, stream = pl.read_parquet("batch.parquet"), pl.read_parquet("stream.parquet")
     assert batch.columns == ["symbol", "open_time", "gap_7"]
     assert batch.equals(stream, null_equal=True)

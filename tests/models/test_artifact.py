@@ -11,10 +11,10 @@ from safetensors.numpy import save
 
 from tidemill.domain.errors import InputError, IntegrityError, UnavailableError
 from tidemill.durable import read_sealed, write_sealed
-from tidemill.models.artifact import Artifact, Inputs, load, make
+from tidemill.models.artifact import Artifact, TrainingInputs, load, make
 
 
-def inputs(**changes: Any) -> Inputs:
+def inputs(**changes: Any) -> TrainingInputs:
     values: dict[str, Any] = {
         "engine": "ridge",
         "features": ("a", "b"),
@@ -30,7 +30,7 @@ def inputs(**changes: Any) -> Inputs:
         "start": "2024-01-01T00:00:00+00:00",
         "end": "2024-04-01T00:00:00+00:00",
     }
-    return Inputs(**(values | changes))
+    return TrainingInputs(**(values | changes))
 
 
 def artifact(**changes: Any) -> Artifact:
@@ -88,7 +88,7 @@ def test_the_hash_covers_every_canonical_input_and_the_weights() -> None:
         "start": "",
         "end": "",
     }
-    assert set(changed) == set(Inputs.__struct_fields__)
+    assert set(changed) == set(TrainingInputs.__struct_fields__)
     hashes = {artifact(**{name: value}).hash for name, value in changed.items()}
     other_weights = make(inputs(), tensors={"weights": np.array([0.5, -0.25000001]), "wide": np.ones((2, 3), dtype=np.float32)})
     other_shape = make(inputs(), tensors={"weights": np.array([0.5, -0.25]), "wide": np.ones((3, 2), dtype=np.float32)})

@@ -31,7 +31,7 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class FeatureState:
     """State of `symbols` under the feature set `fingerprint`.
 
     slots: symbols × places, what recursive operators carry. history: symbols × depths, earlier values of each node that some
@@ -49,7 +49,7 @@ class State:
     tail: bytes = b""
 
     @classmethod
-    def empty(cls, fingerprint: str, symbols: Sequence[str], slots: int, history: int) -> "State":
+    def empty(cls, fingerprint: str, symbols: Sequence[str], slots: int, history: int) -> "FeatureState":
         """Symbols that have had no bar yet."""
         count = len(symbols)
         times = np.full(count, NEVER, dtype=np.int64)
@@ -63,9 +63,9 @@ class State:
                 "Compute the features from the start of history once."
             )
 
-    def select(self, symbols: Sequence[str]) -> "State":
+    def select(self, symbols: Sequence[str]) -> "FeatureState":
         """A copy for `symbols`, in that order; those it does not know are as new."""
-        chosen = State.empty(self.fingerprint, symbols, self.slots.shape[1], self.history.shape[1])
+        chosen = FeatureState.empty(self.fingerprint, symbols, self.slots.shape[1], self.history.shape[1])
         place = {symbol: index for index, symbol in enumerate(self.symbols)}
         pairs = [(index, place[symbol]) for index, symbol in enumerate(symbols) if symbol in place]
         into, source = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
@@ -76,15 +76,15 @@ class State:
         )
         return chosen
 
-    def updated(self, newer: "State") -> "State":
+    def updated(self, newer: "FeatureState") -> "FeatureState":
         """This state with the symbols of `newer` replaced or added, sorted by symbol."""
         fresh = set(newer.symbols)
         if fresh.issuperset(self.symbols) and newer.symbols == tuple(sorted(newer.symbols)):
-            return State(newer.fingerprint, newer.symbols, newer.slots, newer.history, newer.times)
+            return FeatureState(newer.fingerprint, newer.symbols, newer.slots, newer.history, newer.times)
         kept = [index for index, symbol in enumerate(self.symbols) if symbol not in fresh]
         names = [*(self.symbols[index] for index in kept), *newer.symbols]
         order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
-        return State(
+        return FeatureState(
             newer.fingerprint,
             tuple(names[index] for index in order),
             np.concatenate([self.slots[kept], newer.slots])[order],
@@ -101,7 +101,7 @@ class State:
         return body + hashlib.sha256(body).digest()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "State":
+    def from_bytes(cls, data: bytes) -> "FeatureState":
         """Read what `to_bytes` wrote. Raises IntegrityError for anything else, or when a byte has changed."""
         if len(data) < _PREFIX.size + 32 or data[:8] != _MAGIC:
             raise IntegrityError("This is not a feature state. Compute the features from the start of history once.")
@@ -122,7 +122,7 @@ class State:
         return cls._from_arrays(header, body[_PREFIX.size + length :])
 
     @classmethod
-    def _from_arrays(cls, header: _Header, raw: bytes) -> "State":
+    def _from_arrays(cls, header: _Header, raw: bytes) -> "FeatureState":
         count = len(header.symbols)
         arrays = 8 * count * (header.slots + header.history + 1)
         if min(header.slots, header.history, header.tail) < 0 or len(raw) != arrays + header.tail:

@@ -16,22 +16,22 @@ from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.feature_set import FeatureSet
 from tidemill.features.kernels.execute import execute
-from tidemill.features.state import State
+from tidemill.features.state import FeatureState
 
 Row: TypeAlias = ArrayLike
 _NO_HISTORY = np.empty((0, 0))
 _VWAP = COLUMNS.index("vwap")
 
 
-class Stream:
+class FeatureStream:
     """Live features of `symbols`, from `state` on (None: no bar yet). A symbol that the state does not know starts as newly
     listed.
 
-    Symbols that the state knows and the stream does not are left out of `state()`; `State.updated` puts them back.
+    Symbols that the state knows and the stream does not are left out of `state()`; `FeatureState.updated` puts them back.
     Not safe for use by two threads at once. Raises IntegrityError for the state of another feature set.
     """
 
-    def __init__(self, features: FeatureSet, symbols: Sequence[str], state: State | None = None) -> None:
+    def __init__(self, features: FeatureSet, symbols: Sequence[str], state: FeatureState | None = None) -> None:
         if not symbols or len(set(symbols)) != len(symbols):
             raise InputError("A stream needs at least one symbol, and each once.")
         program = features.program
@@ -39,7 +39,7 @@ class Stream:
             state.require(features.fingerprint, program.carried, program.history)
         self.features, self.symbols, self._program = features, tuple(symbols), program
         self._whole = True  # whether the flags of the last step say that all are present
-        start = state or State.empty(features.fingerprint, (), program.carried, program.history)
+        start = state or FeatureState.empty(features.fingerprint, (), program.carried, program.history)
         self._load(start.select(self.symbols))
 
     def step(
@@ -107,12 +107,12 @@ class Stream:
         stages.carry(self._result, places, times, self._carried, 0)
         stages.compare(self._result, places[:-1], np.array([0, count], dtype=np.int64))
 
-    def state(self) -> State:
+    def state(self) -> FeatureState:
         """A copy of what is remembered; stepping on does not change it."""
         slots = np.hstack([self._blocks.carried(), self._carried])
-        return State(self.features.fingerprint, self.symbols, slots, self._blocks.history(), self._times.copy())
+        return FeatureState(self.features.fingerprint, self.symbols, slots, self._blocks.history(), self._times.copy())
 
-    def _load(self, state: State) -> None:
+    def _load(self, state: FeatureState) -> None:
         count, program = len(self.symbols), self._program
         self._blocks = Blocks(program, state)
         self._carried = state.slots[:, program.slots :].copy()

@@ -33,7 +33,7 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dtype: Literal["float32", "float64"]
 
 
-class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TrainingInputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What decided the weights; the artifact's hash covers all of it. Times are ISO texts in UTC."""
 
     engine: str
@@ -55,7 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Everything about a model but its weights. `metrics` and `origin` (time, host, libraries) stay outside the hash."""
 
     format: Literal[1] = 1
-    inputs: Inputs
+    inputs: TrainingInputs
     weights_file: Literal["weights.safetensors", "model.txt"]
     tensors: dict[str, TensorSpec] = {}
     metrics: dict[str, float | None] = {}
@@ -80,7 +80,7 @@ class Artifact:
     text: str = ""
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> TrainingInputs:
         return self.manifest.inputs
 
     @property
@@ -147,7 +147,11 @@ class Artifact:
 
 
 def make(
-    inputs: Inputs, *, tensors: Mapping[str, Tensor] | None = None, text: str = "", origin: Mapping[str, str] | None = None
+    inputs: TrainingInputs,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+    text: str = "",
+    origin: Mapping[str, str] | None = None,
 ) -> Artifact:
     """An artifact of either `tensors` or `text`. Raises InputError when a weight is not finite: training went astray."""
     held = dict(tensors or {})

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.domain.reading import told
-from tidemill.models.artifact import Artifact, Inputs, Tensor
+from tidemill.models.artifact import Artifact, Tensor, TrainingInputs
 from tidemill.provenance import source_version
 from tidemill.validation.panel import require_columns, require_panel
 
@@ -277,13 +277,13 @@ def symbol_runs(frame: pl.DataFrame) -> list[tuple[int, int]]:
     return list(zip((stops - lengths).tolist(), stops.tolist(), strict=True))
 
 
-def inputs_of(
+def training_inputs(
     training: TrainingSet, *, engine: str, module: str, params: msgspec.Struct, seed: int, lineage: Lineage
-) -> Inputs:
+) -> TrainingInputs:
     """The canonical inputs of an artifact, trained on `training` by the code of `module`."""
     times = training.frame["open_time"].filter(pl.Series(training.usable))
     start, end = times.min(), times.max()
-    return Inputs(
+    return TrainingInputs(
         engine=engine,
         features=training.features,
         feature_fingerprint=lineage.feature_fingerprint,

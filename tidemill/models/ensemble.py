@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.domain.errors import InputError
-from tidemill.models.artifact import Artifact, Inputs, make
+from tidemill.models.artifact import Artifact, TrainingInputs, make
 from tidemill.models.base import (
     NO_LINEAGE,
     EngineInfo,
@@ -69,7 +69,7 @@ class Ensemble:
     ) -> Artifact:
         chosen = decoded(EnsembleParams, params, self.info.name)
         require_distinct(features)
-        inputs = Inputs(
+        inputs = TrainingInputs(
             engine=self.info.name,
             features=features,
             feature_fingerprint=lineage.feature_fingerprint,

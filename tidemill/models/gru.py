@@ -30,12 +30,12 @@ from tidemill.models.base import (
     Standardizer,
     decoded,
     distinct,
-    inputs_of,
     predictions,
     require_layout,
     require_scoring,
     require_shape,
     symbol_runs,
+    training_inputs,
     training_set,
 )
 from tidemill.models.sequence.threads import one_thread
@@ -104,7 +104,7 @@ class Gru:
             matrix, runs = scaling.matrix(data.frame, features), symbol_runs(data.frame)
             weights = train(Recurrent(inputs=len(features)), matrix, data.target, runs, chosen, seed)
         return make(
-            inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
+            training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors={
                 **scaling.tensors(),
                 "output.scale": np.array([data.scale]),

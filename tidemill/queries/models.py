@@ -10,7 +10,7 @@ import msgspec
 
 from tidemill.config import Settings
 from tidemill.domain.errors import UnknownNameError
-from tidemill.models.artifact import Artifact, Inputs, load
+from tidemill.models.artifact import Artifact, TrainingInputs, load
 from tidemill.study.model_index import TrainedFold, artifact_folder, indexed_models, indices, models_in, stated_by
 from tidemill.study.tables import ENSEMBLE
 
@@ -35,7 +35,7 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
 
     model_id: str
     hash: str
-    inputs: Inputs
+    inputs: TrainingInputs
     metrics: dict[str, float | None]
     origin: dict[str, str]
     weights: dict[str, float]

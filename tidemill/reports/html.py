@@ -61,7 +61,7 @@ def render_report(inputs: ReportInputs) -> str:
         engines=engine_tables(inputs.engines),
         costs=_cost_rows(inputs),
         attribution=_attribution_rows(inputs.attribution),
-        refusals=_table(inputs.refusals),
+        rejections=_table(inputs.rejections),
         folds=_table(inputs.folds),
         data=_data_rows(inputs.data),
         biases=biases(inputs),

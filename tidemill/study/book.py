@@ -89,13 +89,17 @@ def traded(study: Study, weights: pl.DataFrame, span: Span, *, benchmark: bool =
     Corporate actions are booked; what is only suspected of being one earns and loses nothing, and the result holds the figures
     with it beside. benchmark: the weights are of the benchmark, and are kept to.
     """
-    from tidemill.backtest.backtest import Inputs, Options, backtest_panel  # numba: 0.3 s that a run with nothing to do saves
+    from tidemill.backtest.backtest import (
+        BacktestInputs,
+        Options,
+        backtest_panel,
+    )  # numba: 0.3 s that a run with nothing to do saves
     from tidemill.backtest.panel import weights_panel
 
     panel = _panel(study, span)
     targets, stray = weights_panel(weights, panel.axes)
     suspected = span.of(suspected_actions(study))
-    inputs = Inputs(
+    inputs = BacktestInputs(
         panel,
         targets,
         study.dataset.interval,

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from tidemill.domain.errors import IntegrityError
 from tidemill.durable import read_sealed, sweep, write_sealed
-from tidemill.features.api import State
+from tidemill.features.api import FeatureState
 
 # The newest month grows, so the state before it is needed again; the one after it serves the month that follows.
 KEPT = 2
@@ -21,12 +21,12 @@ class Savable(Protocol):
 S = TypeVar("S", bound=Savable)
 
 
-def resume(folder: Path, months: Sequence[str], stale: int, wanted: Mapping[str, str]) -> tuple[int, State | None]:
+def resume(folder: Path, months: Sequence[str], stale: int, wanted: Mapping[str, str]) -> tuple[int, FeatureState | None]:
     """The nearest month at or before the stale one before which a state is kept: its index and that state.
 
     wanted: month → fingerprint of what it is made from, with that of all months before it.
     """
-    return resume_with(State.from_bytes, folder, months, stale, wanted)
+    return resume_with(FeatureState.from_bytes, folder, months, stale, wanted)
 
 
 def resume_with(

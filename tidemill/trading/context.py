@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.features.expression import FEAR_GREED, SENTIMENT
-from tidemill.features.sentiment import Mood, State, require_half_life, step_mood
+from tidemill.features.sentiment import Mood, SentimentState, require_half_life, step_mood
 from tidemill.market.fear_greed import HELD
 
 Floats = NDArray[np.float64]
@@ -51,7 +51,7 @@ class ContextState(msgspec.Struct, frozen=True):
     """
 
     index: IndexState
-    sentiment: State
+    sentiment: SentimentState
     unread: Mapping[str, tuple[float, ...]] = {}
 
 
@@ -71,7 +71,7 @@ class Context:
     def state(self) -> ContextState:
         """After the last step."""
         unread = {symbol: tuple(scores) for symbol, scores in self._unread.items()}
-        return ContextState(self._index, State(self._half_life, dict(self._moods)), unread)
+        return ContextState(self._index, SentimentState(self._half_life, dict(self._moods)), unread)
 
     def step(
         self,

@@ -37,7 +37,7 @@ _CODE = {FEATURES: code_of.feature_proof, PREDICTIONS: code_of.prediction_proof,
 _SHOWN = 20
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class ProofResult(msgspec.Struct, frozen=True, kw_only=True):
     """The proof of one asset; `worked` is False when its definition was judged before. notes: on the sample of it."""
 
     asset: str
@@ -77,7 +77,7 @@ def not_judged(proof: Proof) -> str:
     return f"Not judged: {names}; of {first.feature}, {first.why}."
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class OpenProofs(msgspec.Struct, frozen=True, kw_only=True):
     """Whether everything that a study computes is proven; `open` holds asset → why it is not, empty when all is."""
 
     open: dict[str, str]
@@ -90,7 +90,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return self.proven
 
 
-def judge_causality(study: Study, asset: str) -> Judged:
+def judge_causality(study: Study, asset: str) -> ProofResult:
     """The proof of one of ASSETS, from Postgres where its definition was judged before; else made now and kept there."""
     version = definition(study, asset)
     known = _stored(study, asset, version)
@@ -98,7 +98,7 @@ def judge_causality(study: Study, asset: str) -> Judged:
     bars = _bars_print(study)
     # What is not judged is tried again as soon as there are other bars.
     if known is not None and (not known.unjudged or known.bars == bars):
-        return Judged(asset=asset, version=version, proof=known, worked=False, notes=notes)
+        return ProofResult(asset=asset, version=version, proof=known, worked=False, notes=notes)
     proof = _PROOFS[asset](study)
     proof = msgspec.structs.replace(proof.without_judging(_came_to_life(study, asset, proof)), bars=bars)
     made = Verdict(
@@ -110,10 +110,10 @@ def judge_causality(study: Study, asset: str) -> Judged:
         details=msgspec.to_builtins(proof),
     )
     study.workspace.call(Verdicts(study.workspace.database).write, [made])
-    return Judged(asset=asset, version=version, proof=proof, worked=True, notes=notes)
+    return ProofResult(asset=asset, version=version, proof=proof, worked=True, notes=notes)
 
 
-def is_proven(study: Study) -> Standing:
+def is_proven(study: Study) -> OpenProofs:
     """What stands in Postgres for the definitions in force; nothing is computed. What is missing, refuted or not judged is not
     to be promoted.
     """
@@ -123,8 +123,8 @@ def is_proven(study: Study) -> Standing:
         if proof is None:
             missing[asset] = "no causality proof of this definition; materialize the asset with its checks"
         elif not proof.holds:
-            missing[asset] = Judged(asset=asset, version="", proof=proof, worked=False).sentence
-    return Standing(open=missing)
+            missing[asset] = ProofResult(asset=asset, version="", proof=proof, worked=False).sentence
+    return OpenProofs(open=missing)
 
 
 def unjudged_notes(study: Study) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NewsSpec
-from tidemill.features.sentiment import State, sentiment
+from tidemill.features.sentiment import SentimentState, sentiment
 from tidemill.market.news import Mentions
 from tidemill.models.text.registry import TextClassifier, text_classifier
 from tidemill.provenance import fingerprint
@@ -191,7 +191,7 @@ def sentiment_fingerprints(study: Study) -> dict[str, str]:
 
 def _compute_from(study: Study, spec: NewsSpec, changed: int, wanted: dict[str, str]) -> None:
     months = list(wanted)
-    first, state = resume_with(State.from_bytes, _folder(study), months, changed, wanted)
+    first, state = resume_with(SentimentState.from_bytes, _folder(study), months, changed, wanted)
     for stretch in filter(None, (months[first:-1], months[-1:])):
         bars = study.adjusted_of(stretch).select("symbol", "open_time")
         frame, state = sentiment(bars, items_of(study), study.dataset.interval.delta, half_life=spec.half_life, state=state)

@@ -22,7 +22,7 @@ from tidemill.market.adjustments import ADJUSTMENT_SCHEMA, derive_adjustments
 from tidemill.market.calendars import infer_calendars
 from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
-from tidemill.steps.market_data.flags import Judged, write_flags
+from tidemill.steps.market_data.flags import JudgedBars, write_flags
 from tidemill.storage.endings import Mirrored
 from tidemill.storage.lake import Lake
 from tidemill.storage.losses import Loss, forget_restored, note_loss
@@ -373,7 +373,7 @@ class _Import:
         return lake.scan(BARS, self.key).group_by("symbol").agg(settled=pl.col("open_time").max()).collect()
 
     def _write_flags(self) -> dict[str, int]:
-        given = Judged(
+        given = JudgedBars(
             symbols=frozenset(self.symbols),
             refused=self.flags,
             tells_actions=bool(self.adjusted),

@@ -17,7 +17,7 @@ import polars as pl
 from tidemill.domain.errors import InputError, RetryError
 from tidemill.domain.experiment import NewsSpec
 from tidemill.domain.months import month_end, month_start
-from tidemill.market.news import NewsSource, RefusedNews, items_frame, judged
+from tidemill.market.news import NewsSource, RejectedNews, items_frame, judged
 from tidemill.market.news_files import NewsFile
 from tidemill.market.news_sources import open_news
 from tidemill.provenance import fingerprint, source_version
@@ -148,7 +148,7 @@ async def _read(study: Study, source: NewsSource, now: datetime) -> NewsImport:
     return NewsImport(**counts, reasons=dict(reasons))
 
 
-def _quarantine(source: NewsSource, refused: Sequence[RefusedNews]) -> pl.DataFrame:
+def _quarantine(source: NewsSource, refused: Sequence[RejectedNews]) -> pl.DataFrame:
     schema = {"symbol": pl.String, "reason": pl.String, "detail": pl.String, "source_line": pl.Int64}
     rows = [(row.symbol, str(row.reason), row.detail, row.line) for row in refused]
     return pl.DataFrame(rows, schema=schema, orient="row").select(

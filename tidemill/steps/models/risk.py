@@ -18,7 +18,7 @@ import polars as pl
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
 from tidemill.domain.numbers import finite
-from tidemill.models.artifact import Artifact, Inputs, load, make
+from tidemill.models.artifact import Artifact, TrainingInputs, load, make
 from tidemill.provenance import fingerprint, library_version
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
 from tidemill.study import code as code_of
@@ -144,7 +144,7 @@ def _fit(study: Study, fold: Fold, past: dict[str, Floats], seen: str) -> Artifa
     params = _params(study)
     fitted = {name: fit_garch(returns, params) if spec_of(study).garch else None for name, returns in sorted(past.items())}
     rows = [list(one) if one is not None else [0.0] * len(Garch._fields) for one in fitted.values()]
-    inputs = Inputs(
+    inputs = TrainingInputs(
         engine=RISK,
         features=("return",),
         feature_fingerprint="log returns of total-return closes",

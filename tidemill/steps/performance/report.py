@@ -18,7 +18,7 @@ from tidemill.reports.sentences import verdict
 from tidemill.steps.checks.causality import unjudged_notes
 from tidemill.steps.market_data.bars import last_import
 from tidemill.steps.market_data.news import vintage_notes
-from tidemill.steps.predictions.validity import refusal_counts
+from tidemill.steps.predictions.validity import rejection_counts
 from tidemill.steps.trading.attribution import attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
 from tidemill.study.book import bars_print
@@ -112,7 +112,7 @@ def report_inputs(study: Study) -> ReportInputs:
         ic_by_month=ic_by_month(scored, coefficients_of(study, ENSEMBLE)),
         quantile_returns=quantile_returns(scored),
         attribution=attribution_table(study),
-        refusals=refusal_counts(study),
+        rejections=rejection_counts(study),
         folds=_folds(study),
         embargo=embargo_length(study.splits, horizon=experiment.label.horizon, lookback=study.features.lookback),
         data=_data_facts(study),

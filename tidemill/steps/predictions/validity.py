@@ -21,17 +21,17 @@ from tidemill.storage.lake import Manifest
 from tidemill.study import code as code_of
 from tidemill.study.freshness import Table, drop_others, is_made_of
 from tidemill.study.model_index import month_versions, touched
-from tidemill.study.rejections import bounds_over, feature_rows, refusals_of, reject
+from tidemill.study.rejections import bounds_over, feature_rows, reject, rejections_of
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
 from tidemill.study.tables import FEATURE_BOUNDS, FEATURES, PREDICTIONS, REFUSALS, partition_of
 from tidemill.validation.splits import Fold
 
-MANY = 0.05  # of the predictions: more refused ones than this is worth a warning
+MANY = 0.05  # of the predictions: more rejected ones than this are worth a warning
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What validation came to. counts: (book, why) → predictions refused. judged: predictions looked at, over all books."""
+class GuardResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What validation came to. counts: (book, why) → predictions rejected. judged: predictions looked at, over all books."""
 
     worked: int
     judged: int
@@ -39,12 +39,12 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
     @property
-    def refused(self) -> int:
+    def rejected(self) -> int:
         return sum(self.counts.values())
 
     @property
     def share(self) -> float:
-        return self.refused / self.judged if self.judged else 0.0
+        return self.rejected / self.judged if self.judged else 0.0
 
     def sentences(self) -> tuple[str, ...]:
         """One for each book and reason, the most frequent first."""
@@ -52,8 +52,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(f"{book}: {count:,} predictions were not traded, {WHY[why]}." for (book, why), count in ordered)
 
 
-def validate_predictions(study: Study) -> Judgement:
-    """Judge every fold whose inputs changed, and say what is refused in all of them."""
+def validate_predictions(study: Study) -> GuardResult:
+    """Judge every fold whose inputs changed, and say what is rejected in all of them."""
     code, months = (
         code_of.rejections(),
         month_versions(study, FEATURES),
@@ -79,14 +79,14 @@ def validate_predictions(study: Study) -> Judgement:
     return _judgement({part: have[part] for part in wanted}, predictions, worked)
 
 
-def _judgement(have: dict[str, Manifest], predictions: dict[str, dict[str, Manifest]], worked: int) -> Judgement:
+def _judgement(have: dict[str, Manifest], predictions: dict[str, dict[str, Manifest]], worked: int) -> GuardResult:
     counts: dict[tuple[str, str], int] = {}
     for manifest in have.values():
         for book, why, count in manifest.metadata["counts"]:
             counts[book, why] = counts.get((book, why), 0) + count
     judged = sum(manifest.rows for found in predictions.values() for manifest in found.values())
     version = fingerprint({name: manifest.data_version for name, manifest in sorted(have.items())})
-    return Judgement(worked=worked, judged=judged, counts=counts, version=version)
+    return GuardResult(worked=worked, judged=judged, counts=counts, version=version)
 
 
 def _judge_fold(study: Study, fold: Fold, past: dict[str, PastRange | None], window_print: str, print_: str) -> Manifest:
@@ -114,10 +114,10 @@ def _bounds(study: Study, fold: Fold, print_: str) -> pl.DataFrame:
     return study.lake.scan(FEATURE_BOUNDS, study.key, partitions=[partition]).collect()
 
 
-def refusal_counts(study: Study) -> pl.DataFrame:
+def rejection_counts(study: Study) -> pl.DataFrame:
     """book, why (a sentence), predictions: a small table for the report; empty where everything counts."""
     rows = (
-        refusals_of(study)
+        rejections_of(study)
         .group_by("book", "why")
         .len("predictions")
         .sort("predictions", "book", "why", descending=[True, False, False])

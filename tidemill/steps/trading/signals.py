@@ -23,7 +23,7 @@ class SignalFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     strategy: str
     neutralised_by: str | None
-    predictions_refused: int
+    predictions_rejected: int
 
 
 def make_signals(study: Study) -> StepReport[SignalFacts]:
@@ -51,7 +51,7 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
     facts = SignalFacts(
         strategy=chosen.name,
         neutralised_by=chosen.neutralise.by if chosen.neutralise else None,
-        predictions_refused=judged.refused,
+        predictions_rejected=judged.rejected,
     )
     return stored(
         study.lake.manifests(SIGNALS, study.key),

@@ -179,10 +179,10 @@ def backtest(
     if as_json:
         write_json(result)
     else:
-        _told(result, output)
+        _write_result(result, output)
 
 
-def _told(result: Mapping[str, Any], output: Path | None) -> None:
+def _write_result(result: Mapping[str, Any], output: Path | None) -> None:
     shown = [(key.replace("_", " "), _shown(key, value)) for key, value in result.items() if not isinstance(value, list)]
     write_table("", ("figure", "value"), shown)
     for note in result["notes"]:

@@ -81,12 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if debug:
         argv = ["--debug", *(argument for argument in argv if argument != "--debug")]
         os.environ["TIDEMILL_LOG_LEVEL"] = "debug"  # a setting like any other, for the processes that are started too
-    code = _run(argv) if debug else _told(argv)
+    code = _run(argv) if debug else _in_one_sentence(argv)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(argv: Sequence[str]) -> object:
-    """`_run`, with one sentence instead of a traceback for whatever fails."""
+def _in_one_sentence(argv: Sequence[str]) -> object:
+    """`_run`; whatever fails is told in one sentence instead of a traceback."""
     try:
         return _run(argv)
     except TidemillError as exc:

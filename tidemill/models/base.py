@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
-from tidemill.domain.reading import told
+from tidemill.domain.reading import problem
 from tidemill.models.artifact import Artifact, Tensor, TrainingInputs
 from tidemill.provenance import source_version
 from tidemill.validation.panel import require_columns, require_panel
@@ -116,7 +116,7 @@ def decoded(kind: type[Params], params: Mapping[str, Any], engine: str) -> Param
     try:
         return msgspec.convert(dict(params), kind, strict=True)
     except msgspec.ValidationError as exc:
-        raise InputError(f"A parameter of {engine} is wrong: {told(exc, dict(params), kind)}") from exc
+        raise InputError(f"A parameter of {engine} is wrong: {problem(exc, dict(params), kind)}") from exc
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def book_fingerprint(study: Study) -> str:
     """
     experiment, known = study.experiment, study.registry.strategies
     code = (known.code_version(experiment.strategy.name), code_of.rejections(), code_of.signals(), code_of.backtests())
-    return fingerprint(code, resolved(experiment.strategy), experiment.validation, experiment.costs, bars_print(study))
+    return fingerprint(code, resolved(experiment.strategy), experiment.validation, experiment.costs, bars_versions(study))
 
 
 def resolved(spec: StrategySpec) -> StrategySpec:
@@ -146,7 +146,7 @@ def sees_bars(spec: StrategySpec, known: Strategies) -> bool:
     return known.find(spec.name).needs != "predictions" or (spec.neutralise is not None and spec.neutralise.by == "beta")
 
 
-def bars_print(study: Study) -> tuple[str, str, str, str]:
+def bars_versions(study: Study) -> tuple[str, str, str, str]:
     """Of everything that a book reads beside its predictions: bars, corporate actions, those that are suspected, and what the
     instruments may do, when they trade and what they cost.
     """

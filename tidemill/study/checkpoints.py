@@ -46,9 +46,9 @@ def resume_with(
     return 0, None
 
 
-def save_state(folder: Path, month: str, print_: str, state: Savable) -> None:
+def save_state(folder: Path, month: str, month_fingerprint: str, state: Savable) -> None:
     """Keep the state after a month; older ones, and one of the month as it was before, are removed."""
-    target = folder / f"{month}-{print_}.state"
+    target = folder / f"{month}-{month_fingerprint}.state"
     write_sealed(target, state.to_bytes())
     sweep(folder)
     # First what the month was before: it would count among those that are kept, and the state before the month would go.

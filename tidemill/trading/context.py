@@ -86,7 +86,7 @@ class Context:
         time. present: which symbols have a bar; what was said of another waits for its next one.
         """
         for version in versions:
-            self._index = _told(self._index, version)
+            self._index = _with_version(self._index, version)
         for symbol, score in items:
             if math.isfinite(score):
                 self._unread.setdefault(symbol, []).append(score)
@@ -104,7 +104,7 @@ class Context:
         return dict(zip(SENTIMENT, rows, strict=True))
 
 
-def _told(state: IndexState, version: IndexVersion) -> IndexState:
+def _with_version(state: IndexState, version: IndexVersion) -> IndexState:
     """A version of an old day that comes after a newer day was known changes no value any more, but what is compared with."""
     days = {stamp: value for stamp, value in state.days.items() if stamp >= state.stamp - _WEEK} | {
         version.stamp: version.value

@@ -56,11 +56,15 @@ class ProofResult(msgspec.Struct, frozen=True, kw_only=True):
         proof = self.proof
         if proof.holds:
             return f"Proven ({len(proof.proven)}): nothing changes with what was not known yet. {CANNOT_SEE}"
-        told = (_told(proof.ahead, "looks ahead", "look ahead"), _told(proof.failing, "fails", "fail"), not_judged(proof))
+        told = (
+            _refutation_sentence(proof.ahead, "looks ahead", "look ahead"),
+            _refutation_sentence(proof.failing, "fails", "fail"),
+            not_judged(proof),
+        )
         return " ".join(filter(None, told))
 
 
-def _told(found: Sequence[Refutation], one: str, several: str) -> str:
+def _refutation_sentence(found: Sequence[Refutation], one: str, several: str) -> str:
     """What was refuted in one way, as a sentence with the first value of it; empty for nothing."""
     if not found:
         return ""
@@ -95,7 +99,7 @@ def judge_causality(study: Study, asset: str) -> ProofResult:
     version = definition(study, asset)
     known = _stored(study, asset, version)
     notes = restatement_notes(study, sample_months(study))
-    bars = _bars_print(study)
+    bars = _bars_fingerprint(study)
     # What is not judged is tried again as soon as there are other bars.
     if known is not None and (not known.unjudged or known.bars == bars):
         return ProofResult(asset=asset, version=version, proof=known, worked=False, notes=notes)
@@ -144,7 +148,7 @@ def _stored(study: Study, asset: str, version: str) -> Proof | None:
     return None
 
 
-def _bars_print(study: Study) -> str:
+def _bars_fingerprint(study: Study) -> str:
     manifests = study.lake.manifests(BARS, study.dataset.bars_key)
     return fingerprint({month: manifest.data_version for month, manifest in manifests.items()})
 

@@ -105,8 +105,8 @@ def _write_months(study: Study, made: _Stretch, wanted: dict[str, str], left_out
         part = parts.get((month,), frame.clear())
         facts = {KNOWN: _known_share(part, frame.columns[2:]), **({LEFT_OUT: left_out} if left_out else {})}
         # What is not whole is no success: the next run tries again.
-        print_ = f"{wanted[month]}-incomplete" if left_out else wanted[month]
-        study.lake.write(FEATURES, study.features_key, month, part, fingerprint=print_, metadata=facts)
+        part_fingerprint = f"{wanted[month]}-incomplete" if left_out else wanted[month]
+        study.lake.write(FEATURES, study.features_key, month, part, fingerprint=part_fingerprint, metadata=facts)
 
 
 def _known_share(frame: pl.DataFrame, names: Sequence[str]) -> float | None:

@@ -159,10 +159,12 @@ def index_prints(study: Study, months: Iterable[str], features: FeatureSet) -> M
     """
     if not reads_index(features):
         return {}
-    known, code, prints = known_index(study), source_version("tidemill.market.fear_greed"), {}
+    known, code, fingerprints = known_index(study), source_version("tidemill.market.fear_greed"), {}
     previous = datetime.min.replace(tzinfo=UTC)
     for month in months:
         end = month_end(month) + study.dataset.interval.delta
-        prints[month] = fingerprint(code, known.filter((pl.col("known_at") >= previous) & (pl.col("known_at") < end)).rows())
+        fingerprints[month] = fingerprint(
+            code, known.filter((pl.col("known_at") >= previous) & (pl.col("known_at") < end)).rows()
+        )
         previous = end
-    return prints
+    return fingerprints

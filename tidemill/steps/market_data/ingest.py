@@ -345,7 +345,7 @@ class _Import:
         return gaps
 
     def _write_actions(self) -> int:
-        if not self.adjusted and not self._told_before():
+        if not self.adjusted and not self._had_actions():
             return 0
         # From the whole series at once: an action shows only between two bars that stand together. A file that tells none any
         # more has none.
@@ -358,7 +358,7 @@ class _Import:
         self.workspace.call(self.workspace.store.write_adjustments, self.source.venue, rows, mirrored=whole)
         return actions.height
 
-    def _told_before(self) -> bool:
+    def _had_actions(self) -> bool:
         """Whether a file that tells no action did so before."""
         read = self.workspace.store.read_adjustments
         return self.mirrors and not self.workspace.call(read, self.source.venue, self.part.symbols).is_empty()

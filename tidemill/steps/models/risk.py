@@ -200,12 +200,12 @@ def _forecast_folds(study: Study, index: Index, code: str, whole: str) -> int:
     for fold, entry in zip(study.folds, index.folds, strict=True):
         before = pl.col("open_time") < fold.test_end
         seen = {name: _digest(frame.filter(before)) for name, frame in returns_by_symbol(study).items()}
-        print_, part = fingerprint(code, entry.model_id, fold, seen), partition_of(fold)
-        if is_made_of(have.get(part), print_):
+        part_fingerprint, part = fingerprint(code, entry.model_id, fold, seen), partition_of(fold)
+        if is_made_of(have.get(part), part_fingerprint):
             study.lake.annotate(have[part], {"seen": whole})
             continue
         frame = _forecasts(study, fold, entry.model_id)
-        study.lake.write(RISK, key, part, frame, fingerprint=print_, metadata={"seen": whole})
+        study.lake.write(RISK, key, part, frame, fingerprint=part_fingerprint, metadata={"seen": whole})
         worked += 1
     drop_others(study.lake, [Table(RISK, key)], map(partition_of, study.folds))
     return worked

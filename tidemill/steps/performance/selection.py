@@ -34,8 +34,8 @@ def judge_books(study: Study) -> tuple[Manifest, bool]:
     evaluated = _evaluated(study)
     count(study, evaluated)
     frame = pl.DataFrame(_rows(study, ids, bars_a_year(study, evaluated.times[1:])), infer_schema_length=None)
-    print_ = fingerprint(code, equity, ids, _version(study, family))
-    return study.lake.write(METRICS, study.key, SELECTION, frame, fingerprint=print_), True
+    part_fingerprint = fingerprint(code, equity, ids, _version(study, family))
+    return study.lake.write(METRICS, study.key, SELECTION, frame, fingerprint=part_fingerprint), True
 
 
 def _have_returns(study: Study, ids: dict[str, str]) -> bool:

@@ -67,10 +67,10 @@ def validate_predictions(study: Study) -> GuardResult:
         past = {book: widened(known) for book, known in ranges.items()}
         seen = {book: found[partition].data_version for book, found in predictions.items() if partition in found}
         window = (touched(months, fold.train_start, fold.train_end), touched(months, fold.test_start, fold.test_end))
-        print_ = fingerprint(code, study.experiment.validation, study.available.names, fold, seen, past, window)
+        part_fingerprint = fingerprint(code, study.experiment.validation, study.available.names, fold, seen, past, window)
         held = have.get(partition)
-        if held is None or not is_made_of(held, print_) or partition not in bounds:
-            held = _judge_fold(study, fold, past, fingerprint(code, study.available.names, fold, window[0]), print_)
+        if held is None or not is_made_of(held, part_fingerprint) or partition not in bounds:
+            held = _judge_fold(study, fold, past, fingerprint(code, study.available.names, fold, window[0]), part_fingerprint)
             have[partition], worked = held, worked + 1
         for book, known in held.metadata["ranges"].items():
             ranges.setdefault(book, []).append(PastRange(*known) if known else None)
@@ -89,27 +89,29 @@ def _judgement(have: dict[str, Manifest], predictions: dict[str, dict[str, Manif
     return GuardResult(worked=worked, judged=judged, counts=counts, version=version)
 
 
-def _judge_fold(study: Study, fold: Fold, past: dict[str, PastRange | None], window_print: str, print_: str) -> Manifest:
+def _judge_fold(
+    study: Study, fold: Fold, past: dict[str, PastRange | None], window_fingerprint: str, part_fingerprint: str
+) -> Manifest:
     predicted = {
         book: study.lake.scan(PREDICTIONS, key, partitions=[partition_of(fold)]).collect() for book, key in books(study).items()
     }
     tested = feature_rows(study, fold.test_start, fold.test_end)
-    found = reject(study, predicted, tested, _bounds(study, fold, window_print), past)
+    found = reject(study, predicted, tested, _bounds(study, fold, window_fingerprint), past)
     counts = found.rows.group_by("book", "why").len().sort("book", "why").rows()
     facts: dict[str, Any] = {
         "counts": [list(row) for row in counts],
         "ranges": {k: list(v) if v else None for k, v in found.said.items()},
     }
-    return study.lake.write(REFUSALS, study.key, partition_of(fold), found.rows, fingerprint=print_, metadata=facts)
+    return study.lake.write(REFUSALS, study.key, partition_of(fold), found.rows, fingerprint=part_fingerprint, metadata=facts)
 
 
-def _bounds(study: Study, fold: Fold, print_: str) -> pl.DataFrame:
+def _bounds(study: Study, fold: Fold, part_fingerprint: str) -> pl.DataFrame:
     """Bounds of the features over the fold's training window; kept while the window is the same."""
     partition = partition_of(fold)
     held = study.lake.manifest(FEATURE_BOUNDS, study.key, partition)
-    if held is None or not is_made_of(held, print_):
+    if held is None or not is_made_of(held, part_fingerprint):
         made = bounds_over(study, feature_rows(study, fold.train_start, fold.train_end))
-        study.lake.write(FEATURE_BOUNDS, study.key, partition, made, fingerprint=print_)
+        study.lake.write(FEATURE_BOUNDS, study.key, partition, made, fingerprint=part_fingerprint)
         return made
     return study.lake.scan(FEATURE_BOUNDS, study.key, partitions=[partition]).collect()
 

@@ -9,7 +9,7 @@ from tidemill.provenance import fingerprint
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.storage.results import withdraw_signals, write_signals
 from tidemill.study import code as code_of
-from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
+from tidemill.study.book import bars_versions, resolved, sees_bars, tested, weighed
 from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored
 from tidemill.study.rejections import tradable
 from tidemill.study.scoring import books, predicted_by, prediction_versions
@@ -31,19 +31,21 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
     instruments = instruments_of(study.workspace, study.dataset.venue)
     chosen, known = resolved(study.experiment.strategy), study.registry.strategies
     code = fingerprint(known.code_version(chosen.name), code_of.signals())[:16]
-    seen = bars_print(study) if sees_bars(chosen, known) else None
+    versions = bars_versions(study) if sees_bars(chosen, known) else None
     judged = validate_predictions(study)
     worked, table, notes = 0, [], []
     for book, version in prediction_versions(study).items():
-        made_of = (code, chosen, sorted(instruments.items()), seen, judged.version)
-        print_ = fingerprint(made_of, version)
+        made_of = (code, chosen, sorted(instruments.items()), versions, judged.version)
+        part_fingerprint = fingerprint(made_of, version)
         held = study.lake.manifest(SIGNALS, study.key, book)
-        if held is None or not is_made_of(held, print_):
-            weights, told = weighed(study, tradable(study, book, predicted_by(study, book)), tested(study))
+        if held is None or not is_made_of(held, part_fingerprint):
+            weights, notes_of_book = weighed(study, tradable(study, book, predicted_by(study, book)), tested(study))
             frame = weights.with_columns((pl.col("open_time") + study.dataset.interval.delta).alias("known_at"))
             if book == ENSEMBLE:
                 _store_signals(study, frame)
-            held = study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_, metadata={"notes": list(told)})
+            held = study.lake.write(
+                SIGNALS, study.key, book, frame, fingerprint=part_fingerprint, metadata={"notes": list(notes_of_book)}
+            )
             worked += 1
         table.append((book, held.rows, held.symbols))
         notes += [f"{book}: {note}" for note in held.metadata.get("notes", ())]

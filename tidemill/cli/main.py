@@ -18,6 +18,7 @@ COMMANDS = {
     "features": ("tidemill.cli.features:features", "List, explain and compute features."),
     "experiments": ("tidemill.cli.experiments:experiments", "List, show and check experiments; say which go on."),
     "models": ("tidemill.cli.models:models", "List and show trained models."),
+    "champions": ("tidemill.cli.champions:champions", "List and show which models trade; promote, and take it back."),
     "trials": ("tidemill.cli.trials:trials", "List and compare what has been tried: every evaluation counts once."),
     "backtest": ("tidemill.cli.backtest:backtest", "Run a strategy, or your own weights, over bars."),
     "performance": ("tidemill.cli.performance:performance", "Metrics of a return series; the latest report."),

@@ -130,7 +130,7 @@ def _lock_shared(hold: int, deadline: float, folder: Folder) -> None:
     """A keeper that is stopping holds the lock until it has stopped."""
     while not try_lock(hold, shared=True):
         if time.monotonic() > deadline:
-            raise DeadlineError(f"The servers in {folder.root} have been stopping for long. Look at the logs there.")
+            raise DeadlineError(f"The servers in {folder.root} have been shutting down for too long. Look at the logs there.")
         time.sleep(0.002)
 
 
@@ -167,7 +167,7 @@ def _launch(folder: Folder, settings: Settings) -> None:
         os.close(lock)
     if not answer:
         last = folder.log_of("keeper").read_text(errors="replace").strip().rpartition("\n")[2] or "it did not say why"
-        raise UnavailableError(f"The keeper of the servers in {folder.root} died while it started: {last}. Try again.")
+        raise UnavailableError(f"The keeper of the servers in {folder.root} died during its start: {last}. Try again.")
     said: dict[str, str] = msgspec.json.decode(answer, type=dict[str, str])
     if said["text"]:
         raise _ERRORS.get(said["error"], UnavailableError)(said["text"])
@@ -202,7 +202,8 @@ def _addresses(folder: Folder, state: KeeperState) -> dict[str, Secret]:
     passwords = folder.credentials()
     if passwords is None:
         raise IntegrityError(
-            f"{folder.root}/credentials.json is gone while servers run. Once they stopped, the next command makes a new one."
+            f"{folder.root}/credentials.json is missing while the servers run. "
+            "Once they have stopped, the next command makes a new one."
         )
     made = {}
     if "postgres" in state.running:

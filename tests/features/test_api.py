@@ -184,7 +184,7 @@ def test_a_stream_refuses_wrong_lengths_bars_out_of_order_and_repeated_symbols()
     stream.step(ones, ones, ones, ones, ones, open_time=time)
     with pytest.raises(InputError, match=r"'A'.*not later"):
         stream.step(ones, ones, ones, ones, ones, open_time=time)
-    with pytest.raises(InputError, match="each once"):
+    with pytest.raises(InputError, match="each only once"):
         FeatureStream(feature_set("sma_5"), ["A", "A"])
     with pytest.raises(InputError, match="at least one"):
         FeatureStream(feature_set("sma_5"), [])

@@ -131,7 +131,7 @@ def test_a_feature_that_it_needs_must_be_there(frame: pl.DataFrame) -> None:
 def test_a_parameter_without_a_default_or_that_no_file_can_hold_is_refused() -> None:
     with pytest.raises(InputError, match="window of own has no default"):
         made(lambda training, window: {})
-    with pytest.raises(InputError, match="must be a number, a text, true or false"):
+    with pytest.raises(InputError, match="must be a number, a string, true or false"):
         made(lambda training, grid=(1, 2): {})
 
 

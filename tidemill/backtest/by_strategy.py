@@ -77,7 +77,9 @@ def targets_over_bars(
 ) -> tuple[Panel, Floats]:
     """The panel of `bars` and the targets on it of a strategy over bars that looks at `seen`."""
     if seen.height != bars.height:
-        raise InputError("The bars that signals are made from must have the same rows as the bars that are traded.")
+        raise InputError(
+            "The signal bars and the traded bars must have the same rows. Pass the same symbols and times in both."
+        )
     panel = bars_panel(bars, interval)
     if chosen.signals is None:
         return panel, panel.spread(weights_over_bars(chosen, params, seen, instruments, interval))

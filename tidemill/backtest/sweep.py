@@ -115,7 +115,9 @@ def sweep_strategy(
     configs, parsed, skipped = combinations(chosen, grid)
     seen = bars if signal_bars is None else signal_bars
     if seen.height != bars.height:
-        raise InputError("The bars that signals are made from must have the same rows as the bars that are traded.")
+        raise InputError(
+            "The signal bars and the traded bars must have the same rows. Pass the same symbols and times in both."
+        )
     panel = bars_panel(bars, interval)
     empty = np.broadcast_to(np.nan, panel.axes.shape)
     inputs = BacktestInputs(panel, empty, interval, instruments, adjustments, suspected)

@@ -31,7 +31,7 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
         return study_of(opened, load_experiment(file, registry=Registry.of(opened.settings)))
     experiment = opened.call(latest_experiment, opened.settings)
     if experiment is None:
-        raise InputError("Nothing has been run yet. `tidemill run` makes what can be promoted.")
+        raise InputError("Nothing has been run yet. Run `tidemill run` first: it trains the models to promote.")
     return study_of(opened, experiment)
 
 

@@ -142,7 +142,9 @@ def show(
     wanted = BarSelection(symbol=symbol, venue=venue, interval=interval, start=start, end=end, as_of=as_of, limit=limit)
     if form == "parquet" and not as_json:
         if sys.stdout.isatty():
-            raise click.UsageError("Parquet is not for a terminal. Send it to a file: … --format parquet > bars.parquet")
+            raise click.UsageError(
+                "Parquet cannot be shown on a terminal. Redirect it to a file: … --format parquet > bars.parquet"
+            )
         with workspace() as opened:
             frame = opened.call(bars_of, opened.database, wanted)
         frame.write_parquet(sys.stdout.buffer)

@@ -114,7 +114,7 @@ def _course(
 
     in_terminal = str(plot) == _IN_TERMINAL
     if not in_terminal and plot.suffix.lower() != ".png":
-        raise InputError(f"The plot {plot} cannot be written: it is a PNG. Let the name end in .png.")
+        raise InputError(f"The plot {plot} cannot be written: plots are PNG files. Use a file name that ends in .png.")
     with progress(f"Computing {found.name}"):
         series = feature_series(found.name, source, symbol=symbol, fear_greed=fear_greed, known=known)
         if not in_terminal:

@@ -46,7 +46,7 @@ def require_fitting(value: msgspec.Struct) -> None:
     try:
         plain = msgspec.to_builtins(value)
     except TypeError as exc:
-        raise InputError(f"{type(value).__name__} holds what no file can: {exc}.") from exc
+        raise InputError(f"{type(value).__name__} holds a value that no file can hold: {exc}.") from exc
     read(plain, type(value))
 
 

@@ -99,7 +99,7 @@ def _in_a_process(task: _Task) -> _Done:
         raise UnavailableError(f"Streaming took longer than {_SECONDS:g} s and was stopped. Give fewer bars.") from exc
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UnavailableError(f"The process that streams the features died: {said[-1] if said else 'without a word'}.")
+        raise UnavailableError(f"The process that streams the features died: {said[-1] if said else 'it left no message'}.")
     return msgspec.msgpack.decode(done.stdout, type=_Done)
 
 
@@ -116,5 +116,5 @@ def _main() -> None:
 
 if __name__ == "__main__":
     if sys.stdin.isatty():
-        raise InputError("This module is started by a proof; there is nothing to type.")
+        raise InputError("This module is started by a causality proof and reads nothing from a terminal.")
     _main()

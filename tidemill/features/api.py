@@ -35,7 +35,7 @@ def feature_set(*names: str, known: Features | None = None) -> FeatureSet:
     known = known or shipped()
     wanted = dict.fromkeys(single for name in names for single in known.sets.get(name, (name,)))
     if not wanted:
-        raise InputError(f"No feature is named. Name a set ({', '.join(known.sets)}) or single features.")
+        raise InputError(f"No feature was given. Name a set ({', '.join(known.sets)}) or single features.")
     return FeatureSet(tuple(known.find(name) for name in wanted))
 
 

@@ -82,7 +82,7 @@ def _panel(bars: pl.DataFrame) -> _Panel:
     if not _ordered(panel):
         panel = _runs(bars.sort("symbol", "open_time"))
         if not _ordered(panel):
-            raise InputError("Some symbol has two bars with one open_time. Keep one of them.")
+            raise InputError("A symbol has two bars with the same open_time. Keep one of them.")
     return panel
 
 
@@ -105,14 +105,14 @@ def _require_later(panel: _Panel, state: FeatureState) -> None:
         return
     old = np.flatnonzero((panel.times[panel.bounds[:-1]] <= state.times) & (state.times != NEVER))
     if len(old):
-        raise InputError(f"The bars of {panel.symbols[old[0]]!r} begin before the state ends. Give only bars that came later.")
+        raise InputError(f"The bars of {panel.symbols[old[0]]!r} begin before the state ends. Pass later bars only.")
 
 
 def _require_one_dataset(bars: pl.DataFrame) -> None:
     for name in ("dataset", "venue", "interval"):
         if name in bars.columns and bars[name].n_unique() > 1:
             raise InputError(
-                f"The bars hold more than one {name}. Cross-sectional features never mix datasets: compute each alone."
+                f"The bars hold more than one {name}. Cross-sectional features never mix datasets: compute each on its own."
             )
 
 

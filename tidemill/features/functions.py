@@ -57,7 +57,9 @@ def _compiled_part(state: FeatureState | None, features: FeatureSet) -> FeatureS
     if state is None:
         return None
     if state.fingerprint != features.fingerprint:
-        raise IntegrityError("The stored state belongs to another feature set. Compute the features from the start once.")
+        raise IntegrityError(
+            "The stored state belongs to another feature set. Compute the features again from the start of the history."
+        )
     return replace(state, fingerprint=features.compiled.fingerprint, tail=b"")
 
 

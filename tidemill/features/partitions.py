@@ -73,7 +73,7 @@ def by_symbol(bars: pl.DataFrame, features: FeatureSet, *, reuse: bool = False) 
     """
     _require_no_function(features)
     if features.program.stages.across:
-        raise InputError("Cross-sectional features compare symbols, so they cannot be computed some symbols at a time.")
+        raise InputError("Cross-sectional features compare symbols, so they cannot be computed for a few symbols at a time.")
     room = _Room()
     for first, last in _cuts(bars, len(features.names)):
         part = bars[first:last]

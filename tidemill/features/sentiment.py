@@ -57,7 +57,7 @@ class SentimentState(msgspec.Struct, frozen=True):
         try:
             return msgspec.json.decode(data, type=cls)
         except msgspec.DecodeError as exc:
-            raise IntegrityError("The stored state of the sentiment is damaged. Remove it: it is computed again.") from exc
+            raise IntegrityError("The stored state of the sentiment is damaged. Remove it; it will be computed again.") from exc
 
 
 def sentiment(
@@ -72,7 +72,7 @@ def sentiment(
 
     require_half_life(half_life)
     if state is not None and state.half_life != half_life:
-        raise InputError(f"The state was made with a half-life of {state.half_life}, not {half_life}. Begin without it.")
+        raise InputError(f"The state was made with a half-life of {state.half_life}, not {half_life}. Start without a state.")
     after = dict(state.moods) if state is not None else {}
     known = _items_by_symbol(items)
     parts: list[tuple[float, float, float]] = []

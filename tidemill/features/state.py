@@ -60,7 +60,7 @@ class FeatureState:
         if self.fingerprint != fingerprint or self.slots.shape[1] != slots or self.history.shape[1] != history:
             raise IntegrityError(
                 f"The stored state belongs to another feature set ({self.fingerprint[:12]}, not {fingerprint[:12]}). "
-                "Compute the features from the start of history once."
+                "Compute the features again from the start of the history."
             )
 
     def select(self, symbols: Sequence[str]) -> "FeatureState":
@@ -104,20 +104,20 @@ class FeatureState:
     def from_bytes(cls, data: bytes) -> "FeatureState":
         """Read what `to_bytes` wrote. Raises IntegrityError for anything else, or when a byte has changed."""
         if len(data) < _PREFIX.size + 32 or data[:8] != _MAGIC:
-            raise IntegrityError("This is not a feature state. Compute the features from the start of history once.")
+            raise IntegrityError("This is not a feature state. Compute the features again from the start of the history.")
         body, digest = data[:-32], data[-32:]
         _, version, length = _PREFIX.unpack_from(body)
         if hashlib.sha256(body).digest() != digest:
-            raise IntegrityError("The feature state is damaged. Compute the features from the start of history once.")
+            raise IntegrityError("The feature state is damaged. Compute the features again from the start of the history.")
         if version != VERSION:
             raise IntegrityError(
-                f"The feature state has version {version}, this program reads {VERSION}. Compute the features once."
+                f"The feature state has version {version}; this program reads version {VERSION}. Compute the features again."
             )
         try:
             header = msgspec.json.decode(body[_PREFIX.size : _PREFIX.size + length], type=_Header)
         except msgspec.MsgspecError as exc:
             raise IntegrityError(
-                "The feature state has an unreadable header. Compute the features from the start once."
+                "The feature state has an unreadable header. Compute the features again from the start of the history."
             ) from exc
         return cls._from_arrays(header, body[_PREFIX.size + length :])
 
@@ -126,7 +126,7 @@ class FeatureState:
         count = len(header.symbols)
         arrays = 8 * count * (header.slots + header.history + 1)
         if min(header.slots, header.history, header.tail) < 0 or len(raw) != arrays + header.tail:
-            raise IntegrityError("The feature state is cut off. Compute the features from the start of history once.")
+            raise IntegrityError("The feature state is cut off. Compute the features again from the start of the history.")
         numbers = np.frombuffer(raw, dtype="<f8", count=count * (header.slots + header.history)).astype(np.float64)
         times = np.frombuffer(raw, dtype="<i8", count=count, offset=8 * numbers.size).astype(np.int64)
         slots = numbers[: count * header.slots].reshape(count, header.slots)

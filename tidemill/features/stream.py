@@ -33,7 +33,7 @@ class FeatureStream:
 
     def __init__(self, features: FeatureSet, symbols: Sequence[str], state: FeatureState | None = None) -> None:
         if not symbols or len(set(symbols)) != len(symbols):
-            raise InputError("A stream needs at least one symbol, and each once.")
+            raise InputError("A stream needs at least one symbol, and each only once.")
         program = features.program
         if state is not None:
             state.require(features.fingerprint, program.carried, program.history)
@@ -74,7 +74,7 @@ class FeatureStream:
                 flags[:] = True if present is None else present
                 self._whole = present is None
         except (ValueError, TypeError) as exc:
-            raise InputError(f"Each array of a step must hold {len(self.symbols)} numbers, one a symbol.") from exc
+            raise InputError(f"Each array of a step must hold {len(self.symbols)} numbers, one for each symbol.") from exc
         if open_time is not None:
             self._mark(open_time)
         program = self._program
@@ -90,15 +90,17 @@ class FeatureStream:
         for name, index in self._beyond:
             if name in CALENDAR:
                 if open_time is None:
-                    raise InputError(f"Some feature reads {name}. Give the open_time of the bar.")
+                    raise InputError(f"A feature reads {name}. Pass the open_time of the bar.")
                 self._row[index] = calendar_column(name, np.array([epoch_microseconds(open_time)], dtype=np.int64))
                 continue
             if name not in context:
-                raise InputError(f"Some feature reads {name}. Give its value as known at the bar's close in `context`.")
+                raise InputError(f"A feature reads {name}. Pass its value, as known at the bar's close, in `context`.")
             try:
                 self._row[index] = context[name]
             except (ValueError, TypeError) as exc:
-                raise InputError(f"The context {name} must be one number, or {len(self.symbols)}, one a symbol.") from exc
+                raise InputError(
+                    f"The context {name} must be one number, or {len(self.symbols)}, one for each symbol."
+                ) from exc
 
     def _second_stage(self, open_time: datetime | None) -> None:
         stages, count = self._program.stages, len(self.symbols)
@@ -141,7 +143,7 @@ class FeatureStream:
             late = np.flatnonzero(self._present & (self._times >= moment))
             if len(late):
                 raise InputError(
-                    f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead."
+                    f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than the last. Rebuild the state instead."
                 )
         self._times[... if self._whole else self._present] = moment
         self._latest = max(self._latest, moment)

@@ -140,7 +140,8 @@ def _as_root(home: Path, link: Path) -> Path:
     root = link.resolve()
     if not root.is_dir():
         raise ConfigError(
-            f"The database of {home} was in {root}, which is gone. Bring it back, or remove the link {link} for an empty one."
+            f"The database of {home} was in {root}, which is gone. "
+            f"Restore it, or remove the link {link} to start with an empty one."
         )
     _own(home, link, root)
     return root
@@ -189,6 +190,6 @@ def _own(home: Path, link: Path, root: Path) -> None:
         return
     if is_linked(root) and not owner.samefile(home):
         raise ConfigError(
-            f"{home} is a copy of {owner} and would share its database. Remove the link {link} to begin with an empty one."
+            f"{home} is a copy of {owner} and would share its database. Remove the link {link} to start with an empty one."
         )
     write_file(root / "home", os.fsencode(home), mode=_OWNER)

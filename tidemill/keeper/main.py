@@ -58,7 +58,7 @@ class Keeper:
         stat = os.fstat(self._holders)
         me = Process.of(os.getpid())
         if me is None:
-            raise UnavailableError("This system does not tell when a process started. Mount /proc.")
+            raise UnavailableError("This system does not say when a process started. Mount /proc.")
         last = self._folder.state()
         self._state = KeeperState(lock=(stat.st_dev, stat.st_ino), keeper=me, ports=last.ports if last else {})
         self._restarts: list[float] = []

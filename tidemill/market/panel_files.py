@@ -29,7 +29,7 @@ def interval_of(times: pl.DataFrame, origin: str = "the bars") -> Interval:
     step = pl.col("open_time").diff().over("symbol").dt.total_seconds()
     steps = times.select(step.alias("step")).filter(pl.col("step") > 0)["step"].value_counts().sort("count", descending=True)
     if steps.is_empty():
-        raise InputError(f"No symbol of {origin} has two bars, so their interval cannot be told. Give a longer history.")
+        raise InputError(f"No symbol of {origin} has two bars, so the interval is unknown. Give a longer history.")
     return Interval(int(steps["step"][0]))
 
 
@@ -58,7 +58,7 @@ def read_bars(path: Path, interval: Interval | None = None) -> tuple[pl.DataFram
     )
     if checked.good.is_empty():
         worst = next(iter(checked.reasons()), "unknown")
-        raise InputError(f"{path} holds no usable bar; most rows were refused as {worst.replace('_', ' ')}.")
+        raise InputError(f"{path} holds no usable bar; most rows were rejected as {worst.replace('_', ' ')}.")
     return checked.good, length, checked.quarantine.height
 
 

@@ -120,7 +120,7 @@ class Artifact:
             self._save(folder)
         except OSError as exc:
             raise UnavailableError(
-                f"The model cannot be saved in {folder}: {exc.strerror}. Free or choose another place."
+                f"The model cannot be saved in {folder}: {exc.strerror}. Free some space or choose another folder."
             ) from exc
 
     def _save(self, folder: Path) -> None:
@@ -182,10 +182,10 @@ def load(folder: Path, *, feature_fingerprint: str | None = None) -> Artifact:
     _require_files(folder, {MANIFEST_FILE, manifest.weights_file})
     weights = _read(folder / manifest.weights_file, MAXIMUM_WEIGHT_BYTES)
     if len(weights) != stored.weights_bytes or hashlib.sha256(weights).hexdigest() != stored.weights_sha256:
-        raise _refused(folder, "its weights are not those that the manifest names")
+        raise _refused(folder, "its weights do not match the manifest")
     artifact = _assembled(folder, manifest, weights)
     if artifact.hash != stored.hash:
-        raise _refused(folder, "its hash does not fit its content")
+        raise _refused(folder, "its hash does not match its content")
     if feature_fingerprint is not None:
         artifact.require_feature_set(feature_fingerprint)
     return artifact
@@ -214,7 +214,7 @@ def _tensors(folder: Path, data: bytes, expected: Mapping[str, TensorSpec]) -> d
         raise _refused(folder, f"{TENSOR_FILE} does not hold tensors") from exc
     found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
     if found != {name: (spec.shape, spec.dtype) for name, spec in expected.items()}:
-        raise _refused(folder, "its tensors are not those that the manifest names")
+        raise _refused(folder, "its tensors do not match the manifest")
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise _refused(folder, "it holds a non-finite weight")
     return tensors

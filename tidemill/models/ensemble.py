@@ -112,7 +112,7 @@ def _weights(chosen: EnsembleParams, features: tuple[str, ...]) -> Floats:
     if chosen.weights is None:
         return np.full(len(features), 1.0 / len(features))
     if len(chosen.weights) != len(features) or abs(sum(chosen.weights) - 1.0) > _TOLERANCE:
-        raise InputError(f"The ensemble of {len(features)} engines needs as many weights, which sum to 1.")
+        raise InputError(f"The ensemble of {len(features)} engines needs one weight for each, and their sum must be 1.")
     return np.array(chosen.weights, dtype=np.float64)
 
 

@@ -98,7 +98,7 @@ async def compare_trials(
     families = chosen["family"].unique().sort().to_list()
     if len(families) > 1:
         raise InputError(
-            f"These trials are of different sources ({', '.join(families)}) and do not compete. Compare those of one, by ids."
+            f"These trials are of different sources ({', '.join(families)}) and do not compete. Give the ids of one source."
         )
     counted, begun = await read_trials(database, family=families[0]), await ledger_since(database)
     return await asyncio.to_thread(_compared, lake, chosen, counted, begun)

@@ -80,7 +80,7 @@ def name_import(workspace: Workspace, venue: str) -> None:
     the sample, which is the same everywhere.
     """
     if venue == SAMPLE:
-        raise InputError(f"{venue} is the name of the built-in bars, which take no others. Choose another --venue.")
+        raise InputError(f"{venue} is the name of the built-in bars, to which no others can be added. Choose another --venue.")
     held = workspace.call(claim, workspace.database, venue, "")
     if held:
         raise InputError(f"The name {venue} belongs to the source file:{held}. Choose another --venue.")

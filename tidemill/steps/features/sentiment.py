@@ -219,7 +219,7 @@ def with_sentiment(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
     missing = set(months) - study.lake.manifests(SENTIMENT, key).keys()
     if missing:
         raise InputError(
-            f"The sentiment of the news was not computed yet for {min(missing)}. Materialize features/sentiment first."
+            f"The sentiment of the news has not been computed for {min(missing)} yet. Materialize features/sentiment first."
         )
     known = study.lake.scan(SENTIMENT, key).filter(
         pl.col("open_time").is_between(bars["open_time"].min(), bars["open_time"].max())

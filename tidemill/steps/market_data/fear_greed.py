@@ -141,7 +141,7 @@ def known_index(study: Study) -> pl.DataFrame:
             )
         name = fear_greed_source(spec).name
         if study.lake.manifest(FEAR_GREED, name, _ALL) is None:
-            raise InputError("The Fear & Greed Index was not fetched yet. Materialize market_data/fear_greed first.")
+            raise InputError("The Fear & Greed Index has not been fetched yet. Materialize market_data/fear_greed first.")
         return as_known(study.lake.scan(FEAR_GREED, name).collect())
 
     return study.once("known index", read)

@@ -418,7 +418,7 @@ def import_bars(
     if end is not None and start is not None and end <= start:
         raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Swap them.")
     if start is not None and start > datetime.now(UTC) + timedelta(days=1):
-        raise InputError(f"The start {start:%Y-%m-%d} lies in the future; no bar can be there yet. Give an earlier date.")
+        raise InputError(f"The start {start:%Y-%m-%d} is in the future, where there are no bars yet. Give an earlier date.")
     try:
         stored = workspace.call(workspace.store.read_instruments, source.venue)
         instruments = _settled(workspace.call(source.instruments, symbols), stored)
@@ -428,7 +428,7 @@ def import_bars(
             for raw in _batches(_pull(workspace, source.bars(symbols, interval, start, end))):
                 state.take(raw)
             if not state.counts["rows"] and start is None and end is None:
-                raise InputError(f"{source.venue} gave no {interval} bars at all. Check the symbols and the interval.")
+                raise InputError(f"{source.venue} returned no {interval} bars. Check the symbols and the interval.")
             state.write_lake()
             state.end_missing()
         held = [instrument for instrument in instruments if instrument.symbol in state.symbols]

@@ -142,7 +142,7 @@ class ProofInputs:
         """What `compute` makes of this."""
         made = compute(self.bars.frame, **{name: table.frame for name, table in self.beside.items()})
         if not isinstance(made, pl.DataFrame):
-            raise InputError(f"The function answers {type(made).__name__}; return a polars DataFrame.")
+            raise InputError(f"The function returns {type(made).__name__}; return a polars DataFrame.")
         stated = self.bars.frame.select(*KEYS, "known_at") if "known_at" in self.bars.frame.columns else None
         return observed(made, self.length, stated)
 
@@ -164,10 +164,10 @@ def proof_inputs(bars: pl.DataFrame, beside: Mapping[str, pl.DataFrame], length:
     if missing or bars.is_empty():
         raise InputError(f"A proof needs bars with the columns symbol and open_time; {(*missing, 'every row')[0]} is missing.")
     if not isinstance(bars.schema["open_time"], pl.Datetime) or bars.select(KEYS).null_count().sum_horizontal()[0]:
-        raise InputError("The bars need a symbol and a time in open_time in every row. Remove the others first.")
+        raise InputError("Every bar needs a symbol and an open_time. Remove the rows without them first.")
     ordered = bars.sort(KEYS)
     if ordered.select(KEYS).is_duplicated().any():
-        raise InputError("Some symbol has two bars with one open_time. Keep one of them.")
+        raise InputError("A symbol has two bars with the same open_time. Keep one of them.")
     span = length or _usual_step(ordered)
     close = micros(ordered["open_time"]) + span
     known = np.maximum(close, micros(_stated(ordered, "bars"))) if "known_at" in ordered.columns else close
@@ -196,5 +196,5 @@ def _stated(frame: pl.DataFrame, name: str) -> pl.Series:
 def _usual_step(bars: pl.DataFrame) -> int:
     steps = bars.select(step=pl.col("open_time").diff().over("symbol").dt.total_microseconds())["step"].drop_nulls()
     if steps.is_empty():
-        raise InputError("No symbol has two bars, so their length cannot be told. Give a longer history.")
+        raise InputError("No symbol has two bars, so the length of a bar is unknown. Give a longer history.")
     return int(steps.value_counts(sort=True)["step"][0])

@@ -124,7 +124,7 @@ class Judge:
             raise InputError(f"The function fails on these bars: {_words(exc)}. Correct it before it is proven.") from exc
         require_unique(answer)
         if not answer.features:
-            raise InputError("The function answers no feature. Return symbol, open_time and one column a feature.")
+            raise InputError("The function returns no feature. Return symbol, open_time and one column for each feature.")
         if not self._names:
             self._names = answer.features
         self._open = dict.fromkeys(name for name in self._names if name not in self._refuted)

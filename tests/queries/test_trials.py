@@ -39,7 +39,7 @@ async def test_asked_at_once_they_answer_as_alone(database: Database, lake: Lake
 
 @pytest.mark.finished
 async def test_the_loop_goes_on_while_trials_are_compared(database: Database, lake: Lake, meanwhile: Meanwhile) -> None:
-    assert len((await meanwhile(compare_trials(database, lake, experiment="small"), trials, "judge")).rows) == 3
+    assert len((await meanwhile(compare_trials(database, lake, experiment="small"), trials, "select_trials")).rows) == 3
 
 
 async def test_what_is_not_there_is_named(database: Database, lake: Lake) -> None:

@@ -281,7 +281,7 @@ def test_metrics_of_nothing_of_a_constant_and_of_one_return_are_numbers_or_null(
         ("features: {fear_greed: 'file:nowhere.csv'}", "does not exist"),
         ("strategy: {name: quantil}", "Did you mean quantile?"),
         ("strategy: {neutralise: {by: weather}}", "strategy.neutralise.by is 'weather'; it must be one of"),
-        ("strategy: {neutralise: {by: sector}}", "strategy.neutralise cannot be followed: Neutralising by sector needs"),
+        ("strategy: {neutralise: {by: sector}}", "strategy.neutralise cannot be applied: Neutralising by sector needs"),
         ("strategy: {neutralise: {by: sector, sector_file: nowhere.csv}}", "strategy.neutralise.sector_file cannot be used"),
         ("strategy: {neutralise: {by: sector, sector_file: mine.yaml}}", "strategy.neutralise.sector_file cannot be used"),
         ("strategy: {neutralise: {by: sector, sectors: {AAPL: ''}}}", "names no sector for AAPL"),

@@ -1,4 +1,4 @@
-"""News items as rows: what they are made of, which are refused and why, and which symbols they are about.
+"""News items as rows: what they are made of, which are rejected and why, and which symbols they are about.
 
 `known_at` is what counts (NUMBERS, Time): the receipt where it is recorded, never before the publication. History that comes
 without a receipt takes its publication time, marked vintage-unknown; a bare date counts from the end of its day. An item that
@@ -98,23 +98,23 @@ class NewsSource(Protocol):
 def judged(
     rows: Iterable[RawNews], source: str, *, now: datetime, receipt: datetime | None
 ) -> tuple[list[NewsItem], list[RejectedNews]]:
-    """Items, each once and with its earliest `known_at`, and the rows that are refused with their reasons.
+    """Items, each once and with its earliest `known_at`, and the rows that are rejected with their reasons.
 
     receipt: when all rows were received; None where each row says so or nobody knows.
     """
     items: dict[str, NewsItem] = {}
-    refused: list[RejectedNews] = []
+    rejected: list[RejectedNews] = []
     for row in rows:
         try:
             item = _item(row, source, now, receipt)
         except _RejectedError as exc:
             detail = _clean(exc.detail, SHORT_LENGTH)
-            refused.append(RejectedNews(line=row.line, reason=exc.reason, detail=detail, symbol=_clean(row.symbols, 32)))
+            rejected.append(RejectedNews(line=row.line, reason=exc.reason, detail=detail, symbol=_clean(row.symbols, 32)))
             continue
         held = items.get(item.item_id)
         if held is None or item.known_at < held.known_at:
             items[item.item_id] = item
-    return list(items.values()), refused
+    return list(items.values()), rejected
 
 
 class _RejectedError(Exception):

@@ -148,7 +148,7 @@ def test_it_stands_beside_those_that_ship_where_it_is_given_and_nowhere_else() -
 
 def test_it_cannot_take_the_name_of_one_that_ships() -> None:
     require_free("own")
-    with pytest.raises(InputError, match="There is an engine named 'ridge' already"):
+    with pytest.raises(InputError, match="There is already an engine named 'ridge'"):
         require_free("ridge")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from resources.experiment import ExperimentResource
-from tidemill.steps.checks.causality import CHECK, Judged, judge_causality, not_judged, refuted_rows
+from tidemill.steps.checks.causality import CHECK, ProofResult, judge_causality, not_judged, refuted_rows
 from tidemill.validation.causality.proof import CANNOT_SEE
 
 
@@ -20,7 +20,7 @@ def causal_check(key: list[str], description: str) -> dg.AssetChecksDefinition:
     return causal
 
 
-def _result(judged: Judged) -> dg.AssetCheckResult:
+def _result(judged: ProofResult) -> dg.AssetCheckResult:
     proof = judged.proof
     metadata: dict[str, Any] = {
         "judged in this run": judged.worked,

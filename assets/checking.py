@@ -8,7 +8,7 @@ import dagster as dg
 from resources.experiment import ExperimentResource
 from tidemill.quality.expectations import SuiteName
 from tidemill.quality.suites import ExpectationResult, suite_expectations
-from tidemill.steps.checks.suites import Judged, judge
+from tidemill.steps.checks.suites import SuiteResult, judge_suite
 
 
 def suite_checks(suite: SuiteName, key: list[str]) -> dg.AssetChecksDefinition:
@@ -24,7 +24,7 @@ def suite_checks(suite: SuiteName, key: list[str]) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=f"{'_'.join(key)}_suite", specs=specs, can_subset=True)
     def checks(context: dg.AssetCheckExecutionContext, experiment: ExperimentResource) -> Iterator[dg.AssetCheckResult]:
-        judged = judge(experiment.study, suite, "/".join(key))
+        judged = judge_suite(experiment.study, suite, "/".join(key))
         wanted = {check.name for check in context.selected_asset_check_keys}
         for found in judged.results:
             if _name(found.id) in wanted:
@@ -38,7 +38,7 @@ def _name(expectation: str) -> str:
     return expectation.partition(".")[2]
 
 
-def _result(asset: dg.AssetKey, judged: Judged, found: ExpectationResult) -> dg.AssetCheckResult:
+def _result(asset: dg.AssetKey, judged: SuiteResult, found: ExpectationResult) -> dg.AssetCheckResult:
     metadata: dict[str, Any] = {
         "judged in this run": judged.worked,
         "rows that break it": found.unexpected_count,

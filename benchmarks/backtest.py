@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from tidemill.backtest.backtest import Inputs, Options, backtest_panel
+from tidemill.backtest.backtest import BacktestInputs, Options, backtest_panel
 from tidemill.backtest.by_strategy import backtest_strategy
 from tidemill.backtest.panel import bars_panel
 from tidemill.calendars import XNYS
@@ -153,7 +153,7 @@ def compared(bars: pl.DataFrame, rounds: int, python: Path, folder: Path) -> dic
     lots = instruments(bars, 1.0)
     panel = bars_panel(bars, DAY)
     targets = panel.spread(target_weights("sma_cross", bars, PARAMS, {}).get_column("weight"))
-    inputs = Inputs(panel, targets, DAY, lots)
+    inputs = BacktestInputs(panel, targets, DAY, lots)
     peer = Vectorbt(python, bars, folder, lots=1.0)
     work: dict[str, Callable[[], float]] = {
         "tidemill": timed(lambda: backtest_strategy("sma_cross", PARAMS, bars, interval=DAY, instruments=lots, costs=COSTS)),

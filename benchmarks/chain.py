@@ -17,7 +17,7 @@ from benchmarks.models import panel
 from tidemill.domain.experiment import NeutraliseSpec, ValidationSpec
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import feature_set
-from tidemill.features.stream import Stream
+from tidemill.features.stream import FeatureStream
 from tidemill.market.adjusting import Adjuster
 from tidemill.models.ensemble import ENGINE
 from tidemill.models.inference import stream
@@ -38,7 +38,7 @@ def links(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
     bars = 50.0 + random.random((6, symbols))
     adjuster = Adjuster(names)
     yield "adjust", lambda: adjuster.step(0, bars)
-    features = Stream(feature_set("alpha158"), names)
+    features = FeatureStream(feature_set("alpha158"), names)
     at = iter(range(10**9))
     yield "features (alpha158)", lambda: features.step(*bars[:5], open_time=_day(next(at)))
     trained = engine("ridge").fit(panel(50, 120, DAY), features=_columns(), params={}, seed=1)

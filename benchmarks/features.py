@@ -15,7 +15,7 @@ import polars as pl
 import talib
 
 from tidemill.features.api import FeatureSet, compute, feature_set, warm
-from tidemill.features.stream import Stream
+from tidemill.features.stream import FeatureStream
 
 FOURTEEN = (
     "sma_20", "ema_20", "wma_20", "rsi_14", "macd_12_26_9", "macd_signal_12_26_9", "bb_upper_20_2", "bb_lower_20_2", "atr_14",
@@ -105,7 +105,7 @@ def median_seconds(work: Callable[[], object], rounds: int) -> float:
 def step_seconds(features: FeatureSet, symbols: int, rounds: int = 300) -> tuple[float, float]:
     """Median and 99th percentile of one step, after the windows are full."""
     rng = np.random.default_rng(1)
-    stream, seconds = Stream(features, [str(index) for index in range(symbols)]), []
+    stream, seconds = FeatureStream(features, [str(index) for index in range(symbols)]), []
     close = np.full(symbols, 100.0)
     for number in range(rounds):
         close = close * np.exp(rng.normal(0, 0.01, symbols))

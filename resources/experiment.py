@@ -46,7 +46,9 @@ class ExperimentResource(dg.ConfigurableResource[Any]):
 
     def _experiment(self, context: dg.InitResourceContext) -> Experiment:
         if self.yaml_text and self.name:
-            raise InputError("A run is told an experiment by `name` or by `yaml_text`. Leave one of them out.")
+            raise InputError(
+                "The experiment of a run is given by `name` or by `yaml_text`, not by both. Leave one of them out."
+            )
         if self.yaml_text:
             return experiment_from_text(self.yaml_text, "the run's experiment")
         workspace = self.postgres.workspace

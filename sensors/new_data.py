@@ -44,7 +44,7 @@ class InboxFile(msgspec.Struct, frozen=True):
     modified: int
 
 
-class Seen(msgspec.Struct, frozen=True):
+class FileVersion(msgspec.Struct, frozen=True):
     """What was known of a file when it last led to a run, or was found to be unchanged."""
 
     size: int
@@ -78,7 +78,7 @@ class Folder(msgspec.Struct, frozen=True):
 class Cursor(msgspec.Struct, frozen=True):
     """What the sensor remembers: files by name, and the last closed bar of each tracked experiment."""
 
-    files: Mapping[str, Seen] = {}
+    files: Mapping[str, FileVersion] = {}
     bars: Mapping[str, datetime] = {}
 
 
@@ -93,7 +93,9 @@ def decide(cursor: str | None, folder: Folder, tracked: Sequence[Tracked], now: 
     return [*requests, *closed_requests], msgspec.json.encode(Cursor(seen, bars)).decode()
 
 
-def _changed_files(before: Mapping[str, Seen], folder: Folder, now: datetime) -> tuple[list[Request], dict[str, Seen]]:
+def _changed_files(
+    before: Mapping[str, FileVersion], folder: Folder, now: datetime
+) -> tuple[list[Request], dict[str, FileVersion]]:
     seen = {file.name: now_seen for file in folder.files if (now_seen := _look(before.get(file.name), file, folder, now))}
     changed = sorted(name for name, state in seen.items() if name not in before or before[name].digest != state.digest)
     requests = []
@@ -104,13 +106,13 @@ def _changed_files(before: Mapping[str, Seen], folder: Folder, now: datetime) ->
     return requests, seen
 
 
-def _look(known: Seen | None, file: InboxFile, folder: Folder, now: datetime) -> Seen | None:
+def _look(known: FileVersion | None, file: InboxFile, folder: Folder, now: datetime) -> FileVersion | None:
     """What is now known of `file`: read again only when its size or time changed, and only when it has settled."""
     if known is not None and (known.size, known.modified) == (file.size, file.modified):
         return known
     if now - datetime.fromtimestamp(file.modified / 1e9, UTC) < SETTLED:
         return known
-    return Seen(file.size, file.modified, folder.digest(file))
+    return FileVersion(file.size, file.modified, folder.digest(file))
 
 
 def _closed_bars(

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from tidemill.config import Secret, Settings
-from tidemill.keeper.folder import SERVERS, Folder, State, existing
+from tidemill.keeper.folder import SERVERS, Folder, KeeperState, existing
 from tidemill.keeper.processes import processes_in
 
 _SCRIPT = """
@@ -99,7 +99,7 @@ def folder_of(settings: Settings) -> Folder:
     return folder
 
 
-def state_of(settings: Settings) -> State:
+def state_of(settings: Settings) -> KeeperState:
     state = folder_of(settings).state()
     assert state is not None
     return state

@@ -20,7 +20,7 @@ import msgspec
 from tidemill.config import Secret, Settings
 from tidemill.domain.errors import ConfigError, DeadlineError, IntegrityError, StopError, TidemillError, UnavailableError
 from tidemill.keeper.failures import explained
-from tidemill.keeper.folder import SERVERS, Folder, State, existing, locate
+from tidemill.keeper.folder import SERVERS, Folder, KeeperState, existing, locate
 from tidemill.keeper.processes import open_lock, try_lock
 
 # Crash recovery of 2 GB of log on a slow disk ends well within this.
@@ -101,7 +101,7 @@ def _wait_for_lock(folder: Folder, seconds: float) -> bool:
         os.close(lock)
 
 
-def _attach(folder: Folder, settings: Settings, hold: int, needed: list[str]) -> State:
+def _attach(folder: Folder, settings: Settings, hold: int, needed: list[str]) -> KeeperState:
     """Hold the servers, and see to it that they run."""
     deadline = time.monotonic() + START_SECONDS
     _lock_shared(hold, deadline, folder)
@@ -130,11 +130,11 @@ def _lock_shared(hold: int, deadline: float, folder: Folder) -> None:
     """A keeper that is stopping holds the lock until it has stopped."""
     while not try_lock(hold, shared=True):
         if time.monotonic() > deadline:
-            raise DeadlineError(f"The servers in {folder.root} have been stopping for long. Look at the logs there.")
+            raise DeadlineError(f"The servers in {folder.root} have been shutting down for too long. Look at the logs there.")
         time.sleep(0.002)
 
 
-def _is_of(folder: Folder, state: State) -> bool:
+def _is_of(folder: Folder, state: KeeperState) -> bool:
     """Whether the state was written for this folder and not for one that it was copied from."""
     stat = os.stat(folder.holders)
     return (stat.st_dev, stat.st_ino) == state.lock
@@ -167,7 +167,7 @@ def _launch(folder: Folder, settings: Settings) -> None:
         os.close(lock)
     if not answer:
         last = folder.log_of("keeper").read_text(errors="replace").strip().rpartition("\n")[2] or "it did not say why"
-        raise UnavailableError(f"The keeper of the servers in {folder.root} died while it started: {last}. Try again.")
+        raise UnavailableError(f"The keeper of the servers in {folder.root} died during its start: {last}. Try again.")
     said: dict[str, str] = msgspec.json.decode(answer, type=dict[str, str])
     if said["text"]:
         raise _ERRORS.get(said["error"], UnavailableError)(said["text"])
@@ -198,11 +198,12 @@ def _word_of_keeper(folder: Folder, request: bytes, lock: int) -> bytes:
         return keeper.stdout.read()
 
 
-def _addresses(folder: Folder, state: State) -> dict[str, Secret]:
+def _addresses(folder: Folder, state: KeeperState) -> dict[str, Secret]:
     passwords = folder.credentials()
     if passwords is None:
         raise IntegrityError(
-            f"{folder.root}/credentials.json is gone while servers run. Once they stopped, the next command makes a new one."
+            f"{folder.root}/credentials.json is missing while the servers run. "
+            "Once they have stopped, the next command makes a new one."
         )
     made = {}
     if "postgres" in state.running:

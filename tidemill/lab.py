@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tidemill.evaluation.cross_validation import CrossValidation, Splitter
     from tidemill.evaluation.search import Metric, Searched
     from tidemill.queries.results import Result
-    from tidemill.queries.trials import Comparison
+    from tidemill.queries.trials import TrialComparison
     from tidemill.study.registry import Registry
     from tidemill.study.study import Study
     from tidemill.study.workspace import Workspace
@@ -386,15 +386,15 @@ def trials(experiment: str | None = None, family: str | None = None) -> pl.DataF
     return workspace.call(list_trials, workspace.database, experiment=experiment, family=family)
 
 
-def compare_trials(*trial_ids: str, experiment: str | None = None) -> Comparison:
+def compare_trials(*trial_ids: str, experiment: str | None = None) -> TrialComparison:
     """Trials side by side: Sharpe ratios with intervals, deflated by all trials on that source, and PBO among those compared.
 
     Name them by id, or by their experiment. InputError when they are of different sources.
     """
-    from tidemill.queries.trials import compare
+    from tidemill.queries.trials import compare_trials
 
     workspace = _workspace()
-    return workspace.call(compare, workspace.database, workspace.lake, trial_ids, experiment=experiment)
+    return workspace.call(compare_trials, workspace.database, workspace.lake, trial_ids, experiment=experiment)
 
 
 def risk(of: str | Path | Experiment) -> pl.DataFrame:

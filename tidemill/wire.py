@@ -161,7 +161,7 @@ async def read_body(response: "httpx.Response", limit: int, who: str) -> bytes:
         if unpack is not None and unpack.unused_data:
             raise BrokenAnswerError(f"{who} sent something after the end of its packed body.")
     if unpack is not None and body and not unpack.eof:
-        raise UnavailableError(f"{who} cut its answer off. Try again later.")
+        raise UnavailableError(f"{who} cut off its answer. Try again later.")
     return bytes(body)
 
 

@@ -19,7 +19,8 @@ from tidemill.study import code as code_of
     deps=[["features", "training_set"], ["performance", "portfolio"], ["performance", "drift"]],
     code_version=code_of.challenge(*SHIPPED.values()),
     description="A challenger is trained on the newest window and compared with the champion on bars that neither saw, costs "
-    "included. It is promoted when it earned more, is proven causal and every check passed; `tidemill models undo` reverts it.",
+    "included. It is promoted when it earned more, is proven causal and every check passed; `tidemill champions undo` "
+    "reverts it.",
 )
 def champion(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
     return result(context, consider(experiment.study))

@@ -5,28 +5,28 @@ from typing import Any
 import dagster as dg
 
 from resources.experiment import ExperimentResource
-from tidemill.steps.predictions.validity import MANY, refusal_counts, validate_predictions
+from tidemill.steps.predictions.validity import MANY, rejection_counts, validate_predictions
 
 
 @dg.asset_check(
     asset=dg.AssetKey(["predictions", "ensemble"]),
     name="valid",
-    description="Few predictions are refused for unknown features, features or values far from their past, or contradiction.",
+    description="Few predictions are rejected for unknown features, values far from their past, or contradicting engines.",
 )
 def prediction_validity(context: dg.AssetCheckExecutionContext, experiment: ExperimentResource) -> dg.AssetCheckResult:
     judged = validate_predictions(experiment.study)
     metadata: dict[str, Any] = {
         "judged in this run": judged.worked > 0,
         "folds judged": judged.worked,
-        "refused": judged.refused,
+        "rejected": judged.rejected,
         "predictions": judged.judged,
     }
-    rows = refusal_counts(experiment.study).to_dicts()
+    rows = rejection_counts(experiment.study).to_dicts()
     if rows:
         metadata["why"] = dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
     return dg.AssetCheckResult(
         passed=judged.share <= MANY,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{judged.refused:,} of {judged.judged:,} predictions are refused and not traded.",
+        description=f"{judged.rejected:,} of {judged.judged:,} predictions are rejected and not traded.",
         metadata=metadata,
     )

@@ -137,11 +137,11 @@ def test_every_expectation_is_a_check_with_its_verdict_and_data_docs(first: RunO
         assert "<html" in docs.read_text(encoding="utf-8")[:500].lower()
 
 
-def test_what_predictions_are_refused_is_told_without_blocking(first: RunOutcome, opened: DagsterInstance) -> None:
+def test_how_many_predictions_are_rejected_is_shown_without_blocking(first: RunOutcome, opened: DagsterInstance) -> None:
     (found,) = [item for item in evaluations(opened, first) if item.check_name == "valid"]
     assert found.asset_key == AssetKey(["predictions", "ensemble"])
     assert not found.blocking
-    assert 0 <= value(found, "refused") < value(found, "predictions")
+    assert 0 <= value(found, "rejected") < value(found, "predictions")
     assert "not traded" in str(found.description)
 
 

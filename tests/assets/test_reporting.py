@@ -79,7 +79,7 @@ def test_what_is_unset_is_left_out_and_none_is_said_as_it_is_meant() -> None:
     assert shown(LabelFacts(label="forward_return", label_horizon=5)) == {"label": "forward_return", "horizon in bars": 5}
     assert shown(DriftFacts(moved_features=0.5, skill_t=None, bar_times=60))["fall of rank IC (t)"] == "not defined"
     assert shown(ChallengeFacts(champion=None, bars_compared=9, promoted=False))["champion"] == "none"
-    assert shown(SignalFacts(strategy="quantile", neutralised_by=None, predictions_refused=0))["neutralised by"] == "nothing"
+    assert shown(SignalFacts(strategy="quantile", neutralised_by=None, predictions_rejected=0))["neutralised by"] == "nothing"
     assert shown(None) == {}
 
 

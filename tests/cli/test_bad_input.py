@@ -85,7 +85,7 @@ def test_unknown_features_strategies_and_parameters_name_the_choices(panel_file:
     compute = ("features", "compute", "--input", panel_file, "--output", "f.parquet", "--set")
     assert "classic" in tidemill(*compute, "nonsense").error
     assert "classic" in tidemill(*compute, TRAVERSAL).error
-    assert "No feature is named" in tidemill(*compute, ",").error
+    assert "No feature was given" in tidemill(*compute, ",").error
     assert "classic" in tidemill("features", "list", "--set", "rsi_14").error
     assert "classic" in tidemill("features", "explain", "nonsense").error
     backtest = ("backtest", "--input", panel_file, "--strategy")
@@ -102,7 +102,7 @@ def test_unknown_features_strategies_and_parameters_name_the_choices(panel_file:
 def test_dates_in_the_wrong_order_and_in_the_future_are_refused(home: Path, tidemill: Tidemill, command: tuple[str]) -> None:
     assert "Swap them" in tidemill(*command, "--start", "2021-03-01", "--end", "2021-02-01").error
     assert "Swap them" in tidemill(*command, "--start", "2021-03-01", "--end", "2021-03-01").error
-    assert "lies in the future" in tidemill(*command, "--start", "2999-01-01").error
+    assert "is in the future" in tidemill(*command, "--start", "2999-01-01").error
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,16 @@ READERS: dict[str, Callable[[str], tuple[str, ...]]] = {
     "import": lambda path: ("data", "import", path),
     "resample": lambda path: ("data", "resample", "--input", path, "--interval", "1w", "--output", "out.parquet"),
     "features": lambda path: ("features", "compute", "--input", path, "--output", "out.parquet"),
-    "features, streaming": lambda path: ("features", "compute", "--input", path, "--output", "out.csv", "--engine", "stream"),
+    "features, streaming": lambda path: (
+        "features",
+        "compute",
+        "--input",
+        path,
+        "--output",
+        "out.csv",
+        "--execution",
+        "stream",
+    ),
     "backtest": lambda path: ("backtest", "--input", path, "--strategy", "sma_cross"),
     "weights": lambda path: ("backtest", "--input", "panel.csv", "--weights", path),
     "performance": lambda path: ("performance", "metrics", "--input", path, "--json"),
@@ -272,12 +281,12 @@ def test_metrics_of_nothing_of_a_constant_and_of_one_return_are_numbers_or_null(
         ("features: {fear_greed: 'file:nowhere.csv'}", "does not exist"),
         ("strategy: {name: quantil}", "Did you mean quantile?"),
         ("strategy: {neutralise: {by: weather}}", "strategy.neutralise.by is 'weather'; it must be one of"),
-        ("strategy: {neutralise: {by: sector}}", "strategy.neutralise cannot be followed: Neutralising by sector needs"),
+        ("strategy: {neutralise: {by: sector}}", "strategy.neutralise cannot be applied: Neutralising by sector needs"),
         ("strategy: {neutralise: {by: sector, sector_file: nowhere.csv}}", "strategy.neutralise.sector_file cannot be used"),
         ("strategy: {neutralise: {by: sector, sector_file: mine.yaml}}", "strategy.neutralise.sector_file cannot be used"),
         ("strategy: {neutralise: {by: sector, sectors: {AAPL: ''}}}", "names no sector for AAPL"),
         ("strategy: {neutralise: {by: sector, sectors: {A: x}, sector_file: f.csv}}", "Keep one of them"),
-        ("strategy: {neutralise: {by: beta, sectors: {A: x}}}", "which knows no sectors"),
+        ("strategy: {neutralise: {by: beta, sectors: {A: x}}}", "which uses no sectors"),
         ("strategy: {neutralise: {by: beta, least: 90, window: 80}}", "least"),
         ("strategy: {neutralise: {by: beta, window: 1}}", "strategy.neutralise.window is 1"),
         ("promotion: {book: lightgmb}", "no book to promote named 'lightgmb'"),

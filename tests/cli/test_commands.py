@@ -109,16 +109,28 @@ def test_models_of_a_run_are_proven_and_an_engine_whose_fits_differ_is_named(
 def test_what_was_never_checked_is_compared_and_not_promoted(
     experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill
 ) -> None:
-    assert "Nothing was promoted yet" in tidemill("models", "champions").out
-    assert "Nothing has been run yet" in tidemill("models", "promote").error
+    assert "Nothing was promoted yet" in tidemill("champions", "list").out
+    assert "Nothing has been run yet" in tidemill("champions", "promote").error
     assert tidemill("run", "--experiment", experiment_file).code == 0
-    told = tidemill("models", "promote", "--json").json
+    told = tidemill("champions", "promote", "--json").json
     assert told["promoted"] is False
     assert "never checked" in told["outcome"]
     assert [row["book"] for row in told["compared"]] == ["challenger"]
-    assert "There is no champion" in tidemill("models", "promote", "--experiment", experiment_file).out
-    assert "no champion" in tidemill("models", "undo", "panel.1d.all", "--why", "a test").error
+    assert "There is no champion" in tidemill("champions", "promote", "--experiment", experiment_file).out
+    assert "no champion" in tidemill("champions", "undo", "panel.1d.all", "--why", "a test").error
+    assert "There is no champion or promotion named 'panel.1d.all'." in tidemill("champions", "show", "panel.1d.all").error
+    assert tidemill("champions", "list", "--json").json == []
+    assert tidemill("champions", "undo", "panel.1d.all").code == 2
+
+
+def test_commands_about_champions_keep_their_earlier_names(tidemill: Tidemill, home: Path) -> None:
     assert tidemill("models", "champions", "--json").json == []
+    assert (
+        tidemill("models", "undo", "panel.1d.all", "--why", "a test").error
+        == tidemill("champions", "undo", "panel.1d.all", "--why", "a test").error
+    )
+    assert "promote" not in tidemill("models", "--help").out
+    assert "--experiment" in tidemill("models", "promote", "--help").out
 
 
 def test_a_failed_run_is_one_sentence(experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill) -> None:
@@ -197,7 +209,7 @@ def test_features_of_a_file_of_one_s_own_are_the_same_in_batch_and_stream(
     Path("mine.py").write_text('feature("gap_7", close / mean(close, 7) - 1, unit="ratio", about="distance to the mean")\n')
     given = ("features", "compute", "--input", panel_file, "--module", "mine.py", "--output")
     assert "1 feature of 2 symbols, 240 rows" in tidemill(*given, "batch.parquet").out
-    assert tidemill(*given, "stream.parquet", "--engine", "stream").code == 0
+    assert tidemill(*given, "stream.parquet", "--execution", "stream").code == 0
     batch, stream = pl.read_parquet("batch.parquet"), pl.read_parquet("stream.parquet")
     assert batch.columns == ["symbol", "open_time", "gap_7"]
     assert batch.equals(stream, null_equal=True)

@@ -78,7 +78,7 @@ def test_the_index_joins_bars_of_one_s_own_as_it_was_known(panel_file: Path, tid
 
 
 def test_a_plot_that_cannot_be_made_says_why(panel_file: Path, tidemill: Tidemill) -> None:
-    assert "Let the name end in .png" in tidemill("features", "explain", "KMID", "--plot", "x.jpg").error
+    assert "Use a file name that ends in .png" in tidemill("features", "explain", "KMID", "--plot", "x.jpg").error
     assert "no symbol 'NOBODY'" in tidemill("features", "explain", "KMID", "--symbol", "NOBODY").error
     assert "cannot be written" in tidemill("features", "explain", "KMID", "--plot", "nowhere/x.png").error
     assert "no column 'fear_greed'" in tidemill("features", "explain", "fear_greed", "--input", panel_file).error

@@ -66,6 +66,7 @@ def home(tmp_path: Path, fresh_dsn: Secret, redis_url: Secret, monkeypatch: pyte
         *(("data", name) for name in ("import", "sync", "show", "gaps", "quarantine", "resample", "export")),
         *(("features", name) for name in ("list", "explain", "compute")),
         *(("models", name) for name in ("list", "show")),
+        *(("champions", name) for name in ("list", "show", "promote", "undo")),
         *(("trials", name) for name in ("list", "compare", "reset")),
         *(("performance", name) for name in ("metrics", "report")),
         *(("cache", name) for name in ("show", "clear")),

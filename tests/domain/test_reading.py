@@ -52,7 +52,7 @@ def test_what_is_no_group_of_fields_at_all_is_said() -> None:
 
 def test_a_value_that_no_file_can_hold_is_refused() -> None:
     made = read({"name": "x", "dataset": {}}, Experiment)
-    with pytest.raises(InputError, match="what no file can"):
+    with pytest.raises(InputError, match="a value that no file can"):
         require_fitting(type(made)(name="x", dataset=made.dataset, seed=object()))  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.study.panels import small_experiment
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.evaluation.cross_validation import CrossValidation, Plan, Splitter, cross_validate
-from tidemill.queries.trials import compare, list_trials
+from tidemill.queries.trials import compare_trials, list_trials
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace
@@ -41,7 +41,7 @@ def test_every_splitter_scores_every_tested_bar_once_a_path_and_counts_one_trial
     assert validated(study, "purged_k_fold", folds=5).trial == folded.trial
     assert known.call(list_trials, known.database).height == 3
     median = sorted(combined.paths["sharpe"])[1]
-    assert known.call(compare, known.database, known.lake, (combined.trial,)).rows[0].sharpe == pytest.approx(median)
+    assert known.call(compare_trials, known.database, known.lake, (combined.trial,)).rows[0].sharpe == pytest.approx(median)
 
 
 def test_other_parameters_are_another_trial_and_wrong_ones_are_refused(study: Study) -> None:

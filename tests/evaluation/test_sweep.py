@@ -127,7 +127,7 @@ def test_weights_can_be_made_neutral(bars: pl.DataFrame, tmp_path: Path) -> None
         ({"weight": ["much"]}, "not numbers"),
         ({"open_time": ["2021-01-05"]}, "cannot be read"),
         ({"symbol": ["ZZZ"]}, "ZZZ"),
-        ({"symbol": [None]}, "without a symbol"),
+        ({"symbol": [None]}, "have no symbol"),
         ({"weight": [float("inf")]}, "infinite"),
     ],
 )

@@ -149,7 +149,7 @@ def test_an_engine_is_refused_without_the_features_that_it_needs_by_its_own_para
 def test_what_nothing_can_sell_short_is_not_neutralised_by_beta() -> None:
     strategy = StrategySpec(neutralise=NeutraliseSpec(by="beta"))
     checked(msgspec.structs.replace(SOUND, strategy=strategy))
-    with pytest.raises(InputError, match="nothing can on kraken"):
+    with pytest.raises(InputError, match="none can on kraken"):
         checked(msgspec.structs.replace(SOUND, strategy=strategy, dataset=DatasetSpec(source="kraken")))
 
 

@@ -259,7 +259,7 @@ def test_a_copy_of_a_home_does_not_share_its_database(new_home: NewHome, tmp_pat
     home = new_home()
     copy = Settings(home=tmp_path / "copy")
     shutil.copytree(home.home, copy.home, symlinks=True)
-    with pytest.raises(ConfigError, match=r"is a copy of .* Remove the link .* to begin with an empty one"), servers(copy):
+    with pytest.raises(ConfigError, match=r"is a copy of .* Remove the link .* to start with an empty one"), servers(copy):
         pass
 
 
@@ -268,7 +268,7 @@ def test_a_home_whose_data_are_gone_says_so_and_makes_no_empty_database(new_home
     home = new_home()
     root = folder_of(home).root
     root.rename(root.with_name(root.name + ".away"))
-    with pytest.raises(ConfigError, match=r"which is gone. Bring it back, or remove the link"), servers(home):
+    with pytest.raises(ConfigError, match=r"which is gone. Restore it, or remove the link"), servers(home):
         pass
     root.with_name(root.name + ".away").rename(root)
 

@@ -13,8 +13,8 @@ from tidemill.features.api import FeatureSet, compute, explain, feature_set
 from tidemill.features.declaration import Feature, shipped
 from tidemill.features.operators import close, mean, ref
 from tidemill.features.prices import average_price
-from tidemill.features.state import State
-from tidemill.features.stream import Stream
+from tidemill.features.state import FeatureState
+from tidemill.features.stream import FeatureStream
 
 EVERYTHING = feature_set("classic", "alpha158")
 DESIGNED = (
@@ -152,11 +152,11 @@ def test_a_state_refuses_old_bars_other_features_and_damage() -> None:
     with pytest.raises(IntegrityError, match="another feature set"):
         compute(bars, feature_set("ema_20"), state)
     with pytest.raises(IntegrityError, match="another feature set"):
-        Stream(feature_set("MA10"), ["S0"], state)
+        FeatureStream(feature_set("MA10"), ["S0"], state)
     data = state.to_bytes()
     for broken in (b"", b"junk" * 50, data[:-1], data[:-40] + b"\1" + data[-39:], data[:8] + b"\xff" + data[9:]):
         with pytest.raises(IntegrityError):
-            State.from_bytes(broken)
+            FeatureState.from_bytes(broken)
 
 
 def test_an_incremental_state_keeps_symbols_that_had_no_new_bar() -> None:
@@ -173,7 +173,7 @@ def test_an_incremental_state_keeps_symbols_that_had_no_new_bar() -> None:
 
 
 def test_a_stream_refuses_wrong_lengths_bars_out_of_order_and_repeated_symbols() -> None:
-    stream = Stream(feature_set("sma_5"), ["A", "B"])
+    stream = FeatureStream(feature_set("sma_5"), ["A", "B"])
     ones = np.ones(2)
     with pytest.raises(InputError, match="2 numbers"):
         stream.step(np.ones(3), ones, ones, ones, ones)
@@ -184,10 +184,10 @@ def test_a_stream_refuses_wrong_lengths_bars_out_of_order_and_repeated_symbols()
     stream.step(ones, ones, ones, ones, ones, open_time=time)
     with pytest.raises(InputError, match=r"'A'.*not later"):
         stream.step(ones, ones, ones, ones, ones, open_time=time)
-    with pytest.raises(InputError, match="each once"):
-        Stream(feature_set("sma_5"), ["A", "A"])
+    with pytest.raises(InputError, match="each only once"):
+        FeatureStream(feature_set("sma_5"), ["A", "A"])
     with pytest.raises(InputError, match="at least one"):
-        Stream(feature_set("sma_5"), [])
+        FeatureStream(feature_set("sma_5"), [])
 
 
 def test_the_average_price_falls_back_where_the_quote_volume_cannot_be_right() -> None:

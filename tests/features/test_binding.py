@@ -13,7 +13,7 @@ def test_a_result_in_another_order_or_type_is_refused_before_a_kernel_writes_to_
     bars, features = random_panel(3, symbols=2, slots=20), feature_set("alpha30")
     shape = len(features.names), len(bars)
     for result in (np.empty(shape, order="F"), np.empty(shape, dtype=np.float32), np.empty((shape[0], 2 * shape[1]))[:, ::2]):
-        with pytest.raises(ValueError, match="another type or order"):
+        with pytest.raises(ValueError, match="wrong type or memory order"):
             compute_frame(bars, features, None, result)
 
 

@@ -30,8 +30,8 @@ from tidemill.features.operators import (
     sum,
     volume,
 )
-from tidemill.features.state import State
-from tidemill.features.stream import Stream
+from tidemill.features.state import FeatureState
+from tidemill.features.stream import FeatureStream
 
 _change = close - ref(close, 1)
 # One of each scan, with windows that fill within the test, single bars among them.
@@ -82,7 +82,7 @@ def test_a_state_goes_through_blocks_unchanged(count: int) -> None:
     program, rng = SHORT.program, np.random.default_rng(count)
     symbols = tuple(f"S{index}" for index in range(count))
     history = np.where(rng.random((count, program.history)) < 0.1, np.nan, rng.normal(size=(count, program.history)))
-    state = State("", symbols, rng.normal(size=(count, program.slots)), history, np.zeros(count, dtype=np.int64))
+    state = FeatureState("", symbols, rng.normal(size=(count, program.slots)), history, np.zeros(count, dtype=np.int64))
     blocks = Blocks(program, state)
     assert np.array_equal(blocks.history(), history, equal_nan=True)
     assert np.array_equal(blocks.carried(), state.slots)
@@ -95,11 +95,11 @@ def test_a_sorted_window_depends_on_its_last_values_alone() -> None:
     rng = np.random.default_rng(4)
     prices = np.where(rng.random(400) < 0.05, np.nan, np.round(rng.normal(size=400), 1))
     prices[::50] = -0.0
-    long = Stream(features, ["X"])
+    long = FeatureStream(features, ["X"])
     for number, price in enumerate(prices):
         row = long.step(price, price, price, price, 1.0).copy()
         if number % 23 == 20:
-            fresh = Stream(features, ["X"])
+            fresh = FeatureStream(features, ["X"])
             for recent in prices[number - 8 : number + 1]:
                 again = fresh.step(recent, recent, recent, recent, 1.0)
             assert np.array_equal(bits(row), bits(again))

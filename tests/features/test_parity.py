@@ -25,8 +25,8 @@ from tidemill.features.operators import (
     volume,
     wilder,
 )
-from tidemill.features.state import State
-from tidemill.features.stream import Stream
+from tidemill.features.state import FeatureState
+from tidemill.features.stream import FeatureStream
 
 EVERYTHING = feature_set("classic", "alpha158")
 # Windows over recursive and windowed inputs, whose own history must be carried.
@@ -55,16 +55,16 @@ def bits(values: NDArray[np.float64]) -> NDArray[np.uint64]:
 
 
 def streamed(
-    bars: pl.DataFrame, features: FeatureSet, symbols: list[str], cuts: set[int], start: State | None = None
-) -> tuple[pl.DataFrame, State]:
+    bars: pl.DataFrame, features: FeatureSet, symbols: list[str], cuts: set[int], start: FeatureState | None = None
+) -> tuple[pl.DataFrame, FeatureState]:
     """Feature rows in the order of `bars`, taken slot by slot; at each cut the state goes through bytes into a fresh stream."""
-    stream = Stream(features, symbols, start)
+    stream = FeatureStream(features, symbols, start)
     values = bars.select(COLUMNS).to_numpy()
     rows = np.full((len(bars), len(features.names)), np.nan)
     place = bars.select("symbol", "open_time").with_row_index()
     for number, ((time,), slot) in enumerate(place.sort("open_time").group_by("open_time", maintain_order=True)):
         if number in cuts:
-            stream = Stream(features, symbols, State.from_bytes(stream.state().to_bytes()))
+            stream = FeatureStream(features, symbols, FeatureState.from_bytes(stream.state().to_bytes()))
         lanes = np.array([symbols.index(symbol) for symbol in slot["symbol"]])
         row, present = np.full((5, len(symbols)), -777.0), np.zeros(len(symbols), dtype=bool)
         row[:, lanes], present[lanes] = values[slot["index"].to_numpy()].T, True
@@ -100,7 +100,7 @@ def test_a_batch_in_two_parts_or_a_batch_and_then_a_stream_equal_one_batch(bars:
     early, late = bars.filter(pl.col("open_time") < border), bars.filter(pl.col("open_time") >= border)
     whole, _ = compute(bars, EVERYTHING)
     first, state = compute(early, EVERYTHING)
-    state = State.from_bytes(state.to_bytes())
+    state = FeatureState.from_bytes(state.to_bytes())
     if live:
         second = late.select("symbol", "open_time").hstack(
             streamed(late, EVERYTHING, late["symbol"].unique().to_list(), {3}, state)[0]
@@ -170,10 +170,10 @@ def test_many_symbols_in_several_blocks_step_as_each_alone() -> None:
     features = feature_set("sma_20", "rsi_14", "QTLU5", "IMAX10", "CORR5", "sar")
     rows = np.stack([np.stack(list(random_bars(rng, count).values())) for _ in range(length)])
     present = rng.random((length, count)) < rng.choice([0.01, 0.5, 0.99, 1.0], size=(length, 1))
-    wide = Stream(features, [f"S{index}" for index in range(count)])
+    wide = FeatureStream(features, [f"S{index}" for index in range(count)])
     wanted = [wide.step(*row, present=flags).copy() for row, flags in zip(rows, present, strict=True)]
     for index in range(0, count, 61):
-        narrow = Stream(features, ["X"])
+        narrow = FeatureStream(features, ["X"])
         for row, flags, want in zip(rows, present, wanted, strict=True):
             got = narrow.step(*row[:, index : index + 1], present=flags[index : index + 1])
             assert np.array_equal(bits(got[0]), bits(want[index]))
@@ -183,7 +183,7 @@ def test_price_and_volume_extremes_never_give_infinity() -> None:
     features = EVERYTHING
     values = np.array([0.0, -0.0, 1e-308, 1e308, -1e308, np.inf, -np.inf, np.nan, 1.0])
     rng = np.random.default_rng(9)
-    stream = Stream(features, ["X", "Y"])
+    stream = FeatureStream(features, ["X", "Y"])
     for _ in range(200):
         assert not np.isinf(stream.step(*rng.choice(values, (5, 2)))).any()
     assert not low.recursive

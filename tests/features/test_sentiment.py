@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.domain.errors import InputError, IntegrityError
-from tidemill.features.api import Stream, compute, feature_set
+from tidemill.features.api import FeatureStream, compute, feature_set
 from tidemill.features.expression import SENTIMENT
-from tidemill.features.sentiment import Mood, State, sentiment
+from tidemill.features.sentiment import Mood, SentimentState, sentiment
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -100,7 +100,7 @@ def test_stretch_by_stretch_with_a_stored_state_gives_the_bits_of_the_whole(
     chance.shuffle(shuffled)  # type: ignore[arg-type]  # a list
     early = pl.col("open_time") < START + cut * DAY
     first, state = sentiment(frame.filter(early), news(*shuffled), DAY, half_life=3.0)
-    restored = State.from_bytes(state.to_bytes())
+    restored = SentimentState.from_bytes(state.to_bytes())
     second, end = sentiment(frame.filter(~early), news(*shuffled), DAY, half_life=3.0, state=restored)
     assert pl.concat([first, second]).sort("symbol", "open_time").equals(whole)
     assert end.moods == after.moods
@@ -122,7 +122,7 @@ def test_the_set_carries_the_columns_through_batch_and_stream_alike() -> None:
     given_bars = known.with_columns(*prices, pl.lit(10.0).alias("volume"))
     features = feature_set("sentiment")
     batch, _ = compute(given_bars, features)
-    stream = Stream(features, ("A", "B"))
+    stream = FeatureStream(features, ("A", "B"))
     for day in range(3):
         row = given_bars.filter(pl.col("open_time") == START + day * DAY)
         context = {name: row[name].to_numpy() for name in SENTIMENT}
@@ -141,7 +141,7 @@ def test_a_half_life_that_is_none_is_refused(half_life: float) -> None:
 
 def test_a_state_of_another_half_life_or_a_damaged_one_is_refused() -> None:
     with pytest.raises(InputError, match="half-life"):
-        sentiment(bars({"A": [0]}), news(), DAY, half_life=2.0, state=State(3.0, {"A": Mood()}))
+        sentiment(bars({"A": [0]}), news(), DAY, half_life=2.0, state=SentimentState(3.0, {"A": Mood()}))
     for data in (b"", b"{}", b"[1]", b'{"half_life": "x"}'):
         with pytest.raises(IntegrityError, match="damaged"):
-            State.from_bytes(data)
+            SentimentState.from_bytes(data)

@@ -20,8 +20,8 @@ from tidemill.features.expression import Expression
 from tidemill.features.kernels.markov import filter_series, fit_series, improve_series
 from tidemill.features.operators import close, cs_rank, cs_zscore, delta, ema, hmm, hour_sine, log, mean, ref, volume
 from tidemill.features.stages import fits_of
-from tidemill.features.state import State
-from tidemill.features.stream import Stream
+from tidemill.features.state import FeatureState
+from tidemill.features.stream import FeatureStream
 
 CHANGE = log(close / ref(close, 1))
 QUICK = {"refit": 20, "window": 60, "minimum": 30}
@@ -83,7 +83,7 @@ def test_the_second_stage_may_be_cut_anywhere_and_what_follows_changes_nothing(b
     border = times[cut % len(times)]
     whole, _ = compute(bars, MIXED)
     first, state = compute(bars.filter(pl.col("open_time") < border), MIXED)
-    second, _ = compute(bars.filter(pl.col("open_time") >= border), MIXED, State.from_bytes(state.to_bytes()))
+    second, _ = compute(bars.filter(pl.col("open_time") >= border), MIXED, FeatureState.from_bytes(state.to_bytes()))
     parts = pl.concat([first, second]).sort("symbol", "open_time")
     assert np.array_equal(bits(whole.select(MIXED.names).to_numpy()), bits(parts.select(MIXED.names).to_numpy()))
 
@@ -110,7 +110,7 @@ def test_the_state_of_another_second_stage_is_refused() -> None:
     bars = random_panel(2)
     _, state = compute(bars, one("a", hmm(CHANGE, 2, 1, **QUICK)))
     with pytest.raises(IntegrityError, match="another feature set"):
-        Stream(one("a", hmm(CHANGE, 3, 1, **QUICK)), ("S0",), state)
+        FeatureStream(one("a", hmm(CHANGE, 3, 1, **QUICK)), ("S0",), state)
 
 
 # --- across symbols
@@ -133,7 +133,7 @@ def test_ranks_and_scores_are_those_of_pandas_row_by_row() -> None:
 
 def test_a_row_without_spread_has_no_score_and_a_symbol_alone_has_rank_one() -> None:
     features = FeatureSet((Feature("rank", cs_rank(close)), Feature("score", cs_zscore(close))))
-    alone = Stream(features, ("A", "B", "C"))
+    alone = FeatureStream(features, ("A", "B", "C"))
     row = [5.0, 7.0, 9.0]
     alone_result = alone.step(row, row, row, row, row, present=[False, True, False])
     assert np.isnan(alone_result[[0, 2]]).all()
@@ -148,7 +148,7 @@ def test_a_row_without_spread_has_no_score_and_a_symbol_alone_has_rank_one() -> 
 def test_nan_takes_no_part_in_a_row_and_extremes_never_give_infinity() -> None:
     features = FeatureSet((Feature("rank", cs_rank(close)), Feature("score", cs_zscore(close))))
     values = [np.nan, 1e149, -1e149, 1e-300, np.inf, 0.0]
-    result = Stream(features, tuple("ABCDEF")).step(values, values, values, values, values)
+    result = FeatureStream(features, tuple("ABCDEF")).step(values, values, values, values, values)
     assert np.isnan(result[[0, 4]]).all()
     assert result[[2, 5, 3, 1], 0].tolist() == [0.25, 0.5, 0.75, 1.0]
     assert not np.isinf(result).any()
@@ -158,9 +158,9 @@ def test_the_order_of_symbols_changes_no_bit_of_a_row() -> None:
     rng = np.random.default_rng(4)
     values = rng.lognormal(0, 3, 200)
     features = one("score", cs_zscore(close))
-    plain = Stream(features, tuple(map(str, range(200)))).step(*[values] * 5)[:, 0].copy()
+    plain = FeatureStream(features, tuple(map(str, range(200)))).step(*[values] * 5)[:, 0].copy()
     order = rng.permutation(200)
-    mixed = Stream(features, tuple(map(str, order))).step(*[values[order]] * 5)[:, 0]
+    mixed = FeatureStream(features, tuple(map(str, order))).step(*[values[order]] * 5)[:, 0]
     assert np.array_equal(bits(plain[order]), bits(mixed))
 
 

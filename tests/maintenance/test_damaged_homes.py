@@ -24,7 +24,7 @@ from tidemill.maintenance.repair import damage_at_a_glance, repair
 from tidemill.models.artifact import load, read_manifest
 from tidemill.quality.suites import SuiteName
 from tidemill.queries.results import result_of
-from tidemill.steps.checks.suites import judge
+from tidemill.steps.checks.suites import judge_suite
 from tidemill.steps.models.risk import forecast_risk, train_risk
 from tidemill.storage.champions import Nominee, promote
 from tidemill.storage.content import content_version
@@ -86,7 +86,7 @@ def run(workspace: Workspace, experiment: Experiment) -> dict[str, Any]:
         step(study)
     judged = {}
     for suite in get_args(SuiteName):
-        found = judge(study, suite, f"a/{suite}").results
+        found = judge_suite(study, suite, f"a/{suite}").results
         judged[suite] = sorted(found, key=lambda one: one.id)  # those from Postgres come by name
     result = workspace.call(result_of, workspace.settings, experiment)
     tables = {

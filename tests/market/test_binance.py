@@ -114,7 +114,7 @@ async def test_a_venue_that_repeats_its_page_is_malformed_and_not_asked_for_ever
         return Answer(page[0])
 
     server.always(same, on="/klines")
-    with pytest.raises(MalformedError, match="repeats candles of BTCUSDT"):
+    with pytest.raises(MalformedError, match="repeats the candles of BTCUSDT"):
         await collect(source, ["BTCUSDT"], datetime(2024, 1, 1, tzinfo=UTC))
     assert len(server.asked("/klines")) <= 3
 

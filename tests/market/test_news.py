@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.market.news import Mentions, NewsItem, RawNews, RefusedNews, items_frame, judged
+from tidemill.market.news import Mentions, NewsItem, RawNews, RejectedNews, items_frame, judged
 from tidemill.market.news_files import NewsFile
 from tidemill.market.news_sources import open_news
 
@@ -20,7 +20,7 @@ NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 NOON = datetime(2024, 3, 5, 12, tzinfo=UTC)
 
 
-def judge(*rows: RawNews, receipt: datetime | None = None) -> tuple[list[NewsItem], list[RefusedNews]]:
+def judge(*rows: RawNews, receipt: datetime | None = None) -> tuple[list[NewsItem], list[RejectedNews]]:
     return judged(rows, "test", now=NOW, receipt=receipt)
 
 
@@ -38,7 +38,7 @@ def reason(**fields: Any) -> str:
     return str(refused[0].reason)
 
 
-async def read(path: Path) -> tuple[list[NewsItem], list[RefusedNews]]:
+async def read(path: Path) -> tuple[list[NewsItem], list[RejectedNews]]:
     source = NewsFile(path)
     rows = [row async for batch, _ in source.batches() for row in batch]
     return judged(rows, source.name, now=NOW, receipt=None)

@@ -11,10 +11,10 @@ from safetensors.numpy import save
 
 from tidemill.domain.errors import InputError, IntegrityError, UnavailableError
 from tidemill.durable import read_sealed, write_sealed
-from tidemill.models.artifact import Artifact, Inputs, load, make
+from tidemill.models.artifact import Artifact, TrainingInputs, load, make
 
 
-def inputs(**changes: Any) -> Inputs:
+def inputs(**changes: Any) -> TrainingInputs:
     values: dict[str, Any] = {
         "engine": "ridge",
         "features": ("a", "b"),
@@ -30,7 +30,7 @@ def inputs(**changes: Any) -> Inputs:
         "start": "2024-01-01T00:00:00+00:00",
         "end": "2024-04-01T00:00:00+00:00",
     }
-    return Inputs(**(values | changes))
+    return TrainingInputs(**(values | changes))
 
 
 def artifact(**changes: Any) -> Artifact:
@@ -88,7 +88,7 @@ def test_the_hash_covers_every_canonical_input_and_the_weights() -> None:
         "start": "",
         "end": "",
     }
-    assert set(changed) == set(Inputs.__struct_fields__)
+    assert set(changed) == set(TrainingInputs.__struct_fields__)
     hashes = {artifact(**{name: value}).hash for name, value in changed.items()}
     other_weights = make(inputs(), tensors={"weights": np.array([0.5, -0.25000001]), "wide": np.ones((2, 3), dtype=np.float32)})
     other_shape = make(inputs(), tensors={"weights": np.array([0.5, -0.25]), "wide": np.ones((3, 2), dtype=np.float32)})
@@ -188,14 +188,14 @@ GOOD = {"weights": np.array([0.5, -0.25]), "wide": np.ones((2, 3), dtype=np.floa
 @pytest.mark.parametrize(
     ("tensors", "text"),
     [
-        ({"weights": GOOD["weights"]}, "not those that the manifest names"),
-        (GOOD | {"more": np.ones(1)}, "not those that the manifest names"),
-        (GOOD | {"weights": np.ones(3)}, "not those that the manifest names"),
-        (GOOD | {"weights": np.ones(2, dtype=np.float32)}, "not those that the manifest names"),
-        (GOOD | {"weights": np.ones(2, dtype=np.int64)}, "not those that the manifest names"),
+        ({"weights": GOOD["weights"]}, "do not match the manifest"),
+        (GOOD | {"more": np.ones(1)}, "do not match the manifest"),
+        (GOOD | {"weights": np.ones(3)}, "do not match the manifest"),
+        (GOOD | {"weights": np.ones(2, dtype=np.float32)}, "do not match the manifest"),
+        (GOOD | {"weights": np.ones(2, dtype=np.int64)}, "do not match the manifest"),
         (GOOD | {"weights": np.array([np.nan, 1.0])}, "non-finite"),
         (GOOD | {"weights": np.array([np.inf, 1.0])}, "non-finite"),
-        (GOOD | {"weights": np.array([0.5, -0.26])}, "hash does not fit"),
+        (GOOD | {"weights": np.array([0.5, -0.26])}, "hash does not match"),
     ],
 )
 def test_other_tensors_are_refused_even_with_a_fitting_checksum(
@@ -247,7 +247,7 @@ def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, content: bytes)
 def test_a_cut_off_weights_file_is_refused(folder: Path) -> None:
     path = folder / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(IntegrityError, match="not those that the manifest names"):
+    with pytest.raises(IntegrityError, match="do not match the manifest"):
         load(folder)
 
 

@@ -131,7 +131,7 @@ def test_a_feature_that_it_needs_must_be_there(frame: pl.DataFrame) -> None:
 def test_a_parameter_without_a_default_or_that_no_file_can_hold_is_refused() -> None:
     with pytest.raises(InputError, match="window of own has no default"):
         made(lambda training, window: {})
-    with pytest.raises(InputError, match="must be a number, a text, true or false"):
+    with pytest.raises(InputError, match="must be a number, a string, true or false"):
         made(lambda training, grid=(1, 2): {})
 
 
@@ -148,7 +148,7 @@ def test_it_stands_beside_those_that_ship_where_it_is_given_and_nowhere_else() -
 
 def test_it_cannot_take_the_name_of_one_that_ships() -> None:
     require_free("own")
-    with pytest.raises(InputError, match="There is an engine named 'ridge' already"):
+    with pytest.raises(InputError, match="There is already an engine named 'ridge'"):
         require_free("ridge")
 
 

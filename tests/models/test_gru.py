@@ -184,7 +184,7 @@ def test_a_stream_refuses_symbols_and_features_of_another_shape(trained: Artifac
             GruStream(trained, symbols)
     with pytest.raises(InputError, match="shape"):
         GruStream(trained, ["a"]).step(np.zeros((2, len(FEATURES))), open_time=START)
-    with pytest.raises(InputError, match="say with open_time"):
+    with pytest.raises(InputError, match="pass the open_time"):
         GruStream(trained, ["a"]).step(np.zeros((1, len(FEATURES))))
 
 

@@ -15,10 +15,10 @@ from tidemill.quality.validity import (
     distances,
     feature_bounds,
     missing_share,
-    no_refusals,
+    no_rejections,
     outside,
     past_range,
-    refused,
+    rejected_rows,
     widened,
 )
 
@@ -39,7 +39,7 @@ def test_rows_like_those_of_the_training_window_are_near_and_a_row_from_another_
     assert distances(rows, bounds).max() < 5.0  # type: ignore[operator]  # a float
     there = pl.col("open_time") == START + timedelta(days=7)
     strange = rows.with_columns(pl.when(there).then(1e6).otherwise(pl.col(name)).alias(name) for name in NAMES)
-    found = refused(strange, distances(strange, bounds), 10.0, DISTANCE)
+    found = rejected_rows(strange, distances(strange, bounds), 10.0, DISTANCE)
     assert found.select("symbol", "open_time", "why", "limit").rows() == [("A", START + timedelta(days=7), DISTANCE, 10.0)]
     assert found["value"][0] == pytest.approx(100.0)
     one_feature = rows.with_columns(pl.when(pl.int_range(pl.len()) == 3).then(-1e9).otherwise("f2").alias("f2"))
@@ -63,7 +63,7 @@ def test_unknown_and_infinite_features_are_counted_and_not_measured() -> None:
     empty = rows.with_columns(pl.lit(None, pl.Float64).alias(name) for name in NAMES)
     assert missing_share(empty, NAMES).to_list() == [1.0] * 3
     assert distances(empty, feature_bounds(features(500), NAMES)).is_nan().all()
-    assert refused(empty, distances(empty, feature_bounds(features(500), NAMES)), 0.0, DISTANCE).equals(no_refusals())
+    assert rejected_rows(empty, distances(empty, feature_bounds(features(500), NAMES)), 0.0, DISTANCE).equals(no_rejections())
 
 
 def test_a_feature_that_did_not_vary_or_was_not_there_is_not_judged() -> None:
@@ -111,4 +111,4 @@ def test_empty_frames_are_judged_without_complaint() -> None:
     bounds = feature_bounds(none, NAMES)
     assert distances(none, bounds).len() == 0
     assert missing_share(none, NAMES).len() == 0
-    assert refused(none, distances(none, bounds), 1.0, DISTANCE).equals(no_refusals())
+    assert rejected_rows(none, distances(none, bounds), 1.0, DISTANCE).equals(no_rejections())

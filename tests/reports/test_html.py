@@ -194,8 +194,8 @@ def test_profit_is_taken_apart_and_refused_predictions_are_counted() -> None:
         "profit": [-400.0, -100.0, 700.0, -1000.0, 600.0, -1000.0, -400.0],
         "return": [-0.004, -0.001, 0.007, -0.01, 0.006, -0.01, -0.004],
     }
-    refused = {"book": ["ridge"], "why": ["its <features> are far from those of its training"], "predictions": [31]}
-    made = inputs(attribution=pl.DataFrame(parts), refusals=pl.DataFrame(refused))
+    rejected = {"book": ["ridge"], "why": ["its <features> are far from those of its training"], "predictions": [31]}
+    made = inputs(attribution=pl.DataFrame(parts), rejections=pl.DataFrame(rejected))
     page = Page(render_report(made)).text
     assert (
         page.index("Where the profit came from") < page.index("By market") < page.index("By engine") < page.index("By symbol")

@@ -95,7 +95,7 @@ def test_one_is_chosen_by_name_or_by_id_or_of_those_that_ship(home: Path, panel:
     ("config", "told"),
     [
         ({"name": "absent"}, "There is no experiment that was run named 'absent'"),
-        ({"name": "sample", "yaml_text": "name: x"}, "by `name` or by `yaml_text`. Leave one of them out"),
+        ({"name": "sample", "yaml_text": "name: x"}, "by `name` or by `yaml_text`, not by both. Leave one of them out"),
     ],
 )
 def test_a_wrong_choice_says_what_to_do(home: Path, config: dict[str, str], told: str) -> None:

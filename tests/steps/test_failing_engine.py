@@ -18,7 +18,7 @@ from tidemill.models.momentum import Momentum
 from tidemill.models.ridge import Ridge
 from tidemill.queries.results import result_of
 from tidemill.steps.checks.causality import ASSETS, judge_causality
-from tidemill.steps.checks.suites import judge
+from tidemill.steps.checks.suites import judge_suite
 from tidemill.steps.models.champion import consider
 from tidemill.steps.models.engines import train, train_among
 from tidemill.storage.trials import read_trials
@@ -192,7 +192,7 @@ def test_the_checks_judge_who_is_there_and_judge_the_whole_again(
     study, _ = run(workspace, experiment)
     partial = [judge_causality(study, asset) for asset in ASSETS]
     assert partial[1].proof.proven == ("momentum", "mean_reversion")
-    judge(study, "predictions", "predictions/engines")
+    judge_suite(study, "predictions", "predictions/engines")
     broken.undo()
     whole, _ = run(workspace, experiment)
     again = [judge_causality(whole, asset) for asset in ASSETS]

@@ -94,9 +94,9 @@ def test_every_further_day_of_a_month_resumes_from_the_state_before_it(
     folder, read = tmp_path / "days", list[Sequence[str]]()
     folder.mkdir()
     before_day(panel, 325).write_parquet(folder / "base.parquet")
-    inputs_of = technical.inputs_of
+    feature_inputs = technical.feature_inputs
     monkeypatch.setattr(
-        technical, "inputs_of", lambda study, months, chosen: read.append(months) or inputs_of(study, months, chosen)
+        technical, "feature_inputs", lambda study, months, chosen: read.append(months) or feature_inputs(study, months, chosen)
     )
     for day in range(325, 330):
         study = study_of(workspace, small_experiment(folder))

@@ -71,9 +71,9 @@ def test_a_strategy_over_bars_answers_a_row_for_each_bar(predictions: pl.DataFra
 @pytest.mark.parametrize(
     ("weigh", "reason"),
     [
-        (lambda frame: 1, "must answer a polars frame"),
-        (lambda frame: frame, "must answer a polars frame of symbol, open_time and weight"),
-        (lambda frame: frame.with_columns(weight=pl.lit("much")), "answers times or weights that are none"),
+        (lambda frame: 1, "must return a polars frame"),
+        (lambda frame: frame, "must return a polars frame of symbol, open_time and weight"),
+        (lambda frame: frame.with_columns(weight=pl.lit("much")), "returns times that are not times"),
         (lambda frame: frame.with_columns(weight=pl.lit(float("inf"))), "an infinite weight"),
         (lambda frame: pl.concat([frame, frame]).with_columns(weight=0.1), "two weights for one bar"),
         (

@@ -18,13 +18,13 @@ from tidemill.config import Secret
 from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, PromotionSpec, StrategySpec, ValidationSpec
 from tidemill.evaluation.cross_validation import Plan, cross_validate
 from tidemill.evaluation.search import score_of
-from tidemill.steps.models.champion import challenge_fold, compare
+from tidemill.steps.models.champion import challenge, challenge_fold
 from tidemill.steps.models.engines import train
 from tidemill.steps.performance.selection import book_trials
 from tidemill.storage.trials import read_returns, read_trials
 from tidemill.study.book import Span, book
 from tidemill.study.book import tested as out_of_sample
-from tidemill.study.rejections import refusals_of, tradable
+from tidemill.study.rejections import rejections_of, tradable
 from tidemill.study.scoring import predicted_by
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
@@ -156,7 +156,7 @@ def _case(home: Home, strategy: str, by: str | None, split: bool, strict: bool) 
 def _check(home: Home, strategy: str, by: str | None, split: bool, strict: bool) -> None:
     study = _case(home, strategy, by, split, strict)
     last = study.folds[-1]
-    assert (refusals_of(study, "ridge").filter(pl.col("open_time") >= last.test_start).height > 0) == strict
+    assert (rejections_of(study, "ridge").filter(pl.col("open_time") >= last.test_start).height > 0) == strict
     counting = tradable(study, "ridge", predicted_by(study, "ridge"))
     whole = book(study, counting, out_of_sample(study)).returns
     assert (book(study, counting, out_of_sample(study)).with_suspected is not None) == split
@@ -168,7 +168,7 @@ def _check(home: Home, strategy: str, by: str | None, split: bool, strict: bool)
     searched = score_of(study, spec, [last], until=None, before=study.folds[:-1])
     assert _counted(study, searched.trial) == expected, "search"
     assert msgspec.structs.replace(challenge_fold(study), number=last.number) == last
-    compare(study, None)
+    challenge(study, None)
     assert _counted(study, _newest(study, "promotion")) == expected, "promotion"
     mine = lab.book(study.experiment, "ridge", start=last.test_start.isoformat(), end=last.test_end.isoformat())
     assert _finite(_rows(mine.returns)) == expected, "lab"
@@ -197,7 +197,7 @@ def test_a_promoted_ensemble_has_the_weights_that_the_experiment_asks_for(home: 
     last = study.folds[-1]
     counting = tradable(study, "ensemble", predicted_by(study, "ensemble"))
     expected = _finite(_rows(book(study, counting, Span(last.test_start, last.test_end)).returns))
-    outcome = compare(study, None)
+    outcome = challenge(study, None)
     assert (len(set(outcome.weights.values())) == 1) == (weighing == "equal")
     assert sum(outcome.weights.values()) == pytest.approx(1.0)
     assert _counted(study, _newest(study, "promotion")) == expected

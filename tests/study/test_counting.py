@@ -15,7 +15,7 @@ from tests.study.running import run
 from tidemill.backtest.result import BacktestResult
 from tidemill.domain.errors import InputError, UnavailableError, UnknownNameError
 from tidemill.evaluation.backtest import backtest_frame
-from tidemill.queries.trials import compare, list_trials, since
+from tidemill.queries.trials import compare_trials, list_trials, since
 from tidemill.steps.performance.skill import evaluate_engines
 from tidemill.storage.trials import TrialBatch
 from tidemill.study.counting import record_trials, reset
@@ -110,7 +110,7 @@ def test_trials_are_deflated_by_all_on_their_source_and_overfitted_among_themsel
     batch = sweep()
     ids = record_trials(workspace, batch).trial_ids
     record_trials(workspace, sweep(30, seed=2, configs=[{"slow": at} for at in range(30)], experiment="other"))
-    found = workspace.call(compare, workspace.database, workspace.lake, (), experiment="sweep")
+    found = workspace.call(compare_trials, workspace.database, workspace.lake, (), experiment="sweep")
     rows = {row.trial: row for row in found.rows}
     assert set(rows) == set(ids)
     assert (found.counted, found.clusters, found.pbo_trials, found.pbo_blocks) == (50, 50, 20, 16)
@@ -129,13 +129,13 @@ def test_trials_are_deflated_by_all_on_their_source_and_overfitted_among_themsel
     row = rows[ids[0]]
     assert row.deflated_sharpe == pytest.approx(expected)
     assert row.sharpe_low < row.sharpe < row.sharpe_high
-    two = workspace.call(compare, workspace.database, workspace.lake, ids[:2])
+    two = workspace.call(compare_trials, workspace.database, workspace.lake, ids[:2])
     assert (two.counted, two.pbo_trials) == (50, 2)
 
 
 def test_noise_is_not_called_skill_however_good_its_best_looks(workspace: Workspace) -> None:
     record_trials(workspace, sweep(200, seed=3))
-    found = workspace.call(compare, workspace.database, workspace.lake, (), experiment="sweep")
+    found = workspace.call(compare_trials, workspace.database, workspace.lake, (), experiment="sweep")
     best = max(found.rows, key=lambda row: row.sharpe)
     assert best.sharpe > 1.5
     assert best.deflated_sharpe < 0.9
@@ -147,14 +147,14 @@ def test_what_cannot_be_compared_says_why(workspace: Workspace) -> None:
     ids = record_trials(workspace, sweep(2)).trial_ids
     elsewhere = record_trials(workspace, sweep(1, family="made.1h", universe="made.1h.all")).trial_ids
     with pytest.raises(InputError, match="different sources"):
-        workspace.call(compare, workspace.database, workspace.lake, (ids[0], elsewhere[0]))
+        workspace.call(compare_trials, workspace.database, workspace.lake, (ids[0], elsewhere[0]))
     with pytest.raises(UnknownNameError, match="no trial named"):
-        workspace.call(compare, workspace.database, workspace.lake, ("nothing",))
+        workspace.call(compare_trials, workspace.database, workspace.lake, ("nothing",))
     with pytest.raises(UnknownNameError, match="no experiment"):
-        workspace.call(compare, workspace.database, workspace.lake, (), experiment="nobody's")
+        workspace.call(compare_trials, workspace.database, workspace.lake, (), experiment="nobody's")
     with pytest.raises(InputError, match="ids"):
-        workspace.call(compare, workspace.database, workspace.lake, ())
-    alone = workspace.call(compare, workspace.database, workspace.lake, ids[:1])
+        workspace.call(compare_trials, workspace.database, workspace.lake, ())
+    alone = workspace.call(compare_trials, workspace.database, workspace.lake, ids[:1])
     assert (alone.pbo, alone.pbo_trials) == (None, None)
 
 
@@ -193,7 +193,7 @@ def test_backtests_are_counted_by_configuration_and_data(workspace: Workspace) -
     )
     assert own.trial is not None
     assert workspace.call(list_trials, workspace.database)["engine"].to_list()[-1] == "weights"
-    stored = workspace.call(compare, workspace.database, workspace.lake, (first.trial,))
+    stored = workspace.call(compare_trials, workspace.database, workspace.lake, (first.trial,))
     assert stored.rows[0].observations == first.returns.height
 
 

@@ -84,7 +84,7 @@ def test_an_import_under_a_name_that_a_file_owns_is_refused(workspace: Workspace
 
 def test_nothing_is_imported_among_the_built_in_bars(workspace: Workspace) -> None:
     with pytest.raises(
-        InputError, match=r"sample is the name of the built-in bars, which take no others\. Choose another --venue"
+        InputError, match=r"sample is the name of the built-in bars, to which no others can be added\. Choose another --venue"
     ):
         name_import(workspace, "sample")
 

@@ -16,7 +16,7 @@ from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, S
 from tidemill.domain.intervals import Interval
 from tidemill.steps.models.engines import train
 from tidemill.steps.predictions.validity import validate_predictions
-from tidemill.study.rejections import refusals_of
+from tidemill.study.rejections import rejections_of
 from tidemill.study.scoring import predictions_of
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
@@ -74,7 +74,7 @@ def test_the_chain_gives_what_a_run_stored(workspace: Workspace, panel: Path, st
     for name, rows in found.predictions.items():
         expected = predictions_of(study, name).select("symbol", "open_time", "prediction")
         assert framed(rows, expected).equals(expected.sort("symbol", "open_time")), name
-    told = refusals_of(study).filter(pl.col("book").is_in(list(found.predictions)))
+    told = rejections_of(study).filter(pl.col("book").is_in(list(found.predictions)))
     assert found.rejected == set(told.select("book", "symbol", "open_time").iter_rows())
     assert 0 < len(found.rejected) < sum(map(len, found.predictions.values())) // 2
     signals = study.lake.scan(SIGNALS, study.key, partitions=[book or ENSEMBLE]).select("symbol", "open_time", "weight")

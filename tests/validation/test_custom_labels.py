@@ -111,7 +111,7 @@ def test_a_label_relative_to_the_other_symbols_is_honest_though_one_of_them_ends
 @pytest.mark.parametrize(
     ("run", "reason"),
     [
-        (lambda bars: bars.select("symbol", "open_time", own=pl.lit("up")), "does not answer numbers"),
+        (lambda bars: bars.select("symbol", "open_time", own=pl.lit("up")), "does not return numbers"),
         (lambda bars: bars.select("symbol", "open_time"), "own"),
     ],
 )

@@ -86,11 +86,11 @@ def backtest(
     panel = bars_panel(bars, interval)
     targets, stray = weights_panel(weights, panel.axes)
     options = Options(limits, drawdown_policy, resize, participation, reserve, dead_after)
-    inputs = Inputs(panel, targets, interval, instruments, adjustments, suspected, stray)
+    inputs = BacktestInputs(panel, targets, interval, instruments, adjustments, suspected, stray)
     return backtest_panel(inputs, costs or CostSpec(), options)
 
 
-class Inputs(NamedTuple):
+class BacktestInputs(NamedTuple):
     """What `backtest` was given, with bars and weights as panels; `targets` is [slots, symbols], NaN where nothing is asked."""
 
     panel: Panel
@@ -124,14 +124,14 @@ class Prepared(NamedTuple):
     capital: float
 
 
-def backtest_panel(inputs: Inputs, costs: CostSpec, options: Options) -> BacktestResult:
+def backtest_panel(inputs: BacktestInputs, costs: CostSpec, options: Options) -> BacktestResult:
     """`backtest` for what is already a panel."""
     prepared = prepare(inputs, costs, options)
     beside = run_prepared(inputs, prepared._replace(guessed=None)) if prepared.guessed is not None else None
     return run_prepared(inputs, prepared, beside)
 
 
-def prepare(inputs: Inputs, costs: CostSpec, options: Options) -> Prepared:
+def prepare(inputs: BacktestInputs, costs: CostSpec, options: Options) -> Prepared:
     """Check everything and make the arrays of a run; `run_prepared` then goes from targets to result."""
     if not 0.0 < costs.capital < float("inf"):
         raise InputError("The capital of a backtest must be above 0.")
@@ -157,7 +157,7 @@ def prepare(inputs: Inputs, costs: CostSpec, options: Options) -> Prepared:
     return Prepared(market, sessions, sorted_actions(known), guessed, terms, costs.capital)
 
 
-def run_prepared(inputs: Inputs, prepared: Prepared, beside: BacktestResult | None = None) -> BacktestResult:
+def run_prepared(inputs: BacktestInputs, prepared: Prepared, beside: BacktestResult | None = None) -> BacktestResult:
     """One run over the targets of `inputs`; `beside` becomes its `with_suspected`."""
     axes, terms, capital = inputs.panel.axes, prepared.terms, prepared.capital
     market = prepared.market._replace(target=inputs.targets)
@@ -211,8 +211,8 @@ def _counts(names: Sequence[str], values: Indices) -> dict[str, int]:
 
 __all__ = [
     "DEAD_AFTER",
+    "BacktestInputs",
     "BacktestResult",
-    "Inputs",
     "Options",
     "Prepared",
     "backtest",

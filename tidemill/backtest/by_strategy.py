@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from tidemill.backtest.backtest import Inputs, Options, backtest_panel
+from tidemill.backtest.backtest import BacktestInputs, Options, backtest_panel
 from tidemill.backtest.panel import Indices, Panel, bars_panel, column, weights_panel
 from tidemill.backtest.result import BacktestResult
 from tidemill.domain.errors import InputError
@@ -54,7 +54,7 @@ def backtest_strategy(
     seen = bars if signal_bars is None else signal_bars
     if chosen.needs == "bars" and neutralise is None:
         panel, targets = targets_over_bars(chosen, chosen.parse(params), bars, seen, interval, instruments)
-        inputs = Inputs(panel, targets, interval, instruments, adjustments, suspected)
+        inputs = BacktestInputs(panel, targets, interval, instruments, adjustments, suspected)
         return backtest_panel(inputs, costs or CostSpec(), settings)
     if chosen.needs != "bars" and (predictions is None or predictions.is_empty()):
         raise InputError(f"{name} needs predictions. Train a model first, or choose a strategy over bars.")
@@ -62,7 +62,7 @@ def backtest_strategy(
     weighed = weigh(name, given, params, instruments, interval, bars=seen, there=bars, neutralise=neutralise, known=known)
     panel = bars_panel(bars if chosen.needs == "bars" else _from_first(bars, weighed.weights), interval)
     targets, stray = weights_panel(weighed.weights, panel.axes)
-    inputs = Inputs(panel, targets, interval, instruments, adjustments, suspected, stray)
+    inputs = BacktestInputs(panel, targets, interval, instruments, adjustments, suspected, stray)
     result = backtest_panel(inputs, costs or CostSpec(), settings)
     return dataclasses.replace(result, notes=(*weighed.notes, *result.notes)) if weighed.notes else result
 
@@ -77,7 +77,9 @@ def targets_over_bars(
 ) -> tuple[Panel, Floats]:
     """The panel of `bars` and the targets on it of a strategy over bars that looks at `seen`."""
     if seen.height != bars.height:
-        raise InputError("The bars that signals are made from must have the same rows as the bars that are traded.")
+        raise InputError(
+            "The signal bars and the traded bars must have the same rows. Pass the same symbols and times in both."
+        )
     panel = bars_panel(bars, interval)
     if chosen.signals is None:
         return panel, panel.spread(weights_over_bars(chosen, params, seen, instruments, interval))

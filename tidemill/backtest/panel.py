@@ -68,7 +68,7 @@ def microseconds(series: pl.Series, what: str) -> Indices:
     if series.dtype != pl.Date and not isinstance(series.dtype, pl.Datetime):
         raise InputError(f"The times of {what} must be dates or times, not {series.dtype}.")
     if series.null_count():
-        raise InputError(f"{what.capitalize()} hold rows without a time. Remove them or give them one.")
+        raise InputError(f"{what.capitalize()} hold rows without a time. Remove them or fill it in.")
     return series.cast(pl.Datetime("us")).to_physical().cast(pl.Int64).to_numpy()
 
 
@@ -84,7 +84,7 @@ def _runs(column: pl.Series) -> tuple[list[str], Indices]:
     import polars as pl
 
     if column.null_count():
-        raise InputError("There are rows without a symbol. Remove them or give them one.")
+        raise InputError("Some rows have no symbol. Remove them or fill it in.")
     runs = column.cast(pl.String).rle().struct.unnest()
     return runs.get_column("value").to_list(), runs.get_column("len").cast(pl.Int64).to_numpy()
 
@@ -193,7 +193,7 @@ def weights_panel(weights: pl.DataFrame, axes: Axes) -> tuple[Floats, int]:
     fits = axes.times[np.minimum(rows, len(axes.times) - 1)] == times
     if not fits.any():
         raise InputError(
-            "No weight stands at the time of a bar. Weights use the open_time of the bar at whose close they are known."
+            "No weight has the time of a bar. Give each weight the open_time of the bar at whose close it is known."
         )
     kept = weights if fits.all() else weights.filter(fits)
     codes, _ = _codes(*_runs(kept.get_column("symbol")), axes.symbols)

@@ -22,8 +22,8 @@ from tidemill.trading.account import (
     FEES,
     SLIPPAGE,
     Account,
+    AccountRow,
     Indices,
-    Row,
     Terms,
     charge_borrow,
     fill_due,
@@ -142,7 +142,7 @@ def _apply_split(account: Account, book: Floats, log: Log, slot: int, j: int, ra
 
 @kernel
 def _apply_actions(
-    account: Account, book: Floats, log: Log, slot: int, at: int, row: Row, actions: Actions, lots: Floats
+    account: Account, book: Floats, log: Log, slot: int, at: int, row: AccountRow, actions: Actions, lots: Floats
 ) -> int:
     """Apply the actions of this slot from index `at` on; returns the index of the next one."""
     while at < actions.slot.size and actions.slot[at] == slot:
@@ -173,7 +173,7 @@ def _settle_gone(
     book: Floats,
     log: Log,
     slot: int,
-    row: Row,
+    row: AccountRow,
     delisted: Indices,
     sessions: Sessions | None,
     dead_after: int,
@@ -240,7 +240,7 @@ def scan(
             ahead += 1
         if log.used[0] + 2 * (ahead - at) > room:
             break
-        row = Row(
+        row = AccountRow(
             market.open[slot],
             market.close[slot],
             market.volume[slot],

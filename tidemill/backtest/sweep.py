@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from tidemill.backtest.backtest import Inputs, Options, Prepared, prepare, run_prepared
+from tidemill.backtest.backtest import BacktestInputs, Options, Prepared, prepare, run_prepared
 from tidemill.backtest.panel import bars_panel
 from tidemill.backtest.result import BacktestResult
 from tidemill.domain.errors import InputError, UnknownNameError
@@ -115,10 +115,12 @@ def sweep_strategy(
     configs, parsed, skipped = combinations(chosen, grid)
     seen = bars if signal_bars is None else signal_bars
     if seen.height != bars.height:
-        raise InputError("The bars that signals are made from must have the same rows as the bars that are traded.")
+        raise InputError(
+            "The signal bars and the traded bars must have the same rows. Pass the same symbols and times in both."
+        )
     panel = bars_panel(bars, interval)
     empty = np.broadcast_to(np.nan, panel.axes.shape)
-    inputs = Inputs(panel, empty, interval, instruments, adjustments, suspected)
+    inputs = BacktestInputs(panel, empty, interval, instruments, adjustments, suspected)
     prepared = prepare(inputs, costs or CostSpec(), (options or Options())._replace(resize=chosen.resize))
     figures, equity = [], np.empty((panel.axes.shape[0], len(configs)))
     for at, result in enumerate(_run_all(inputs, prepared, _targets(chosen, parsed, seen, inputs), threads)):
@@ -127,7 +129,7 @@ def sweep_strategy(
     return Sweep(tuple(configs), tuple(figures), result.equity.get_column("time"), equity, skipped)
 
 
-def _targets(chosen: Strategy, parsed: Sequence[Any], seen: pl.DataFrame, inputs: Inputs) -> Iterable[Floats]:
+def _targets(chosen: Strategy, parsed: Sequence[Any], seen: pl.DataFrame, inputs: BacktestInputs) -> Iterable[Floats]:
     panel = inputs.panel
     if chosen.grid is not None:
         close, ends = closes(seen)
@@ -137,7 +139,7 @@ def _targets(chosen: Strategy, parsed: Sequence[Any], seen: pl.DataFrame, inputs
         yield panel.spread(weights_over_bars(chosen, params, seen, inputs.instruments or {}, inputs.interval))
 
 
-def _run_all(inputs: Inputs, prepared: Prepared, targets: Iterable[Floats], threads: int) -> Iterator[BacktestResult]:
+def _run_all(inputs: BacktestInputs, prepared: Prepared, targets: Iterable[Floats], threads: int) -> Iterator[BacktestResult]:
     """Results in the order of the targets; few targets exist at a time."""
     waiting: deque[Future[BacktestResult]] = deque()
     with ThreadPoolExecutor(max_workers=max(threads, 1)) as pool:

@@ -104,7 +104,7 @@ def _cell(name: str, value: object) -> str:
 
 def _neutralise(by: str | None, sectors: Path | None) -> "NeutraliseSpec | None":
     if (by == "sector") != (sectors is not None):
-        raise click.UsageError("--sectors FILE and --neutralise sector belong together.")
+        raise click.UsageError("--sectors FILE and --neutralise sector must be given together.")
     if by is None:
         return None
     from tidemill.domain.experiment import NeutraliseSpec
@@ -156,7 +156,7 @@ def backtest(
         writable_folder(output)
     if grid:
         if name is None or parameters or neutralise is not None:
-            raise click.UsageError("--sweep goes with --strategy alone; give a fixed parameter as --sweep name=value.")
+            raise click.UsageError("--sweep works with --strategy only; give a fixed parameter as --sweep name=value.")
         _swept(source, name, grid, fee_bps, slippage_bps, output, as_json)
         return
     neutral = _neutralise(neutralise, sectors)
@@ -179,10 +179,10 @@ def backtest(
     if as_json:
         write_json(result)
     else:
-        _told(result, output)
+        _write_result(result, output)
 
 
-def _told(result: Mapping[str, Any], output: Path | None) -> None:
+def _write_result(result: Mapping[str, Any], output: Path | None) -> None:
     shown = [(key.replace("_", " "), _shown(key, value)) for key, value in result.items() if not isinstance(value, list)]
     write_table("", ("figure", "value"), shown)
     for note in result["notes"]:

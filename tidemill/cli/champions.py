@@ -1,4 +1,4 @@
-"""`tidemill models promote|undo|champions`: which models trade a dataset, and on what evidence."""
+"""`tidemill champions`: which models trade a dataset, since when, and on what evidence."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +9,14 @@ from tidemill.cli.common.output import json_option, write_json, write_table
 from tidemill.cli.common.progress import progress
 
 if TYPE_CHECKING:
+    from tidemill.storage.champions import Champion
     from tidemill.study.study import Study
     from tidemill.study.workspace import Workspace
+
+
+@click.group()
+def champions() -> None:
+    """List and show champions, promote a challenger, take a promotion back."""
 
 
 def _study(opened: "Workspace", file: Path | None) -> "Study":
@@ -25,11 +31,11 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
         return study_of(opened, load_experiment(file, registry=Registry.of(opened.settings)))
     experiment = opened.call(latest_experiment, opened.settings)
     if experiment is None:
-        raise InputError("Nothing has been run yet. `tidemill run` makes what can be promoted.")
+        raise InputError("Nothing has been run yet. Run `tidemill run` first: it trains the models to promote.")
     return study_of(opened, experiment)
 
 
-@click.command()
+@champions.command()
 @click.option("--experiment", "file", type=click.Path(path_type=Path), help="YAML file; the experiment that was run last.")
 @json_option
 def promote(file: Path | None, as_json: bool) -> None:
@@ -49,17 +55,17 @@ def promote(file: Path | None, as_json: bool) -> None:
         click.echo(note)
 
 
-@click.command()
+@champions.command()
 @click.argument("dataset")
 @click.option("--why", required=True, help="For the record: why the promotion is taken back.")
 @json_option
 def undo(dataset: str, why: str, as_json: bool) -> None:
     """Take the last promotion in DATASET back; the champion before it is champion again."""
     from tidemill.cli.common.session import workspace
-    from tidemill.storage import champions
+    from tidemill.storage.champions import undo as take_back
 
     with workspace() as opened:
-        undone, back = opened.call(champions.undo, opened.database, dataset, why)
+        undone, back = opened.call(take_back, opened.database, dataset, why)
     if as_json:
         write_json({"undone": undone.id, "champion": back.id if back else None})
     else:
@@ -67,29 +73,65 @@ def undo(dataset: str, why: str, as_json: bool) -> None:
         click.echo(f"Promotion {undone.id} ({undone.book}) was taken back. {again}")
 
 
-@click.command("champions")
+@champions.command("list")
+@click.option("--dataset", help="Only those of one dataset.  [default: all]")
 @json_option
-def list_champions(as_json: bool) -> None:
+def list_champions(dataset: str | None, as_json: bool) -> None:
     """Every promotion, the newest first, with its evidence in words."""
+    found = _promotions(dataset)
+    if as_json:
+        write_json(found)
+    elif not found:
+        where = f" in {dataset}" if dataset else ""
+        click.echo(f"Nothing was promoted yet{where}. `tidemill champions promote` compares a challenger with cash.")
+    else:
+        columns = ("promotion", "dataset", "book", "promoted", "state", "why")
+        write_table("", columns, [_line(one) for one in found])
+
+
+@champions.command()
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """The champion of a dataset, or a promotion by its number: its models and weights, and on what evidence."""
+    from tidemill.queries.champions import promotion
+
+    found = promotion(_promotions(), name)
+    if as_json:
+        write_json(found)
+        return
+    for label, value in _described(found):
+        click.echo(f"{label:15} {value}")
+    rows = [(engine, found.weights.get(engine), model) for engine, model in found.models.items()]
+    click.echo()
+    write_table("", ("engine", "weight", "model"), rows)
+
+
+def _promotions(dataset: str | None = None) -> "tuple[Champion, ...]":
     from tidemill.cli.common.session import workspace
     from tidemill.queries.champions import promotions
 
     with workspace() as opened:
-        found = opened.call(promotions, opened.database)
-    if as_json:
-        write_json(found)
-    elif not found:
-        click.echo("Nothing was promoted yet. `tidemill models promote` compares a challenger with cash.")
-    else:
-        rows = [
-            (
-                one.id,
-                one.dataset,
-                one.book,
-                f"{one.promoted_at:%Y-%m-%d %H:%M}",
-                "undone" if one.undone_at else one.source,
-                one.undone_why or one.reason,
-            )
-            for one in found
-        ]
-        write_table("", ("promotion", "dataset", "book", "promoted", "state", "why"), rows)
+        return opened.call(promotions, opened.database, dataset)
+
+
+def _line(one: "Champion") -> tuple[object, ...]:
+    return one.id, one.dataset, one.book, f"{one.promoted_at:%Y-%m-%d %H:%M}", _state(one), one.undone_why or one.reason
+
+
+def _state(one: "Champion") -> str:
+    return "undone" if one.undone_at else one.source
+
+
+def _described(one: "Champion") -> list[tuple[str, object]]:
+    undone = [("undone", f"{one.undone_at:%Y-%m-%d %H:%M} UTC: {one.undone_why}")] if one.undone_at else []
+    return [
+        ("promotion", one.id),
+        ("dataset", one.dataset),
+        ("experiment", one.experiment.name),
+        ("book", one.book),
+        ("promoted", f"{one.promoted_at:%Y-%m-%d %H:%M} UTC by the {one.source}"),
+        ("trained until", f"{one.trained_until:%Y-%m-%d %H:%M} UTC"),
+        ("why", one.reason),
+        *undone,
+    ]

@@ -94,12 +94,12 @@ def sync(
     from tidemill.cli.common.session import workspace
     from tidemill.domain.experiment import DatasetSpec
     from tidemill.steps.market_data.ingest import import_bars
-    from tidemill.study.sources import claimed, source_of
+    from tidemill.study.sources import bar_source, claimed
 
     ordered(start, end)
     with workspace() as opened, progress(f"Fetching from {source}") as say:
         chosen = DatasetSpec(source=source)
-        counted = Counted(source_of(chosen, opened.settings, claimed(opened, chosen)), say)
+        counted = Counted(bar_source(chosen, opened.settings, claimed(opened, chosen)), say)
         report = import_bars(opened, counted, interval=interval, symbols=symbols, start=start, end=end)
     _report(report, as_json)
 
@@ -142,7 +142,9 @@ def show(
     wanted = BarSelection(symbol=symbol, venue=venue, interval=interval, start=start, end=end, as_of=as_of, limit=limit)
     if form == "parquet" and not as_json:
         if sys.stdout.isatty():
-            raise click.UsageError("Parquet is not for a terminal. Send it to a file: … --format parquet > bars.parquet")
+            raise click.UsageError(
+                "Parquet cannot be shown on a terminal. Redirect it to a file: … --format parquet > bars.parquet"
+            )
         with workspace() as opened:
             frame = opened.call(bars_of, opened.database, wanted)
         frame.write_parquet(sys.stdout.buffer)

@@ -69,7 +69,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         write_json(_facts(row))
         return
-    for label, value in _told(row):
+    for label, value in _described(row):
         click.echo(f"{label:15} {value}")
     others = [other.id for other in rows if other.name == row.name and other.id != row.id]
     if others:
@@ -77,7 +77,7 @@ def show(name: str, as_json: bool) -> None:
     click.echo(f"\n{to_text(content_of(row))}", nl=False)
 
 
-def _told(row: "StoredExperiment") -> list[tuple[str, str]]:
+def _described(row: "StoredExperiment") -> list[tuple[str, str]]:
     times = [("tracked since", row.tracked_since), ("anchor", row.anchor), ("first run", row.first_run_at)]
     found = [("experiment", row.id), ("file", row.origin or "–"), ("mode", row.mode)]
     return [*found, *((label, _time(at)) for label, at in (*times, ("last run", row.last_run_at)))]

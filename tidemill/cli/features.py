@@ -114,7 +114,7 @@ def _course(
 
     in_terminal = str(plot) == _IN_TERMINAL
     if not in_terminal and plot.suffix.lower() != ".png":
-        raise InputError(f"The plot {plot} cannot be written: it is a PNG. Let the name end in .png.")
+        raise InputError(f"The plot {plot} cannot be written: plots are PNG files. Use a file name that ends in .png.")
     with progress(f"Computing {found.name}"):
         series = feature_series(found.name, source, symbol=symbol, fear_greed=fear_greed, known=known)
         if not in_terminal:
@@ -133,7 +133,9 @@ def _course(
 @click.option("--set", "name", help="Feature sets or single features, separated by commas.  [default: classic]")
 @module_option
 @click.option(
+    "--execution",
     "--engine",
+    "execution",
     type=click.Choice(["batch", "stream"]),
     default="batch",
     show_default=True,
@@ -148,7 +150,7 @@ def compute(
     output: Path,
     name: str | None,
     module: Path | None,
-    engine: str,
+    execution: str,
     fear_greed: str | None,
     as_json: bool,
 ) -> None:
@@ -161,7 +163,7 @@ def compute(
     chosen, left_out = _chosen(name or "classic", module), _failed(module)
     with progress(f"Computing {len(chosen.names)} features of {source.name}"):
         bars = _bars(source, fear_greed)
-        made = _write(bars, chosen, output, engine, left_out)
+        made = _write(bars, chosen, output, execution, left_out)
     symbols = bars["symbol"].n_unique()
     answer = {"rows": bars.height, "symbols": symbols, "features": made, "output": str(output)}
     if as_json:
@@ -174,17 +176,17 @@ def compute(
         ctx.exit(fail(InputError(f"{', '.join(left_out)} left out. {' '.join(dict.fromkeys(left_out.values()))}")))
 
 
-def _write(bars: "pl.DataFrame", chosen: "FeatureSet", output: Path, engine: str, left_out: dict[str, str]) -> int:
+def _write(bars: "pl.DataFrame", chosen: "FeatureSet", output: Path, execution: str, left_out: dict[str, str]) -> int:
     """The number of features that were computed and written; to Parquet some symbols at a time, where that is possible."""
     from tidemill.cli.frames import is_parquet, replace_with, write_frame
     from tidemill.features.api import compute as compute_batch
     from tidemill.features.partitions import separable, write_parquet
     from tidemill.market.panel_files import compute_streaming
 
-    if engine == "batch" and is_parquet(output) and separable(chosen):
+    if execution == "batch" and is_parquet(output) and separable(chosen):
         replace_with(output, lambda path: write_parquet(bars, chosen, path))
         return len(chosen.names)
-    streaming = engine == "stream"
+    streaming = execution == "stream"
     frame = compute_streaming(bars, chosen, left_out) if streaming else compute_batch(bars, chosen, left_out=left_out)[0]
     if frame.width == 2:
         raise InputError(next(iter(left_out.values())))

@@ -19,6 +19,7 @@ COMMANDS = {
     "experiments": ("tidemill.cli.experiments:experiments", "List, show and check experiments; say which go on."),
     "deciders": ("tidemill.cli.deciders:deciders", "List, show and explain what decides for a book; run it again."),
     "models": ("tidemill.cli.models:models", "List and show trained models."),
+    "champions": ("tidemill.cli.champions:champions", "List and show which models trade; promote, and take it back."),
     "trials": ("tidemill.cli.trials:trials", "List and compare what has been tried: every evaluation counts once."),
     "backtest": ("tidemill.cli.backtest:backtest", "Run a strategy, or your own weights, over bars."),
     "performance": ("tidemill.cli.performance:performance", "Metrics of a return series; the latest report."),
@@ -82,12 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if debug:
         argv = ["--debug", *(argument for argument in argv if argument != "--debug")]
         os.environ["TIDEMILL_LOG_LEVEL"] = "debug"  # a setting like any other, for the processes that are started too
-    code = _run(argv) if debug else _told(argv)
+    code = _run(argv) if debug else _in_one_sentence(argv)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(argv: Sequence[str]) -> object:
-    """`_run`, with one sentence instead of a traceback for whatever fails."""
+def _in_one_sentence(argv: Sequence[str]) -> object:
+    """`_run`; whatever fails is told in one sentence instead of a traceback."""
     try:
         return _run(argv)
     except TidemillError as exc:

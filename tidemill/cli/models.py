@@ -1,5 +1,6 @@
 """`tidemill models`: what was trained, from what."""
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """Train, prove, search, list, show and promote models."""
+    """Train, prove, search, list and show models."""
 
 
 @models.command("list")
@@ -73,5 +74,10 @@ def _stated(found: "ModelDetails") -> dict[str, Any]:
     return {"model_id": found.model_id, "hash": found.hash, **inputs, "metrics": found.metrics, "origin": found.origin}
 
 
-for added in (train, rebuild, prove_models, search, promote, undo, list_champions):
+for added in (train, rebuild, prove_models, search):
     models.add_command(added)
+# As they were called before `tidemill champions`: they go on working and are listed there alone.
+for name, moved in (("promote", promote), ("undo", undo), ("champions", list_champions)):
+    earlier = copy.copy(moved)
+    earlier.hidden = True
+    models.add_command(earlier, name)

@@ -26,7 +26,7 @@ def train(
     """Train ENGINE on every fold of an experiment; what was trained from the same inputs is not trained again."""
     if model_id is not None:
         if engine is not None or file is not None or source is not None:
-            raise click.UsageError("--from names a model, which says everything else itself; leave the rest out.")
+            raise click.UsageError("--from names a model, whose manifest holds everything else; leave the other options out.")
         ctx.invoke(rebuild, model_id=model_id, as_json=as_json)
         return
     if engine is None:

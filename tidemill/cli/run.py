@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tidemill.queries.results import Result
 
 
-def _told(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+def _named_fields(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Fields of the dataset that the command line names; what it leaves out is not there."""
     ordered(options["start"], options["end"])
     named = [name for name in options if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
@@ -80,7 +80,7 @@ def run(
     from tidemill.queries.results import result_of
     from tidemill.storage.experiments import set_origin
 
-    experiment = experiment_on(file, _told(ctx, dataset), modules, registry=registry())
+    experiment = experiment_on(file, _named_fields(ctx, dataset), modules, registry=registry())
     _require_file(experiment.dataset.source)
     settings = load_settings()
     with workspace() as opened:

@@ -56,12 +56,12 @@ def compare(trial_ids: tuple[str, ...], experiment: str | None, as_json: bool) -
     if bool(trial_ids) == (experiment is not None):
         raise click.UsageError("Name trials by their ids, or all of an experiment with --experiment NAME.")
     from tidemill.cli.common.session import workspace
-    from tidemill.queries.trials import compare as compared
+    from tidemill.queries.trials import compare_trials
     from tidemill.reports.numbers import interval, percent
     from tidemill.reports.numbers import number as signed
 
     with workspace() as opened, progress("Comparing"):
-        found = opened.call(compared, opened.database, opened.lake, trial_ids, experiment=experiment)
+        found = opened.call(compare_trials, opened.database, opened.lake, trial_ids, experiment=experiment)
     if as_json:
         write_json(found)
         return

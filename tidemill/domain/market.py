@@ -33,7 +33,7 @@ def slug(text: str) -> str:
     """A name fit for a folder and a database key, made from any text. InputError if nothing usable is left."""
     made = re.sub(r"[^a-z0-9_-]+", "_", text.lower()).strip("_-")[:63]
     if _SLUG.fullmatch(made) is None:
-        raise InputError(f"No name can be made from {text!r}. Use letters and digits.")
+        raise InputError(f"No name can be derived from {text!r}. Use letters and digits.")
     return made
 
 

@@ -26,7 +26,7 @@ def parameters_of(function: Callable[..., Any], name: str, given: Container[str]
                 f"The parameter {parameter.name} of {name} has no default. Give it one, such as {parameter.name}=5."
             )
         if not isinstance(parameter.default, _PLAIN):
-            raise InputError(f"The default of {parameter.name} of {name} must be a number, a text, true or false.")
+            raise InputError(f"The default of {parameter.name} of {name} must be a number, a string, true or false.")
         fields.append((parameter.name, type(parameter.default), parameter.default))
     return msgspec.defstruct("Parameters", fields, frozen=True, forbid_unknown_fields=True, kw_only=True)
 

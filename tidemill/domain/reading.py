@@ -38,7 +38,7 @@ def read(value: object, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
-        raise InputError(told(exc, value, kind)) from exc
+        raise InputError(problem(exc, value, kind)) from exc
 
 
 def require_fitting(value: msgspec.Struct) -> None:
@@ -46,11 +46,11 @@ def require_fitting(value: msgspec.Struct) -> None:
     try:
         plain = msgspec.to_builtins(value)
     except TypeError as exc:
-        raise InputError(f"{type(value).__name__} holds what no file can: {exc}.") from exc
+        raise InputError(f"{type(value).__name__} holds a value that no file can hold: {exc}.") from exc
     read(plain, type(value))
 
 
-def told(exc: msgspec.ValidationError, value: object, kind: Any) -> str:
+def problem(exc: msgspec.ValidationError, value: object, kind: Any) -> str:
     """The sentence that says where in `value`, read as a `kind`, the error is, what stands there and what may."""
     match = _PLACE.fullmatch(str(exc))
     what, place = (str(exc), "") if match is None else (match["what"], match["place"] or "")
@@ -64,14 +64,14 @@ def told(exc: msgspec.ValidationError, value: object, kind: Any) -> str:
         shown = given if found is None or isinstance(found, dict | list) or found is _UNKNOWN else _shown(found)
         return f"{name or 'The whole'} is {shown}; it must be {wanted}."
     if field := _FIELD.fullmatch(what):
-        return _field_told(field[2], name, _kind_at(kind, steps), missing=field[1].startswith("missing"))
+        return _field_problem(field[2], name, _kind_at(kind, steps), missing=field[1].startswith("missing"))
     if what.startswith("Invalid enum value"):
         choices = [str(one) for one in get_args(_plain(_kind_at(kind, steps)))]
         return f"{name} is {_shown(found)}; it must be one of {', '.join(choices)}.{did_you_mean(str(found), choices)}"
     return f"{name}: {what}." if name else f"{what}."
 
 
-def _field_told(field: str, inside: str, kind: Any, *, missing: bool) -> str:
+def _field_problem(field: str, inside: str, kind: Any, *, missing: bool) -> str:
     whole = f"{inside}.{field}" if inside else field
     if missing:
         return f"The field {whole} is missing. Add it."

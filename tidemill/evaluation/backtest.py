@@ -71,7 +71,7 @@ def weights_from(frame: pl.DataFrame, origin: str) -> pl.DataFrame:
 def _require_frame(frame: object, origin: str) -> None:
     if not isinstance(frame, pl.DataFrame):
         raise InputError(
-            f"{origin} must be a polars frame, not {type(frame).__name__}. `polars.from_pandas` makes one of pandas'."
+            f"{origin} must be a polars frame, not {type(frame).__name__}. `polars.from_pandas` converts a pandas frame."
         )
 
 

@@ -87,7 +87,7 @@ def search(
     trial. Raises UnknownNameError for the engine, InputError where there is nothing to search or too few folds.
     """
     if not (space := study.registry.engines.find(engine).info.space):
-        raise InputError(f"The engine {engine} declares no parameters to search. Try another one.")
+        raise InputError(f"The engine {engine} declares no parameters to search. Choose another engine.")
     if metric not in METRICS or trials < 1:
         raise InputError("A search needs at least one trial, and rank_ic or sharpe as its metric.")
     check_engine(EngineSpec(name=engine), study.features.names, study.registry.engines)
@@ -108,7 +108,7 @@ def search(
 def _divided(folds: list[Fold], held_out: int | None) -> tuple[list[Fold], list[Fold]]:
     count = max(1, round(len(folds) * _HELD_OUT)) if held_out is None else held_out
     if not 1 <= count < len(folds):
-        raise InputError(f"Of {len(folds)} folds {count} cannot be held out. Hold out at least 1 and leave at least 1.")
+        raise InputError(f"{count} of {len(folds)} folds cannot be held out. Hold out at least 1 and leave at least 1.")
     return folds[:-count], folds[-count:]
 
 

@@ -17,7 +17,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, UnavailableError
 from tidemill.features.api import FeatureSet, compute, feature_set
-from tidemill.features.state import State
+from tidemill.features.state import FeatureState
 from tidemill.market.panel_files import stepped
 from tidemill.study.registry import SHIPPED_REGISTRY, Registry
 from tidemill.user_modules.loading import load_modules
@@ -99,7 +99,7 @@ def _in_a_process(task: _Task) -> _Done:
         raise UnavailableError(f"Streaming took longer than {_SECONDS:g} s and was stopped. Give fewer bars.") from exc
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UnavailableError(f"The process that streams the features died: {said[-1] if said else 'without a word'}.")
+        raise UnavailableError(f"The process that streams the features died: {said[-1] if said else 'it left no message'}.")
     return msgspec.msgpack.decode(done.stdout, type=_Done)
 
 
@@ -108,7 +108,7 @@ def _main() -> None:
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Task)
     settled = Registry(task.bounds, load_modules(task.beside, task.bounds))
     features = feature_set(*task.names, known=settled.with_files(task.files).features)
-    state = State.from_bytes(task.state) if task.state else None
+    state = FeatureState.from_bytes(task.state) if task.state else None
     frame, after = stepped(pl.read_ipc_stream(io.BytesIO(task.bars)), features, state)
     whole = (state or after).updated(after)
     sys.stdout.buffer.write(msgspec.msgpack.encode(_Done(_to_bytes(frame), whole.to_bytes())))
@@ -116,5 +116,5 @@ def _main() -> None:
 
 if __name__ == "__main__":
     if sys.stdin.isatty():
-        raise InputError("This module is started by a proof; there is nothing to type.")
+        raise InputError("This module is started by a causality proof and reads nothing from a terminal.")
     _main()

@@ -150,7 +150,7 @@ def _read_sectors(path: str) -> "pl.DataFrame":
 def _check_promotion(experiment: Experiment, _: Registry) -> None:
     spec, books = experiment.promotion, ("ensemble", *(engine.name for engine in experiment.engines))
     if spec.book not in books:
-        raise UnknownNameError("book to promote", spec.book, books, "It stands under promotion.book.")
+        raise UnknownNameError("book to promote", spec.book, books, "Correct promotion.book.")
     # What nobody wrote is no reason to refuse a run, which promotes nothing.
     if spec != PromotionSpec() and experiment.label.horizon > spec.bars:
         raise InputError(

@@ -2,7 +2,7 @@
 
     features = feature_set("classic", "ROC5")
     frame, state = compute(adjusted_bars, features)             # batch
-    stream = Stream(features, symbols, state)                   # streaming, from where the batch ended
+    stream = FeatureStream(features, symbols, state)            # streaming, from where the batch ended
     row = stream.step(open, high, low, close, volume)           # the same bits
 
 Naming and explaining import no numerics.
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from tidemill.domain.errors import InputError
 from tidemill.features.declaration import Features, shipped
 from tidemill.features.feature_set import Explanation, FeatureSet
-from tidemill.features.sources import source_of
+from tidemill.features.sources import feature_source
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from tidemill.features.state import State
-    from tidemill.features.stream import Stream
+    from tidemill.features.state import FeatureState
+    from tidemill.features.stream import FeatureStream
 
-__all__ = ["Explanation", "FeatureSet", "State", "Stream", "compute", "explain", "feature_set", "warm"]
+__all__ = ["Explanation", "FeatureSet", "FeatureState", "FeatureStream", "compute", "explain", "feature_set", "warm"]
 
 
 def feature_set(*names: str, known: Features | None = None) -> FeatureSet:
@@ -35,7 +35,7 @@ def feature_set(*names: str, known: Features | None = None) -> FeatureSet:
     known = known or shipped()
     wanted = dict.fromkeys(single for name in names for single in known.sets.get(name, (name,)))
     if not wanted:
-        raise InputError(f"No feature is named. Name a set ({', '.join(known.sets)}) or single features.")
+        raise InputError(f"No feature was given. Name a set ({', '.join(known.sets)}) or single features.")
     return FeatureSet(tuple(known.find(name) for name in wanted))
 
 
@@ -51,14 +51,14 @@ def explain(name: str, known: Features | None = None) -> Explanation:
         recursive=expression.recursive,
         unit=found.unit,
         about=found.about,
-        source=source_of(name, known.sets),
+        source=feature_source(name, known.sets),
         cross_sectional=expression.cross_sectional,
     )
 
 
 def compute(
-    bars: pl.DataFrame, features: FeatureSet, state: State | None = None, *, left_out: dict[str, str] | None = None
-) -> tuple[pl.DataFrame, State]:
+    bars: pl.DataFrame, features: FeatureSet, state: FeatureState | None = None, *, left_out: dict[str, str] | None = None
+) -> tuple[pl.DataFrame, FeatureState]:
     """Every feature at every bar, and the state after the last bar of each symbol.
 
     bars: adjusted, the columns of BAR_COLUMNS (`quote_volume` may be absent), any number of symbols, not necessarily aligned.
@@ -79,19 +79,19 @@ def compute(
 
 def warm() -> None:
     """Compile the kernels, or load them from disk. Part of set-up; later processes load them in well under a second."""
-    from tidemill.features.stream import Stream
+    from tidemill.features.stream import FeatureStream
 
-    Stream(feature_set("sma_20"), ("A",)).step([1.0], [1.0], [1.0], [1.0], [1.0])
+    FeatureStream(feature_set("sma_20"), ("A",)).step([1.0], [1.0], [1.0], [1.0], [1.0])
 
 
 def __getattr__(name: str) -> object:
     # Both need numpy; listing and explaining do not.
-    if name == "Stream":
-        from tidemill.features.stream import Stream
+    if name == "FeatureStream":
+        from tidemill.features.stream import FeatureStream
 
-        return Stream
-    if name == "State":
-        from tidemill.features.state import State
+        return FeatureStream
+    if name == "FeatureState":
+        from tidemill.features.state import FeatureState
 
-        return State
+        return FeatureState
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

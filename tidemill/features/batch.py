@@ -23,7 +23,7 @@ from tidemill.features.opcodes import BLOCK
 from tidemill.features.prices import average_price
 from tidemill.features.program import Program
 from tidemill.features.stages import rows_by_time
-from tidemill.features.state import NEVER, State
+from tidemill.features.state import NEVER, FeatureState
 
 # Below it the threads cost more than they save.
 _ROWS_WORTH_A_THREAD = 20_000
@@ -41,11 +41,11 @@ class _Panel:
 
 
 def compute_frame(
-    bars: pl.DataFrame, features: FeatureSet, state: State | None, result: Floats | None = None
-) -> tuple[pl.DataFrame, State]:
+    bars: pl.DataFrame, features: FeatureSet, state: FeatureState | None, result: Floats | None = None
+) -> tuple[pl.DataFrame, FeatureState]:
     """See `tidemill.features.api.compute`. result: features × rows, where the columns of the frame are to lie."""
     program = features.program
-    empty = State.empty(features.fingerprint, (), program.carried, program.history)
+    empty = FeatureState.empty(features.fingerprint, (), program.carried, program.history)
     if state is not None:
         state.require(features.fingerprint, program.carried, program.history)
     panel = _panel(bars)
@@ -82,7 +82,7 @@ def _panel(bars: pl.DataFrame) -> _Panel:
     if not _ordered(panel):
         panel = _runs(bars.sort("symbol", "open_time"))
         if not _ordered(panel):
-            raise InputError("Some symbol has two bars with one open_time. Keep one of them.")
+            raise InputError("A symbol has two bars with the same open_time. Keep one of them.")
     return panel
 
 
@@ -100,19 +100,19 @@ def _ordered(panel: _Panel) -> bool:
     return bool(later.all())
 
 
-def _require_later(panel: _Panel, state: State) -> None:
+def _require_later(panel: _Panel, state: FeatureState) -> None:
     if not panel.symbols:
         return
     old = np.flatnonzero((panel.times[panel.bounds[:-1]] <= state.times) & (state.times != NEVER))
     if len(old):
-        raise InputError(f"The bars of {panel.symbols[old[0]]!r} begin before the state ends. Give only bars that came later.")
+        raise InputError(f"The bars of {panel.symbols[old[0]]!r} begin before the state ends. Pass later bars only.")
 
 
 def _require_one_dataset(bars: pl.DataFrame) -> None:
     for name in ("dataset", "venue", "interval"):
         if name in bars.columns and bars[name].n_unique() > 1:
             raise InputError(
-                f"The bars hold more than one {name}. Cross-sectional features never mix datasets: compute each alone."
+                f"The bars hold more than one {name}. Cross-sectional features never mix datasets: compute each on its own."
             )
 
 
@@ -147,7 +147,7 @@ def _average_price(panel: _Panel) -> Floats:
     return average_price(high, low, close, volume, quote_volume)
 
 
-def _scan_all(program: Program, panel: _Panel, state: State, result: Floats) -> None:
+def _scan_all(program: Program, panel: _Panel, state: FeatureState, result: Floats) -> None:
     columns = _columns(program, panel)
     at, size = program.scan_layout()
     mirror, position, clean = np.zeros_like(at), np.zeros(1, dtype=np.int64), np.empty((1, 0), dtype=np.int64)

@@ -56,7 +56,9 @@ class Bound:
 def _entry(place: int, array: NDArray[Any]) -> tuple[int, int, int]:
     """Address, rows and columns."""
     if array.dtype != _type(place) or not array.flags.c_contiguous or array.ndim > 2:
-        raise ValueError(f"Array {place} of a run of the kernels has another type or order: {array.dtype}, {array.strides}.")
+        raise ValueError(
+            f"Array {place} of a run of the kernels has the wrong type or memory order: {array.dtype}, {array.strides}."
+        )
     rows, columns = (1, *array.shape)[-2:]
     return array.ctypes.data, rows, columns
 

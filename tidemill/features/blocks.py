@@ -8,7 +8,7 @@ import numpy as np
 
 from tidemill.features.arrays import Floats
 from tidemill.features.program import Program
-from tidemill.features.state import State
+from tidemill.features.state import FeatureState
 
 # Rows of a block begin where a cache line does; a handful of symbols are not worth it, and few are quicker one by one.
 _LINE = 8
@@ -20,7 +20,7 @@ _WIDEST = 256
 class Blocks:
     """Arrays that `execute` works on when it steps, filled from a state. Their layouts: `Program.step_layout`, `execute`."""
 
-    def __init__(self, program: Program, state: State) -> None:
+    def __init__(self, program: Program, state: FeatureState) -> None:
         self.program, self.count = program, len(state.symbols)
         blocks = -(-self.count // (_WIDEST if self.count > _ONE_BY_ONE else 1))
         width = -(-self.count // blocks)
@@ -36,7 +36,7 @@ class Blocks:
         self.lists = np.full((blocks, program.listed * self.width), np.inf)
         self._load(state)
 
-    def _load(self, state: State) -> None:
+    def _load(self, state: FeatureState) -> None:
         program = self.program
         listed = program.sorted_windows(state.history)
         for block in range(len(self.position)):

@@ -14,7 +14,7 @@ def check(experiment: Experiment, known: Features | None = None) -> None:
     known = known or shipped()
     for name in experiment.features.sets:
         if name not in known.sets:
-            raise UnknownNameError("feature set", name, known.sets, hint="Single features stand under features.names.")
+            raise UnknownNameError("feature set", name, known.sets, hint="List single features under features.names.")
     chosen = feature_set(*experiment.features.sets, *experiment.features.names, known=known)
     if experiment.features.fear_greed is None:
         advice = "reads the Fear & Greed Index. Say where it comes from with features.fear_greed: alternative.me or file:PATH"

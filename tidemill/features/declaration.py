@@ -136,7 +136,9 @@ def feature(name: str, expression: Operand, *, unit: str = "", about: str = "") 
 
 def _feature(name: str, expression: Operand, unit: str, about: str) -> Feature:
     if not isinstance(name, str) or _NAME.fullmatch(name) is None or name in _RESERVED:
-        raise InputError(f"{name!r} cannot name a feature. Use letters, digits, _ and ., and no column of the bars.")
+        raise InputError(
+            f"{name!r} cannot be the name of a feature. Use letters, digits, _ and ., but no column name of the bars."
+        )
     made = Feature(name, as_expression(expression), unit, about)
     peel(made.expression)  # refuses an operator of the second stage where it cannot stand
     return made

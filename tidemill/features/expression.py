@@ -150,7 +150,7 @@ def as_expression(operand: Operand) -> Expression:
     if isinstance(operand, Expression):
         return operand
     if isinstance(operand, bool) or not isinstance(operand, int | float) or operand != operand or abs(operand) == float("inf"):
-        raise InputError(f"{operand!r} cannot stand in an expression. Use a column, an operator or a finite number.")
+        raise InputError(f"{operand!r} cannot be part of an expression. Use a column, an operator or a finite number.")
     return Expression("constant", (), (float(operand),))
 
 
@@ -201,7 +201,7 @@ def peel(expression: Expression) -> tuple[Expression, Expression | None, Express
     for node in walk(inner):
         if node.operator in FITTED or node.operator in CROSS_SECTIONAL:
             raise InputError(
-                f"{node.operator}() stands inside of {expression}. It compares or fits finished values: "
-                "make it the outermost operator of a feature, cs_… around hmm() if both are wanted."
+                f"{node.operator}() is nested in {expression}. It compares or fits finished values: "
+                "make it the outermost operator of a feature, with cs_… around hmm() where both are used."
             )
     return inner, fitted, compared

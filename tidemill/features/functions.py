@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from tidemill.features.external import Function
     from tidemill.features.feature_set import FeatureSet
-    from tidemill.features.state import State
+    from tidemill.features.state import FeatureState
 
 _NEW = "__new"
 
 
 def compute_with_functions(
-    bars: pl.DataFrame, features: FeatureSet, state: State | None, left_out: dict[str, str] | None
-) -> tuple[pl.DataFrame, State]:
+    bars: pl.DataFrame, features: FeatureSet, state: FeatureState | None, left_out: dict[str, str] | None
+) -> tuple[pl.DataFrame, FeatureState]:
     """What `features.api.compute` answers for a set in which functions have a part."""
     import polars as pl
 
@@ -53,11 +53,13 @@ def compute_with_functions(
     return whole.select("symbol", "open_time", *kept), replace(later, fingerprint=features.fingerprint, tail=tail)
 
 
-def _compiled_part(state: State | None, features: FeatureSet) -> State | None:
+def _compiled_part(state: FeatureState | None, features: FeatureSet) -> FeatureState | None:
     if state is None:
         return None
     if state.fingerprint != features.fingerprint:
-        raise IntegrityError("The stored state belongs to another feature set. Compute the features from the start once.")
+        raise IntegrityError(
+            "The stored state belongs to another feature set. Compute the features again from the start of the history."
+        )
     return replace(state, fingerprint=features.compiled.fingerprint, tail=b"")
 
 
@@ -70,7 +72,7 @@ def _sorted(bars: pl.DataFrame) -> bool:
     return bool(bars.select(later.fill_null(value=True).all()).item())
 
 
-def _with_tail(bars: pl.DataFrame, state: State | None) -> pl.DataFrame:
+def _with_tail(bars: pl.DataFrame, state: FeatureState | None) -> pl.DataFrame:
     """The bars, marked as new, behind the earlier ones that `state` keeps."""
     import polars as pl
 

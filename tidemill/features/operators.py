@@ -154,7 +154,7 @@ def rank(x: Operand, window: int, *, full: bool = False) -> Expression:
 def quantile(x: Operand, window: int, q: float, *, full: bool = False) -> Expression:
     """Quantile q in [0, 1], linear between neighbours."""
     if not 0.0 <= q <= 1.0:
-        raise InputError(f"A quantile lies between 0 and 1, not at {q!r}.")
+        raise InputError(f"A quantile must lie between 0 and 1, not at {q!r}.")
     return _over("quantile", x, window, full, float(q))
 
 

@@ -16,7 +16,7 @@ from tidemill.features.arrays import Floats
 from tidemill.features.batch import compute_frame, require_bars
 from tidemill.features.feature_set import FeatureSet
 from tidemill.features.frames import run_bounds
-from tidemill.features.state import State
+from tidemill.features.state import FeatureState
 
 # What the features of one part may take.
 _BYTES_OF_A_PART = 256 * 2**20
@@ -36,8 +36,8 @@ class _Room:
 
 
 def by_time(
-    bars: pl.DataFrame, features: FeatureSet, state: State | None = None, *, every: str = "1y", reuse: bool = False
-) -> Iterator[tuple[pl.DataFrame, State]]:
+    bars: pl.DataFrame, features: FeatureSet, state: FeatureState | None = None, *, every: str = "1y", reuse: bool = False
+) -> Iterator[tuple[pl.DataFrame, FeatureState]]:
     """What `features.api.compute` answers for each stretch of `every` (polars' duration: 1mo, 1y …) that holds bars, in turn.
 
     reuse: a frame is valid only until the next is asked for, which is written over it: fresh memory costs a third of the time.
@@ -73,7 +73,7 @@ def by_symbol(bars: pl.DataFrame, features: FeatureSet, *, reuse: bool = False) 
     """
     _require_no_function(features)
     if features.program.stages.across:
-        raise InputError("Cross-sectional features compare symbols, so they cannot be computed some symbols at a time.")
+        raise InputError("Cross-sectional features compare symbols, so they cannot be computed for a few symbols at a time.")
     room = _Room()
     for first, last in _cuts(bars, len(features.names)):
         part = bars[first:last]

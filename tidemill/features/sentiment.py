@@ -42,7 +42,7 @@ class Mood(msgspec.Struct, frozen=True):
     until: int = -(2**62)
 
 
-class State(msgspec.Struct, frozen=True):
+class SentimentState(msgspec.Struct, frozen=True):
     """States of all symbols after some bar. half_life: with which they were made."""
 
     half_life: float
@@ -52,17 +52,17 @@ class State(msgspec.Struct, frozen=True):
         return msgspec.json.encode(self)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> State:
+    def from_bytes(cls, data: bytes) -> SentimentState:
         """IntegrityError for what `to_bytes` did not make."""
         try:
             return msgspec.json.decode(data, type=cls)
         except msgspec.DecodeError as exc:
-            raise IntegrityError("The stored state of the sentiment is damaged. Remove it: it is computed again.") from exc
+            raise IntegrityError("The stored state of the sentiment is damaged. Remove it; it will be computed again.") from exc
 
 
 def sentiment(
-    bars: pl.DataFrame, items: pl.DataFrame, length: timedelta, *, half_life: float, state: State | None = None
-) -> tuple[pl.DataFrame, State]:
+    bars: pl.DataFrame, items: pl.DataFrame, length: timedelta, *, half_life: float, state: SentimentState | None = None
+) -> tuple[pl.DataFrame, SentimentState]:
     """`symbol, open_time` of `bars` and the columns SENTIMENT, and the state after them.
 
     bars: symbol, open_time, sorted by both. items: symbol, known_at, score (in [-1, 1]), in any order; those without a score
@@ -72,7 +72,7 @@ def sentiment(
 
     require_half_life(half_life)
     if state is not None and state.half_life != half_life:
-        raise InputError(f"The state was made with a half-life of {state.half_life}, not {half_life}. Begin without it.")
+        raise InputError(f"The state was made with a half-life of {state.half_life}, not {half_life}. Start without a state.")
     after = dict(state.moods) if state is not None else {}
     known = _items_by_symbol(items)
     parts: list[tuple[float, float, float]] = []
@@ -80,7 +80,7 @@ def sentiment(
         rows, after[symbol] = _scan(closes, known.get(symbol, []), 2.0 ** (-1.0 / half_life), after.get(symbol, Mood()))
         parts += rows
     made = pl.DataFrame(parts, schema=dict.fromkeys(SENTIMENT, pl.Float64), orient="row")
-    return bars.select("symbol", "open_time").hstack(made), State(half_life, after)
+    return bars.select("symbol", "open_time").hstack(made), SentimentState(half_life, after)
 
 
 def require_half_life(half_life: float) -> None:

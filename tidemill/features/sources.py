@@ -16,7 +16,7 @@ _HMM = "Hamilton (1989); fitted as in Rabiner (1989)"
 _NUMBERS = re.compile(r"[0-9.]+")
 
 
-def source_of(name: str, sets: Mapping[str, tuple[str, ...]]) -> str:
+def feature_source(name: str, sets: Mapping[str, tuple[str, ...]]) -> str:
     """The source of a feature by the set that holds it, or one that differs from it in numbers alone; empty where none does.
 
     sets: the sets and their names.

@@ -17,7 +17,7 @@ from tidemill.features.expression import Expression, peel
 from tidemill.features.kernels.cross import RANK, ZSCORE, across
 from tidemill.features.kernels.markov import APPLIES_FROM, COUNT, HEAD, LIKELIHOOD, USED, markov
 from tidemill.features.kernels.markov import FITTED as IS_FITTED
-from tidemill.features.state import State
+from tidemill.features.state import FeatureState
 
 _ACROSS = {"cs_rank": RANK, "cs_zscore": ZSCORE}
 
@@ -121,7 +121,7 @@ class Fit:
     variances: Floats
 
 
-def fits_of(state: State, stages: Stages, first_slot: int) -> list[Fit]:
+def fits_of(state: FeatureState, stages: Stages, first_slot: int) -> list[Fit]:
     """The fits in force in a state, by symbol and model; symbols without one are left out.
 
     first_slot: places that the kernels carry.

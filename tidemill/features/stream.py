@@ -16,30 +16,30 @@ from tidemill.features.calendar import calendar_column
 from tidemill.features.expression import CALENDAR, COLUMNS, INPUTS
 from tidemill.features.feature_set import FeatureSet
 from tidemill.features.kernels.execute import execute
-from tidemill.features.state import State
+from tidemill.features.state import FeatureState
 
 Row: TypeAlias = ArrayLike
 _NO_HISTORY = np.empty((0, 0))
 _VWAP = COLUMNS.index("vwap")
 
 
-class Stream:
+class FeatureStream:
     """Live features of `symbols`, from `state` on (None: no bar yet). A symbol that the state does not know starts as newly
     listed.
 
-    Symbols that the state knows and the stream does not are left out of `state()`; `State.updated` puts them back.
+    Symbols that the state knows and the stream does not are left out of `state()`; `FeatureState.updated` puts them back.
     Not safe for use by two threads at once. Raises IntegrityError for the state of another feature set.
     """
 
-    def __init__(self, features: FeatureSet, symbols: Sequence[str], state: State | None = None) -> None:
+    def __init__(self, features: FeatureSet, symbols: Sequence[str], state: FeatureState | None = None) -> None:
         if not symbols or len(set(symbols)) != len(symbols):
-            raise InputError("A stream needs at least one symbol, and each once.")
+            raise InputError("A stream needs at least one symbol, and each only once.")
         program = features.program
         if state is not None:
             state.require(features.fingerprint, program.carried, program.history)
         self.features, self.symbols, self._program = features, tuple(symbols), program
         self._whole = True  # whether the flags of the last step say that all are present
-        start = state or State.empty(features.fingerprint, (), program.carried, program.history)
+        start = state or FeatureState.empty(features.fingerprint, (), program.carried, program.history)
         self._load(start.select(self.symbols))
 
     def step(
@@ -74,7 +74,7 @@ class Stream:
                 flags[:] = True if present is None else present
                 self._whole = present is None
         except (ValueError, TypeError) as exc:
-            raise InputError(f"Each array of a step must hold {len(self.symbols)} numbers, one a symbol.") from exc
+            raise InputError(f"Each array of a step must hold {len(self.symbols)} numbers, one for each symbol.") from exc
         if open_time is not None:
             self._mark(open_time)
         program = self._program
@@ -90,15 +90,17 @@ class Stream:
         for name, index in self._beyond:
             if name in CALENDAR:
                 if open_time is None:
-                    raise InputError(f"Some feature reads {name}. Give the open_time of the bar.")
+                    raise InputError(f"A feature reads {name}. Pass the open_time of the bar.")
                 self._row[index] = calendar_column(name, np.array([epoch_microseconds(open_time)], dtype=np.int64))
                 continue
             if name not in context:
-                raise InputError(f"Some feature reads {name}. Give its value as known at the bar's close in `context`.")
+                raise InputError(f"A feature reads {name}. Pass its value, as known at the bar's close, in `context`.")
             try:
                 self._row[index] = context[name]
             except (ValueError, TypeError) as exc:
-                raise InputError(f"The context {name} must be one number, or {len(self.symbols)}, one a symbol.") from exc
+                raise InputError(
+                    f"The context {name} must be one number, or {len(self.symbols)}, one for each symbol."
+                ) from exc
 
     def _second_stage(self, open_time: datetime | None) -> None:
         stages, count = self._program.stages, len(self.symbols)
@@ -107,12 +109,12 @@ class Stream:
         stages.carry(self._result, places, times, self._carried, 0)
         stages.compare(self._result, places[:-1], np.array([0, count], dtype=np.int64))
 
-    def state(self) -> State:
+    def state(self) -> FeatureState:
         """A copy of what is remembered; stepping on does not change it."""
         slots = np.hstack([self._blocks.carried(), self._carried])
-        return State(self.features.fingerprint, self.symbols, slots, self._blocks.history(), self._times.copy())
+        return FeatureState(self.features.fingerprint, self.symbols, slots, self._blocks.history(), self._times.copy())
 
-    def _load(self, state: State) -> None:
+    def _load(self, state: FeatureState) -> None:
         count, program = len(self.symbols), self._program
         self._blocks = Blocks(program, state)
         self._carried = state.slots[:, program.slots :].copy()
@@ -141,7 +143,7 @@ class Stream:
             late = np.flatnonzero(self._present & (self._times >= moment))
             if len(late):
                 raise InputError(
-                    f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than its last. Rebuild the state instead."
+                    f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than the last. Rebuild the state instead."
                 )
         self._times[... if self._whole else self._present] = moment
         self._latest = max(self._latest, moment)

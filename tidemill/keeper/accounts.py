@@ -99,7 +99,7 @@ def reachable(account: Account, name: str, trees: Sequence[Path], program: Path)
         os.close(lock)
     if not account.can_run(copied):
         raise ConfigError(
-            f"{copied} cannot be executed by the user {account.uid}. Allow programs in {SYSTEM_FOLDER}, or do not run as root."
+            f"{copied} cannot be executed by the user {account.uid}. Allow execution in {SYSTEM_FOLDER}, or do not run as root."
         )
     return copied
 

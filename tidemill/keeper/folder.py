@@ -36,7 +36,7 @@ class Running(msgspec.Struct, frozen=True):
     port: int
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class KeeperState(msgspec.Struct, frozen=True, kw_only=True):
     """What the keeper says of itself and its servers.
 
     lock: device and inode of holders.lock, so that a copied folder does not pass for the one it was copied from.
@@ -80,11 +80,11 @@ class Folder:
     def want(self, server: str) -> None:
         os.close(open_lock(self.wanted(server)))
 
-    def state(self) -> State | None:
+    def state(self) -> KeeperState | None:
         """What the last keeper wrote; None when there is none or it was damaged (it is only a hint: locks and pids decide)."""
-        return _read(self.root / "state.json", State)
+        return _read(self.root / "state.json", KeeperState)
 
-    def write_state(self, state: State) -> None:
+    def write_state(self, state: KeeperState) -> None:
         write_file(self.root / "state.json", msgspec.json.encode(state), mode=_OWNER)
         sweep(self.root)
 
@@ -140,7 +140,8 @@ def _as_root(home: Path, link: Path) -> Path:
     root = link.resolve()
     if not root.is_dir():
         raise ConfigError(
-            f"The database of {home} was in {root}, which is gone. Bring it back, or remove the link {link} for an empty one."
+            f"The database of {home} was in {root}, which is gone. "
+            f"Restore it, or remove the link {link} to start with an empty one."
         )
     _own(home, link, root)
     return root
@@ -189,6 +190,6 @@ def _own(home: Path, link: Path, root: Path) -> None:
         return
     if is_linked(root) and not owner.samefile(home):
         raise ConfigError(
-            f"{home} is a copy of {owner} and would share its database. Remove the link {link} to begin with an empty one."
+            f"{home} is a copy of {owner} and would share its database. Remove the link {link} to start with an empty one."
         )
     write_file(root / "home", os.fsencode(home), mode=_OWNER)

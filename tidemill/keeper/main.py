@@ -18,7 +18,7 @@ import msgspec
 from tidemill.domain.errors import TidemillError, UnavailableError
 from tidemill.keeper.accounts import Account
 from tidemill.keeper.failures import explanation
-from tidemill.keeper.folder import SERVERS, Folder, State
+from tidemill.keeper.folder import SERVERS, Folder, KeeperState
 from tidemill.keeper.launching import Server, adopt, kill_rest, launch, reap
 from tidemill.keeper.postgres import Postgres
 from tidemill.keeper.processes import Process, open_lock, try_lock, unlock, wait_until
@@ -58,9 +58,9 @@ class Keeper:
         stat = os.fstat(self._holders)
         me = Process.of(os.getpid())
         if me is None:
-            raise UnavailableError("This system does not tell when a process started. Mount /proc.")
+            raise UnavailableError("This system does not say when a process started. Mount /proc.")
         last = self._folder.state()
-        self._state = State(lock=(stat.st_dev, stat.st_ino), keeper=me, ports=last.ports if last else {})
+        self._state = KeeperState(lock=(stat.st_dev, stat.st_ino), keeper=me, ports=last.ports if last else {})
         self._restarts: list[float] = []
         self._woken, waker = os.pipe()
         for end in (self._woken, waker):

@@ -174,7 +174,8 @@ def _version_of(data: Path) -> str:
         return _NEWEST
     if version not in _INSTALLS:
         raise IntegrityError(
-            f"{data} was made by Postgres {version}; at hand are {' and '.join(_INSTALLS)}. Install the tidemill that made it."
+            f"{data} was made by Postgres {version}; installed are {' and '.join(_INSTALLS)}. "
+            "Install the version of tidemill that made it."
         )
     return version
 

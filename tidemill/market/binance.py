@@ -131,7 +131,9 @@ class BinanceSource(RestSource):
                 return
             after = max(kline.open_time for kline in klines) * 1_000 + interval.microseconds
             if after <= cursor:
-                raise MalformedError(f"{self._service.who} repeats candles of {listing.code} instead of going on.")
+                raise MalformedError(
+                    f"{self._service.who} repeats the candles of {listing.code} instead of sending later ones."
+                )
             cursor = after
 
     async def _ask_time(self) -> datetime:

@@ -31,7 +31,7 @@ def _check_dataset(spec: DatasetSpec) -> None:
     if start is not None and end is not None and end <= start:
         raise InputError(f"dataset.end {spec.end} is not after dataset.start {spec.start}. Swap them.")
     if start is not None and start > datetime.now(UTC):
-        raise InputError(f"dataset.start {spec.start} lies in the future; no bar can be there yet. Give an earlier date.")
+        raise InputError(f"dataset.start {spec.start} is in the future, where there are no bars yet. Give an earlier date.")
 
 
 def _check_benchmark(name: str, symbols: tuple[str, ...]) -> None:
@@ -46,7 +46,7 @@ def _check_shorts(experiment: Experiment) -> None:
     neutralise, source = experiment.strategy.neutralise, experiment.dataset.source
     if neutralise is not None and neutralise.by == "beta" and source in LONG_ONLY:
         raise InputError(
-            f"strategy.neutralise.by is beta, which needs something that can be sold short; nothing can on {source}. "
+            f"strategy.neutralise.by is beta, which needs symbols that can be sold short; none can on {source}. "
             "Write by: sector, or leave neutralise out."
         )
 
@@ -58,7 +58,7 @@ def _check_news(spec: NewsSpec) -> None:
     for symbol, names in spec.aliases.items():
         valid_symbol(symbol)
         if not all(name.strip() for name in names):
-            raise InputError(f"news.aliases has an empty name for {symbol}. Write a name, or take it out.")
+            raise InputError(f"news.aliases has an empty name for {symbol}. Write a name, or remove the entry.")
     kind, _, place = spec.source.partition(":")
     if kind == "file":
         from tidemill.market.news_files import news_file

@@ -153,7 +153,7 @@ def settled(stamps: list[datetime], values: list[float], *, now: datetime) -> "p
     frame = frame.unique().filter(pl.col("stamp") + DELAY <= now).sort("stamp")
     twice = frame.filter(pl.col("stamp").is_duplicated())
     if twice.height:
-        raise MalformedError(f"The Fear & Greed Index has two values for {twice['stamp'][0]:%Y-%m-%d}. Nothing was taken.")
+        raise MalformedError(f"The Fear & Greed Index has two values for {twice['stamp'][0]:%Y-%m-%d}. Nothing was stored.")
     return frame
 
 

@@ -150,7 +150,7 @@ class KrakenSource(RestSource):
     async def _ask_time(self) -> datetime:
         reply = await self._service.get("/0/public/Time", _TIME, check=self._refuse)
         if reply.value.result is None:
-            raise MalformedError(f"{self._service.who} did not say what time it is.")
+            raise MalformedError(f"{self._service.who} did not send its time.")
         return EPOCH + timedelta(seconds=reply.value.result.unixtime)
 
     def _refuse_too_old(self, interval: Interval, span: Span, server_time: datetime) -> None:
@@ -204,7 +204,7 @@ def _parts(result: dict[str, list[_Candle] | int], who: str) -> tuple[list[_Cand
     final = result.get("last")
     lists = [part for name, part in result.items() if name != "last" and isinstance(part, list)]
     if not isinstance(final, int) or len(lists) != 1:
-        raise MalformedError(f"{who} sent candles of {len(lists)} pairs where one was asked for, or not which are final.")
+        raise MalformedError(f"{who} sent candles of {len(lists)} pairs instead of one, or did not say which are final.")
     return lists[0], final * 1_000_000
 
 

@@ -1,4 +1,4 @@
-"""News items as rows: what they are made of, which are refused and why, and which symbols they are about.
+"""News items as rows: what they are made of, which are rejected and why, and which symbols they are about.
 
 `known_at` is what counts (NUMBERS, Time): the receipt where it is recorded, never before the publication. History that comes
 without a receipt takes its publication time, marked vintage-unknown; a bare date counts from the end of its day. An item that
@@ -70,7 +70,7 @@ class NewsItem(msgspec.Struct, frozen=True, kw_only=True):
     url: str
 
 
-class RefusedNews(msgspec.Struct, frozen=True, kw_only=True):
+class RejectedNews(msgspec.Struct, frozen=True, kw_only=True):
     """A row that did not become an item, as the quarantine keeps it."""
 
     line: int
@@ -97,27 +97,27 @@ class NewsSource(Protocol):
 
 def judged(
     rows: Iterable[RawNews], source: str, *, now: datetime, receipt: datetime | None
-) -> tuple[list[NewsItem], list[RefusedNews]]:
-    """Items, each once and with its earliest `known_at`, and the rows that are refused with their reasons.
+) -> tuple[list[NewsItem], list[RejectedNews]]:
+    """Items, each once and with its earliest `known_at`, and the rows that are rejected with their reasons.
 
     receipt: when all rows were received; None where each row says so or nobody knows.
     """
     items: dict[str, NewsItem] = {}
-    refused: list[RefusedNews] = []
+    rejected: list[RejectedNews] = []
     for row in rows:
         try:
             item = _item(row, source, now, receipt)
-        except _RefusedError as exc:
+        except _RejectedError as exc:
             detail = _clean(exc.detail, SHORT_LENGTH)
-            refused.append(RefusedNews(line=row.line, reason=exc.reason, detail=detail, symbol=_clean(row.symbols, 32)))
+            rejected.append(RejectedNews(line=row.line, reason=exc.reason, detail=detail, symbol=_clean(row.symbols, 32)))
             continue
         held = items.get(item.item_id)
         if held is None or item.known_at < held.known_at:
             items[item.item_id] = item
-    return list(items.values()), refused
+    return list(items.values()), rejected
 
 
-class _RefusedError(Exception):
+class _RejectedError(Exception):
     def __init__(self, reason: QuarantineReason, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
@@ -126,7 +126,7 @@ class _RefusedError(Exception):
 def _item(row: RawNews, source: str, now: datetime, receipt: datetime | None) -> NewsItem:
     headline, body = _clean(row.headline, HEADLINE_LENGTH), _clean(row.body, BODY_LENGTH)
     if not headline and not body:
-        raise _RefusedError(QuarantineReason.NULL, "neither a headline nor a body")
+        raise _RejectedError(QuarantineReason.NULL, "neither a headline nor a body")
     symbols = _symbols(row.symbols)
     published, known_at, vintage_known = _times(row, now, receipt)
     identity = (row.id,) if row.id else (published,)
@@ -155,9 +155,9 @@ def _times(row: RawNews, now: datetime, receipt: datetime | None) -> tuple[datet
     public = _read_time(row.published, "published", end_of_day=True)
     times = [time for time in (received, public if received is None else published) if time is not None]
     if not times:
-        raise _RefusedError(QuarantineReason.NULL, "neither a time of publication nor one of receipt")
+        raise _RejectedError(QuarantineReason.NULL, "neither a time of publication nor one of receipt")
     if max(times) > now:
-        raise _RefusedError(QuarantineReason.FUTURE, f"known at {max(times).isoformat()}, which has not come yet")
+        raise _RejectedError(QuarantineReason.FUTURE, f"known at {max(times).isoformat()}, which has not come yet")
     return published, max(times), received is not None
 
 
@@ -165,7 +165,7 @@ def _time_or_none(text: str) -> datetime | None:
     """For what has a receipt: when it was published, or None when that cannot be read. Nothing depends on it."""
     try:
         return _read_time(text, "published", end_of_day=False)
-    except _RefusedError:
+    except _RejectedError:
         return None
 
 
@@ -179,7 +179,7 @@ def _read_time(text: str, name: str, *, end_of_day: bool) -> datetime | None:
         if end_of_day and _DATE.fullmatch(given):
             moment += timedelta(days=1)
     except (ValueError, TypeError, OverflowError, IndexError) as exc:
-        raise _RefusedError(QuarantineReason.UNREADABLE, f"{name}: {given[:80]!r} is not a time") from exc
+        raise _RejectedError(QuarantineReason.UNREADABLE, f"{name}: {given[:80]!r} is not a time") from exc
     return moment
 
 
@@ -204,7 +204,7 @@ def _symbols(text: str) -> str:
         try:
             valid_symbol(symbol)
         except InputError as exc:
-            raise _RefusedError(QuarantineReason.BAD_SYMBOL, str(exc)) from exc
+            raise _RejectedError(QuarantineReason.BAD_SYMBOL, str(exc)) from exc
     return " ".join(given)
 
 

@@ -61,7 +61,7 @@ class NewsFile:
         name = path.name.lower()
         self._json = name.endswith(JSON_SUFFIXES)
         if not self._json and not name.endswith(CSV_SUFFIXES + PARQUET_SUFFIXES):
-            raise InputError(f"{path} is neither CSV, JSON lines (.jsonl) nor Parquet. Save the news in one of these forms.")
+            raise InputError(f"{path} is neither CSV, JSON lines (.jsonl) nor Parquet. Save the news in one of these formats.")
 
     @property
     def name(self) -> str:
@@ -120,7 +120,9 @@ def _text(value: object) -> str:
 
 def _required(columns: dict[str, str], path: Path) -> dict[str, str]:
     if not {"headline", "body"} & columns.keys() or not {"published", "received"} & columns.keys():
-        raise InputError(f"{path} needs a column headline (or body) and a column published_at (or received_at). Name them so.")
+        raise InputError(
+            f"{path} needs a column headline (or body) and a column published_at (or received_at). Rename the columns."
+        )
     return columns
 
 

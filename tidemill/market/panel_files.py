@@ -16,7 +16,7 @@ from tidemill.market.tables import is_table, stem, table_chunks, table_columns
 from tidemill.quality.bars import validate_bars
 
 if TYPE_CHECKING:
-    from tidemill.features.api import FeatureSet, State
+    from tidemill.features.api import FeatureSet, FeatureState
 
 _NUMBERS = ("open", "high", "low", "close", "volume")
 
@@ -29,7 +29,7 @@ def interval_of(times: pl.DataFrame, origin: str = "the bars") -> Interval:
     step = pl.col("open_time").diff().over("symbol").dt.total_seconds()
     steps = times.select(step.alias("step")).filter(pl.col("step") > 0)["step"].value_counts().sort("count", descending=True)
     if steps.is_empty():
-        raise InputError(f"No symbol of {origin} has two bars, so their interval cannot be told. Give a longer history.")
+        raise InputError(f"No symbol of {origin} has two bars, so the interval is unknown. Give a longer history.")
     return Interval(int(steps["step"][0]))
 
 
@@ -58,7 +58,7 @@ def read_bars(path: Path, interval: Interval | None = None) -> tuple[pl.DataFram
     )
     if checked.good.is_empty():
         worst = next(iter(checked.reasons()), "unknown")
-        raise InputError(f"{path} holds no usable bar; most rows were refused as {worst.replace('_', ' ')}.")
+        raise InputError(f"{path} holds no usable bar; most rows were rejected as {worst.replace('_', ' ')}.")
     return checked.good, length, checked.quarantine.height
 
 
@@ -90,11 +90,11 @@ def compute_streaming(bars: pl.DataFrame, features: FeatureSet, left_out: dict[s
     return whole.select("symbol", "open_time", *(name for name in features.names if name in whole.columns))
 
 
-def stepped(bars: pl.DataFrame, features: FeatureSet, state: State | None = None) -> tuple[pl.DataFrame, State]:
+def stepped(bars: pl.DataFrame, features: FeatureSet, state: FeatureState | None = None) -> tuple[pl.DataFrame, FeatureState]:
     """The features of `bars`, taken bar after bar from `state` on, and the state after them."""
     import numpy as np
 
-    from tidemill.features.api import Stream
+    from tidemill.features.api import FeatureStream
     from tidemill.features.expression import CONTEXT
     from tidemill.features.prices import average_price
 
@@ -108,7 +108,7 @@ def stepped(bars: pl.DataFrame, features: FeatureSet, state: State | None = None
     beside = {name: ordered[name].cast(pl.Float64).to_numpy() for name in CONTEXT if name in ordered.columns}
     names = symbols.to_list() if state is None else sorted({*symbols, *state.symbols})
     at_name = np.array([names.index(symbol) for symbol in symbols], dtype=np.int64)
-    stream, result = Stream(features, names, state), np.empty((ordered.height, len(features.names)))
+    stream, result = FeatureStream(features, names, state), np.empty((ordered.height, len(features.names)))
     for _, slot in rows.group_by("open_time", maintain_order=True):
         row, at = slot["row"].to_numpy(), at_name[slot["place"].to_numpy()]
         present = np.zeros(len(names), dtype=np.bool_)

@@ -33,7 +33,7 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dtype: Literal["float32", "float64"]
 
 
-class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TrainingInputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What decided the weights; the artifact's hash covers all of it. Times are ISO texts in UTC."""
 
     engine: str
@@ -55,7 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Everything about a model but its weights. `metrics` and `origin` (time, host, libraries) stay outside the hash."""
 
     format: Literal[1] = 1
-    inputs: Inputs
+    inputs: TrainingInputs
     weights_file: Literal["weights.safetensors", "model.txt"]
     tensors: dict[str, TensorSpec] = {}
     metrics: dict[str, float | None] = {}
@@ -80,7 +80,7 @@ class Artifact:
     text: str = ""
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> TrainingInputs:
         return self.manifest.inputs
 
     @property
@@ -120,7 +120,7 @@ class Artifact:
             self._save(folder)
         except OSError as exc:
             raise UnavailableError(
-                f"The model cannot be saved in {folder}: {exc.strerror}. Free or choose another place."
+                f"The model cannot be saved in {folder}: {exc.strerror}. Free some space or choose another folder."
             ) from exc
 
     def _save(self, folder: Path) -> None:
@@ -147,7 +147,11 @@ class Artifact:
 
 
 def make(
-    inputs: Inputs, *, tensors: Mapping[str, Tensor] | None = None, text: str = "", origin: Mapping[str, str] | None = None
+    inputs: TrainingInputs,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+    text: str = "",
+    origin: Mapping[str, str] | None = None,
 ) -> Artifact:
     """An artifact of either `tensors` or `text`. Raises InputError when a weight is not finite: training went astray."""
     held = dict(tensors or {})
@@ -178,10 +182,10 @@ def load(folder: Path, *, feature_fingerprint: str | None = None) -> Artifact:
     _require_files(folder, {MANIFEST_FILE, manifest.weights_file})
     weights = _read(folder / manifest.weights_file, MAXIMUM_WEIGHT_BYTES)
     if len(weights) != stored.weights_bytes or hashlib.sha256(weights).hexdigest() != stored.weights_sha256:
-        raise _refused(folder, "its weights are not those that the manifest names")
+        raise _refused(folder, "its weights do not match the manifest")
     artifact = _assembled(folder, manifest, weights)
     if artifact.hash != stored.hash:
-        raise _refused(folder, "its hash does not fit its content")
+        raise _refused(folder, "its hash does not match its content")
     if feature_fingerprint is not None:
         artifact.require_feature_set(feature_fingerprint)
     return artifact
@@ -210,7 +214,7 @@ def _tensors(folder: Path, data: bytes, expected: Mapping[str, TensorSpec]) -> d
         raise _refused(folder, f"{TENSOR_FILE} does not hold tensors") from exc
     found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
     if found != {name: (spec.shape, spec.dtype) for name, spec in expected.items()}:
-        raise _refused(folder, "its tensors are not those that the manifest names")
+        raise _refused(folder, "its tensors do not match the manifest")
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise _refused(folder, "it holds a non-finite weight")
     return tensors

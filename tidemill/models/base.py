@@ -17,8 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
-from tidemill.domain.reading import told
-from tidemill.models.artifact import Artifact, Inputs, Tensor
+from tidemill.domain.reading import problem
+from tidemill.models.artifact import Artifact, Tensor, TrainingInputs
 from tidemill.provenance import source_version
 from tidemill.validation.panel import require_columns, require_panel
 
@@ -116,7 +116,7 @@ def decoded(kind: type[Params], params: Mapping[str, Any], engine: str) -> Param
     try:
         return msgspec.convert(dict(params), kind, strict=True)
     except msgspec.ValidationError as exc:
-        raise InputError(f"A parameter of {engine} is wrong: {told(exc, dict(params), kind)}") from exc
+        raise InputError(f"A parameter of {engine} is wrong: {problem(exc, dict(params), kind)}") from exc
 
 
 @dataclass(frozen=True)
@@ -277,13 +277,13 @@ def symbol_runs(frame: pl.DataFrame) -> list[tuple[int, int]]:
     return list(zip((stops - lengths).tolist(), stops.tolist(), strict=True))
 
 
-def inputs_of(
+def training_inputs(
     training: TrainingSet, *, engine: str, module: str, params: msgspec.Struct, seed: int, lineage: Lineage
-) -> Inputs:
+) -> TrainingInputs:
     """The canonical inputs of an artifact, trained on `training` by the code of `module`."""
     times = training.frame["open_time"].filter(pl.Series(training.usable))
     start, end = times.min(), times.max()
-    return Inputs(
+    return TrainingInputs(
         engine=engine,
         features=training.features,
         feature_fingerprint=lineage.feature_fingerprint,

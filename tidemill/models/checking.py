@@ -29,7 +29,7 @@ def check_engine(spec: EngineSpec, features: Collection[str], known: Engines = S
     """As `check`, for one engine."""
     info = known.find(spec.name).info
     if info.kind == "ensemble":
-        raise InputError(f"The engine {spec.name} is made of the others by itself. Leave it out of `engines:`.")
+        raise InputError(f"The engine {spec.name} is built from the other engines automatically. Leave it out of `engines:`.")
     for name, value in spec.params.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"The parameter {name} of the engine {spec.name} is {value}; it must be a finite number.")

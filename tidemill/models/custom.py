@@ -21,9 +21,9 @@ from tidemill.models.base import (
     Lineage,
     decoded,
     from_start,
-    inputs_of,
     predictions,
     require_scoring,
+    training_inputs,
     training_set,
 )
 
@@ -70,7 +70,7 @@ class CustomEngine:
         rows = training.filter(pl.Series(data.usable)).select("symbol", "open_time", *features, "label")
         offered = {"features": features, "seed": seed, **msgspec.to_builtins(chosen)}
         answer = self._called(self._fit, rows, what="fit", **accepted(self._fit, offered, 1))
-        made = inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage)
+        made = training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage)
         inputs = msgspec.structs.replace(made, code_version=f"{made.code_version}.{self.source}")
         return make(inputs, tensors=self._tensors(answer))
 

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.domain.errors import InputError
-from tidemill.models.artifact import Artifact, Inputs, make
+from tidemill.models.artifact import Artifact, TrainingInputs, make
 from tidemill.models.base import (
     NO_LINEAGE,
     EngineInfo,
@@ -69,7 +69,7 @@ class Ensemble:
     ) -> Artifact:
         chosen = decoded(EnsembleParams, params, self.info.name)
         require_distinct(features)
-        inputs = Inputs(
+        inputs = TrainingInputs(
             engine=self.info.name,
             features=features,
             feature_fingerprint=lineage.feature_fingerprint,
@@ -112,7 +112,7 @@ def _weights(chosen: EnsembleParams, features: tuple[str, ...]) -> Floats:
     if chosen.weights is None:
         return np.full(len(features), 1.0 / len(features))
     if len(chosen.weights) != len(features) or abs(sum(chosen.weights) - 1.0) > _TOLERANCE:
-        raise InputError(f"The ensemble of {len(features)} engines needs as many weights, which sum to 1.")
+        raise InputError(f"The ensemble of {len(features)} engines needs one weight for each, and their sum must be 1.")
     return np.array(chosen.weights, dtype=np.float64)
 
 

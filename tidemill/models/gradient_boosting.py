@@ -25,9 +25,9 @@ from tidemill.models.base import (
     decoded,
     feature_column,
     from_start,
-    inputs_of,
     predictions,
     require_scoring,
+    training_inputs,
     training_set,
 )
 from tidemill.models.trees.table import LARGEST
@@ -100,7 +100,7 @@ class GradientBoosting:
         except lightgbm.basic.LightGBMError as exc:
             raise InputError(f"LightGBM cannot learn from this training window: {exc}.") from exc
         return make(
-            inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
+            training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             text=booster.model_to_string(),
             origin={"lightgbm": lightgbm.__version__},
         )

@@ -30,12 +30,12 @@ from tidemill.models.base import (
     Standardizer,
     decoded,
     distinct,
-    inputs_of,
     predictions,
     require_layout,
     require_scoring,
     require_shape,
     symbol_runs,
+    training_inputs,
     training_set,
 )
 from tidemill.models.sequence.threads import one_thread
@@ -104,7 +104,7 @@ class Gru:
             matrix, runs = scaling.matrix(data.frame, features), symbol_runs(data.frame)
             weights = train(Recurrent(inputs=len(features)), matrix, data.target, runs, chosen, seed)
         return make(
-            inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
+            training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors={
                 **scaling.tensors(),
                 "output.scale": np.array([data.scale]),
@@ -144,7 +144,7 @@ class GruStream:
         count, lanes = len(self.symbols), self._scorer.lanes
         require_shape(values, (count, self._features))
         if open_time is None:
-            raise InputError("The engine gru forgets at fixed times: say with open_time when each bar opened.")
+            raise InputError("The engine gru resets its state at fixed times: pass the open_time of each bar.")
         there = np.ones(count, dtype=np.bool_) if present is None else present
         padded = np.zeros((len(self._blocks) * lanes, self._features), dtype=np.float32)
         padded[:count] = self._scorer.standardised(values)
@@ -173,7 +173,7 @@ class _Scorer:
         self._scale = float(artifact.tensors["output.scale"][0])
         self._window = round(float(artifact.tensors["bar.seconds"][0]) * _MICROSECONDS) * _SPAN
         if self._window <= 0:
-            raise IntegrityError(f"The model {artifact.model_id} names no length of a bar. Train it again.")
+            raise IntegrityError(f"The model {artifact.model_id} does not state the length of a bar. Train it again.")
         self._weights: Weights = {name: torch.from_numpy(artifact.tensors[name].astype(np.float32)) for name in layout}
 
     def windows(self, open_times: pl.Series) -> Whole:

@@ -32,7 +32,7 @@ class Accelerated(Protocol):
     ) -> pl.DataFrame: ...
 
 
-class Stream(Protocol):
+class ModelStream(Protocol):
     """Scores the newest bar of every symbol and remembers what it needs of it."""
 
     @property
@@ -57,7 +57,7 @@ class ByRows(Protocol):
 class Streaming(Protocol):
     """An engine with a stream of its own."""
 
-    def stream(self, artifact: Artifact, symbols: Sequence[str]) -> Stream: ...
+    def stream(self, artifact: Artifact, symbols: Sequence[str]) -> ModelStream: ...
 
 
 def predict_batch(
@@ -81,7 +81,7 @@ def predict_batch(
     return one.predict(artifact, frame, start=start)
 
 
-def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_ENGINES) -> Stream:
+def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_ENGINES) -> ModelStream:
     """Live scoring of `symbols` on the CPU, with the bits of `predict_batch`. InputError when the engine cannot stream.
 
     known: where the engine is found.

@@ -28,9 +28,9 @@ from tidemill.models.base import (
     Lineage,
     RowScorer,
     decoded,
-    inputs_of,
     require_distinct,
     require_scoring,
+    training_inputs,
     training_set,
 )
 from tidemill.models.scored import SCORE_LIMIT, SKILL, Rule, ScoredRule, chosen_rule, fitted_scale
@@ -102,7 +102,7 @@ class MeanReversion:
         rule = chosen_rule(rules(chosen), features, "Mean reversion", _ADVICE)
         data = training_set(training, rule.columns)
         return make(
-            inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
+            training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors=fitted_scale(rule, data, "Mean reversion", chosen.skill),
         )
 

@@ -23,9 +23,9 @@ from tidemill.models.base import (
     Lineage,
     RowScorer,
     decoded,
-    inputs_of,
     require_distinct,
     require_scoring,
+    training_inputs,
     training_set,
 )
 from tidemill.models.scored import Rule, ScoredRule, chosen_rule, fitted_scale
@@ -79,7 +79,7 @@ class Momentum:
         rule = chosen_rule(RULES, features, "Momentum", _ADVICE)
         data = training_set(training, rule.columns)
         return make(
-            inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
+            training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors=fitted_scale(rule, data, "Momentum"),
         )
 

@@ -51,7 +51,7 @@ def engines() -> tuple[Engine, ...]:
 def require_free(name: str) -> None:
     """InputError when an engine that ships has this name."""
     if name in _shipped():
-        raise InputError(f"There is an engine named {name!r} already. Choose another name.")
+        raise InputError(f"There is already an engine named {name!r}. Choose another name.")
 
 
 def code_version(made: Engine) -> str:

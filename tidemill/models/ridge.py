@@ -28,10 +28,10 @@ from tidemill.models.base import (
     decoded,
     feature_column,
     from_start,
-    inputs_of,
     predictions,
     require_layout,
     require_scoring,
+    training_inputs,
     training_set,
 )
 
@@ -73,7 +73,7 @@ class Ridge:
         columns = [scaling.column(position, data.column(name)[data.usable]) for position, name in enumerate(features)]
         weights = _solve(np.column_stack([*columns, target - intercept]), chosen.penalty)
         return make(
-            inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
+            training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors={**scaling.tensors(), "weights": weights * data.scale, "intercept": np.array([intercept * data.scale])},
         )
 

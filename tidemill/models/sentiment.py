@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.models.artifact import Artifact, Inputs, make
+from tidemill.models.artifact import Artifact, TrainingInputs, make
 from tidemill.models.base import (
     MINIMUM_ROWS,
     NO_LINEAGE,
@@ -29,11 +29,11 @@ from tidemill.models.base import (
     RowScorer,
     decoded,
     from_start,
-    inputs_of,
     known,
     predictions,
     require_distinct,
     require_scoring,
+    training_inputs,
     training_set,
 )
 from tidemill.models.scored import SKILL, Rule, ScoredRule, fitted_scale
@@ -86,7 +86,7 @@ class Sentiment:
             return make(_silent_inputs(features, chosen, seed, lineage), tensors={_SILENT: np.ones(1)})
         data = training_set(training, COLUMNS)
         return make(
-            inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
+            training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors=fitted_scale(rule(chosen), data, "Sentiment", chosen.skill),
         )
 
@@ -118,8 +118,8 @@ def _informed_rows(training: pl.DataFrame) -> int:
     return int(training.select(both.sum()).item())
 
 
-def _silent_inputs(features: tuple[str, ...], params: SentimentParams, seed: int, lineage: Lineage) -> Inputs:
-    return Inputs(
+def _silent_inputs(features: tuple[str, ...], params: SentimentParams, seed: int, lineage: Lineage) -> TrainingInputs:
+    return TrainingInputs(
         engine=Sentiment.info.name,
         features=features,
         feature_fingerprint=lineage.feature_fingerprint,

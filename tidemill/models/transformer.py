@@ -29,12 +29,12 @@ from tidemill.models.base import (
     Standardizer,
     decoded,
     distinct,
-    inputs_of,
     predictions,
     require_layout,
     require_scoring,
     require_shape,
     symbol_runs,
+    training_inputs,
     training_set,
 )
 from tidemill.models.sequence.shape import CONTEXT, Shape, layer_layout, layout
@@ -102,7 +102,7 @@ class Transformer:
             matrix, runs = scaling.matrix(data.frame, features), symbol_runs(data.frame)
             weights = train(Network(inputs=len(features)), matrix, data.target, runs, chosen, seed)
         return make(
-            inputs_of(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
+            training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage),
             tensors={**scaling.tensors(), "output.scale": np.array([data.scale]), **{n: w.numpy() for n, w in weights.items()}},
             origin={"torch": str(torch.__version__)},
         )

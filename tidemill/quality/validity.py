@@ -29,11 +29,11 @@ WHY = {
     DISTANCE: "features far outside of the training window",
     RANGE: "far outside of what the engine predicted before",
     DISAGREEMENT: "the engines contradict each other",
-    MEMBERS: "refused for most of the engines",
+    MEMBERS: "rejected for most of the engines",
 }
 TAIL = 0.01
 FARTHEST = 100.0
-_REFUSED = pl.Schema(
+_REJECTED = pl.Schema(
     {
         "symbol": pl.String(),
         "open_time": pl.Datetime("us", "UTC"),
@@ -52,9 +52,9 @@ class PastRange(NamedTuple):
     size: int
 
 
-def no_refusals() -> pl.DataFrame:
+def no_rejections() -> pl.DataFrame:
     """symbol, open_time, why, value, limit without a row."""
-    return pl.DataFrame(schema=_REFUSED)
+    return pl.DataFrame(schema=_REJECTED)
 
 
 def feature_bounds(training: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
@@ -140,7 +140,7 @@ def disagreement(ranks: pl.DataFrame, engines: Sequence[str]) -> pl.Series:
         return pl.Series("disagreement", np.where((count > 1) & (symbols > 1), spread / most, np.nan))
 
 
-def refused(rows: pl.DataFrame, values: pl.Series, limit: float, why: str) -> pl.DataFrame:
+def rejected_rows(rows: pl.DataFrame, values: pl.Series, limit: float, why: str) -> pl.DataFrame:
     """symbol, open_time, why, value, limit of the `rows` whose value lies above `limit`; NaN does not."""
     above = (values.fill_nan(None) > limit).fill_null(value=False)
     return rows.filter(above).select(

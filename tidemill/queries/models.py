@@ -10,7 +10,7 @@ import msgspec
 
 from tidemill.config import Settings
 from tidemill.domain.errors import UnknownNameError
-from tidemill.models.artifact import Artifact, Inputs, load
+from tidemill.models.artifact import Artifact, TrainingInputs, load
 from tidemill.study.model_index import TrainedFold, artifact_folder, indexed_models, indices, models_in, stated_by
 from tidemill.study.tables import ENSEMBLE
 
@@ -22,7 +22,7 @@ class StoredModel(TrainedFold, frozen=True, kw_only=True):
     dataset: str
 
 
-class Made(NamedTuple):
+class LineageEntry(NamedTuple):
     """One thing that a model was made of; depth: 0 for the model itself, 1 for what went into it, and so on."""
 
     depth: int
@@ -35,11 +35,11 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
 
     model_id: str
     hash: str
-    inputs: Inputs
+    inputs: TrainingInputs
     metrics: dict[str, float | None]
     origin: dict[str, str]
     weights: dict[str, float]
-    lineage: tuple[Made, ...]
+    lineage: tuple[LineageEntry, ...]
 
 
 async def stored_models(settings: Settings) -> tuple[StoredModel, ...]:
@@ -86,19 +86,19 @@ def _weights(artifact: Artifact) -> dict[str, float]:
     return dict(zip(names, weights, strict=True))
 
 
-def _lineage(home: Path, model_id: str, depth: int = 0) -> list[Made]:
+def _lineage(home: Path, model_id: str, depth: int = 0) -> list[LineageEntry]:
     """From a model down to the versions of its data; an ensemble's members stand below it."""
     stated = stated_by(home, model_id)
     inputs = stated.manifest.inputs
     rows = [
-        Made(depth, model_id, stated.hash),
-        Made(depth + 1, f"code of {inputs.engine}", inputs.code_version),
-        Made(depth + 1, "features", inputs.feature_fingerprint),
+        LineageEntry(depth, model_id, stated.hash),
+        LineageEntry(depth + 1, f"code of {inputs.engine}", inputs.code_version),
+        LineageEntry(depth + 1, "features", inputs.feature_fingerprint),
     ]
     for name, version in sorted(inputs.data_versions.items()):
         folder = artifact_folder(home, Path(version).name)
         if name == version.rpartition("-")[0] and folder.is_dir():
             rows += _lineage(home, version, depth + 1)
         else:
-            rows.append(Made(depth + 1, name, version))
+            rows.append(LineageEntry(depth + 1, name, version))
     return rows

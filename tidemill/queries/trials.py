@@ -16,7 +16,7 @@ from tidemill.domain.numbers import finite
 from tidemill.metrics.bootstrap import NOT_DEFINED, sharpe_interval
 from tidemill.metrics.returns import Floats
 from tidemill.storage.trials import LedgerSince, ledger_since, read_returns, read_trials
-from tidemill.study.counting import Judgement, judge
+from tidemill.study.counting import TrialSelection, select_trials
 
 if TYPE_CHECKING:
     from tidemill.storage.lake import Lake
@@ -48,7 +48,7 @@ class ComparedTrial(msgspec.Struct, frozen=True, kw_only=True):
     returns_lost: bool
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class TrialComparison(msgspec.Struct, frozen=True, kw_only=True):
     """Trials side by side. Sharpe ratios are annualised.
 
     counted, clusters: trials on that source in all, and how many of them differ. pbo: among the compared ones over the times
@@ -86,9 +86,9 @@ async def since(database: Database) -> LedgerSince:
     return await ledger_since(database)
 
 
-async def compare(
+async def compare_trials(
     database: Database, lake: Lake, trial_ids: Sequence[str] = (), *, experiment: str | None = None
-) -> Comparison:
+) -> TrialComparison:
     """Trials by id, or all of an experiment. InputError unless they are of one source, UnknownNameError for unknown ones."""
     if bool(trial_ids) == (experiment is not None):
         raise InputError("Name trials by their ids, or one experiment with --experiment.")
@@ -98,17 +98,17 @@ async def compare(
     families = chosen["family"].unique().sort().to_list()
     if len(families) > 1:
         raise InputError(
-            f"These trials are of different sources ({', '.join(families)}) and do not compete. Compare those of one, by ids."
+            f"These trials are of different sources ({', '.join(families)}) and do not compete. Give the ids of one source."
         )
     counted, begun = await read_trials(database, family=families[0]), await ledger_since(database)
     return await asyncio.to_thread(_compared, lake, chosen, counted, begun)
 
 
-def _compared(lake: Lake, chosen: pl.DataFrame, counted: pl.DataFrame, begun: LedgerSince) -> Comparison:
-    found = judge(lake, counted, chosen["trial_id"].to_list(), alone=True)
+def _compared(lake: Lake, chosen: pl.DataFrame, counted: pl.DataFrame, begun: LedgerSince) -> TrialComparison:
+    found = select_trials(lake, counted, chosen["trial_id"].to_list(), alone=True)
     selection, overfitting = found.selection, found.selection.overfitting
     year = math.sqrt(chosen["periods_per_year"][-1] or 1.0)
-    return Comparison(
+    return TrialComparison(
         family=chosen["family"][0],
         since=begun.since,
         counted=selection.trials,
@@ -130,7 +130,7 @@ def _require_found(chosen: pl.DataFrame, wanted: Sequence[str] | None, experimen
         raise UnknownNameError("experiment in the ledger", str(experiment), hint="`tidemill trials list` shows all trials.")
 
 
-def _rows(lake: Lake, chosen: pl.DataFrame, found: Judgement) -> tuple[ComparedTrial, ...]:
+def _rows(lake: Lake, chosen: pl.DataFrame, found: TrialSelection) -> tuple[ComparedTrial, ...]:
     series = {str(key[0]): own["return"].to_numpy() for key, own in read_returns(lake, chosen).group_by("trial_id")}
     return tuple(_row(row, series.get(row["trial_id"])) for row in found.trials.to_dicts())
 

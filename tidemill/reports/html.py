@@ -52,7 +52,7 @@ def render_report(inputs: ReportInputs) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["told"] = _told
+    environment.filters["with_code"] = _with_code
     return environment.get_template(_TEMPLATE).render(
         inputs=inputs,
         verdict=verdict(inputs),
@@ -61,7 +61,7 @@ def render_report(inputs: ReportInputs) -> str:
         engines=engine_tables(inputs.engines),
         costs=_cost_rows(inputs),
         attribution=_attribution_rows(inputs.attribution),
-        refusals=_table(inputs.refusals),
+        rejections=_table(inputs.rejections),
         folds=_table(inputs.folds),
         data=_data_rows(inputs.data),
         biases=biases(inputs),
@@ -70,7 +70,7 @@ def render_report(inputs: ReportInputs) -> str:
     )
 
 
-def _told(sentence: str) -> Markup:
+def _with_code(sentence: str) -> Markup:
     """A sentence, escaped, with what stands between backticks shown as code."""
     from markupsafe import Markup, escape  # comes with jinja2
 

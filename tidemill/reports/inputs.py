@@ -53,7 +53,7 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     one row each with `book` and any of the columns that `report_engines` shows. ic_by_month: month, ic, rank_ic.
     quantile_returns: quantile, mean_return. folds: fold, trained_from, trained_to, tested_from, tested_until. survivorship:
     whether the universe holds only what survived, None if nobody knows. biases, notes: sentences. attribution: part, name,
-    profit, return; refusals: book, why, predictions. missing: sentences about engines that failed.
+    profit, return; rejections: book, why, predictions. missing: sentences about engines that failed.
     """
 
     title: str
@@ -73,7 +73,7 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     ic_by_month: pl.DataFrame | None = None
     quantile_returns: pl.DataFrame | None = None
     attribution: pl.DataFrame | None = None
-    refusals: pl.DataFrame | None = None
+    rejections: pl.DataFrame | None = None
     folds: pl.DataFrame | None = None
     embargo: int | None = None
     data: DataFacts | None = None

@@ -11,7 +11,7 @@ _SMALL = 0.1  # below it one more decimal is shown
 _NOTHING = 5e-5  # a share of less than half a hundredth of a percent
 
 
-class Row(NamedTuple):
+class MetricRow(NamedTuple):
     name: str
     cells: tuple[str, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tidemill.reports.numbers import Row, interval, number, percent, whole
+from tidemill.reports.numbers import MetricRow, interval, number, percent, whole
 from tidemill.reports.sentences import total_costs
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class EngineTable(NamedTuple):
     title: str
     caption: str
     headings: list[tuple[str, str]]
-    rows: list[Row]
+    rows: list[MetricRow]
 
 
 def _one(label: str, name: str, shown: Callable[[Any], str], about: str) -> Column:
@@ -113,5 +113,5 @@ def _counted(engines: pl.DataFrame) -> str:
 
 def _table(engines: pl.DataFrame, title: str, caption: str, columns: tuple[Column, ...]) -> EngineTable:
     present = [column for column in columns if set(column.needs) <= set(engines.columns)]
-    rows = [Row(str(row["book"]), tuple(column.cell(row) for column in present)) for row in engines.iter_rows(named=True)]
+    rows = [MetricRow(str(row["book"]), tuple(column.cell(row) for column in present)) for row in engines.iter_rows(named=True)]
     return EngineTable(title, caption, [(column.label, column.about) for column in present], rows)

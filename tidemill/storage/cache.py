@@ -45,7 +45,7 @@ class CacheEntry(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _Entry(msgspec.Struct, frozen=True):
     frame: pl.DataFrame
     stamp: int
     expires: float
@@ -165,7 +165,7 @@ class _Memory:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._bytes = 0
-        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._held: OrderedDict[str, _Entry] = OrderedDict()
 
     def get(self, key: str, stamp: int) -> pl.DataFrame | None:
         held = self._held.get(key)
@@ -182,7 +182,7 @@ class _Memory:
         size = int(frame.estimated_size())
         if size > self._limit:
             return
-        self._held[key] = _Held(frame, stamp, time.monotonic() + seconds, size)
+        self._held[key] = _Entry(frame, stamp, time.monotonic() + seconds, size)
         self._bytes += size
         while self._bytes > self._limit:
             self._drop(next(iter(self._held)))

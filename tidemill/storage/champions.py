@@ -112,7 +112,9 @@ async def undo(database: Database, dataset: str, why: str) -> tuple[Champion, Ch
         await connection.execute(_LOCK, dataset)
         held = await current(connection, dataset)
         if held is None:
-            raise StopError(f"No promotion in {dataset} can be undone: there is no champion.")
+            raise StopError(
+                f"There is no champion of {dataset}, so no promotion can be undone. `tidemill champions list` shows every one."
+            )
         await connection.execute(_UNDO, held.id, why)
         return held, await current(connection, dataset)
 

@@ -56,7 +56,7 @@ def _buffers(series: pl.Series) -> list[np.ndarray]:
     physical = series.to_physical()
     if not physical.dtype.is_numeric():
         raise InputError(
-            f"The column {series.name!r} holds {series.dtype}, which the lake does not keep. Store numbers, times or text."
+            f"The column {series.name!r} holds {series.dtype}, which the lake cannot store. Use numbers, times or text."
         )
     values = (physical.fill_null(0) if physical.null_count() else physical).to_numpy()
     if values.dtype.kind == "f" and np.isnan(values).any():

@@ -104,7 +104,7 @@ class Lake:
             raise UnavailableError(f"Another process is writing {part}. Wait until it ends, then try again.") from exc
         except OSError as exc:
             raise UnavailableError(
-                f"The lake at {self.root} cannot be written: {exc.strerror or exc}. Free space or permit it."
+                f"The lake at {self.root} cannot be written: {exc.strerror or exc}. Free some space or change its permissions."
             ) from exc
 
     def _replace(self, folder: Path, manifest: Manifest, rows: pl.DataFrame) -> Manifest:
@@ -231,7 +231,7 @@ class Lake:
 
     def _table(self, table: str) -> Path:
         if _TABLE.fullmatch(table) is None:
-            raise InputError(f"{table[:40]!r} is not the name of a table. Use small letters, digits and _.")
+            raise InputError(f"{table[:40]!r} is not the name of a table. Use lower-case letters, digits and _.")
         return self.root / table
 
     def _dataset(self, table: str, dataset: str) -> Path:

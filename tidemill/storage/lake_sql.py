@@ -29,7 +29,7 @@ def query_lake(query: str, views: Mapping[str, Sequence[Path]], readable: Sequen
 def _only_a_select(connection: Any, query: str) -> None:
     statements = connection.extract_statements(query)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise InputError("Only one SELECT statement can be asked of the lake.")
+        raise InputError("The lake answers SELECT statements only, one at a time.")
 
 
 def _prepare(connection: Any, views: Mapping[str, Sequence[Path]], readable: Sequence[Path]) -> None:

@@ -11,14 +11,14 @@ from tidemill.durable import checksum, damaged, is_sealed, read_sealed, sweep, w
 T = TypeVar("T")
 
 
-class _Made(msgspec.Struct, frozen=True):
+class _Note(msgspec.Struct, frozen=True):
     inputs: str
     files: dict[str, str]
 
 
 def write_note(note: Path, inputs: str, *files: Path) -> None:
     """inputs: fingerprint of what `files` were made from. They lie beside the note and were written before it."""
-    write_sealed(note, msgspec.json.encode(_Made(inputs, {file.name: checksum(file) for file in files})))
+    write_sealed(note, msgspec.json.encode(_Note(inputs, {file.name: checksum(file) for file in files})))
     sweep(note.parent)
 
 
@@ -50,7 +50,7 @@ def read_made(note: Path, file: Path, kind: type[T]) -> T:
         raise damaged(file) from exc
 
 
-def _harmed(note: Path, made: _Made) -> list[str]:
+def _harmed(note: Path, made: _Note) -> list[str]:
     return [name for name, sum_ in made.files.items() if not _is(note.with_name(name), sum_)]
 
 
@@ -58,9 +58,9 @@ def _is(file: Path, sum_: str) -> bool:
     return file.is_file() and checksum(file) == sum_
 
 
-def _read(note: Path) -> _Made | None:
+def _read(note: Path) -> _Note | None:
     """None where there is none, or a damaged one, or one of a version that noted the inputs alone: it costs time."""
     try:
-        return msgspec.json.decode(read_sealed(note), type=_Made)
+        return msgspec.json.decode(read_sealed(note), type=_Note)
     except (FileNotFoundError, IntegrityError, msgspec.DecodeError):
         return None

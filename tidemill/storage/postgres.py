@@ -104,7 +104,8 @@ class Connection:
             tag = await self.execute("COMMIT")
         except UnavailableError as exc:
             raise DeadlineError(
-                "The database did not confirm a commit, so it may be stored or not. Repeat it: nothing is stored twice."
+                "The database did not confirm a commit, so whether it was stored is unknown. "
+                "Repeat it: nothing is stored twice."
             ) from exc
         if tag != "COMMIT":
             raise IntegrityError("A transaction with a failed statement was not stored. Report this: an error was swallowed.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from tidemill.domain.errors import InputError, UnknownNameError
-from tidemill.domain.reading import told
+from tidemill.domain.reading import problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +135,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return msgspec.convert(dict(given), self.params, strict=False)
         except msgspec.ValidationError as exc:
-            raise InputError(f"A parameter of {self.name} is wrong: {told(exc, dict(given), self.params)}") from exc
+            raise InputError(f"A parameter of {self.name} is wrong: {problem(exc, dict(given), self.params)}") from exc
 
 
 def require(fine: bool, text: str) -> None:

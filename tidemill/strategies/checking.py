@@ -34,9 +34,9 @@ def _check_neutralise(spec: NeutraliseSpec, read_sectors: Callable[[str], pl.Dat
     try:
         checked(spec)
     except InputError as exc:
-        raise InputError(f"strategy.neutralise cannot be followed: {exc}") from exc
+        raise InputError(f"strategy.neutralise cannot be applied: {exc}") from exc
     if spec.by == "beta" and (spec.sectors or spec.sector_file is not None):
-        raise InputError("strategy.neutralise.by is beta, which knows no sectors. Write by: sector, or leave the sectors out.")
+        raise InputError("strategy.neutralise.by is beta, which uses no sectors. Write by: sector, or leave the sectors out.")
     if spec.sectors and spec.sector_file is not None:
         raise InputError("strategy.neutralise has both sectors and sector_file. Keep one of them.")
     if spec.sector_file is not None:

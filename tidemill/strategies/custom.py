@@ -58,18 +58,20 @@ def _checked(answer: object, frame: pl.DataFrame, name: str) -> pl.DataFrame:
     import polars as pl
 
     if not isinstance(answer, pl.DataFrame) or any(column not in answer.columns for column in _COLUMNS):
-        raise InputError(f"The strategy {name} must answer a polars frame of symbol, open_time and weight.")
+        raise InputError(f"The strategy {name} must return a polars frame of symbol, open_time and weight.")
     try:
         made = answer.select("symbol", pl.col("open_time").cast(frame.schema["open_time"]), pl.col("weight").cast(pl.Float64))
     except pl.exceptions.PolarsError as exc:
-        raise InputError(f"The strategy {name} answers times or weights that are none.") from exc
+        raise InputError(f"The strategy {name} returns times that are not times, or weights that are not numbers.") from exc
     made = made.with_columns(pl.col("weight").fill_nan(None)).sort("open_time", "symbol")
     if made.select("symbol", "open_time").is_duplicated().any():
-        raise InputError(f"The strategy {name} answers two weights for one bar of a symbol.")
+        raise InputError(f"The strategy {name} returns two weights for one bar of a symbol. Return one.")
     if made["weight"].is_infinite().any():
-        raise InputError(f"The strategy {name} answers an infinite weight.")
+        raise InputError(f"The strategy {name} returns an infinite weight. Weights are shares of equity, such as 0.1.")
     if made.join(frame, on=("symbol", "open_time"), how="anti").height:
-        raise InputError(f"The strategy {name} answers a weight for a bar that it was not given.")
+        raise InputError(
+            f"The strategy {name} returns a weight for a bar that it was not given. Return weights for given bars only."
+        )
     return made
 
 

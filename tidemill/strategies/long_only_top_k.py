@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidemill.strategies.base import Carried, Slots, Strategy, Universe, require, unasked
-from tidemill.strategies.ranking import require_ranking, standing_of, standing_state, told
+from tidemill.strategies.ranking import require_ranking, slot_predictions, standing_of, standing_state
 
 if TYPE_CHECKING:
     from tidemill.strategies.base import Floats
@@ -40,7 +40,7 @@ class _Stepper:
         from tidemill.strategies.ranking_kernel import top_weights
 
         one, weights = self._params, unasked(slots)
-        top_weights(told(slots), self._standing, one.every, one.k, one.gross, one.max_weight, weights)
+        top_weights(slot_predictions(slots), self._standing, one.every, one.k, one.gross, one.max_weight, weights)
         return weights
 
     def state(self) -> Carried:

@@ -66,7 +66,7 @@ class Neutral:
         if spec.by == "beta":
             if not universe.can_short.any():
                 raise InputError(
-                    "Neutralising by beta needs something that can be sold short; this venue allows none of these symbols."
+                    "Neutralising by beta needs symbols that can be sold short; this venue allows it for none of these."
                 )
             self._past = PastReturns(universe.symbols, spec.window, state)
         else:

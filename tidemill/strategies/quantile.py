@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tidemill.strategies.base import Carried, Slots, Strategy, Universe, unasked
-from tidemill.strategies.ranking import require_ranking, standing_of, standing_state, told
+from tidemill.strategies.ranking import require_ranking, slot_predictions, standing_of, standing_state
 
 if TYPE_CHECKING:
     from tidemill.strategies.base import Floats
@@ -40,7 +40,14 @@ class _Stepper:
 
         one, weights = self._params, unasked(slots)
         quantile_weights(
-            told(slots), self._standing, self._universe.can_short, one.every, one.quantile, one.gross, one.max_weight, weights
+            slot_predictions(slots),
+            self._standing,
+            self._universe.can_short,
+            one.every,
+            one.quantile,
+            one.gross,
+            one.max_weight,
+            weights,
         )
         return weights
 

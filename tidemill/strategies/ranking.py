@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tidemill.strategies.base import Carried, Slots, Universe, carried, require
 
 if TYPE_CHECKING:
-    from tidemill.strategies.ranking_kernel import Standing, Told
+    from tidemill.strategies.ranking_kernel import SlotPredictions, Standing
 
 
 def require_ranking(every: int, gross: float, max_weight: float, quantile: float = 0.5) -> None:
@@ -44,8 +44,8 @@ def standing_state(universe: Universe, standing: Standing) -> Carried:
     return Carried(universe.symbols, {"newest": standing.newest.copy(), "listed": standing.listed.astype(float)})
 
 
-def told(slots: Slots) -> Told:
+def slot_predictions(slots: Slots) -> SlotPredictions:
     """What a ranking reads of slots."""
-    from tidemill.strategies.ranking_kernel import Told
+    from tidemill.strategies.ranking_kernel import SlotPredictions
 
-    return Told(slots.number, slots.own, slots.predicted, slots.prediction)
+    return SlotPredictions(slots.number, slots.own, slots.predicted, slots.prediction)

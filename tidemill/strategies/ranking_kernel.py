@@ -15,7 +15,7 @@ Flags = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
 
-class Told(NamedTuple):
+class SlotPredictions(NamedTuple):
     """Slots as a ranking reads them. number: [slots] since the anchor; own, predicted, prediction: [slots, symbols]."""
 
     number: Indices
@@ -37,13 +37,13 @@ class Standing(NamedTuple):
 
 
 @kernel
-def _take(told: Told, slot: int, standing: Standing) -> None:
+def _take(given: SlotPredictions, slot: int, standing: Standing) -> None:
     """A slot of its own that says nothing of a symbol ends what stood."""
     for j in range(standing.newest.size):
-        if told.predicted[slot, j]:
+        if given.predicted[slot, j]:
             standing.listed[j] = True
-        if told.own[slot, j]:
-            standing.newest[j] = told.prediction[slot, j]
+        if given.own[slot, j]:
+            standing.newest[j] = given.prediction[slot, j]
 
 
 @kernel
@@ -107,23 +107,30 @@ def _choose(standing: Standing, can_short: Flags, quantile: float) -> tuple[int,
 
 @entry
 def choose_at(
-    told: Told, slot: int, standing: Standing, can_short: Flags, every: int, quantile: float
+    given: SlotPredictions, slot: int, standing: Standing, can_short: Flags, every: int, quantile: float
 ) -> tuple[int, float, bool]:
     """Take one slot and, where the book is rebalanced at it, choose; the count is 0 where nothing is asked."""
-    _take(told, slot, standing)
-    return _choose(standing, can_short, quantile) if told.number[slot] % every == 0 else (0, 1.0, False)
+    _take(given, slot, standing)
+    return _choose(standing, can_short, quantile) if given.number[slot] % every == 0 else (0, 1.0, False)
 
 
 @entry
 def quantile_weights(
-    told: Told, standing: Standing, can_short: Flags, every: int, quantile: float, gross: float, cap: float, weights: Floats
+    given: SlotPredictions,
+    standing: Standing,
+    can_short: Flags,
+    every: int,
+    quantile: float,
+    gross: float,
+    cap: float,
+    weights: Floats,
 ) -> None:
     """Each chosen symbol has the same weight; where nothing can be short now, all of `gross` is long. weights: NaN to begin
     with, filled at the rebalancing slots for all that are listed.
     """
-    for slot in range(told.number.size):
-        _take(told, slot, standing)
-        if told.number[slot] % every != 0:
+    for slot in range(given.number.size):
+        _take(given, slot, standing)
+        if given.number[slot] % every != 0:
             continue
         count, number, both = _choose(standing, can_short, quantile)
         half = 2.0 if both else 1.0
@@ -134,11 +141,13 @@ def quantile_weights(
 
 
 @entry
-def top_weights(told: Told, standing: Standing, every: int, k: int, gross: float, cap: float, weights: Floats) -> None:
+def top_weights(
+    given: SlotPredictions, standing: Standing, every: int, k: int, gross: float, cap: float, weights: Floats
+) -> None:
     """The `k` best, but at most half of those that stand; one alone is held while its prediction is above 0."""
-    for slot in range(told.number.size):
-        _take(told, slot, standing)
-        if told.number[slot] % every != 0:
+    for slot in range(given.number.size):
+        _take(given, slot, standing)
+        if given.number[slot] % every != 0:
             continue
         count = _rank(standing)
         held = max(min(k, count // 2), 1)

@@ -11,14 +11,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidemill.strategies.base import Carried, Slots, Universe, require, unasked
-from tidemill.strategies.ranking import standing_of, standing_state, told
+from tidemill.strategies.ranking import slot_predictions, standing_of, standing_state
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from tidemill.strategies.past import Floats
-    from tidemill.strategies.ranking_kernel import Told
+    from tidemill.strategies.ranking_kernel import SlotPredictions
 
 
 def require_window(window: int, least: int) -> None:
@@ -62,7 +62,7 @@ class SizedStepper(ABC):
         """Weights of all symbols."""
 
     def scan(self, slots: Slots) -> Floats:
-        weights, read = unasked(slots), told(slots)
+        weights, read = unasked(slots), slot_predictions(slots)
         for slot, close in enumerate(slots.close):
             self.past.push(close)
             choice = self._choice(read, slot)
@@ -74,7 +74,7 @@ class SizedStepper(ABC):
         standing = standing_state(self._universe, self._standing)
         return standing._replace(by_symbol={**standing.by_symbol, **self.past.arrays})
 
-    def _choice(self, read: Told, slot: int) -> Choice | None:
+    def _choice(self, read: SlotPredictions, slot: int) -> Choice | None:
         import numpy as np
 
         from tidemill.strategies.ranking_kernel import choose_at

@@ -89,13 +89,17 @@ def traded(study: Study, weights: pl.DataFrame, span: Span, *, benchmark: bool =
     Corporate actions are booked; what is only suspected of being one earns and loses nothing, and the result holds the figures
     with it beside. benchmark: the weights are of the benchmark, and are kept to.
     """
-    from tidemill.backtest.backtest import Inputs, Options, backtest_panel  # numba: 0.3 s that a run with nothing to do saves
+    from tidemill.backtest.backtest import (
+        BacktestInputs,
+        Options,
+        backtest_panel,
+    )  # numba: 0.3 s that a run with nothing to do saves
     from tidemill.backtest.panel import weights_panel
 
     panel = _panel(study, span)
     targets, stray = weights_panel(weights, panel.axes)
     suspected = span.of(suspected_actions(study))
-    inputs = Inputs(
+    inputs = BacktestInputs(
         panel,
         targets,
         study.dataset.interval,
@@ -120,7 +124,7 @@ def book_fingerprint(study: Study) -> str:
     """
     experiment, known = study.experiment, study.registry.strategies
     code = (known.code_version(experiment.strategy.name), code_of.rejections(), code_of.signals(), code_of.backtests())
-    return fingerprint(code, resolved(experiment.strategy), experiment.validation, experiment.costs, bars_print(study))
+    return fingerprint(code, resolved(experiment.strategy), experiment.validation, experiment.costs, bars_versions(study))
 
 
 def resolved(spec: StrategySpec) -> StrategySpec:
@@ -142,7 +146,7 @@ def sees_bars(spec: StrategySpec, known: Strategies) -> bool:
     return known.find(spec.name).needs != "predictions" or (spec.neutralise is not None and spec.neutralise.by == "beta")
 
 
-def bars_print(study: Study) -> tuple[str, str, str, str]:
+def bars_versions(study: Study) -> tuple[str, str, str, str]:
     """Of everything that a book reads beside its predictions: bars, corporate actions, those that are suspected, and what the
     instruments may do, when they trade and what they cost.
     """

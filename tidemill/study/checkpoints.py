@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from tidemill.domain.errors import IntegrityError
 from tidemill.durable import read_sealed, sweep, write_sealed
-from tidemill.features.api import State
+from tidemill.features.api import FeatureState
 
 # The newest month grows, so the state before it is needed again; the one after it serves the month that follows.
 KEPT = 2
@@ -21,12 +21,12 @@ class Savable(Protocol):
 S = TypeVar("S", bound=Savable)
 
 
-def resume(folder: Path, months: Sequence[str], stale: int, wanted: Mapping[str, str]) -> tuple[int, State | None]:
+def resume(folder: Path, months: Sequence[str], stale: int, wanted: Mapping[str, str]) -> tuple[int, FeatureState | None]:
     """The nearest month at or before the stale one before which a state is kept: its index and that state.
 
     wanted: month → fingerprint of what it is made from, with that of all months before it.
     """
-    return resume_with(State.from_bytes, folder, months, stale, wanted)
+    return resume_with(FeatureState.from_bytes, folder, months, stale, wanted)
 
 
 def resume_with(
@@ -46,9 +46,9 @@ def resume_with(
     return 0, None
 
 
-def save_state(folder: Path, month: str, print_: str, state: Savable) -> None:
+def save_state(folder: Path, month: str, month_fingerprint: str, state: Savable) -> None:
     """Keep the state after a month; older ones, and one of the month as it was before, are removed."""
-    target = folder / f"{month}-{print_}.state"
+    target = folder / f"{month}-{month_fingerprint}.state"
     write_sealed(target, state.to_bytes())
     sweep(folder)
     # First what the month was before: it would count among those that are kept, and the state before the month would go.

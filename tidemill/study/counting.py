@@ -87,7 +87,7 @@ def label_text(label: LabelSpec) -> str:
     return " ".join(f"{name}={value}" for name, value in msgspec.to_builtins(label).items())
 
 
-class Judgement(NamedTuple):
+class TrialSelection(NamedTuple):
     """A selection, and what it makes of each trial that was looked at: one row each of `trials`.
 
     trials: the rows of `read_trials` with `deflated_sharpe`, `deflated_sharpe_clustered` and `pbo_when_best` beside them.
@@ -97,7 +97,7 @@ class Judgement(NamedTuple):
     trials: pl.DataFrame
 
 
-def judge(lake: Lake, counted: pl.DataFrame, looked_at: Sequence[str], *, alone: bool = False) -> Judgement:
+def select_trials(lake: Lake, counted: pl.DataFrame, looked_at: Sequence[str], *, alone: bool = False) -> TrialSelection:
     """The selection among all `counted` trials (rows of `read_trials`), and the figures of those that are looked at.
 
     alone: PBO among those that are looked at, instead of all that have returns at their times.
@@ -114,7 +114,7 @@ def judge(lake: Lake, counted: pl.DataFrame, looked_at: Sequence[str], *, alone:
     column = {trial: at for at, trial in enumerate(shown["trial_id"])}
     figures = [_figures(selection, row, column.get(row["trial_id"])) for row in chosen.to_dicts()]
     schema = dict.fromkeys(("deflated_sharpe", "deflated_sharpe_clustered", "pbo_when_best"), pl.Float64)
-    return Judgement(selection, pl.concat([chosen, pl.DataFrame(figures, schema=schema, orient="row")], how="horizontal"))
+    return TrialSelection(selection, pl.concat([chosen, pl.DataFrame(figures, schema=schema, orient="row")], how="horizontal"))
 
 
 def reset(workspace: Workspace, reason: str) -> LedgerSince:

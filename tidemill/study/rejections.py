@@ -24,10 +24,10 @@ from tidemill.quality.validity import (
     distances,
     feature_bounds,
     missing_share,
-    no_refusals,
+    no_rejections,
     outside,
     past_range,
-    refused,
+    rejected_rows,
     widened,
 )
 from tidemill.study.study import Study
@@ -63,13 +63,13 @@ def reject(study: Study, predicted: Predicted, tested: pl.DataFrame, bounds: pl.
     own = {book: frame for book, frame in predicted.items() if book != ENSEMBLE}
     by_inputs = _by_inputs(study, tested, bounds)
     by_range = {book: _by_range(study, frame, past.get(book)) for book, frame in own.items()}
-    together = _by_others(study, own, by_range) if ENSEMBLE in predicted else no_refusals()
+    together = _by_others(study, own, by_range) if ENSEMBLE in predicted else no_rejections()
     found = [
         frame.with_columns(pl.lit(book).alias("book"))
         for book in predicted
         for frame in (by_inputs, together if book == ENSEMBLE else by_range[book])
     ]
-    rows = pl.concat(found).select("book", *no_refusals().columns).sort("book", *KEYS, "why")
+    rows = pl.concat(found).select("book", *no_rejections().columns).sort("book", *KEYS, "why")
     return Rejected(rows, {book: past_range(without(frame, by_range[book])["prediction"]) for book, frame in own.items()})
 
 
@@ -116,11 +116,11 @@ def feature_rows(study: Study, start: datetime, end: datetime) -> pl.DataFrame:
 def _by_inputs(study: Study, rows: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
     """Rows with too many unknown features, or far from what the models were trained on."""
     spec, names = study.experiment.validation, study.available.names
-    found = [no_refusals()]
+    found = [no_rejections()]
     if spec.missing is not None:
-        found.append(refused(rows, missing_share(rows, names), spec.missing, MISSING))
+        found.append(rejected_rows(rows, missing_share(rows, names), spec.missing, MISSING))
     if spec.distance is not None:
-        found.append(refused(rows, distances(rows, bounds), spec.distance, DISTANCE))
+        found.append(rejected_rows(rows, distances(rows, bounds), spec.distance, DISTANCE))
     return pl.concat(found)
 
 
@@ -128,20 +128,20 @@ def _by_range(study: Study, predicted: pl.DataFrame, past: PastRange | None) -> 
     """Predictions of an engine far outside of what it said before; none while that is too little."""
     spec = study.experiment.validation
     if spec.range is None or past is None or past.size < spec.history:
-        return no_refusals()
-    return refused(predicted, outside(predicted["prediction"], past), spec.range, RANGE)
+        return no_rejections()
+    return rejected_rows(predicted, outside(predicted["prediction"], past), spec.range, RANGE)
 
 
 def _by_others(study: Study, own: Predicted, by_range: Predicted) -> pl.DataFrame:
     """Predictions of the ensemble whose engines contradict each other, or were rejected by their range in their majority."""
     spec, names = study.experiment.validation, tuple(own)
-    found = [no_refusals()]
+    found = [no_rejections()]
     if spec.disagreement is not None and len(names) > 1:
         told = [frame.select(*KEYS, pl.lit(name).alias("engine"), "prediction") for name, frame in own.items()]
         ranked = ranks(pl.concat(told), names)
-        found.append(refused(ranked, disagreement(ranked, names), spec.disagreement, DISAGREEMENT))
+        found.append(rejected_rows(ranked, disagreement(ranked, names), spec.disagreement, DISAGREEMENT))
     members = pl.concat(list(by_range.values())).group_by(KEYS).agg((pl.len() / len(names)).alias("share")).sort(KEYS)
-    found.append(refused(members, members["share"], 0.5, MEMBERS))
+    found.append(rejected_rows(members, members["share"], 0.5, MEMBERS))
     return pl.concat(found)
 
 
@@ -150,10 +150,10 @@ def without(predicted: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
     return predicted.join(rejected.select(KEYS).unique(), on=KEYS, how="anti", maintain_order="left")
 
 
-def refusals_of(study: Study, book: str | None = None) -> pl.DataFrame:
+def rejections_of(study: Study, book: str | None = None) -> pl.DataFrame:
     """book, symbol, open_time, why, value, limit of what a run rejected, of one book or of all; empty before it did."""
     if not study.lake.manifests(REFUSALS, study.key):
-        return no_refusals().with_columns(pl.lit("").alias("book")).select("book", *no_refusals().columns)
+        return no_rejections().with_columns(pl.lit("").alias("book")).select("book", *no_rejections().columns)
     rows = study.lake.scan(REFUSALS, study.key).collect()
     return rows if book is None else rows.filter(pl.col("book") == book)
 
@@ -167,4 +167,4 @@ def silenced(predicted: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
 
 def tradable(study: Study, book: str, predicted: pl.DataFrame) -> pl.DataFrame:
     """`predicted` of a book, silenced where the run rejected it, in its order."""
-    return silenced(predicted, refusals_of(study, book))
+    return silenced(predicted, rejections_of(study, book))

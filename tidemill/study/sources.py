@@ -25,7 +25,7 @@ from tidemill.study.tables import BARS, FLAGS, IMPORTS
 from tidemill.study.workspace import Workspace
 
 
-def source_of(spec: DatasetSpec, settings: Settings, venue: str | None = None) -> BarSource:
+def bar_source(spec: DatasetSpec, settings: Settings, venue: str | None = None) -> BarSource:
     """The source of a data set. venue: the name under which this home keeps the bars of a file."""
     source = open_source(spec.source, settings)
     return source.kept_under(venue) if venue is not None and isinstance(source, FileSource) else source
@@ -63,7 +63,7 @@ def _short(path: Path) -> str:
 
 def claimed(workspace: Workspace, spec: DatasetSpec) -> str:
     """Under which name the bars of a data set are kept in this home."""
-    source = source_of(spec, workspace.settings)
+    source = bar_source(spec, workspace.settings)
     workspace.call(source.close)
     return claimed_venue(workspace, source)
 
@@ -80,7 +80,7 @@ def name_import(workspace: Workspace, venue: str) -> None:
     the sample, which is the same everywhere.
     """
     if venue == SAMPLE:
-        raise InputError(f"{venue} is the name of the built-in bars, which take no others. Choose another --venue.")
+        raise InputError(f"{venue} is the name of the built-in bars, to which no others can be added. Choose another --venue.")
     held = workspace.call(claim, workspace.database, venue, "")
     if held:
         raise InputError(f"The name {venue} belongs to the source file:{held}. Choose another --venue.")
@@ -88,7 +88,7 @@ def name_import(workspace: Workspace, venue: str) -> None:
 
 def venue_of(spec: DatasetSpec, settings: Settings) -> str:
     """The name under which the last import of a data set kept its bars, from the lake alone: no server is asked."""
-    source = source_of(spec, settings)
+    source = bar_source(spec, settings)
     if not isinstance(source, FileSource):
         return source.venue
     other = _other_name(source)

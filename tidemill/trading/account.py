@@ -48,7 +48,7 @@ class Account(NamedTuple):
     carry: Floats  # dividends less borrow of each symbol since its trade began
 
 
-class Row(NamedTuple):
+class AccountRow(NamedTuple):
     """One slot of the market. NaN in open and close where a symbol has no bar; NaN in target where nothing is asked of it."""
 
     open: Floats
@@ -129,7 +129,7 @@ def pay_dividend(account: Account, j: int, cash: float) -> None:
 
 
 @kernel
-def fill_orders(account: Account, row: Row, terms: Terms, fills: Floats) -> int:
+def fill_orders(account: Account, row: AccountRow, terms: Terms, fills: Floats) -> int:
     """Match what waits against this slot and forget it; returns the number of fills."""
     count = account.waiting[0]
     if count == 0:
@@ -180,7 +180,7 @@ def list_orders(account: Account) -> int:
 
 
 @kernel
-def fill_due(account: Account, row: Row, terms: Terms, fills: Floats, opens: int) -> int:
+def fill_due(account: Account, row: AccountRow, terms: Terms, fills: Floats, opens: int) -> int:
     """`fill_orders` where symbols follow calendars of their own: an order waits for its symbol's next slot.
 
     opens: when this slot does. What was due earlier has passed: that slot never came.
@@ -201,7 +201,7 @@ def fill_due(account: Account, row: Row, terms: Terms, fills: Floats, opens: int
 
 
 @kernel
-def mark_row(account: Account, row: Row, slot: int) -> tuple[float, float, float]:
+def mark_row(account: Account, row: AccountRow, slot: int) -> tuple[float, float, float]:
     """Mark at this close, or the last known; returns equity, gross and net exposure in cash."""
     gross = net = 0.0
     for j in range(account.position.size):

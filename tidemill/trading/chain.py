@@ -19,11 +19,11 @@ from tidemill.domain.experiment import NeutraliseSpec, ValidationSpec
 from tidemill.domain.intervals import Interval, epoch_microseconds
 from tidemill.features.feature_set import FeatureSet
 from tidemill.features.prices import average_price
-from tidemill.features.state import State as FeatureState
-from tidemill.features.stream import Stream as FeatureStream
+from tidemill.features.state import FeatureState
+from tidemill.features.stream import FeatureStream
 from tidemill.market.adjusting import Adjusted, Adjuster, ToldAction
 from tidemill.models.artifact import Artifact
-from tidemill.models.inference import Stream, stream
+from tidemill.models.inference import ModelStream, stream
 from tidemill.models.registry import Engines
 from tidemill.quality.validity import PastRange
 from tidemill.strategies.base import Carried, Slots, Strategy, Universe
@@ -217,5 +217,5 @@ class Chain:
         return made
 
 
-def _of_ensemble(ensemble: Stream, predictions: Floats, present: Flags) -> Floats:
+def _of_ensemble(ensemble: ModelStream, predictions: Floats, present: Flags) -> Floats:
     return ensemble.step(np.ascontiguousarray(predictions), present)

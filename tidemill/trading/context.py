@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.features.expression import FEAR_GREED, SENTIMENT
-from tidemill.features.sentiment import Mood, State, require_half_life, step_mood
+from tidemill.features.sentiment import Mood, SentimentState, require_half_life, step_mood
 from tidemill.market.fear_greed import HELD
 
 Floats = NDArray[np.float64]
@@ -51,7 +51,7 @@ class ContextState(msgspec.Struct, frozen=True):
     """
 
     index: IndexState
-    sentiment: State
+    sentiment: SentimentState
     unread: Mapping[str, tuple[float, ...]] = {}
 
 
@@ -71,7 +71,7 @@ class Context:
     def state(self) -> ContextState:
         """After the last step."""
         unread = {symbol: tuple(scores) for symbol, scores in self._unread.items()}
-        return ContextState(self._index, State(self._half_life, dict(self._moods)), unread)
+        return ContextState(self._index, SentimentState(self._half_life, dict(self._moods)), unread)
 
     def step(
         self,
@@ -86,7 +86,7 @@ class Context:
         time. present: which symbols have a bar; what was said of another waits for its next one.
         """
         for version in versions:
-            self._index = _told(self._index, version)
+            self._index = _with_version(self._index, version)
         for symbol, score in items:
             if math.isfinite(score):
                 self._unread.setdefault(symbol, []).append(score)
@@ -104,7 +104,7 @@ class Context:
         return dict(zip(SENTIMENT, rows, strict=True))
 
 
-def _told(state: IndexState, version: IndexVersion) -> IndexState:
+def _with_version(state: IndexState, version: IndexVersion) -> IndexState:
     """A version of an old day that comes after a newer day was known changes no value any more, but what is compared with."""
     days = {stamp: value for stamp, value in state.days.items() if stamp >= state.stamp - _WEEK} | {
         version.stamp: version.value

@@ -116,7 +116,10 @@ def training_part(frame: pl.DataFrame, split: Split) -> pl.DataFrame:
 
 def _splits(times: pl.Series | Iterable[datetime], folds: int, test_folds: int, horizon: int, embargo: int) -> list[Split]:
     if horizon < 1 or embargo < 0:
-        raise InputError(f"A label horizon of {horizon} and an embargo of {embargo} bars make no split. Give at least 1 and 0.")
+        raise InputError(
+            f"A label horizon of {horizon} and an embargo of {embargo} bars make no split. "
+            "Give a horizon of at least 1 and an embargo of at least 0."
+        )
     grid = unique_times(times)
     size = len(grid) // folds
     if size <= horizon + embargo + 1:

@@ -46,7 +46,7 @@ def _labels(bars: pl.DataFrame, label: Label) -> pl.DataFrame:
     column = "label" if "label" in names else names[-1] if len(names) == 1 else label.name
     require_columns(answer, (column,), f"answer of the label {label.name}")
     if not answer.schema[column].is_numeric() and answer.schema[column] not in (pl.Boolean, pl.Null):
-        raise InputError(f"The label {label.name} does not answer numbers. Give one number for each bar.")
+        raise InputError(f"The label {label.name} does not return numbers. Return one number for each bar.")
     end = pl.col("open_time").shift(-1 - label.horizon).over("symbol")
     value = pl.col("label").is_finite() & end.is_not_null()
     return (

@@ -67,7 +67,10 @@ def probability_of_overfitting(returns: Floats, blocks: int = BLOCKS) -> Overfit
     if blocks < 2 or blocks % 2:
         raise InputError(f"CSCV cuts the times into an even number of blocks, at least 2, not {blocks}.")
     if trials < 2 or length < 2 * blocks:
-        raise InputError(f"{trials} trials over {length} times cannot be compared over {blocks} blocks. Give more of them.")
+        raise InputError(
+            f"{trials} trials over {length} times cannot be compared over {blocks} blocks. "
+            "Give more trials and times, or fewer blocks."
+        )
     if not np.isfinite(returns).all():
         raise InputError("A return is not a number. Give the times that all trials have in common.")
     size = length // blocks

@@ -14,9 +14,7 @@ def require_columns(frame: pl.DataFrame, columns: Iterable[str], what: str) -> N
     """InputError naming the columns of `columns` that `frame` lacks; `what` says what the frame is."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        raise InputError(
-            f"The {what} lacks the column(s) {first_of(missing, 8)}. Add them, or leave them out of what is asked for."
-        )
+        raise InputError(f"The {what} lacks the column(s) {first_of(missing, 8)}. Add them, or ask for other columns.")
 
 
 def require_panel(frame: pl.DataFrame, what: str) -> None:

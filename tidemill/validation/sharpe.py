@@ -88,7 +88,10 @@ def expected_maximum_sharpe(variance: float, trials: int) -> float:
     among others. InputError for fewer than one trial or a negative variance.
     """
     if trials < 1 or not variance >= 0.0:
-        raise InputError(f"{trials} trials with a variance of {variance} have no expected maximum. Give at least 1 and 0.")
+        raise InputError(
+            f"{trials} trials with a variance of {variance} have no expected maximum. "
+            "Give at least 1 trial and a variance of at least 0."
+        )
     if trials == 1:
         return 0.0
     first = _NORMAL.inv_cdf(1.0 - 1.0 / trials)

@@ -40,7 +40,7 @@ def embargo_length(spec: SplitSpec, *, horizon: int, lookback: int) -> int:
     """Bar times removed between training and test: `spec.embargo`, or max(horizon, longest finite look-back)."""
     if horizon < 1 or lookback < 0:
         raise InputError(
-            f"A label horizon of {horizon} and a look-back of {lookback} bars make no split. Give at least 1 and 0."
+            f"A label horizon of {horizon} and a look-back of {lookback} bars make no split. Give at least 1 and at least 0."
         )
     if spec.embargo is None:
         return max(horizon, lookback)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.study.panels import day_of, small_experiment
 from tidemill.steps.checks import suites as checking
-from tidemill.steps.checks.suites import Judged, judge, standing
+from tidemill.steps.checks.suites import SuiteResult, judge_suite, standing
 from tidemill.steps.market_data.bars import sync_bars
 from tidemill.study.sources import study_of
 from tidemill.study.workspace import Workspace
@@ -16,10 +16,10 @@ from tidemill.study.workspace import Workspace
 def test_a_new_day_is_judged_alone_and_a_changed_suite_judges_all_of_it(
     workspace: Workspace, folder: Path, panel: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def judged() -> Judged:
+    def judged() -> SuiteResult:
         study = study_of(workspace, small_experiment(folder))
         sync_bars(study)
-        made = judge(study, "bars", "market_data/bars")
+        made = judge_suite(study, "bars", "market_data/bars")
         assert all(result.passed for result in made.results)
         assert standing(study, "bars") == ""
         return made

@@ -86,5 +86,5 @@ def test_features_are_not_made_without_the_sentiment_of_one_of_their_months(
 ) -> None:
     study, _ = run(workspace, experiment)
     study.lake.drop(SENTIMENT, sentiment_key(study), MONTH)
-    with pytest.raises(InputError, match=rf"not computed yet for {MONTH}.*features/sentiment first"):
+    with pytest.raises(InputError, match=rf"not been computed for {MONTH}.*features/sentiment first"):
         compute_features(study_of(workspace, experiment))

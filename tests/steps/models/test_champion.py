@@ -27,12 +27,12 @@ from tidemill.domain.intervals import Interval
 from tidemill.embedded import Servers
 from tidemill.quality.expectations import SuiteName
 from tidemill.quality.flags import FLAG_SCHEMA
-from tidemill.quality.validity import no_refusals
+from tidemill.quality.validity import no_rejections
 from tidemill.queries.trials import list_trials
-from tidemill.steps.checks.causality import ASSETS, Standing, judge_causality
-from tidemill.steps.checks.suites import judge
+from tidemill.steps.checks.causality import ASSETS, OpenProofs, judge_causality
+from tidemill.steps.checks.suites import judge_suite
 from tidemill.steps.market_data.bars import sync_bars
-from tidemill.steps.models.champion import challenge_fold, compare, consider, nominee
+from tidemill.steps.models.champion import challenge, challenge_fold, consider, nominee
 from tidemill.steps.performance.drift import last_drift, measure_drift
 from tidemill.steps.upstream import bring_up_to_date
 from tidemill.storage import champions
@@ -104,7 +104,7 @@ def finished(workspace: Workspace, experiment: Experiment, *, proven: bool = Tru
     for step in STEPS.values():
         step(study)
     for suite, asset in CHECKED.items():
-        judge(study, suite, asset)
+        judge_suite(study, suite, asset)
     for asset in ASSETS if proven else ():
         judge_causality(study, asset)
     return study
@@ -143,7 +143,7 @@ def test_an_equal_challenger_does_not_replace_the_champion(workspace: Workspace,
     consider(study)
     champion = current(study)
     assert champion is not None
-    again = compare(study, champion)
+    again = challenge(study, champion)
     assert again.advantage == 0.0
     assert again.champion == again.challenger, "the same model on the same bars"
     assert not again.wins
@@ -170,7 +170,7 @@ def test_a_refuted_strategy_is_not_promoted(
     workspace: Workspace, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = finished(workspace, experiment)
-    refuted = Standing(open={"trading/signals": "looks ahead at 2021-05-01"})
+    refuted = OpenProofs(open={"trading/signals": "looks ahead at 2021-05-01"})
     monkeypatch.setattr("tidemill.steps.checks.causality.is_proven", lambda _: refuted)
     assert "looks ahead" in consider(study).notes[0]
     assert current(study) is None
@@ -186,7 +186,7 @@ def test_what_was_not_checked_as_it_is_now_is_not_promoted_until_it_is(workspace
     assert current(study) is None
     assert not consider(study).worked
     for suite, asset in CHECKED.items():
-        judge(study, suite, asset)
+        judge_suite(study, suite, asset)
     refused = consider(study)
     assert refused.worked
     assert "never checked" not in refused.notes[0]
@@ -220,7 +220,7 @@ def test_a_champion_is_not_judged_on_bars_it_was_trained_on(workspace: Workspace
     assert champion is not None
     longer = msgspec.structs.replace(experiment, promotion=msgspec.structs.replace(POLICY, bars=90))
     with pytest.raises(StopError, match="inside of the bars"):
-        compare(study_of(workspace, longer), champion)
+        challenge(study_of(workspace, longer), champion)
 
 
 def test_a_champion_of_another_label_is_judged_as_after_a_run_of_its_own(workspace: Workspace, tmp_path: Path) -> None:
@@ -229,15 +229,15 @@ def test_a_champion_of_another_label_is_judged_as_after_a_run_of_its_own(workspa
     before_day(prices, 270).write_parquet(file)
     other = study_of(workspace, small_experiment(file, promotion=POLICY, label=LabelSpec(horizon=5)))
     bring_up_to_date(other)
-    champion = workspace.call(champions.promote, workspace.database, nominee(other, compare(other, None)), instead_of=None)
+    champion = workspace.call(champions.promote, workspace.database, nominee(other, challenge(other, None)), instead_of=None)
     prices.write_parquet(file)
     experiment = small_experiment(file, promotion=POLICY)
     bring_up_to_date(study_of(workspace, experiment))
-    judged = compare(study_of(workspace, experiment), champion).champion
+    judged = challenge(study_of(workspace, experiment), champion).champion
     assert judged is not None
     assert judged.rank_ic is not None
     bring_up_to_date(study_of(workspace, other.experiment))
-    assert compare(study_of(workspace, experiment), champion).champion == judged
+    assert challenge(study_of(workspace, experiment), champion).champion == judged
 
 
 # --- what is compared again -----------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_instruments_that_cost_something_else_are_compared_again(workspace: Work
 def test_engines_that_said_something_else_before_are_compared_again(workspace: Workspace, experiment: Experiment) -> None:
     study = compared(workspace, experiment)
     said = {"ridge": [-1.0, 1.0, 5_000], "momentum": None}
-    study.lake.write(REFUSALS, study.key, partition_of(study.folds[0]), no_refusals(), metadata={"ranges": said})
+    study.lake.write(REFUSALS, study.key, partition_of(study.folds[0]), no_rejections(), metadata={"ranges": said})
     assert works_again(study)
     study.lake.drop(REFUSALS, study.key)
 

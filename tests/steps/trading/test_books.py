@@ -1,4 +1,4 @@
-"""What a run does with its books: refused predictions are not traded, sizes come from the past, profit is taken apart."""
+"""What a run does with its books: rejected predictions are not traded, sizes come from the past, profit is taken apart."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from tests.study.running import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment, NeutraliseSpec, StrategySpec, ValidationSpec
 from tidemill.quality.validity import DISAGREEMENT, RANGE
-from tidemill.steps.predictions.validity import refusal_counts, validate_predictions
+from tidemill.steps.predictions.validity import rejection_counts, validate_predictions
 from tidemill.steps.trading.attribution import attribution_facts, attribution_frame, attribution_table
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
-from tidemill.study.rejections import refusals_of
+from tidemill.study.rejections import rejections_of
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.tables import EQUITY, PREDICTIONS, SIGNALS, partition_of
@@ -34,7 +34,7 @@ def signals(study: Study, book: str) -> pl.DataFrame:
 def test_books_are_judged_sized_and_taken_apart(workspace: Workspace, folder: Path) -> None:
     # One run carries all of it: training is what takes the time.
     study, reports = run(workspace, small_experiment(folder, validation=ValidationSpec(history=100)))
-    _nothing_sound_is_refused(study, reports["signals"].facts.predictions_refused)
+    _nothing_sound_is_rejected(study, reports["signals"].facts.predictions_rejected)
     _profit_adds_up(study)
     _what_is_refused_is_not_traded(study)
     _a_broken_prediction_is_refused(study)
@@ -42,12 +42,14 @@ def test_books_are_judged_sized_and_taken_apart(workspace: Workspace, folder: Pa
     _a_neutral_book_says_so(study, folder)
 
 
-def _nothing_sound_is_refused(study: Study, refused: int) -> None:
-    assert refused == refusals_of(study).filter(pl.col("why") != DISAGREEMENT).height + refusals_of(study, "ensemble").height
-    assert refused < 0.1 * sum(m.rows for m in study.lake.manifests(PREDICTIONS, study.ensemble_key).values())
+def _nothing_sound_is_rejected(study: Study, rejected: int) -> None:
+    assert (
+        rejected == rejections_of(study).filter(pl.col("why") != DISAGREEMENT).height + rejections_of(study, "ensemble").height
+    )
+    assert rejected < 0.1 * sum(m.rows for m in study.lake.manifests(PREDICTIONS, study.ensemble_key).values())
     assert validate_predictions(study).worked == 0
     off = again(study, validation=ValidationSpec(missing=None, distance=None, range=None, disagreement=None))
-    assert validate_predictions(off).refused == 0
+    assert validate_predictions(off).rejected == 0
 
 
 def _profit_adds_up(study: Study) -> None:
@@ -68,15 +70,15 @@ def _profit_adds_up(study: Study) -> None:
 def _what_is_refused_is_not_traded(study: Study) -> None:
     strict = again(study, validation=ValidationSpec(disagreement=0.3))
     made = make_signals(strict)
-    assert made.facts.predictions_refused > 0
+    assert made.facts.predictions_rejected > 0
     assert any("contradict" in note for note in made.notes)
-    refused = refusals_of(strict, "ensemble").select("symbol", "open_time")
+    rejected = rejections_of(strict, "ensemble").select("symbol", "open_time")
     held = signals(strict, "ensemble").filter(pl.col("weight") != 0.0)
-    assert held.join(refused, on=["symbol", "open_time"], how="semi").is_empty()
+    assert held.join(rejected, on=["symbol", "open_time"], how="semi").is_empty()
     loose = signals(study, "ensemble").filter(pl.col("weight") != 0.0)
-    assert not loose.join(refused, on=["symbol", "open_time"], how="semi").is_empty()
-    assert refusal_counts(strict).columns == ["book", "why", "predictions"]
-    assert refusal_counts(strict)["predictions"].sum() == made.facts.predictions_refused
+    assert not loose.join(rejected, on=["symbol", "open_time"], how="semi").is_empty()
+    assert rejection_counts(strict).columns == ["book", "why", "predictions"]
+    assert rejection_counts(strict)["predictions"].sum() == made.facts.predictions_rejected
 
 
 def _a_broken_prediction_is_refused(study: Study) -> None:
@@ -90,7 +92,7 @@ def _a_broken_prediction_is_refused(study: Study) -> None:
     fresh = again(study)
     judged = validate_predictions(fresh)
     assert judged.worked == 1  # the other folds stand
-    found = refusals_of(fresh, "ridge").filter(pl.col("why") == RANGE)
+    found = rejections_of(fresh, "ridge").filter(pl.col("why") == RANGE)
     assert found.select("symbol", "open_time").rows() == [("CCC", when)]
     assert "outside" in " ".join(judged.sentences())
     study.lake.write(PREDICTIONS, key, partition, frame, fingerprint="as before")

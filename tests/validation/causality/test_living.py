@@ -4,16 +4,16 @@ import numpy as np
 import polars as pl
 
 from tests.features.conftest import random_panel
-from tidemill.validation.causality.inputs import Inputs, inputs_of
+from tidemill.validation.causality.inputs import ProofInputs, proof_inputs
 from tidemill.validation.causality.living import Draw, Values, few_symbols, rounds, span_starts
 from tidemill.validation.causality.observation import Observation
 
 
-def panel() -> Inputs:
-    return inputs_of(random_panel(3, symbols=4, slots=120), {}, None, 7)
+def panel() -> ProofInputs:
+    return proof_inputs(random_panel(3, symbols=4, slots=120), {}, None, 7)
 
 
-def closes(inputs: Inputs) -> Observation:
+def closes(inputs: ProofInputs) -> Observation:
     return inputs.answer(lambda bars: bars.select("symbol", "open_time", "close"))
 
 

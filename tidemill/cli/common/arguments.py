@@ -63,7 +63,7 @@ def ordered(start: datetime | None, end: datetime | None) -> None:
     if start is not None and end is not None and end <= start:
         raise InputError(f"The end {end:%Y-%m-%d %H:%M} is not after the start {start:%Y-%m-%d %H:%M}. Swap them.")
     if start is not None and start > datetime.now(UTC):
-        raise InputError(f"The start {start:%Y-%m-%d} lies in the future; no bar can be there yet. Give an earlier date.")
+        raise InputError(f"The start {start:%Y-%m-%d} is in the future, where there are no bars yet. Give an earlier date.")
 
 
 def existing(path: Path, what: str) -> Path:
@@ -82,11 +82,11 @@ def writable(path: Path) -> Path:
         raise InputError(f"{path} is a folder; --output names a file.")
     if path.suffix.lower() not in _FORMATS:
         known = ", ".join(ending for ending in _FORMATS if ending)
-        raise InputError(f"{path.suffix} is not a format that can be written. Let the name end in {known}.")
+        raise InputError(f"{path.suffix} is not a format that can be written. Use a file name that ends in {known}.")
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} does not exist. Create it or choose another --output.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"The folder {path.parent} cannot be written. Permit it or choose another --output.")
+        raise InputError(f"The folder {path.parent} cannot be written. Change its permissions or choose another --output.")
     return path
 
 
@@ -96,7 +96,7 @@ def writable_folder(path: Path) -> Path:
     if not there.is_dir():
         raise InputError(f"{there} is a file; --output names a folder. Choose another one.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"The folder {there} cannot be written. Permit it or choose another --output.")
+        raise InputError(f"The folder {there} cannot be written. Change its permissions or choose another --output.")
     return path
 
 

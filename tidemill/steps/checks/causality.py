@@ -37,7 +37,7 @@ _CODE = {FEATURES: code_of.feature_proof, PREDICTIONS: code_of.prediction_proof,
 _SHOWN = 20
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class ProofResult(msgspec.Struct, frozen=True, kw_only=True):
     """The proof of one asset; `worked` is False when its definition was judged before. notes: on the sample of it."""
 
     asset: str
@@ -56,11 +56,15 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
         proof = self.proof
         if proof.holds:
             return f"Proven ({len(proof.proven)}): nothing changes with what was not known yet. {CANNOT_SEE}"
-        told = (_told(proof.ahead, "looks ahead", "look ahead"), _told(proof.failing, "fails", "fail"), not_judged(proof))
+        told = (
+            _refutation_sentence(proof.ahead, "looks ahead", "look ahead"),
+            _refutation_sentence(proof.failing, "fails", "fail"),
+            not_judged(proof),
+        )
         return " ".join(filter(None, told))
 
 
-def _told(found: Sequence[Refutation], one: str, several: str) -> str:
+def _refutation_sentence(found: Sequence[Refutation], one: str, several: str) -> str:
     """What was refuted in one way, as a sentence with the first value of it; empty for nothing."""
     if not found:
         return ""
@@ -77,7 +81,7 @@ def not_judged(proof: Proof) -> str:
     return f"Not judged: {names}; of {first.feature}, {first.why}."
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class OpenProofs(msgspec.Struct, frozen=True, kw_only=True):
     """Whether everything that a study computes is proven; `open` holds asset → why it is not, empty when all is."""
 
     open: dict[str, str]
@@ -90,15 +94,15 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return self.proven
 
 
-def judge_causality(study: Study, asset: str) -> Judged:
+def judge_causality(study: Study, asset: str) -> ProofResult:
     """The proof of one of ASSETS, from Postgres where its definition was judged before; else made now and kept there."""
     version = definition(study, asset)
     known = _stored(study, asset, version)
     notes = restatement_notes(study, sample_months(study))
-    bars = _bars_print(study)
+    bars = _bars_fingerprint(study)
     # What is not judged is tried again as soon as there are other bars.
     if known is not None and (not known.unjudged or known.bars == bars):
-        return Judged(asset=asset, version=version, proof=known, worked=False, notes=notes)
+        return ProofResult(asset=asset, version=version, proof=known, worked=False, notes=notes)
     proof = _PROOFS[asset](study)
     proof = msgspec.structs.replace(proof.without_judging(_came_to_life(study, asset, proof)), bars=bars)
     made = Verdict(
@@ -110,10 +114,10 @@ def judge_causality(study: Study, asset: str) -> Judged:
         details=msgspec.to_builtins(proof),
     )
     study.workspace.call(Verdicts(study.workspace.database).write, [made])
-    return Judged(asset=asset, version=version, proof=proof, worked=True, notes=notes)
+    return ProofResult(asset=asset, version=version, proof=proof, worked=True, notes=notes)
 
 
-def is_proven(study: Study) -> Standing:
+def is_proven(study: Study) -> OpenProofs:
     """What stands in Postgres for the definitions in force; nothing is computed. What is missing, refuted or not judged is not
     to be promoted.
     """
@@ -123,8 +127,8 @@ def is_proven(study: Study) -> Standing:
         if proof is None:
             missing[asset] = "no causality proof of this definition; materialize the asset with its checks"
         elif not proof.holds:
-            missing[asset] = Judged(asset=asset, version="", proof=proof, worked=False).sentence
-    return Standing(open=missing)
+            missing[asset] = ProofResult(asset=asset, version="", proof=proof, worked=False).sentence
+    return OpenProofs(open=missing)
 
 
 def unjudged_notes(study: Study) -> tuple[str, ...]:
@@ -144,7 +148,7 @@ def _stored(study: Study, asset: str, version: str) -> Proof | None:
     return None
 
 
-def _bars_print(study: Study) -> str:
+def _bars_fingerprint(study: Study) -> str:
     manifests = study.lake.manifests(BARS, study.dataset.bars_key)
     return fingerprint({month: manifest.data_version for month, manifest in manifests.items()})
 

@@ -16,7 +16,7 @@ from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine, Lineage
 from tidemill.steps.checks.sample_months import SAMPLE, sample_months
 from tidemill.steps.features.context import with_context
-from tidemill.steps.features.technical import inputs_of
+from tidemill.steps.features.technical import feature_inputs
 from tidemill.steps.market_data.fear_greed import known_index, reads_index
 from tidemill.study.fitting import failing_as
 from tidemill.study.labelling import labelled
@@ -86,7 +86,7 @@ def _prove_engine(study: Study, spec: EngineSpec) -> Proof:
     engine, fit = study.registry.engines.find(spec.name), fitting(study, spec)
     symbols = _SEQUENCE_SYMBOLS if engine.info.kind == "sequence" else _ENGINE_SYMBOLS
     months = sample_months(study)
-    complete = _complete(inputs_of(study, months, study.available), symbols)
+    complete = _complete(feature_inputs(study, months, study.available), symbols)
     panel = late_listed(_last_bars(complete, _ENGINE_BARS + min(study.features.lookback, SAMPLE)))
     fold = _sample_fold(study, panel)
     try:

@@ -22,7 +22,7 @@ from tidemill.study.study import Study
 from tidemill.study.tables import BARS, ENSEMBLE, FEATURES, PREDICTIONS
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     """Results of a suite on one version of an asset's data; `worked` is False when they were known already.
 
     scope: which partitions were looked at.
@@ -67,7 +67,7 @@ def _frame(study: Study, suite: SuiteName, parts: Sequence[str]) -> pl.DataFrame
     return pl.concat([by_symbol(scan.collect()) for scan in scans])
 
 
-def judge(study: Study, suite: SuiteName, asset: str) -> Judged:
+def judge_suite(study: Study, suite: SuiteName, asset: str) -> SuiteResult:
     """Verdicts of `suite` on what `asset` holds now, from Postgres where this version was judged by the same code before.
 
     Where all was well before, only what changed since is looked at, so that a new bar costs the same after one year and after
@@ -89,7 +89,7 @@ def judge(study: Study, suite: SuiteName, asset: str) -> Judged:
             known, scope = run_suite(suite, _frame(study, suite, list(parts)), docs_folder=docs), "everything"
         study.workspace.call(verdicts.write, [_verdict(asset, dataset, version, result) for result in known])
         _remember(last, _Last(version, parts, _code()))
-    return Judged(data_version=version, results=tuple(known), worked=worked, docs=docs_index(docs, suite), scope=scope)
+    return SuiteResult(data_version=version, results=tuple(known), worked=worked, docs=docs_index(docs, suite), scope=scope)
 
 
 _ASSETS: dict[SuiteName, str] = {

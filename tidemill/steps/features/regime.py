@@ -15,9 +15,9 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.experiment import Experiment
-from tidemill.features.api import FeatureSet, State, compute, feature_set
+from tidemill.features.api import FeatureSet, FeatureState, compute, feature_set
 from tidemill.features.declaration import shipped
-from tidemill.steps.features.technical import feature_fingerprints, inputs_of
+from tidemill.steps.features.technical import feature_fingerprints, feature_inputs
 from tidemill.study.checkpoints import resume, save_state
 from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
 from tidemill.study.study import Study
@@ -69,7 +69,7 @@ def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], sta
     first, state = resume(folder, months, stale, wanted)
     for index in range(first, len(months)):
         month = months[index]
-        frame, state = compute(inputs_of(study, [month], features), features, state)
+        frame, state = compute(feature_inputs(study, [month], features), features, state)
         study.lake.write(REGIME_FITS, key, month, fits_frame(state, features, wanted[month]), fingerprint=wanted[month])
         if index >= len(months) - 2:
             save_state(folder, month, wanted[month], state)
@@ -77,7 +77,7 @@ def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], sta
     return first
 
 
-def fits_frame(state: State, features: FeatureSet, version: str) -> pl.DataFrame:
+def fits_frame(state: FeatureState, features: FeatureSet, version: str) -> pl.DataFrame:
     """One row for each symbol, model and state of the model: the parameters in force in `state`, the calmest state first.
 
     symbol, states, state, open_time (from which bar on they apply), values (how many they were fitted on), purge (how many

@@ -14,7 +14,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NewsSpec
-from tidemill.features.sentiment import State, sentiment
+from tidemill.features.sentiment import SentimentState, sentiment
 from tidemill.market.news import Mentions
 from tidemill.models.text.registry import TextClassifier, text_classifier
 from tidemill.provenance import fingerprint
@@ -63,27 +63,29 @@ def compute_sentiment(study: Study) -> StepReport[SentimentFacts | None]:
     if spec is None:
         return unused(code_of.sentiment(), NO_NEWS)
     scored = score_news(study, spec)
-    key, print_ = sentiment_key(study), _inputs_print(study, spec)
-    known = _kept(study, Table(SENTIMENT, key), print_)
+    key, part_fingerprint = sentiment_key(study), _inputs_fingerprint(study, spec)
+    known = _kept(study, Table(SENTIMENT, key), part_fingerprint)
     if known is not None:
         return _report(study, spec, worked=False, scored=scored, coverage=known.coverage)
     wanted = sentiment_fingerprints(study)
     worked, coverage = _bring_up_to_date(study, spec, wanted)
     now = Known(coverage=coverage, months=wanted)
-    study.lake.write(SENTIMENT_INPUTS, key, _ALL, pl.DataFrame(), fingerprint=print_, metadata=msgspec.to_builtins(now))
+    study.lake.write(
+        SENTIMENT_INPUTS, key, _ALL, pl.DataFrame(), fingerprint=part_fingerprint, metadata=msgspec.to_builtins(now)
+    )
     return _report(study, spec, worked=worked, scored=scored, coverage=coverage)
 
 
-def _kept(study: Study, table: Table, print_: str) -> Known | None:
+def _kept(study: Study, table: Table, part_fingerprint: str) -> Known | None:
     """What was noted of the same inputs, where every month that they make is there; None where some work is left."""
     held = study.lake.manifest(SENTIMENT_INPUTS, table.key, _ALL)
-    if held is None or not is_made_of(held, print_):
+    if held is None or not is_made_of(held, part_fingerprint):
         return None
     known = msgspec.convert(held.metadata, Known)
     return None if stale(study.lake, [table], known.months) else known
 
 
-def _inputs_print(study: Study, spec: NewsSpec) -> str:
+def _inputs_fingerprint(study: Study, spec: NewsSpec) -> str:
     """Everything that decides the sentiment, so that nothing need be read to know that nothing changed."""
     scores = study.lake.manifests(NEWS_SCORES, _scores_key(study, spec))
     decided = {month: (manifest.fingerprint, manifest.data_version) for month, manifest in scores.items()}
@@ -177,21 +179,21 @@ def sentiment_fingerprints(study: Study) -> dict[str, str]:
     bars = study.lake.manifests(BARS, study.dataset.bars_key)
     months = (pl.col("known_at") - study.dataset.interval.delta).dt.strftime("%Y-%m")
     parts = items_of(study).with_columns(months.alias("month")).partition_by("month", as_dict=True)
-    prints = {str(key[0]): content_version(part) for key, part in parts.items()}
+    fingerprints = {str(key[0]): content_version(part) for key, part in parts.items()}
     previous = fingerprint(code_of.sentiment(), _selection(study), sentiment_key(study))
     chain: dict[str, str] = {}
     taken: set[str] = set()
     for month in sorted(bars):
         # Items of months without a bar wait for the next bar there is.
-        due = [name for name in sorted(prints) if name <= month and name not in taken]
+        due = [name for name in sorted(fingerprints) if name <= month and name not in taken]
         taken.update(due)
-        previous = chain[month] = fingerprint(previous, bars[month].data_version, [prints[name] for name in due])
+        previous = chain[month] = fingerprint(previous, bars[month].data_version, [fingerprints[name] for name in due])
     return chain
 
 
 def _compute_from(study: Study, spec: NewsSpec, changed: int, wanted: dict[str, str]) -> None:
     months = list(wanted)
-    first, state = resume_with(State.from_bytes, _folder(study), months, changed, wanted)
+    first, state = resume_with(SentimentState.from_bytes, _folder(study), months, changed, wanted)
     for stretch in filter(None, (months[first:-1], months[-1:])):
         bars = study.adjusted_of(stretch).select("symbol", "open_time")
         frame, state = sentiment(bars, items_of(study), study.dataset.interval.delta, half_life=spec.half_life, state=state)
@@ -217,7 +219,7 @@ def with_sentiment(study: Study, bars: pl.DataFrame) -> pl.DataFrame:
     missing = set(months) - study.lake.manifests(SENTIMENT, key).keys()
     if missing:
         raise InputError(
-            f"The sentiment of the news was not computed yet for {min(missing)}. Materialize features/sentiment first."
+            f"The sentiment of the news has not been computed for {min(missing)} yet. Materialize features/sentiment first."
         )
     known = study.lake.scan(SENTIMENT, key).filter(
         pl.col("open_time").is_between(bars["open_time"].min(), bars["open_time"].max())

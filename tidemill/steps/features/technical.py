@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from tidemill.features.api import FeatureSet, State, compute
+from tidemill.features.api import FeatureSet, FeatureState, compute
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.steps.features.context import context_prints, with_context
 from tidemill.study.checkpoints import resume, save_state
@@ -51,7 +51,7 @@ def feature_fingerprints(study: Study, features: FeatureSet | None = None) -> di
     return chain
 
 
-def inputs_of(study: Study, months: Sequence[str], features: FeatureSet) -> pl.DataFrame:
+def feature_inputs(study: Study, months: Sequence[str], features: FeatureSet) -> pl.DataFrame:
     """What the features of these months are computed from: adjusted bars, and the context beside them where it is read."""
     return with_context(study, study.adjusted_of(months), features)
 
@@ -78,11 +78,11 @@ def _compute_from(study: Study, features: FeatureSet, months: Sequence[str], sta
     stretches = (months,) if features.whole_history else (months[first:-1], months[-1:])
     made: list[_Stretch] = []
     for stretch in filter(None, stretches):
-        frame, state = compute(inputs_of(study, stretch, features), features, state, left_out=left_out)
+        frame, state = compute(feature_inputs(study, stretch, features), features, state, left_out=left_out)
         made.append(_Stretch(stretch, frame, state))
     if left_out and (first > 0 or len(made) > 1):
         # One look at all months without what failed: the months of a table have the same columns.
-        whole = compute(inputs_of(study, months, features), features.without(left_out))
+        whole = compute(feature_inputs(study, months, features), features.without(left_out))
         made = [_Stretch(months, *whole)]
     for part in made:
         _write_months(study, part, wanted, left_out)
@@ -95,7 +95,7 @@ class _Stretch(NamedTuple):
 
     months: Sequence[str]
     frame: pl.DataFrame
-    state: State
+    state: FeatureState
 
 
 def _write_months(study: Study, made: _Stretch, wanted: dict[str, str], left_out: dict[str, str]) -> None:
@@ -105,8 +105,8 @@ def _write_months(study: Study, made: _Stretch, wanted: dict[str, str], left_out
         part = parts.get((month,), frame.clear())
         facts = {KNOWN: _known_share(part, frame.columns[2:]), **({LEFT_OUT: left_out} if left_out else {})}
         # What is not whole is no success: the next run tries again.
-        print_ = f"{wanted[month]}-incomplete" if left_out else wanted[month]
-        study.lake.write(FEATURES, study.features_key, month, part, fingerprint=print_, metadata=facts)
+        part_fingerprint = f"{wanted[month]}-incomplete" if left_out else wanted[month]
+        study.lake.write(FEATURES, study.features_key, month, part, fingerprint=part_fingerprint, metadata=facts)
 
 
 def _known_share(frame: pl.DataFrame, names: Sequence[str]) -> float | None:

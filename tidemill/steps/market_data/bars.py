@@ -22,7 +22,7 @@ from tidemill.study.freshness import StepReport, is_made_of, stored
 from tidemill.study.losses import loss_notes
 from tidemill.study.registry import Registry
 from tidemill.study.restatements import restatement_notes
-from tidemill.study.sources import instruments_of, source_of, venue_of
+from tidemill.study.sources import bar_source, instruments_of, venue_of
 from tidemill.study.study import Study, dataset_for, features_key
 from tidemill.study.tables import BARS, FLAGS, IMPORTS
 
@@ -101,7 +101,7 @@ def _changed_source(study: Study, before: Imported | None) -> BarSource | None:
     and when a file has an adjusted close: corporate actions show only in the whole series.
     """
     spec, settings = study.experiment.dataset, study.workspace.settings
-    source = source_of(spec, settings, study.dataset.venue)
+    source = bar_source(spec, settings, study.dataset.venue)
     if before is None or not isinstance(source, FileSource) or before.code != code_of.imports() or source.adjusts():
         return source
     states, then = _file_states(spec), before.files
@@ -271,7 +271,7 @@ def month_range(experiment: Experiment, settings: Settings) -> tuple[str, str]:
     """
     spec = experiment.dataset
     start, end = moment(spec.start, "dataset.start"), moment(spec.end, "dataset.end")
-    source = source_of(spec, settings)
+    source = bar_source(spec, settings)
     newest = _newest_if_unchanged(experiment, venue_of(spec, settings), settings)
     if newest is not None:
         return newest, newest

@@ -141,7 +141,7 @@ def known_index(study: Study) -> pl.DataFrame:
             )
         name = fear_greed_source(spec).name
         if study.lake.manifest(FEAR_GREED, name, _ALL) is None:
-            raise InputError("The Fear & Greed Index was not fetched yet. Materialize market_data/fear_greed first.")
+            raise InputError("The Fear & Greed Index has not been fetched yet. Materialize market_data/fear_greed first.")
         return as_known(study.lake.scan(FEAR_GREED, name).collect())
 
     return study.once("known index", read)
@@ -159,10 +159,12 @@ def index_prints(study: Study, months: Iterable[str], features: FeatureSet) -> M
     """
     if not reads_index(features):
         return {}
-    known, code, prints = known_index(study), source_version("tidemill.market.fear_greed"), {}
+    known, code, fingerprints = known_index(study), source_version("tidemill.market.fear_greed"), {}
     previous = datetime.min.replace(tzinfo=UTC)
     for month in months:
         end = month_end(month) + study.dataset.interval.delta
-        prints[month] = fingerprint(code, known.filter((pl.col("known_at") >= previous) & (pl.col("known_at") < end)).rows())
+        fingerprints[month] = fingerprint(
+            code, known.filter((pl.col("known_at") >= previous) & (pl.col("known_at") < end)).rows()
+        )
         previous = end
-    return prints
+    return fingerprints

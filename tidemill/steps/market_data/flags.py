@@ -21,7 +21,7 @@ _FLAG_KEYS = (*_KEYS, "flag")
 _NONE = pl.DataFrame(schema=FLAG_SCHEMA)
 
 
-class Judged(NamedTuple):
+class JudgedBars(NamedTuple):
     """What an import gave. refused: flags of its rows, those that were refused among them. tells_actions: it tells splits and
     dividends, so that none needs to be suspected. whole: it held all rows of its symbols; everything: of all symbols.
     """
@@ -34,7 +34,7 @@ class Judged(NamedTuple):
 
 
 def write_flags(
-    workspace: Workspace, venue: str, interval: Interval, groups: Iterable[list[str]], given: Judged
+    workspace: Workspace, venue: str, interval: Interval, groups: Iterable[list[str]], given: JudgedBars
 ) -> dict[str, int]:
     """Flags of the dataset after an import; flag → bars. groups: its symbols, as many at a time as memory takes."""
     lake, key = workspace.lake, f"{venue}.{interval}"

@@ -22,7 +22,7 @@ from tidemill.market.adjustments import ADJUSTMENT_SCHEMA, derive_adjustments
 from tidemill.market.calendars import infer_calendars
 from tidemill.market.gaps import find_gaps
 from tidemill.quality.bars import Validated, validate_bars
-from tidemill.steps.market_data.flags import Judged, write_flags
+from tidemill.steps.market_data.flags import JudgedBars, write_flags
 from tidemill.storage.endings import Mirrored
 from tidemill.storage.lake import Lake
 from tidemill.storage.losses import Loss, forget_restored, note_loss
@@ -345,7 +345,7 @@ class _Import:
         return gaps
 
     def _write_actions(self) -> int:
-        if not self.adjusted and not self._told_before():
+        if not self.adjusted and not self._had_actions():
             return 0
         # From the whole series at once: an action shows only between two bars that stand together. A file that tells none any
         # more has none.
@@ -358,7 +358,7 @@ class _Import:
         self.workspace.call(self.workspace.store.write_adjustments, self.source.venue, rows, mirrored=whole)
         return actions.height
 
-    def _told_before(self) -> bool:
+    def _had_actions(self) -> bool:
         """Whether a file that tells no action did so before."""
         read = self.workspace.store.read_adjustments
         return self.mirrors and not self.workspace.call(read, self.source.venue, self.part.symbols).is_empty()
@@ -373,7 +373,7 @@ class _Import:
         return lake.scan(BARS, self.key).group_by("symbol").agg(settled=pl.col("open_time").max()).collect()
 
     def _write_flags(self) -> dict[str, int]:
-        given = Judged(
+        given = JudgedBars(
             symbols=frozenset(self.symbols),
             refused=self.flags,
             tells_actions=bool(self.adjusted),
@@ -418,7 +418,7 @@ def import_bars(
     if end is not None and start is not None and end <= start:
         raise InputError(f"The end {end:%Y-%m-%d} is not after the start {start:%Y-%m-%d}. Swap them.")
     if start is not None and start > datetime.now(UTC) + timedelta(days=1):
-        raise InputError(f"The start {start:%Y-%m-%d} lies in the future; no bar can be there yet. Give an earlier date.")
+        raise InputError(f"The start {start:%Y-%m-%d} is in the future, where there are no bars yet. Give an earlier date.")
     try:
         stored = workspace.call(workspace.store.read_instruments, source.venue)
         instruments = _settled(workspace.call(source.instruments, symbols), stored)
@@ -428,7 +428,7 @@ def import_bars(
             for raw in _batches(_pull(workspace, source.bars(symbols, interval, start, end))):
                 state.take(raw)
             if not state.counts["rows"] and start is None and end is None:
-                raise InputError(f"{source.venue} gave no {interval} bars at all. Check the symbols and the interval.")
+                raise InputError(f"{source.venue} returned no {interval} bars. Check the symbols and the interval.")
             state.write_lake()
             state.end_missing()
         held = [instrument for instrument in instruments if instrument.symbol in state.symbols]

@@ -17,7 +17,7 @@ import polars as pl
 from tidemill.domain.errors import InputError, RetryError
 from tidemill.domain.experiment import NewsSpec
 from tidemill.domain.months import month_end, month_start
-from tidemill.market.news import NewsSource, RefusedNews, items_frame, judged
+from tidemill.market.news import NewsSource, RejectedNews, items_frame, judged
 from tidemill.market.news_files import NewsFile
 from tidemill.market.news_sources import open_news
 from tidemill.provenance import fingerprint, source_version
@@ -137,20 +137,20 @@ async def _read(study: Study, source: NewsSource, now: datetime) -> NewsImport:
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     async for rows, receipt in source.batches():
-        items, refused = judged(rows, source.name, now=now, receipt=receipt)
+        items, rejected = judged(rows, source.name, now=now, receipt=receipt)
         written = await write_news(study.workspace.database, items_frame(items))
-        if refused:
-            await study.workspace.store.write_quarantine(_quarantine(source, refused))
-        counts.update(rows=len(rows), inserted=written.inserted, quarantined=len(refused))
-        counts.update(duplicates=len(rows) - len(refused) - written.inserted)
+        if rejected:
+            await study.workspace.store.write_quarantine(_quarantine(source, rejected))
+        counts.update(rows=len(rows), inserted=written.inserted, quarantined=len(rejected))
+        counts.update(duplicates=len(rows) - len(rejected) - written.inserted)
         counts.update(without_receipt=sum(not item.vintage_known for item in items))
-        reasons.update(str(row.reason) for row in refused)
+        reasons.update(str(row.reason) for row in rejected)
     return NewsImport(**counts, reasons=dict(reasons))
 
 
-def _quarantine(source: NewsSource, refused: Sequence[RefusedNews]) -> pl.DataFrame:
+def _quarantine(source: NewsSource, rejected: Sequence[RejectedNews]) -> pl.DataFrame:
     schema = {"symbol": pl.String, "reason": pl.String, "detail": pl.String, "source_line": pl.Int64}
-    rows = [(row.symbol, str(row.reason), row.detail, row.line) for row in refused]
+    rows = [(row.symbol, str(row.reason), row.detail, row.line) for row in rejected]
     return pl.DataFrame(rows, schema=schema, orient="row").select(
         pl.lit(source.name).alias("venue"),
         pl.lit(_INTERVAL).alias("interval"),

@@ -79,7 +79,7 @@ class ChallengeFacts(msgspec.Struct, frozen=True, kw_only=True):
     promoted: bool
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class Challenge(msgspec.Struct, frozen=True, kw_only=True):
     """What the held-out bars said. advantage, low: mean return per bar over the champion (or cash), and its lower bound.
 
     ensemble: id of the model that weighs the others. refusals: why the challenger may not be promoted however well it did.
@@ -145,7 +145,7 @@ def challenge_fold(study: Study) -> Fold:
     return Fold(_CHALLENGE + test, times[first], times[test - embargo], times[test], end)
 
 
-def compare(study: Study, champion: Champion | None) -> Comparison:
+def challenge(study: Study, champion: Champion | None) -> Challenge:
     """Train the challenger, score it and the champion on the held-out bars, and weigh one against the other."""
     fold = challenge_fold(study)
     contender = _trained(study, fold)
@@ -155,7 +155,7 @@ def compare(study: Study, champion: Champion | None) -> Comparison:
     difference = mine.net if theirs is None else mine.net - theirs.net
     confidence = study.experiment.promotion.confidence
     interval = mean_interval(difference, level=2.0 * confidence - 1.0)
-    return Comparison(
+    return Challenge(
         start=fold.test_start,
         end=fold.test_end,
         bars=len(difference),
@@ -306,8 +306,8 @@ def consider(study: Study) -> StepReport[ChallengeFacts]:
     code, print_ = _made_of(study, champion, _refusals(study))
     held = study.lake.manifest(CHALLENGES, study.key, _LAST)
     if held is not None and held.metadata.get("settled") == print_:
-        return _report(champion, msgspec.convert(held.metadata["comparison"], Comparison), worked=False, code=code)
-    outcome = compare(study, champion)
+        return _report(champion, msgspec.convert(held.metadata["comparison"], Challenge), worked=False, code=code)
+    outcome = challenge(study, champion)
     if outcome.wins:
         champion = call(champions.promote, database, nominee(study, outcome), instead_of=champion.id if champion else None)
     _, settled = _made_of(study, champion, outcome.refusals)
@@ -364,7 +364,7 @@ def _sides(study: Study, champion: Champion | None) -> tuple[_Side, ...]:
     return (mine,) if champion is None else (mine, _Side(_study_of(study, champion), tuple(champion.models)))
 
 
-def nominee(study: Study, outcome: Comparison) -> Nominee:
+def nominee(study: Study, outcome: Challenge) -> Nominee:
     """What `outcome` would make champion."""
     return Nominee(
         dataset=study.dataset.key,
@@ -379,7 +379,7 @@ def nominee(study: Study, outcome: Comparison) -> Nominee:
     )
 
 
-def _decider(study: Study, outcome: Comparison) -> StoredDecider:
+def _decider(study: Study, outcome: Challenge) -> StoredDecider:
     """All that decided on the bars of the comparison, which is what trades."""
     fold, book = challenge_fold(study), study.experiment.promotion.book
     bounds = bounds_over(study, feature_rows(study, fold.train_start, fold.train_end))
@@ -390,7 +390,7 @@ def _decider(study: Study, outcome: Comparison) -> StoredDecider:
 _SHOWN = ("rank_ic", "sharpe", "total_return", "max_drawdown", "costs", "trades")
 
 
-def _report(champion: Champion | None, outcome: Comparison, *, worked: bool, code: str) -> StepReport[ChallengeFacts]:
+def _report(champion: Champion | None, outcome: Challenge, *, worked: bool, code: str) -> StepReport[ChallengeFacts]:
     sides = (("challenger", outcome.challenger), ("champion", outcome.champion))
     told = (
         "There is no champion: nothing has beaten cash after costs yet."

@@ -84,14 +84,14 @@ def train_among(study: Study, name: str) -> StepReport[TrainingFacts | None]:
 def _trained(study: Study, spec: EngineSpec, fold: Fold, entry: TrainedFold | None, code: tuple[str, ...]) -> TrainedFold:
     """The entry of a fold: the known one when its window holds what it held, else that of a model trained now."""
     lineage = lineage_of(study, fold)
-    print_ = fingerprint(code, spec, study.experiment.seed, lineage)
-    if entry is not None and entry.fingerprint == print_ and is_stored(models_home(study.workspace), entry.model_id):
+    part_fingerprint = fingerprint(code, spec, study.experiment.seed, lineage)
+    if entry is not None and entry.fingerprint == part_fingerprint and is_stored(models_home(study.workspace), entry.model_id):
         return entry
     artifact = fit_fold(study, spec, fold)
     made = artifact.inputs
     return TrainedFold(
         fold=fold.number,
-        fingerprint=print_,
+        fingerprint=part_fingerprint,
         model_id=artifact.model_id,
         rows=made.rows,
         start=made.start,

@@ -143,13 +143,17 @@ def predict_ensemble(study: Study) -> StepReport[PredictionFacts]:
     made = 0
     for fold, entry in zip(study.folds, index.folds, strict=True):
         partition = partition_of(fold)
-        print_ = fingerprint(STORED, entry.model_id, {name: parts[partition] for name, parts in versions.items()})
-        if is_made_of(have.get(partition), print_):
+        part_fingerprint = fingerprint(STORED, entry.model_id, {name: parts[partition] for name, parts in versions.items()})
+        if is_made_of(have.get(partition), part_fingerprint):
             continue
         own = {name: study.lake.scan(PREDICTIONS, key, partitions=[partition]).collect() for name, key in keys.items()}
         scored = combined(load(artifact_folder(home, entry.model_id)), own)
         keep(
-            study, study.ensemble_key, partition, prediction_frame(scored, ENSEMBLE, fold.number, entry.model_id, study), print_
+            study,
+            study.ensemble_key,
+            partition,
+            prediction_frame(scored, ENSEMBLE, fold.number, entry.model_id, study),
+            part_fingerprint,
         )
         made += 1
     drop_old_folds(study, study.ensemble_key)

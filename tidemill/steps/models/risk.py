@@ -18,7 +18,7 @@ import polars as pl
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import RiskSpec
 from tidemill.domain.numbers import finite
-from tidemill.models.artifact import Artifact, Inputs, load, make
+from tidemill.models.artifact import Artifact, TrainingInputs, load, make
 from tidemill.provenance import fingerprint, library_version
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
 from tidemill.study import code as code_of
@@ -144,7 +144,7 @@ def _fit(study: Study, fold: Fold, past: dict[str, Floats], seen: str) -> Artifa
     params = _params(study)
     fitted = {name: fit_garch(returns, params) if spec_of(study).garch else None for name, returns in sorted(past.items())}
     rows = [list(one) if one is not None else [0.0] * len(Garch._fields) for one in fitted.values()]
-    inputs = Inputs(
+    inputs = TrainingInputs(
         engine=RISK,
         features=("return",),
         feature_fingerprint="log returns of total-return closes",
@@ -200,12 +200,12 @@ def _forecast_folds(study: Study, index: Index, code: str, whole: str) -> int:
     for fold, entry in zip(study.folds, index.folds, strict=True):
         before = pl.col("open_time") < fold.test_end
         seen = {name: _digest(frame.filter(before)) for name, frame in returns_by_symbol(study).items()}
-        print_, part = fingerprint(code, entry.model_id, fold, seen), partition_of(fold)
-        if is_made_of(have.get(part), print_):
+        part_fingerprint, part = fingerprint(code, entry.model_id, fold, seen), partition_of(fold)
+        if is_made_of(have.get(part), part_fingerprint):
             study.lake.annotate(have[part], {"seen": whole})
             continue
         frame = _forecasts(study, fold, entry.model_id)
-        study.lake.write(RISK, key, part, frame, fingerprint=print_, metadata={"seen": whole})
+        study.lake.write(RISK, key, part, frame, fingerprint=part_fingerprint, metadata={"seen": whole})
         worked += 1
     drop_others(study.lake, [Table(RISK, key)], map(partition_of, study.folds))
     return worked

@@ -68,14 +68,14 @@ def measure_drift(study: Study) -> StepReport[DriftFacts]:
     code = code_of.drift()
     champion = study.workspace.call(champions.current, study.workspace.database, study.dataset.key)
     versions = (study.features_version, study.labels_version, prediction_versions(study)[ENSEMBLE])
-    print_ = fingerprint(code, versions, study.experiment, study.folds[-1], champion.id if champion else 0)
+    part_fingerprint = fingerprint(code, versions, study.experiment, study.folds[-1], champion.id if champion else 0)
     held = study.lake.manifest(DRIFT, study.key, "features")
-    worked = not is_made_of(held, print_)
+    worked = not is_made_of(held, part_fingerprint)
     if held is None or worked:
         indices = _indices(study)
         found = _summary(study, indices, champion)
         held = study.lake.write(
-            DRIFT, study.key, "features", indices, fingerprint=print_, metadata={"drift": msgspec.to_builtins(found)}
+            DRIFT, study.key, "features", indices, fingerprint=part_fingerprint, metadata={"drift": msgspec.to_builtins(found)}
         )
     drift = msgspec.convert(held.metadata["drift"], Drift)
     worst = study.lake.scan(DRIFT, study.key, partitions=["features"]).sort("index", descending=True).head(20).collect()

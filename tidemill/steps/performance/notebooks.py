@@ -47,17 +47,17 @@ def execute_notebook(study: Study, name: str) -> StepReport[FileFacts]:
     if name not in notebooks():
         raise UnknownNameError("notebook", name, notebooks())
     metrics = study.part_versions(METRICS, study.key)
-    print_ = fingerprint(source.read_text(encoding="utf-8"), metrics, study.bars_version, study.experiment)
+    file_fingerprint = fingerprint(source.read_text(encoding="utf-8"), metrics, study.bars_version, study.experiment)
     target = executed_path(study, name)
     stamp = target.with_suffix(".made-from")
-    worked = not is_made_from(stamp, print_)
+    worked = not is_made_from(stamp, file_fingerprint)
     if worked:
         _run(study, source, target)
-        write_note(stamp, print_, target)
+        write_note(stamp, file_fingerprint, target)
     return StepReport(
         worked=worked,
         bytes=target.stat().st_size,
-        data_version=print_,
+        data_version=file_fingerprint,
         code_version=fingerprint(source.read_text(encoding="utf-8")),
         facts=FileFacts(path=str(target)),
     )

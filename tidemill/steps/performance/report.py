@@ -18,10 +18,10 @@ from tidemill.reports.sentences import verdict
 from tidemill.steps.checks.causality import unjudged_notes
 from tidemill.steps.market_data.bars import last_import
 from tidemill.steps.market_data.news import vintage_notes
-from tidemill.steps.predictions.validity import refusal_counts
+from tidemill.steps.predictions.validity import rejection_counts
 from tidemill.steps.trading.attribution import attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
-from tidemill.study.book import bars_print
+from tidemill.study.book import bars_versions
 from tidemill.study.failures import failure_notes
 from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.losses import loss_notes
@@ -56,21 +56,21 @@ def write_report(study: Study) -> StepReport[FileFacts]:
     code = source_version("tidemill.steps.performance.report")
     loss, missing = (*loss_notes(study), *_refusal_notes(study), *unjudged_notes(study)), failure_notes(study)
     weighing, history = _weighing(study), (*withdrawal_notes(study), *restatement_notes(study))
-    print_ = fingerprint(code, _shown(study), study.experiment, loss, weighing, history, _silent(study), *missing)
+    file_fingerprint = fingerprint(code, _shown(study), study.experiment, loss, weighing, history, _silent(study), *missing)
     path = report_path(study)
-    worked = not is_made_from(path.with_name(MADE_FROM), print_)
+    worked = not is_made_from(path.with_name(MADE_FROM), file_fingerprint)
     if worked:
         make_folder(path.parent)
         inputs = report_inputs(study)
         write_file(path, render_report(inputs).encode())
         write_file(path.with_name(SUMMARY), msgspec.json.encode([*loss, *verdict(inputs), *weighing, *history]))
         write_file(path.with_name(EXPERIMENT), msgspec.json.encode(study.experiment))
-        write_note(path.with_name(MADE_FROM), print_, path, path.with_name(SUMMARY), path.with_name(EXPERIMENT))
+        write_note(path.with_name(MADE_FROM), file_fingerprint, path, path.with_name(SUMMARY), path.with_name(EXPERIMENT))
     record_run(study)
     return StepReport(
         worked=worked,
         bytes=path.stat().st_size,
-        data_version=print_,
+        data_version=file_fingerprint,
         code_version=code,
         facts=FileFacts(path=str(path)),
         notes=(f"Open {path} in a browser; it needs no network.",),
@@ -86,7 +86,7 @@ def _shown(study: Study) -> str:
         for parts in (*made, lake.manifests(FLAGS, study.dataset.bars_key))
     ]
     gaps = study.workspace.call(study.workspace.store.read_gaps, *of).rows()
-    return fingerprint(versions, prediction_versions(study), study.labels_version, bars_print(study), _refused(study), gaps)
+    return fingerprint(versions, prediction_versions(study), study.labels_version, bars_versions(study), _refused(study), gaps)
 
 
 def report_inputs(study: Study) -> ReportInputs:
@@ -112,7 +112,7 @@ def report_inputs(study: Study) -> ReportInputs:
         ic_by_month=ic_by_month(scored, coefficients_of(study, ENSEMBLE)),
         quantile_returns=quantile_returns(scored),
         attribution=attribution_table(study),
-        refusals=refusal_counts(study),
+        rejections=rejection_counts(study),
         folds=_folds(study),
         embargo=embargo_length(study.splits, horizon=experiment.label.horizon, lookback=study.features.lookback),
         data=_data_facts(study),

@@ -12,7 +12,7 @@ from tidemill.provenance import fingerprint
 from tidemill.storage.lake import Manifest
 from tidemill.storage.trials import config_hash, family_version, is_stored, ledger_since, read_trials, trial_id
 from tidemill.study import code as code_of
-from tidemill.study.counting import Evaluated, bars_a_year, configuration, count, data_version, judge, label_text
+from tidemill.study.counting import Evaluated, bars_a_year, configuration, count, data_version, label_text, select_trials
 from tidemill.study.freshness import is_made_of
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
@@ -34,8 +34,8 @@ def judge_books(study: Study) -> tuple[Manifest, bool]:
     evaluated = _evaluated(study)
     count(study, evaluated)
     frame = pl.DataFrame(_rows(study, ids, bars_a_year(study, evaluated.times[1:])), infer_schema_length=None)
-    print_ = fingerprint(code, equity, ids, _version(study, family))
-    return study.lake.write(METRICS, study.key, SELECTION, frame, fingerprint=print_), True
+    part_fingerprint = fingerprint(code, equity, ids, _version(study, family))
+    return study.lake.write(METRICS, study.key, SELECTION, frame, fingerprint=part_fingerprint), True
 
 
 def _have_returns(study: Study, ids: dict[str, str]) -> bool:
@@ -73,7 +73,7 @@ def _evaluated(study: Study) -> Evaluated:
 def _rows(study: Study, ids: dict[str, str], periods: float) -> list[dict[str, Any]]:
     workspace = study.workspace
     counted = workspace.call(read_trials, workspace.database, family=study.dataset.bars_key)
-    found = judge(workspace.lake, counted, list(ids.values()))
+    found = select_trials(workspace.lake, counted, list(ids.values()))
     by_trial = {row["trial_id"]: row for row in found.trials.to_dicts()}
     selection, since = found.selection, workspace.call(ledger_since, workspace.database)
     overfitting = selection.overfitting

@@ -62,13 +62,13 @@ def evaluate_engines(study: Study) -> StepReport[SelectionFacts]:
     code = code_of.skill()
     equity = study.lake.manifests(EQUITY, study.key)
     traded = {book: manifest.fingerprint for book, manifest in equity.items()}
-    print_ = fingerprint(code, study.labels_version, prediction_versions(study), traded)
+    part_fingerprint = fingerprint(code, study.labels_version, prediction_versions(study), traded)
     held = study.lake.manifest(METRICS, study.key, ENGINES)
-    worked = not is_made_of(held, print_)
+    worked = not is_made_of(held, part_fingerprint)
     if held is None or worked:
         rows = [_engine_row(study, book) for book in books(study)]
         frame = pl.DataFrame(rows, infer_schema_length=None)
-        held = study.lake.write(METRICS, study.key, ENGINES, frame, fingerprint=print_)
+        held = study.lake.write(METRICS, study.key, ENGINES, frame, fingerprint=part_fingerprint)
     judged, counted = judge_books(study)
     found = engine_metrics(study.lake, study.key)
     return stored(
@@ -121,9 +121,9 @@ def evaluate_portfolio(study: Study) -> StepReport[PortfolioFacts]:
     """The metrics of DESIGN §10 for the ensemble's portfolio, each engine's and the benchmark's; equity goes to Postgres."""
     code = code_of.skill()
     equity = study.lake.manifests(EQUITY, study.key)
-    print_ = fingerprint(code, {book: manifest.fingerprint for book, manifest in equity.items()})
+    part_fingerprint = fingerprint(code, {book: manifest.fingerprint for book, manifest in equity.items()})
     held = study.lake.manifest(METRICS, study.key, PORTFOLIO)
-    worked = not is_made_of(held, print_)
+    worked = not is_made_of(held, part_fingerprint)
     if held is None or worked:
         rows = [_portfolio_row(study, book) for book in (*books(study), BENCHMARK)]
         account = study.lake.scan(EQUITY, study.key, partitions=[ENSEMBLE]).select("time", "equity").sort("time").collect()
@@ -131,7 +131,7 @@ def evaluate_portfolio(study: Study) -> StepReport[PortfolioFacts]:
         study.workspace.call(write_equity, study.workspace.database, study.key, own)
         frame = pl.DataFrame(rows, infer_schema_length=None)
         known = {"bars_a_year": bars_a_year(study, account["time"][1:])}
-        held = study.lake.write(METRICS, study.key, PORTFOLIO, frame, fingerprint=print_, metadata=known)
+        held = study.lake.write(METRICS, study.key, PORTFOLIO, frame, fingerprint=part_fingerprint, metadata=known)
     frame = portfolio_metrics(study.lake, study.key)
     return stored(
         {PORTFOLIO: held},

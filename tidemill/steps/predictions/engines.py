@@ -62,15 +62,22 @@ def _predict_engine(study: Study, spec: EngineSpec) -> int:
         if held is not None and held.metadata.get("seen") == seen:
             continue
         history = study.once(("scored", fold.number), lambda fold=fold: _scored_versions(study, fold))  # type: ignore[misc]
-        print_ = fingerprint(entry.model_id, history, fold, code)
-        if held is not None and is_made_of(held, print_):
+        part_fingerprint = fingerprint(entry.model_id, history, fold, code)
+        if held is not None and is_made_of(held, part_fingerprint):
             study.lake.annotate(held, {"seen": seen})  # what came later in the month is none of this fold's
             continue
         artifact = load(
             artifact_folder(models_home(study.workspace), entry.model_id), feature_fingerprint=study.available.fingerprint
         )
         scored = scores(study, artifact, fold.test_start, fold.test_end)
-        keep(study, key, partition, prediction_frame(scored, spec.name, fold.number, entry.model_id, study), print_, seen)
+        keep(
+            study,
+            key,
+            partition,
+            prediction_frame(scored, spec.name, fold.number, entry.model_id, study),
+            part_fingerprint,
+            seen,
+        )
         made += 1
     drop_old_folds(study, key)
     return made
@@ -101,13 +108,13 @@ def prediction_frame(scored: pl.DataFrame, engine: str, fold: int, model_id: str
     )
 
 
-def keep(study: Study, key: str, partition: str, frame: pl.DataFrame, print_: str, seen: str = "") -> None:
+def keep(study: Study, key: str, partition: str, frame: pl.DataFrame, part_fingerprint: str, seen: str = "") -> None:
     """Predictions of a fold to Postgres and, when they are safe there, to the lake, whose manifest says that it is done.
 
     seen: fingerprint of the whole months from which they came; while it is equal nothing is read to see that they hold.
     """
     _store(study, key, partition, frame)
-    study.lake.write(PREDICTIONS, key, partition, frame, fingerprint=print_, metadata={"seen": seen})
+    study.lake.write(PREDICTIONS, key, partition, frame, fingerprint=part_fingerprint, metadata={"seen": seen})
 
 
 def _store(study: Study, key: str, partition: str, frame: pl.DataFrame) -> None:

@@ -21,17 +21,17 @@ from tidemill.storage.lake import Manifest
 from tidemill.study import code as code_of
 from tidemill.study.freshness import Table, drop_others, is_made_of
 from tidemill.study.model_index import month_versions, touched
-from tidemill.study.rejections import bounds_over, feature_rows, refusals_of, reject
+from tidemill.study.rejections import bounds_over, feature_rows, reject, rejections_of
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
 from tidemill.study.tables import FEATURE_BOUNDS, FEATURES, PREDICTIONS, REFUSALS, partition_of
 from tidemill.validation.splits import Fold
 
-MANY = 0.05  # of the predictions: more refused ones than this is worth a warning
+MANY = 0.05  # of the predictions: more rejected ones than this are worth a warning
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What validation came to. counts: (book, why) → predictions refused. judged: predictions looked at, over all books."""
+class GuardResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What validation came to. counts: (book, why) → predictions rejected. judged: predictions looked at, over all books."""
 
     worked: int
     judged: int
@@ -39,12 +39,12 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
     @property
-    def refused(self) -> int:
+    def rejected(self) -> int:
         return sum(self.counts.values())
 
     @property
     def share(self) -> float:
-        return self.refused / self.judged if self.judged else 0.0
+        return self.rejected / self.judged if self.judged else 0.0
 
     def sentences(self) -> tuple[str, ...]:
         """One for each book and reason, the most frequent first."""
@@ -52,8 +52,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(f"{book}: {count:,} predictions were not traded, {WHY[why]}." for (book, why), count in ordered)
 
 
-def validate_predictions(study: Study) -> Judgement:
-    """Judge every fold whose inputs changed, and say what is refused in all of them."""
+def validate_predictions(study: Study) -> GuardResult:
+    """Judge every fold whose inputs changed, and say what is rejected in all of them."""
     code, months = (
         code_of.rejections(),
         month_versions(study, FEATURES),
@@ -67,10 +67,10 @@ def validate_predictions(study: Study) -> Judgement:
         past = {book: widened(known) for book, known in ranges.items()}
         seen = {book: found[partition].data_version for book, found in predictions.items() if partition in found}
         window = (touched(months, fold.train_start, fold.train_end), touched(months, fold.test_start, fold.test_end))
-        print_ = fingerprint(code, study.experiment.validation, study.available.names, fold, seen, past, window)
+        part_fingerprint = fingerprint(code, study.experiment.validation, study.available.names, fold, seen, past, window)
         held = have.get(partition)
-        if held is None or not is_made_of(held, print_) or partition not in bounds:
-            held = _judge_fold(study, fold, past, fingerprint(code, study.available.names, fold, window[0]), print_)
+        if held is None or not is_made_of(held, part_fingerprint) or partition not in bounds:
+            held = _judge_fold(study, fold, past, fingerprint(code, study.available.names, fold, window[0]), part_fingerprint)
             have[partition], worked = held, worked + 1
         for book, known in held.metadata["ranges"].items():
             ranges.setdefault(book, []).append(PastRange(*known) if known else None)
@@ -79,45 +79,47 @@ def validate_predictions(study: Study) -> Judgement:
     return _judgement({part: have[part] for part in wanted}, predictions, worked)
 
 
-def _judgement(have: dict[str, Manifest], predictions: dict[str, dict[str, Manifest]], worked: int) -> Judgement:
+def _judgement(have: dict[str, Manifest], predictions: dict[str, dict[str, Manifest]], worked: int) -> GuardResult:
     counts: dict[tuple[str, str], int] = {}
     for manifest in have.values():
         for book, why, count in manifest.metadata["counts"]:
             counts[book, why] = counts.get((book, why), 0) + count
     judged = sum(manifest.rows for found in predictions.values() for manifest in found.values())
     version = fingerprint({name: manifest.data_version for name, manifest in sorted(have.items())})
-    return Judgement(worked=worked, judged=judged, counts=counts, version=version)
+    return GuardResult(worked=worked, judged=judged, counts=counts, version=version)
 
 
-def _judge_fold(study: Study, fold: Fold, past: dict[str, PastRange | None], window_print: str, print_: str) -> Manifest:
+def _judge_fold(
+    study: Study, fold: Fold, past: dict[str, PastRange | None], window_fingerprint: str, part_fingerprint: str
+) -> Manifest:
     predicted = {
         book: study.lake.scan(PREDICTIONS, key, partitions=[partition_of(fold)]).collect() for book, key in books(study).items()
     }
     tested = feature_rows(study, fold.test_start, fold.test_end)
-    found = reject(study, predicted, tested, _bounds(study, fold, window_print), past)
+    found = reject(study, predicted, tested, _bounds(study, fold, window_fingerprint), past)
     counts = found.rows.group_by("book", "why").len().sort("book", "why").rows()
     facts: dict[str, Any] = {
         "counts": [list(row) for row in counts],
         "ranges": {k: list(v) if v else None for k, v in found.said.items()},
     }
-    return study.lake.write(REFUSALS, study.key, partition_of(fold), found.rows, fingerprint=print_, metadata=facts)
+    return study.lake.write(REFUSALS, study.key, partition_of(fold), found.rows, fingerprint=part_fingerprint, metadata=facts)
 
 
-def _bounds(study: Study, fold: Fold, print_: str) -> pl.DataFrame:
+def _bounds(study: Study, fold: Fold, part_fingerprint: str) -> pl.DataFrame:
     """Bounds of the features over the fold's training window; kept while the window is the same."""
     partition = partition_of(fold)
     held = study.lake.manifest(FEATURE_BOUNDS, study.key, partition)
-    if held is None or not is_made_of(held, print_):
+    if held is None or not is_made_of(held, part_fingerprint):
         made = bounds_over(study, feature_rows(study, fold.train_start, fold.train_end))
-        study.lake.write(FEATURE_BOUNDS, study.key, partition, made, fingerprint=print_)
+        study.lake.write(FEATURE_BOUNDS, study.key, partition, made, fingerprint=part_fingerprint)
         return made
     return study.lake.scan(FEATURE_BOUNDS, study.key, partitions=[partition]).collect()
 
 
-def refusal_counts(study: Study) -> pl.DataFrame:
+def rejection_counts(study: Study) -> pl.DataFrame:
     """book, why (a sentence), predictions: a small table for the report; empty where everything counts."""
     rows = (
-        refusals_of(study)
+        rejections_of(study)
         .group_by("book", "why")
         .len("predictions")
         .sort("predictions", "book", "why", descending=[True, False, False])

@@ -46,17 +46,24 @@ def _attributed(result: BacktestResult, market: pl.DataFrame, engines: pl.DataFr
     return attribution(earned, returns, engines)
 
 
-def write_attribution(study: Study, book: str, result: BacktestResult, print_: str) -> None:
-    """Attribution of one book into the lake; the benchmark's book is the market and must be there. print_: of the book."""
+def write_attribution(study: Study, book: str, result: BacktestResult, book_fingerprint: str) -> None:
+    """Attribution of one book into the lake; the benchmark's book is the market and must be there."""
     market = study.lake.scan(EQUITY, study.key, partitions=[BENCHMARK]).select("time", "return").collect()
     engines = _engine_profits(study, result) if book == ENSEMBLE else None
     frame, beta = _attributed(result, market, engines)
-    study.lake.write(ATTRIBUTION, study.key, book, frame, fingerprint=_print(study, book, print_), metadata={"beta": beta})
+    study.lake.write(
+        ATTRIBUTION,
+        study.key,
+        book,
+        frame,
+        fingerprint=_attribution_fingerprint(study, book, book_fingerprint),
+        metadata={"beta": beta},
+    )
 
 
-def is_attributed(study: Study, book: str, print_: str) -> bool:
-    """Whether it is kept of a book, made of it and of those who wanted its positions. print_: of the book."""
-    if stale(study.lake, [Table(ATTRIBUTION, study.key)], {book: _print(study, book, print_)}):
+def is_attributed(study: Study, book: str, book_fingerprint: str) -> bool:
+    """Whether it is kept of a book, made of it and of those who wanted its positions."""
+    if stale(study.lake, [Table(ATTRIBUTION, study.key)], {book: _attribution_fingerprint(study, book, book_fingerprint)}):
         return False
     return (
         book != ENSEMBLE
@@ -64,11 +71,11 @@ def is_attributed(study: Study, book: str, print_: str) -> bool:
     )
 
 
-def _print(study: Study, book: str, print_: str) -> str:
+def _attribution_fingerprint(study: Study, book: str, book_fingerprint: str) -> str:
     """Of all that an attribution is made of: the book, the market, and of the ensemble what its engines said and weighed."""
     market = study.lake.manifest(EQUITY, study.key, BENCHMARK)
     said = (_prediction_versions(study), sorted(_combined(study).items())) if book == ENSEMBLE else ()
-    return fingerprint(code_of.attribution(), print_, market.data_version if market else "", said)
+    return fingerprint(code_of.attribution(), book_fingerprint, market.data_version if market else "", said)
 
 
 def _combined(study: Study) -> dict[int, str]:
@@ -92,11 +99,11 @@ def _shares(study: Study) -> pl.DataFrame:
     for fold in study.folds:
         part = partition_of(fold)
         inside = by_fold[fold.number]
-        print_ = fingerprint(code, content_version(inside), predictions[part], weights[fold.number])
-        if not is_made_of(have.get(part), print_):
+        part_fingerprint = fingerprint(code, content_version(inside), predictions[part], weights[fold.number])
+        if not is_made_of(have.get(part), part_fingerprint):
             known = ranks(_predictions(study, part), tuple(weights[fold.number]))
             study.lake.write(
-                ENGINE_SHARES, study.key, part, engine_shares(inside, known, weights[fold.number]), fingerprint=print_
+                ENGINE_SHARES, study.key, part, engine_shares(inside, known, weights[fold.number]), fingerprint=part_fingerprint
             )
     drop_others(study.lake, [Table(ENGINE_SHARES, study.key)], map(partition_of, study.folds))
     return study.lake.scan(ENGINE_SHARES, study.key).collect()

@@ -9,7 +9,7 @@ import msgspec
 from tidemill.provenance import fingerprint
 from tidemill.steps.trading.attribution import is_attributed, write_attribution
 from tidemill.study import code as code_of
-from tidemill.study.book import bars_print, benchmark_book, tested, traded
+from tidemill.study.book import bars_versions, benchmark_book, tested, traded
 from tidemill.study.freshness import StepReport, Table, drop_others, stale, stored
 from tidemill.study.scoring import books
 from tidemill.study.study import Study
@@ -32,12 +32,16 @@ def run_backtests(study: Study) -> StepReport[BacktestFacts]:
     code = code_of.backtests()
     signals = study.lake.manifests(SIGNALS, study.key)
     inputs = {book: manifest.data_version for book, manifest in signals.items()}
-    seen, tables = bars_print(study), [Table(name, study.key) for name in (TRADES, POSITIONS, EQUITY)]
+    versions, tables = bars_versions(study), [Table(name, study.key) for name in (TRADES, POSITIONS, EQUITY)]
     worked = 0
     for book in (BENCHMARK, *books(study)):  # the others' attribution looks at its returns
-        print_ = fingerprint(code, inputs.get(book), seen, study.experiment.costs, study.experiment.benchmark, study.folds)
-        if stale(study.lake, tables, {book: print_}) or (book != BENCHMARK and not is_attributed(study, book, print_)):
-            _write_book(study, book, _run_book(study, book), print_)
+        book_fingerprint = fingerprint(
+            code, inputs.get(book), versions, study.experiment.costs, study.experiment.benchmark, study.folds
+        )
+        if stale(study.lake, tables, {book: book_fingerprint}) or (
+            book != BENCHMARK and not is_attributed(study, book, book_fingerprint)
+        ):
+            _write_book(study, book, _run_book(study, book), book_fingerprint)
             worked += 1
     drop_others(study.lake, [*tables, Table(ATTRIBUTION, study.key)], (BENCHMARK, *books(study)))
     return _backtest_report(study, worked=worked > 0, code=code, inputs=inputs)
@@ -50,15 +54,15 @@ def _run_book(study: Study, book: str) -> BacktestResult:
     return traded(study, weights, tested(study))
 
 
-def _write_book(study: Study, book: str, result: BacktestResult, print_: str) -> None:
+def _write_book(study: Study, book: str, result: BacktestResult, book_fingerprint: str) -> None:
     equity = result.equity.join(result.returns, on="time", how="left").join(
         result.gross_returns.rename({"return": "gross_return"}), on="time", how="left"
     )
-    study.lake.write(TRADES, study.key, book, result.trades, fingerprint=print_)
-    study.lake.write(POSITIONS, study.key, book, result.positions, fingerprint=print_)
+    study.lake.write(TRADES, study.key, book, result.trades, fingerprint=book_fingerprint)
+    study.lake.write(POSITIONS, study.key, book, result.positions, fingerprint=book_fingerprint)
     if book != BENCHMARK:  # which is the market, of which nothing is attributed
-        write_attribution(study, book, result, print_)
-    study.lake.write(EQUITY, study.key, book, equity, fingerprint=print_, metadata=book_facts(result))
+        write_attribution(study, book, result, book_fingerprint)
+    study.lake.write(EQUITY, study.key, book, equity, fingerprint=book_fingerprint, metadata=book_facts(result))
 
 
 def book_facts(result: BacktestResult) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.steps.trading.serving import ASKED, SERVED, serve_signals
 from tidemill.storage.lake import Manifest
 from tidemill.study import code as code_of
-from tidemill.study.book import bars_print, resolved, sees_bars, tested, weighed
+from tidemill.study.book import bars_versions, resolved, sees_bars, tested, weighed
 from tidemill.study.deciders import keep_schedule, made_of, terms_of
 from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored
 from tidemill.study.rejections import tradable
@@ -26,7 +26,7 @@ class SignalFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     strategy: str
     neutralised_by: str | None
-    predictions_refused: int
+    predictions_rejected: int
 
 
 def make_signals(study: Study) -> StepReport[SignalFacts]:
@@ -34,15 +34,20 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
     instruments = instruments_of(study.workspace, study.dataset.venue)
     chosen, known = resolved(study.experiment.strategy), study.registry.strategies
     code = fingerprint(known.code_version(chosen.name), code_of.signals())[:16]
-    seen = bars_print(study) if sees_bars(chosen, known) else None
+    versions = bars_versions(study) if sees_bars(chosen, known) else None
     judged, experiment = validate_predictions(study), id_of(study.experiment)
     keep_schedule(study, experiment)
-    given, worked, table, notes = (code, chosen, sorted(instruments.items()), seen, judged.version, made_of(study)), 0, [], []
+    given, worked, table, notes = (
+        (code, chosen, sorted(instruments.items()), versions, judged.version, made_of(study)),
+        0,
+        [],
+        [],
+    )
     for book, version in prediction_versions(study).items():
-        print_ = fingerprint(given, version)
+        part_fingerprint = fingerprint(given, version)
         held = study.lake.manifest(SIGNALS, study.key, book)
-        if held is None or not is_made_of(held, print_):
-            held = _make_book(study, experiment, book, print_, held)
+        if held is None or not is_made_of(held, part_fingerprint):
+            held = _make_book(study, experiment, book, part_fingerprint, held)
             worked += 1
         table.append((book, held.rows, held.symbols))
         notes += [f"{book}: {note}" for note in held.metadata.get("notes", ())]
@@ -51,7 +56,7 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
     facts = SignalFacts(
         strategy=chosen.name,
         neutralised_by=chosen.neutralise.by if chosen.neutralise else None,
-        predictions_refused=judged.refused,
+        predictions_rejected=judged.rejected,
     )
     return stored(
         study.lake.manifests(SIGNALS, study.key),
@@ -64,8 +69,8 @@ def make_signals(study: Study) -> StepReport[SignalFacts]:
     )
 
 
-def _make_book(study: Study, experiment: str, book: str, print_: str, held: Manifest | None) -> Manifest:
+def _make_book(study: Study, experiment: str, book: str, part_fingerprint: str, held: Manifest | None) -> Manifest:
     weights, told = weighed(study, tradable(study, book, predicted_by(study, book)), tested(study))
     frame = signal_rows(study, book, weights, terms_of(study, experiment, book))
     facts = {"notes": list(told), ASKED: versions_of(frame), SERVED: held.metadata.get(SERVED, {}) if held else {}}
-    return study.lake.write(SIGNALS, study.key, book, frame, fingerprint=print_, metadata=facts)
+    return study.lake.write(SIGNALS, study.key, book, frame, fingerprint=part_fingerprint, metadata=facts)

@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 
 from tidemill.features.frames import micros
-from tidemill.validation.causality.inputs import Flags, Inputs
+from tidemill.validation.causality.inputs import Flags, ProofInputs
 from tidemill.validation.causality.observation import Integers
 
 
-def cut_times(inputs: Inputs, count: int) -> list[int]:
+def cut_times(inputs: ProofInputs, count: int) -> list[int]:
     """Up to `count` times in epoch microseconds, ascending, with bars known at them and bars that are not.
 
     Of each kind of remarkable bar some are drawn; a cut falls on the close of the bar, on the close before it, or between the
@@ -28,14 +28,14 @@ def cut_times(inputs: Inputs, count: int) -> list[int]:
     return sorted({int(time) for time in times if slots[0] <= time < slots[-1]})
 
 
-def listing_cuts(inputs: Inputs) -> list[int]:
+def listing_cuts(inputs: ProofInputs) -> list[int]:
     """The last slot before each listing, as `cut_times`."""
     first = inputs.bars.known[inputs.bounds[:-1]]
     before = np.searchsorted(inputs.slots, first) - 1
     return sorted({int(inputs.slots[place]) for place in before if place >= 0})
 
 
-def late_listings(inputs: Inputs) -> Iterator[tuple[Inputs, int]]:
+def late_listings(inputs: ProofInputs) -> Iterator[tuple[ProofInputs, int]]:
     """The same panels but for one symbol, the first, the last or one between, that is listed at its last bar or halfway; each
     with the last slot before that listing.
     """
@@ -49,7 +49,7 @@ def late_listings(inputs: Inputs) -> Iterator[tuple[Inputs, int]]:
                 yield inputs.listed_late(symbol, slot), int(slots[slot - 1])
 
 
-def _remarkable(inputs: Inputs, count: int, random: np.random.Generator) -> Integers:
+def _remarkable(inputs: ProofInputs, count: int, random: np.random.Generator) -> Integers:
     kinds = [flags for flags in (*_edges(inputs), _unknown_edges(inputs.bars.frame)) if flags.any()]
     drawn = [random.permutation(np.flatnonzero(flags)) for flags in kinds]
     drawn += [_extreme(inputs), random.permutation(inputs.bars.frame.height)[:count]]
@@ -58,7 +58,7 @@ def _remarkable(inputs: Inputs, count: int, random: np.random.Generator) -> Inte
     return np.array(list(dict.fromkeys(int(row) for row in turns))[:count], dtype=np.int64)
 
 
-def _edges(inputs: Inputs) -> list[Flags]:
+def _edges(inputs: ProofInputs) -> list[Flags]:
     """First bars, last bars, and bars after a gap."""
     first, last = np.zeros(inputs.bars.frame.height, dtype=np.bool_), np.zeros(inputs.bars.frame.height, dtype=np.bool_)
     known, bounds = inputs.bars.known, inputs.bounds
@@ -80,7 +80,7 @@ def _unknown_edges(frame: pl.DataFrame) -> Flags:
     return flags
 
 
-def _extreme(inputs: Inputs) -> Integers:
+def _extreme(inputs: ProofInputs) -> Integers:
     """Bars in the order of how extreme they are: by change of the first numeric column that matters, then by size."""
     frame = inputs.bars.frame
     floats = [name for name, kind in frame.schema.items() if kind.is_float()]

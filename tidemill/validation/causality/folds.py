@@ -9,7 +9,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, RetryError
 from tidemill.domain.intervals import Interval, epoch_microseconds
-from tidemill.validation.causality.inputs import inputs_of
+from tidemill.validation.causality.inputs import proof_inputs
 from tidemill.validation.causality.proof import Proof, Refutation
 from tidemill.validation.splits import Fold
 
@@ -33,7 +33,7 @@ def prove_folds(
     labels, split, training. stored: fold number → hash that its model has already; it is not fitted on all bars then.
     Raises InputError where a fold cannot be fitted on all bars; one that cannot be fitted on what was known is refuted.
     """
-    inputs = inputs_of(bars, {}, interval.microseconds, seed)
+    inputs = proof_inputs(bars, {}, interval.microseconds, seed)
     runs = 0
     for fold in folds:
         cut = epoch_microseconds(fold.test_start)

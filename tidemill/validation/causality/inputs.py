@@ -42,7 +42,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ProofInputs:
     """Bars, sorted by symbol and time, and the tables beside them. length: of a bar in microseconds.
 
     twin: the same rows with every number changed, where they are known.
@@ -52,7 +52,7 @@ class Inputs:
     beside: Mapping[str, Table]
     length: int
     seed: int
-    twin: Inputs | None = None
+    twin: ProofInputs | None = None
 
     @cached_property
     def slots(self) -> Integers:
@@ -60,26 +60,27 @@ class Inputs:
         return np.unique(self.bars.known)
 
     @cached_property
-    def other(self) -> Inputs:
+    def other(self) -> ProofInputs:
         """The same rows with every number changed."""
         if self.twin is not None:
             return self.twin
         beside = {name: Table(changed(table.frame, self.seed), table.known) for name, table in self.beside.items()}
-        return Inputs(Table(changed(self.bars.frame, self.seed), self.bars.known), beside, self.length, self.seed)
+        return ProofInputs(Table(changed(self.bars.frame, self.seed), self.bars.known), beside, self.length, self.seed)
 
-    def until(self, cut: int) -> Inputs:
+    def until(self, cut: int) -> ProofInputs:
         """Only what is known at `cut`."""
         return self._each(lambda table: table.where(table.known <= cut))
 
-    def between(self, first: int, last: int) -> Inputs:
+    def between(self, first: int, last: int) -> ProofInputs:
         """Bars known in [first, last] alone, beside all that is known at `last`."""
         inside = (self.bars.known >= first) & (self.bars.known <= last)
         twin, own = (
-            Inputs(each.bars.where(inside), _until(each.beside, last), self.length, self.seed) for each in (self.other, self)
+            ProofInputs(each.bars.where(inside), _until(each.beside, last), self.length, self.seed)
+            for each in (self.other, self)
         )
         return replace(own, twin=twin)
 
-    def altered_after(self, cut: int) -> Inputs:
+    def altered_after(self, cut: int) -> ProofInputs:
         """What is known after `cut` changed, and a quarter of it gone."""
         generator = np.random.default_rng(self.seed)
 
@@ -89,41 +90,41 @@ class Inputs:
 
         return self._paired(alter)
 
-    def until_each(self, limits: Mapping[str, int]) -> Inputs:
+    def until_each(self, limits: Mapping[str, int]) -> ProofInputs:
         """Of the symbols of `limits` alone, what of each is known at its limit."""
         kept = self.bars.known <= limits_of(self.bars.frame, limits)
-        return Inputs(self.bars.where(kept), self.beside, self.length, self.seed)
+        return ProofInputs(self.bars.where(kept), self.beside, self.length, self.seed)
 
-    def altered_after_each(self, limits: Mapping[str, int]) -> Inputs:
+    def altered_after_each(self, limits: Mapping[str, int]) -> ProofInputs:
         """Of the symbols of `limits` alone, what of each is known after its limit changed, and a quarter of that gone."""
         limit, generator = limits_of(self.bars.frame, limits), np.random.default_rng(self.seed)
         later, named = self.bars.known > limit, limit > _NEVER
         kept = named & (~later | (generator.random(len(later)) > 0.25))
-        return Inputs(self.bars.replaced(self.other.bars.frame, later).where(kept), self.beside, self.length, self.seed)
+        return ProofInputs(self.bars.replaced(self.other.bars.frame, later).where(kept), self.beside, self.length, self.seed)
 
-    def altered_within(self, after: int, until: int) -> Inputs:
+    def altered_within(self, after: int, until: int) -> ProofInputs:
         """What becomes known in (after, until] changed."""
         return self._paired(lambda table, other: table.altered(other.frame, (table.known > after) & (table.known <= until)))
 
-    def altered_bars(self, rows: Flags) -> Inputs:
+    def altered_bars(self, rows: Flags) -> ProofInputs:
         """The flagged bars changed."""
-        return Inputs(self.bars.replaced(self.other.bars.frame, rows), self.beside, self.length, self.seed)
+        return ProofInputs(self.bars.replaced(self.other.bars.frame, rows), self.beside, self.length, self.seed)
 
-    def of_symbols(self, names: Sequence[str]) -> Inputs:
+    def of_symbols(self, names: Sequence[str]) -> ProofInputs:
         """The bars of these symbols alone."""
         kept = self.bars.frame["symbol"].is_in(list(names)).to_numpy()
-        return self if kept.all() else Inputs(self.bars.where(kept), self.beside, self.length, self.seed)
+        return self if kept.all() else ProofInputs(self.bars.where(kept), self.beside, self.length, self.seed)
 
-    def listed_late(self, symbol: int, slot: int) -> Inputs:
+    def listed_late(self, symbol: int, slot: int) -> ProofInputs:
         """The same, but a symbol, by its number, is listed at a slot, no earlier: what counts those to come then shows."""
         rows = np.arange(self.bars.frame.height)
         own = (rows >= self.bounds[symbol]) & (rows < self.bounds[symbol + 1])
-        return Inputs(self.bars.where(~own | (self.bars.known >= self.slots[slot])), self.beside, self.length, self.seed)
+        return ProofInputs(self.bars.where(~own | (self.bars.known >= self.slots[slot])), self.beside, self.length, self.seed)
 
-    def of_rows(self, first: int, last: int) -> Inputs:
+    def of_rows(self, first: int, last: int) -> ProofInputs:
         """The bars of rows first … last - 1."""
         bars = Table(self.bars.frame.slice(first, last - first), self.bars.known[first:last])
-        return Inputs(bars, self.beside, self.length, self.seed)
+        return ProofInputs(bars, self.beside, self.length, self.seed)
 
     @cached_property
     def bounds(self) -> Integers:
@@ -141,20 +142,20 @@ class Inputs:
         """What `compute` makes of this."""
         made = compute(self.bars.frame, **{name: table.frame for name, table in self.beside.items()})
         if not isinstance(made, pl.DataFrame):
-            raise InputError(f"The function answers {type(made).__name__}; return a polars DataFrame.")
+            raise InputError(f"The function returns {type(made).__name__}; return a polars DataFrame.")
         stated = self.bars.frame.select(*KEYS, "known_at") if "known_at" in self.bars.frame.columns else None
         return observed(made, self.length, stated)
 
-    def _each(self, change: Callable[[Table], Table]) -> Inputs:
+    def _each(self, change: Callable[[Table], Table]) -> ProofInputs:
         beside = {name: change(table) for name, table in self.beside.items()}
-        return Inputs(change(self.bars), beside, self.length, self.seed)
+        return ProofInputs(change(self.bars), beside, self.length, self.seed)
 
-    def _paired(self, change: Callable[[Table, Table], Table]) -> Inputs:
+    def _paired(self, change: Callable[[Table, Table], Table]) -> ProofInputs:
         beside = {name: change(table, self.other.beside[name]) for name, table in self.beside.items()}
-        return Inputs(change(self.bars, self.other.bars), beside, self.length, self.seed)
+        return ProofInputs(change(self.bars, self.other.bars), beside, self.length, self.seed)
 
 
-def inputs_of(bars: pl.DataFrame, beside: Mapping[str, pl.DataFrame], length: int | None, seed: int) -> Inputs:
+def proof_inputs(bars: pl.DataFrame, beside: Mapping[str, pl.DataFrame], length: int | None, seed: int) -> ProofInputs:
     """Checked and sorted inputs. length: of a bar in microseconds; None takes the step that is most frequent.
 
     A bar without `known_at` is known at its close; a table beside the bars must carry `known_at`. Raises InputError.
@@ -163,15 +164,15 @@ def inputs_of(bars: pl.DataFrame, beside: Mapping[str, pl.DataFrame], length: in
     if missing or bars.is_empty():
         raise InputError(f"A proof needs bars with the columns symbol and open_time; {(*missing, 'every row')[0]} is missing.")
     if not isinstance(bars.schema["open_time"], pl.Datetime) or bars.select(KEYS).null_count().sum_horizontal()[0]:
-        raise InputError("The bars need a symbol and a time in open_time in every row. Remove the others first.")
+        raise InputError("Every bar needs a symbol and an open_time. Remove the rows without them first.")
     ordered = bars.sort(KEYS)
     if ordered.select(KEYS).is_duplicated().any():
-        raise InputError("Some symbol has two bars with one open_time. Keep one of them.")
+        raise InputError("A symbol has two bars with the same open_time. Keep one of them.")
     span = length or _usual_step(ordered)
     close = micros(ordered["open_time"]) + span
     known = np.maximum(close, micros(_stated(ordered, "bars"))) if "known_at" in ordered.columns else close
     tables = {name: Table(frame, micros(_stated(frame, name))) for name, frame in beside.items()}
-    return Inputs(Table(ordered, known), tables, span, seed)
+    return ProofInputs(Table(ordered, known), tables, span, seed)
 
 
 def _until(beside: Mapping[str, Table], last: int) -> dict[str, Table]:
@@ -195,5 +196,5 @@ def _stated(frame: pl.DataFrame, name: str) -> pl.Series:
 def _usual_step(bars: pl.DataFrame) -> int:
     steps = bars.select(step=pl.col("open_time").diff().over("symbol").dt.total_microseconds())["step"].drop_nulls()
     if steps.is_empty():
-        raise InputError("No symbol has two bars, so their length cannot be told. Give a longer history.")
+        raise InputError("No symbol has two bars, so the length of a bar is unknown. Give a longer history.")
     return int(steps.value_counts(sort=True)["step"][0])

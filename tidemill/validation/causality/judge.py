@@ -11,7 +11,7 @@ import polars as pl
 from tidemill.domain.errors import InputError, RetryError, TidemillError
 from tidemill.domain.intervals import EPOCH
 from tidemill.validation.causality.cuts import cut_times, late_listings, listing_cuts
-from tidemill.validation.causality.inputs import Compute, Inputs, limits_of
+from tidemill.validation.causality.inputs import Compute, ProofInputs, limits_of
 from tidemill.validation.causality.living import Draw, Values, few_symbols, own_differences, rounds, span_starts, within
 from tidemill.validation.causality.observation import (
     Integers,
@@ -43,7 +43,7 @@ class Judge:
         # Values on all bars, on those that something follows, and on those that are altered one by one.
         self._all, self._followed, self._altered = Values(), Values(), Values()
 
-    def judge(self, inputs: Inputs, lookback: int | None) -> Proof:
+    def judge(self, inputs: ProofInputs, lookback: int | None) -> Proof:
         """Prove every column, or say where it looks ahead; lookback: see `prove`."""
         if lookback is None or inputs.beside:
             return self._proof(self._judge_whole(inputs))
@@ -66,7 +66,7 @@ class Judge:
             silent=tuple(name for name in good if name not in self._all.several),
         )
 
-    def _judge_whole(self, inputs: Inputs) -> set[str]:
+    def _judge_whole(self, inputs: ProofInputs) -> set[str]:
         """All symbols together; returns the features that depend on other symbols."""
         base, few = self._first(inputs), few_symbols(inputs, self._effort.altered)
         crossing = self._crossing(inputs, base) if not inputs.beside else set(self._names)
@@ -82,7 +82,7 @@ class Judge:
         self._living(inputs, base, crossing)
         return crossing if not inputs.beside else set()
 
-    def _judge_parts(self, inputs: Inputs, lookback: int) -> set[str]:
+    def _judge_parts(self, inputs: ProofInputs, lookback: int) -> set[str]:
         """Some symbols at a time, unless features depend on other symbols: these are returned."""
         if self._effort.every_bar:
             crossing = self._judge_few(few_symbols(inputs, self._effort.altered), lookback)
@@ -101,7 +101,7 @@ class Judge:
             self._living(part, base, set())
         return set()
 
-    def _judge_few(self, few: Inputs, lookback: int) -> set[str]:
+    def _judge_few(self, few: ProofInputs, lookback: int) -> set[str]:
         base = self._first(few)
         crossing = self._crossing(few, base)
         if crossing:
@@ -113,7 +113,7 @@ class Judge:
             self._windows(few)
         return set()
 
-    def _first(self, inputs: Inputs, whole: Inputs | None = None) -> Observation:
+    def _first(self, inputs: ProofInputs, whole: ProofInputs | None = None) -> Observation:
         """The answer to the bars as they are; InputError when there is none, whatever the function raised."""
         self._runs += 1
         try:
@@ -124,7 +124,7 @@ class Judge:
             raise InputError(f"The function fails on these bars: {_words(exc)}. Correct it before it is proven.") from exc
         require_unique(answer)
         if not answer.features:
-            raise InputError("The function answers no feature. Return symbol, open_time and one column a feature.")
+            raise InputError("The function returns no feature. Return symbol, open_time and one column for each feature.")
         if not self._names:
             self._names = answer.features
         self._open = dict.fromkeys(name for name in self._names if name not in self._refuted)
@@ -132,7 +132,7 @@ class Judge:
         self._followed.look(answer, np.flatnonzero(answer.known < (whole or inputs).slots[-1]))
         return answer
 
-    def _answer(self, inputs: Inputs, what: str) -> Observation | None:
+    def _answer(self, inputs: ProofInputs, what: str) -> Observation | None:
         """The answer to other inputs; when there is none, everything still open is said to fail."""
         answer = self._tried(inputs)
         if isinstance(answer, Observation):
@@ -142,7 +142,7 @@ class Judge:
         self._fail(self._open, symbol, time, f"it fails {what}: {answer}")
         return None
 
-    def _tried(self, inputs: Inputs) -> Observation | str:
+    def _tried(self, inputs: ProofInputs) -> Observation | str:
         """The answer to other inputs, or in words why there is none."""
         self._runs += 1
         try:
@@ -152,7 +152,7 @@ class Judge:
         except Exception as exc:  # arbitrary code: it could not have run at that time
             return _words(exc)
 
-    def _crossing(self, inputs: Inputs, base: Observation) -> set[str]:
+    def _crossing(self, inputs: ProofInputs, base: Observation) -> set[str]:
         """Features whose values depend on which other symbols are there: halves of them are left out in two ways."""
         names = inputs.bars.frame["symbol"][inputs.bounds[:-1]].to_list()
         halves = [names[::2], names[1::2], names[: len(names) // 2], names[len(names) // 2 :]]
@@ -161,7 +161,7 @@ class Judge:
             crossing |= self._differs_alone(inputs.of_symbols(half), base)
         return crossing
 
-    def _differs_alone(self, part: Inputs, base: Observation) -> set[str]:
+    def _differs_alone(self, part: ProofInputs, base: Observation) -> set[str]:
         answer = self._tried(part)
         if not isinstance(answer, Observation):  # that it fails without a symbol shows that it needs it
             return set(base.features)
@@ -171,7 +171,7 @@ class Judge:
             return set(base.features)
         return set(differing(base, answer, (pairing.mine, pairing.theirs), base.features))
 
-    def _twice(self, inputs: Inputs, base: Observation) -> None:
+    def _twice(self, inputs: ProofInputs, base: Observation) -> None:
         again = self._answer(inputs, "when it is computed twice")
         if again is not None:
             self._compare(base, again, paired(base, again, _FOREVER), "a second computation on the same bars")
@@ -180,13 +180,13 @@ class Judge:
         """Cuts of a batch, where there are so many of them: each bar of theirs is cut for its own symbol alone."""
         return max(2 * self._effort.cuts // (batches + 1), 1)
 
-    def _cuts(self, inputs: Inputs, base: Observation, count: int) -> None:
+    def _cuts(self, inputs: ProofInputs, base: Observation, count: int) -> None:
         for cut in cut_times(inputs, count):
             if not self._open:
                 return
             self._cut(inputs, base, cut)
 
-    def _listings(self, inputs: Inputs, base: Observation) -> None:
+    def _listings(self, inputs: ProofInputs, base: Observation) -> None:
         """Cut just before each listing of the panel, and of panels that are the same but for a symbol that is listed later."""
         for time in listing_cuts(inputs):
             if self._open:
@@ -196,7 +196,7 @@ class Judge:
             if isinstance(late, Observation):  # else it needs every symbol, and there is nothing to compare with
                 self._cut(other, late, time)
 
-    def _cut(self, inputs: Inputs, base: Observation, cut: int) -> None:
+    def _cut(self, inputs: ProofInputs, base: Observation, cut: int) -> None:
         """Remove, then alter, what is known after `cut`; all that is known at it must stay."""
         for made, what in ((inputs.until(cut), "removing"), (inputs.altered_after(cut), "altering")):
             answer = self._answer(made, f"on what was known at {_time(cut)}")
@@ -218,7 +218,7 @@ class Judge:
             else:
                 self._refute(name, *base.row(int(pairing.mine[more])), f"its value changes with {what}")
 
-    def _living(self, inputs: Inputs, base: Observation, crossing: set[str]) -> None:
+    def _living(self, inputs: ProofInputs, base: Observation, crossing: set[str]) -> None:
         """Cut where a window's own value is not the whole's, or where a feature lives that was dull among the altered bars."""
         if not self._effort.living or not self._open:
             return
@@ -232,7 +232,7 @@ class Judge:
                 return
             self._cut(inputs, base, time)
 
-    def _living_rows(self, inputs: Inputs, base: Observation) -> dict[str, Integers]:
+    def _living_rows(self, inputs: ProofInputs, base: Observation) -> dict[str, Integers]:
         slots, found = inputs.slots, {name: np.zeros(len(base.known), dtype=np.bool_) for name in self._open}
         for name, flags in found.items():
             flags[self._altered.others(base, name)] = True
@@ -249,7 +249,7 @@ class Judge:
                 self._alter(window, answer, int(slots[at - 1]), int(slots[at]))
         return {name: np.flatnonzero(flags) for name, flags in found.items()}
 
-    def _cut_alone(self, inputs: Inputs, base: Observation, rows: dict[str, Integers]) -> set[str]:
+    def _cut_alone(self, inputs: ProofInputs, base: Observation, rows: dict[str, Integers]) -> set[str]:
         """Cut each symbol at rows of its own; returns the features that only a cut of everything can judge."""
         lost = set[str]()
         wanted = np.unique(np.concatenate([*rows.values(), np.empty(0, dtype=np.int64)]))
@@ -271,7 +271,7 @@ class Judge:
                         lost.add(name)
         return lost
 
-    def _comb(self, part: Inputs, base: Observation, lookback: int) -> set[str]:
+    def _comb(self, part: ProofInputs, base: Observation, lookback: int) -> set[str]:
         """Alter every bar once. Returns features that changed where no cut changes them: they read further back than stated."""
         spacing = lookback + self._effort.reach
         own, unexplained = _own_positions(part, base), set[str]()
@@ -289,19 +289,19 @@ class Judge:
                     unexplained.add(name)
         return unexplained
 
-    def _spans(self, inputs: Inputs) -> list[tuple[int, int]]:
+    def _spans(self, inputs: ProofInputs) -> list[tuple[int, int]]:
         """First and last slot of the windows in which every slot is altered."""
         slots, span = inputs.slots, self._effort.span
         starts = span_starts(len(slots), span, self._effort.slots, inputs.seed)
         return [(int(slots[start]), int(slots[min(start + span, len(slots)) - 1])) for start in starts]
 
-    def _window(self, inputs: Inputs, start: int) -> tuple[Inputs, int, int]:
+    def _window(self, inputs: ProofInputs, start: int) -> tuple[ProofInputs, int, int]:
         """A window as an input of its own, with the first and the last of the slots that it is about."""
         slots, warm = inputs.slots, self._effort.warm
         last = int(slots[min(start + self._effort.span, len(slots)) - 1])
         return inputs.between(int(slots[max(start - warm, 0)]), last), int(slots[start]), last
 
-    def _windows(self, inputs: Inputs) -> None:
+    def _windows(self, inputs: ProofInputs) -> None:
         """Alter every slot once, in windows that are inputs of their own; one on which the function fails shows nothing."""
         slots = inputs.slots
         for start in span_starts(len(slots), self._effort.span, self._effort.slots, inputs.seed):
@@ -313,7 +313,7 @@ class Judge:
                     break
                 self._alter(window, base, int(slots[at - 1]), int(slots[at]))
 
-    def _alter(self, window: Inputs, base: Observation, before: int, here: int) -> None:
+    def _alter(self, window: ProofInputs, base: Observation, before: int, here: int) -> None:
         """Alter the slot `here`, which follows `before`: nothing until then may change."""
         answer = self._answer(window.altered_within(before, here), "when single bars are altered")
         if answer is not None:
@@ -333,7 +333,7 @@ class Judge:
         self._open.pop(name, None)
 
 
-def _rows_of(base: Observation, part: Inputs, rows: Integers) -> Integers:
+def _rows_of(base: Observation, part: ProofInputs, rows: Integers) -> Integers:
     """Those of `rows` that belong to a symbol of the part."""
     names = part.bars.frame["symbol"][part.bounds[:-1]]
     own: Integers = rows[base.keys["symbol"].is_in(names.implode()).to_numpy()[rows]]
@@ -350,7 +350,7 @@ def _utc(time: object) -> datetime:
     return moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
-def _parts(inputs: Inputs, rows: int) -> list[Inputs]:
+def _parts(inputs: ProofInputs, rows: int) -> list[ProofInputs]:
     """The symbols in parts of at least `rows` bars each, the last one excepted."""
     parts, first = [], 0
     for last in inputs.bounds[1:]:
@@ -360,7 +360,7 @@ def _parts(inputs: Inputs, rows: int) -> list[Inputs]:
     return parts
 
 
-def _own_positions(part: Inputs, base: Observation) -> Integers:
+def _own_positions(part: ProofInputs, base: Observation) -> Integers:
     """Number among its symbol's bars of each row of an answer; -1 for a row that belongs to no bar."""
     frame = part.bars.frame
     if base.keys.equals(frame.select(base.keys.columns)):

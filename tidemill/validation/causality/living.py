@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tidemill.validation.causality.inputs import Flags, Inputs
+from tidemill.validation.causality.inputs import Flags, ProofInputs
 from tidemill.validation.causality.observation import Integers, Observation, living_rows, paired_rows, unequal_rows
 
 # A cut of all symbols at a time tests each that lives then; so many times are cut at least where there are as many.
@@ -110,7 +110,7 @@ def rounds(base: Observation, rows: Integers) -> Iterator[Mapping[str, int]]:
         waiting = {symbol: own for symbol, own in waiting.items() if own}
 
 
-def few_symbols(inputs: Inputs, rows: int) -> Inputs:
+def few_symbols(inputs: ProofInputs, rows: int) -> ProofInputs:
     """The bars of those symbols with the most and the fewest, in turn, that have no more than `rows` together; one at least."""
     if inputs.bars.frame.height <= rows:
         return inputs

@@ -74,9 +74,11 @@ def observed(frame: pl.DataFrame, length: int, known_at: pl.DataFrame | None) ->
     """
     missing = [name for name in KEYS if name not in frame.columns]
     if missing:
-        raise InputError(f"The function answers no column {missing[0]!r}. Return symbol, open_time and one column a feature.")
+        raise InputError(
+            f"The function returns no column {missing[0]!r}. Return symbol, open_time and one column for each feature."
+        )
     if not isinstance(frame.schema["open_time"], pl.Datetime) or frame["open_time"].null_count():
-        raise InputError("The column 'open_time' of the answer must hold times, and none may be missing.")
+        raise InputError("The column 'open_time' of the result must hold times, and none may be missing.")
     close = micros(frame["open_time"]) + length
     if "known_at" in frame.columns:
         return Observation(frame, np.maximum(micros(frame["known_at"].fill_null(frame["open_time"])), close))
@@ -104,7 +106,7 @@ def require_unique(answer: Observation) -> None:
     twice = answer.keys.filter(answer.keys.is_duplicated())
     if twice.height:
         symbol, time = twice.row(0)
-        raise InputError(f"The function answers two rows for {symbol} at {time}. Return one row for each bar.")
+        raise InputError(f"The function returns two rows for {symbol} at {time}. Return one row for each bar.")
 
 
 def paired(mine: Observation, theirs: Observation, until: int) -> Pairing:

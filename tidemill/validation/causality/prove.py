@@ -34,7 +34,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval
-from tidemill.validation.causality.inputs import Compute, inputs_of
+from tidemill.validation.causality.inputs import Compute, proof_inputs
 from tidemill.validation.causality.judge import Judge
 from tidemill.validation.causality.proof import Effort, Proof
 
@@ -67,5 +67,5 @@ def prove(
     """
     if lookback is not None and lookback < 1:
         raise InputError(f"A look-back of {lookback} bars is not possible: the current bar counts as 1.")
-    inputs = inputs_of(bars, beside or {}, interval.microseconds if interval else None, seed)
+    inputs = proof_inputs(bars, beside or {}, interval.microseconds if interval else None, seed)
     return Judge(compute, effort, say or (lambda _: None)).judge(inputs, lookback)

@@ -1,4 +1,4 @@
-"""A live session on paper: bars that close at a venue move it, and the notebook reads where it stands."""
+"""A tracked experiment: bars that close at a venue move it, and the notebook reads where it stands."""
 
 import asyncio
 import threading

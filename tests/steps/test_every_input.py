@@ -135,7 +135,7 @@ def test_what_left_with_the_newest_month_is_in_no_label_and_in_no_table_of_postg
     ends = labels.drop_nulls("label")["label_end_at"].max()
     assert isinstance(ends, datetime)
     assert ends <= study.times[-1] + study.dataset.interval.delta
-    for table, part in ((SIGNALS, "engine = 'ensemble'"), (EQUITY, "true")):
+    for table, part in ((SIGNALS, "book = 'ensemble'"), (EQUITY, "true")):
         rows = study.lake.scan(table, study.key, partitions=["ensemble"]).collect()
         count = workspace.call(workspace.database.fetchval, f"SELECT count(*) FROM {table} WHERE {part}")
         assert count == (rows.drop_nulls("weight") if table == SIGNALS else rows).height

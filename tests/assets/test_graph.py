@@ -15,6 +15,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 import assets
 import definitions
+from assets.engine_keys import engines_in_force
 from definitions import defs
 
 SNAPSHOT = Path(__file__).with_name("graph.json")
@@ -93,7 +94,7 @@ def test_every_check_says_in_a_sentence_what_it_expects(graph: AssetGraph) -> No
         assert len(graph.get_check_spec(key).description or "") > 10, key
     judged = {key.asset_key.to_user_string() for key in graph.asset_check_keys}
     expected = {"market_data/bars", "features/technical", "predictions/engines", "predictions/ensemble", "trading/signals"}
-    assert judged == expected | {f"models/{info.name}" for info in definitions.ENGINES}
+    assert judged == expected | {f"models/{info.name}" for info in engines_in_force()}
 
 
 def test_no_asset_is_a_phantom_of_a_dependency_that_nobody_makes(graph: AssetGraph) -> None:

@@ -15,6 +15,7 @@ def service(
         name,
         selection=dg.AssetSelection.assets(*assets),
         description=f"{about} Only what this service makes: what others make is read as it is.",
-        executor_def=dg.in_process_executor,
     )
-    return dg.Definitions(assets=assets, asset_checks=checks, jobs=[job], resources=resources)
+    # What is chosen by hand goes on in one process too: to start one for each asset and check takes longer than most of them.
+    executor = dg.in_process_executor
+    return dg.Definitions(assets=assets, asset_checks=checks, jobs=[job], resources=resources, executor=executor)

@@ -186,6 +186,7 @@ def homes(tmp_path: Path, servers: Servers, with_dagster: str) -> Iterator[tuple
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_each_asset_alone_in_a_process_of_its_own_has_the_data_version_of_the_main_job(
     homes: tuple[Settings, Settings], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

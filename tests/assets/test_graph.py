@@ -4,8 +4,6 @@ import ast
 import inspect
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,22 +122,6 @@ def test_the_job_of_a_service_makes_its_group_and_nothing_else(service: str, gra
     assert layer.executable_asset_keys == group
     assert layer.asset_graph.asset_check_keys == {check for key in group for check in graph.get(key).check_keys}
     assert defs.resolve_job_def(service).asset_layer.executable_asset_keys == group
-
-
-LOADS = """
-import sys
-import definitions
-from dagster import Definitions
-Definitions.validate_loadable(getattr(definitions, sys.argv[1]))
-heavy = {"torch", "great_expectations", "lightgbm", "matplotlib", "pandas"} & set(sys.modules)
-sys.exit(f"{sorted(heavy)} imported" if heavy else 0)
-"""
-
-
-def test_loading_the_graph_imports_nothing_that_only_a_run_needs() -> None:
-    command = [sys.executable, "-W", "ignore", "-c", LOADS, "data"]
-    loaded = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=SNAPSHOT.parents[2])
-    assert loaded.returncode == 0, loaded.stderr
 
 
 def _asset_functions() -> list[tuple[str, ast.FunctionDef]]:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from tidemill.study.sources import study_of
 from tidemill.study.tables import ATTRIBUTION, ENGINE_SHARES, EQUITY, POSITIONS, SIGNALS, TRADES
 from tidemill.study.workspace import open_workspace
 
-# One process imports what all services stand on, and each of its children a service: what it then has, and what its job makes.
+# One process imports what all services stand on; each of its children a service, and tells what it then has, and what its job
+# makes; the last one the whole graph.
 ALONE = """
 import importlib, json, os, sys
 import resources.environments
@@ -41,28 +43,42 @@ for service, module in json.loads(sys.argv[1]).items():
         os.wait()
         continue
     defs = importlib.import_module(module).defs
-    new = sorted(name for name in set(sys.modules) - before if name.split(".")[0] in ("assets", "sensors", "definitions"))
-    keys = defs.resolve_job_def(service).asset_layer.executable_asset_keys
-    told = {"service": service, "modules": new, "makes": sorted(key.to_user_string() for key in keys)}
+    defs.validate_loadable(defs)
+    new = [name for name in set(sys.modules) - before if name.split(".")[0] in ("assets", "sensors", "definitions")]
+    heavy = {"torch", "great_expectations", "lightgbm", "matplotlib", "pandas"} & set(sys.modules)
+    keys = defs.get_repository_def().get_job(service if "." in module else "main").asset_layer.executable_asset_keys
+    told = {"service": service, "modules": new, "heavy": sorted(heavy), "makes": [key.to_user_string() for key in keys]}
     print(json.dumps(told), flush=True)
     os._exit(0)
 """
 
 
-def test_a_service_is_loaded_without_the_modules_of_another_and_makes_its_own_group() -> None:
-    command = [sys.executable, "-W", "ignore", "-c", ALONE, json.dumps(SERVICES)]
+@pytest.fixture(scope="module")
+def told() -> dict[str, dict[str, list[str]]]:
+    """Service, or `whole` for all of them → what a process that loads it alone says."""
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, json.dumps({**SERVICES, "whole": "definitions"})]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=PROJECT)
-    told = {one["service"]: one for one in map(json.loads, done.stdout.splitlines())}
-    assert list(told) == list(SERVICES) == ["data", "features", "training", "prediction", "trading", "monitoring"]
-    graph = defs.resolve_asset_graph()
+    return {one["service"]: one for one in map(json.loads, done.stdout.splitlines())}
+
+
+def test_a_service_is_loaded_without_the_modules_of_another_and_makes_its_own_group(
+    told: dict[str, dict[str, list[str]]],
+) -> None:
+    graph, shared = defs.resolve_asset_graph(), {"assets.service", "assets.upstream", "assets.engine_keys"}
+    assert list(SERVICES) == ["data", "features", "training", "prediction", "trading", "monitoring"]
     for service, module in SERVICES.items():
         folder = module.rpartition(".")[0]
-        shared = {"assets.service", "assets.upstream", "assets.engine_keys"}
-        foreign = [name for name in told[service]["modules"] if not f"{name}.".startswith(f"{folder}.") and name not in shared]
-        assert foreign == [], service
-        assert told[service]["makes"] == sorted(
-            key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).group_name == service
-        )
+        assert folder in told[service]["modules"]
+        assert [
+            name for name in told[service]["modules"] if not f"{name}.".startswith(f"{folder}.") and name not in shared
+        ] == []
+        group = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).group_name == service}
+        assert set(told[service]["makes"]) == group
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "whole"])
+def test_loading_the_graph_imports_nothing_that_only_a_run_needs(told: dict[str, dict[str, list[str]]], service: str) -> None:
+    assert told[service]["heavy"] == []
 
 
 RANGE = ("2021-01", "2021-11")
@@ -174,34 +190,68 @@ def everything(folder: Path) -> Experiment:
     )
 
 
-@pytest.fixture
-def homes(tmp_path: Path, servers: Servers, with_dagster: str) -> Iterator[tuple[Settings, Settings]]:
-    """Two fresh homes whose ledgers of trials began at the same moment: since when they count is a part of what is shown."""
-    redis = servers.redis_url
-    with new_database(servers.postgres_dsn, with_dagster) as one, new_database(servers.postgres_dsn, with_dagster) as two:
-        for dsn in (one, two):
-            administer(dsn, "UPDATE trial_ledger SET since = '2024-01-01'")
-        made = [Settings(home=tmp_path / f"home{at}", postgres_dsn=dsn, redis_url=redis) for at, dsn in enumerate((one, two))]
-        yield made[0], made[1]
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("services")
+
+
+@pytest.fixture(scope="module")
+def experiment(place: Path) -> Experiment:
+    return everything(place)
+
+
+@contextmanager
+def fresh(servers: Servers, template: str, home: Path) -> Iterator[Settings]:
+    """A fresh home whose ledger of trials began at a given moment: since when it counts is a part of what is shown."""
+    with new_database(servers.postgres_dsn, template) as dsn:
+        administer(dsn, "UPDATE trial_ledger SET since = '2024-01-01'")
+        yield Settings(home=home, postgres_dsn=dsn, redis_url=servers.redis_url, connections=4)
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path, experiment: Experiment, servers: Servers, with_dagster: str) -> Iterator[Settings]:
+    """A home in which the main job was run."""
+    with fresh(servers, with_dagster, place / "whole") as settings:
+        outcome = DagsterOrchestrator(settings).run(experiment, home=settings.home)
+        assert outcome.succeeded, outcome.failure
+        yield settings
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_each_asset_alone_in_a_process_of_its_own_has_the_data_version_of_the_main_job(
-    homes: tuple[Settings, Settings], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    whole: Settings,
+    place: Path,
+    experiment: Experiment,
+    servers: Servers,
+    with_dagster: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    whole, apart = homes
-    experiment = everything(tmp_path)
-    outcome = DagsterOrchestrator(whole).run(experiment, home=whole.home)
-    assert outcome.succeeded, outcome.failure
-    months = "...".join(partition_range(experiment, apart))
     wanted, graph = asset_selection(experiment), defs.resolve_asset_graph()
-    for key in (key for key in graph.toposorted_asset_keys if key in wanted):
-        node = graph.get(key)
-        chosen = ("--select", key.to_user_string(), *(("--partition-range", months) if node.is_partitioned else ()))
-        assert node.group_name is not None
-        failed = on_service(apart, node.group_name, experiment, "asset", "materialize", *chosen)
-        assert not failed, (key, capfd.readouterr().err[-3_000:])
-    expected = versions(whole)
-    assert set(expected) == {key.to_user_string() for key in wanted}
-    assert versions(apart) == expected
+    with fresh(servers, with_dagster, place / "apart") as apart:
+        months = "...".join(partition_range(experiment, apart))
+        for key in (key for key in graph.toposorted_asset_keys if key in wanted):
+            node = graph.get(key)
+            chosen = ("--select", key.to_user_string(), *(("--partition-range", months) if node.is_partitioned else ()))
+            assert node.group_name is not None
+            failed = on_service(apart, node.group_name, experiment, "asset", "materialize", *chosen)
+            assert not failed, (key, capfd.readouterr().err[-3_000:])
+        made = versions(apart)
+    assert set(made) == {key.to_user_string() for key in wanted}
+    assert made == versions(whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("service", ["training", "prediction", "trading"])
+def test_the_job_of_a_service_goes_to_its_end_and_says_what_the_experiment_does_not_ask_for(
+    whole: Settings, experiment: Experiment, service: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = versions(whole)
+    assert on_service(whole, service, experiment, "job", "execute", "-j", service) == 0, capfd.readouterr().err[-3_000:]
+    after, group = (
+        versions(whole),
+        importlib.import_module(SERVICES[service]).defs.resolve_asset_graph().materializable_asset_keys,
+    )
+    added = {name: version for name, version in after.items() if before.get(name) != version and name != "models/champion"}
+    asked = {key.to_user_string() for key in asset_selection(experiment)} | {"models/champion"}
+    assert added == dict.fromkeys({key.to_user_string() for key in group} - asked, "unused")

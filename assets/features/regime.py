@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.partitions import months, one_run
 from assets.reporting import result
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
 from tidemill.steps import plots
@@ -26,5 +27,5 @@ from tidemill.steps.features.regime import compute_regime
     "`regime`.",
 )
 def regime(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    study = experiment.study
+    study = study_for(context, experiment)
     return result(context, compute_regime(study), lambda: plots.regimes(study))

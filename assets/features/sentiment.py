@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.reporting import result
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.steps import plots
 from tidemill.steps.features.sentiment import compute_sentiment
@@ -22,5 +23,5 @@ from tidemill.study import code as code_of
     "come from a lexicon, or from a classifier on this machine. Models see them when an experiment names a source of `news`.",
 )
 def sentiment(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    study = experiment.study
+    study = study_for(context, experiment)
     return result(context, compute_sentiment(study), lambda: plots.sentiment(study))

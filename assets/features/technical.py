@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.partitions import months, one_run
 from assets.reporting import result
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
 from tidemill.steps import plots
@@ -27,7 +28,7 @@ from tidemill.study import code as code_of
     "execute one definition and agree to the bit.",
 )
 def technical(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    study = experiment.study
+    study = study_for(context, experiment)
     return result(context, compute_features(study), lambda: plots.feature_coverage(study))
 
 
@@ -43,5 +44,5 @@ def technical(context: dg.AssetExecutionContext, experiment: ExperimentResource)
     description="The label of every bar: the return from the next open over the horizon, with the time at which it is known.",
 )
 def training_set(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    study = experiment.study
+    study = study_for(context, experiment)
     return result(context, build_training_set(study), lambda: plots.labels(study))

@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.partitions import months, one_run
 from assets.reporting import result
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
 from tidemill.steps import plots
@@ -38,7 +39,7 @@ def bars(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> d
     description="What can be traded and what its venue allows: short sales, lots, ticks, calendar.",
 )
 def instruments(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    return result(context, sync_instruments(experiment.study))
+    return result(context, sync_instruments(study_for(context, experiment)))
 
 
 @dg.asset(
@@ -51,4 +52,4 @@ def instruments(context: dg.AssetExecutionContext, experiment: ExperimentResourc
     description="Bars that should exist by the venue's calendar and do not.",
 )
 def gaps(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    return result(context, list_gaps(experiment.study))
+    return result(context, list_gaps(study_for(context, experiment)))

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.reporting import result
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.steps.models.champion import consider
 from tidemill.strategies.registry import SHIPPED
@@ -23,4 +24,4 @@ from tidemill.study import code as code_of
     "reverts it.",
 )
 def champion(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    return result(context, consider(experiment.study))
+    return result(context, consider(study_for(context, experiment)))

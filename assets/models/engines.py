@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.engine_keys import model_keys
 from assets.reporting import WORKS, result, works
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.models.base import EngineInfo
 from tidemill.provenance import source_version
@@ -34,8 +35,9 @@ def _engine_asset(name: str, about: str) -> dg.AssetsDefinition:
         description=f"{about[:1].upper()}{about[1:]}. Trained on every walk-forward fold, purged and embargoed.",
     )
     def engine(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> Iterator[Any]:
-        yield result(context, train_among(experiment.study, name))
-        yield works({engine: why for engine, why in experiment.study.failed.items() if engine == name})
+        study = study_for(context, experiment)
+        yield result(context, train_among(study, name))
+        yield works({engine: why for engine, why in study.failed.items() if engine == name})
 
     return engine
 
@@ -58,6 +60,6 @@ def ensemble_asset(engines: Iterable[EngineInfo]) -> dg.AssetsDefinition:
         description="Weights of the engines' ranks: for each fold by the skill that they had shown out of sample before it.",
     )
     def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-        return result(context, train_ensemble(experiment.study))
+        return result(context, train_ensemble(study_for(context, experiment)))
 
     return ensemble

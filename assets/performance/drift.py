@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.reporting import result
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.steps.performance.drift import measure_drift
 from tidemill.study import code as code_of
@@ -20,4 +21,4 @@ from tidemill.study import code as code_of
     description="Population stability of every feature against its training window, and the decay of the ensemble's rank IC.",
 )
 def drift(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    return result(context, measure_drift(experiment.study))
+    return result(context, measure_drift(study_for(context, experiment)))

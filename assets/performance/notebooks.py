@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.reporting import details, metadata
+from assets.upstream import study_for
 from orchestration.notebook_page import address
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
@@ -21,10 +22,11 @@ def _notebook_asset(name: str) -> dg.AssetsDefinition:
         code_version=source_version("tidemill.steps.performance.notebooks"),
         description=f"notebooks/{name}.ipynb, executed on the results of an experiment. The link in its metadata opens it.",
     )
-    def notebook(experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-        report = execute_notebook(experiment.study, name)
-        folder = executed_folder(experiment.study.workspace.settings)
-        page = dg.MetadataValue.url(address(folder, executed_path(experiment.study, name)))
+    def notebook(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
+        study = study_for(context, experiment)
+        report = execute_notebook(study, name)
+        folder = executed_folder(study.workspace.settings)
+        page = dg.MetadataValue.url(address(folder, executed_path(study, name)))
         shown = {"notebook": page, **details(report), **metadata(report)}
         return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(report.data_version))
 

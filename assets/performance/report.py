@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.reporting import result
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.provenance import source_version
 from tidemill.steps import plots
@@ -23,7 +24,7 @@ from tidemill.study import code as code_of
     description="Skill of each engine out of sample, and what was left of it after costs.",
 )
 def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    study = experiment.study
+    study = study_for(context, experiment)
     return result(context, evaluate_engines(study), lambda: plots.skill(study))
 
 
@@ -37,7 +38,7 @@ def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     description="Return, risk and cost of the ensemble's portfolio against the benchmark.",
 )
 def portfolio(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    study = experiment.study
+    study = study_for(context, experiment)
     return result(context, evaluate_portfolio(study), lambda: plots.drawdown(study))
 
 
@@ -51,4 +52,4 @@ def portfolio(context: dg.AssetExecutionContext, experiment: ExperimentResource)
     description="One HTML file, readable offline: results, costs, biases of the data and provenance.",
 )
 def report(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    return result(context, write_report(experiment.study))
+    return result(context, write_report(study_for(context, experiment)))

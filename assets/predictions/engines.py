@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.engine_keys import model_keys
 from assets.reporting import WORKS, result, works
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.models.base import EngineInfo
 from tidemill.provenance import source_version
@@ -30,7 +31,7 @@ def engines_asset(trained: Iterable[EngineInfo]) -> dg.AssetsDefinition:
         description="Predictions of every engine on every fold's test window: out of sample only.",
     )
     def engines(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> Iterator[Any]:
-        study = experiment.study
+        study = study_for(context, experiment)
         yield result(context, predict(study), lambda: plots.predictions(study))
         yield works(study.failed)
 
@@ -47,4 +48,4 @@ def engines_asset(trained: Iterable[EngineInfo]) -> dg.AssetsDefinition:
     description="The engines' predictions combined, fold by fold.",
 )
 def ensemble(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    return result(context, predict_ensemble(experiment.study))
+    return result(context, predict_ensemble(study_for(context, experiment)))

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.reporting import result
+from assets.upstream import study_for
 from resources.experiment import ExperimentResource
 from tidemill.steps import plots
 from tidemill.steps.trading.backtest import run_backtests
@@ -23,7 +24,7 @@ from tidemill.study import code as code_of
     description="Target weights of the strategy, known at the close of their bar.",
 )
 def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    return result(context, make_signals(experiment.study))
+    return result(context, make_signals(study_for(context, experiment)))
 
 
 @dg.asset(
@@ -37,5 +38,5 @@ def signals(context: dg.AssetExecutionContext, experiment: ExperimentResource) -
     "slippage and borrow.",
 )
 def backtest(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    study = experiment.study
+    study = study_for(context, experiment)
     return result(context, run_backtests(study), lambda: plots.equity(study))

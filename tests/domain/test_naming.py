@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidemill.domain.naming import first_of
+from tidemill.domain.naming import first_of, listed
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,8 @@ def test_a_sentence_names_a_few_and_says_how_many_there_are_beside(names: list[s
 
 def test_how_many_are_named_can_be_said() -> None:
     assert first_of(["A", "B", "C"], 1) == "A and 2 more"
+
+
+@pytest.mark.parametrize(("names", "told"), [([], ""), (["A"], "A"), (["A", "B"], "A and B"), (list("ABC"), "A, B and C")])
+def test_all_names_are_listed_as_in_a_sentence(names: list[str], told: str) -> None:
+    assert listed(names) == told

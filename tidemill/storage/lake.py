@@ -151,6 +151,10 @@ class Lake:
                 found[manifest.partition] = manifest
         return found
 
+    def holds(self, table: str, dataset: str) -> bool:
+        """Whether there is some partition, without a look at the others."""
+        return any(_read_manifest(folder) for folder in _children(self._dataset(table, dataset), "partition="))
+
     def datasets(self, table: str) -> list[str]:
         """Datasets of a table that hold at least one partition, sorted."""
         folders = _children(self._table(table), "dataset=")

@@ -75,6 +75,11 @@ def is_stored(home: Path, model_id: str) -> bool:
     return (artifact_folder(home, model_id) / MANIFEST_FILE).is_file()
 
 
+def has_index(home: Path, engine_key: str) -> bool:
+    """Whether an engine was trained, without a look at what its index says."""
+    return _index_path(home, engine_key).is_file()
+
+
 def read_index(home: Path, engine_key: str) -> Index | None:
     """IntegrityError when it is damaged."""
     path = _index_path(home, engine_key)

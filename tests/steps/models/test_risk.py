@@ -86,8 +86,12 @@ def test_without_garch_every_forecast_is_that_of_ewma(workspace: Workspace, fold
 
 
 def test_what_is_missing_is_said(workspace: Workspace, folder: Path) -> None:
-    with pytest.raises(InputError, match="risk"):
-        train_risk(study_for(workspace, folder, None))
+    without = study_for(workspace, folder, None)
+    for told in (train_risk(without), forecast_risk(without)):
+        assert (told.worked, told.data_version) == (False, "unused")
+        assert told.notes == ("This experiment forecasts no risk. Add `risk: {}` to it.",)
+    with pytest.raises(InputError, match="forecasts no risk"):
+        risk_of(without)
     study = study_for(workspace, folder)
     with pytest.raises(UnknownNameError, match="models/risk"):
         forecast_risk(study)

@@ -130,6 +130,12 @@ def _missing(versions: pl.DataFrame) -> int:
     return (last - first).days + 1 - versions["stamp"].n_unique()
 
 
+def index_is_kept(study: Study) -> bool:
+    """Whether the source that the experiment names was read."""
+    spec = study.experiment.features.fear_greed
+    return spec is not None and study.lake.holds(FEAR_GREED, fear_greed_source(spec).name)
+
+
 def known_index(study: Study) -> pl.DataFrame:
     """known_at, fear_greed, fear_greed_change_7 of the experiment's source. InputError where it was not fetched yet."""
 
@@ -140,7 +146,7 @@ def known_index(study: Study) -> pl.DataFrame:
                 "A feature reads the Fear & Greed Index, and the experiment names no source: set features.fear_greed."
             )
         name = fear_greed_source(spec).name
-        if study.lake.manifest(FEAR_GREED, name, _ALL) is None:
+        if not study.lake.holds(FEAR_GREED, name):
             raise InputError("The Fear & Greed Index has not been fetched yet. Materialize market_data/fear_greed first.")
         return as_known(study.lake.scan(FEAR_GREED, name).collect())
 

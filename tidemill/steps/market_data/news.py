@@ -81,6 +81,11 @@ def news_key(study: Study) -> str:
     return study.once("news_key", lambda: _open(study, spec).name)
 
 
+def news_are_kept(study: Study) -> bool:
+    """Whether the experiment's source was read, however little it held."""
+    return study.lake.holds(NEWS_IMPORTS, news_key(study))
+
+
 def _open(study: Study, spec: NewsSpec) -> NewsSource:
     timeout = study.workspace.settings.http_timeout
     source = open_news(spec.source, ServiceOptions(timeout=timeout, deadline=3.0 * timeout))

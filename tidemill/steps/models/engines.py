@@ -15,7 +15,7 @@ from tidemill.models.registry import code_version
 from tidemill.provenance import fingerprint, library_version
 from tidemill.study.failures import forget, note
 from tidemill.study.fitting import fit_fold, lineage_of
-from tidemill.study.freshness import StepReport
+from tidemill.study.freshness import StepReport, unused
 from tidemill.study.model_index import (
     Index,
     TrainedFold,
@@ -70,12 +70,17 @@ def train(study: Study, name: str) -> StepReport[TrainingFacts]:
 
 
 def train_among(study: Study, name: str) -> StepReport[TrainingFacts | None]:
-    """`train`, of one engine among others: one that fails is noted, and the others go on without it until it works again."""
+    """`train`, of one engine among others: one that fails is noted, and the others go on without it until it works again.
+
+    One that the experiment does not name is not trained.
+    """
+    code = code_version(study.registry.engines.find(name))
+    if all(spec.name != name for spec in study.experiment.engines):
+        return unused(code, f"This experiment does not use the engine {name}.")
     try:
         report = train(study, name)
     except EngineError as exc:
         note(study, exc)
-        code = code_version(study.registry.engines.find(name))
         return StepReport(worked=True, facts=None, data_version="failed", code_version=code, notes=(str(exc),))
     forget(study, name)
     return report

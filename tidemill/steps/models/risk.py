@@ -22,7 +22,7 @@ from tidemill.models.artifact import Artifact, TrainingInputs, load, make
 from tidemill.provenance import fingerprint, library_version
 from tidemill.risk.volatility import Floats, Garch, VolatilityParams, fit_garch, forecast, qlike
 from tidemill.study import code as code_of
-from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored
+from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stored, unused
 from tidemill.study.model_index import (
     Index,
     TrainedFold,
@@ -38,6 +38,7 @@ from tidemill.study.study import Study
 from tidemill.study.tables import RISK, RISK_SKILL, partition_of
 from tidemill.validation.splits import Fold
 
+NO_RISK = "This experiment forecasts no risk. Add `risk: {}` to it."
 # Bars of its own before a test window that EWMA is started on: what lies further back weighs less than rounding does.
 _HISTORY = 1_000
 
@@ -67,7 +68,7 @@ class RiskFacts(msgspec.Struct, frozen=True, kw_only=True):
 def spec_of(study: Study) -> RiskSpec:
     """The experiment's risk engine; InputError when it names none."""
     if study.experiment.risk is None:
-        raise InputError("This experiment forecasts no risk. Add `risk: {}` to it.")
+        raise InputError(NO_RISK)
     return study.experiment.risk
 
 
@@ -99,6 +100,8 @@ def returns_by_symbol(study: Study) -> dict[str, pl.DataFrame]:
 
 def train_risk(study: Study) -> StepReport[None]:
     """GARCH of every symbol for every fold that is new or whose past changed."""
+    if study.experiment.risk is None:
+        return unused(code_of.risk(), NO_RISK)
     home, key, code = models_home(study.workspace), risk_key(study), code_of.risk()
     index = read_index(home, key)
     inputs = fingerprint(code, library_version("arch"), spec_of(study), study.folds, _versions(study))
@@ -170,8 +173,10 @@ def garch_of(artifact: Artifact) -> dict[str, Garch | None]:
     return {name: Garch(*row) if there else None for name, row, there in zip(symbols, rows, usable, strict=True)}
 
 
-def forecast_risk(study: Study) -> StepReport[RiskFacts]:
+def forecast_risk(study: Study) -> StepReport[RiskFacts | None]:
     """Forecasts of every fold whose model or bars changed, and how good those of the past were."""
+    if study.experiment.risk is None:
+        return unused(code_of.risk(), NO_RISK)
     home, key, code = models_home(study.workspace), risk_key(study), code_of.risk()
     index = read_index(home, key)
     if index is None:

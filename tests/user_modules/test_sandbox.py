@@ -373,7 +373,7 @@ def estimator_request(second: bool = False, **body: str) -> Request:
 
 AS_TEXT = {
     "save": "import json; return json.dumps([*model.coef_.tolist(), float(model.intercept_)])",
-    "load": "import json; model = Ridge(); *coef, model.intercept_ = json.loads(stored); model.coef_ = np.array(coef); return model",
+    "load": "import json; model = Ridge(); *w, model.intercept_ = json.loads(stored); model.coef_ = np.array(w); return model",
 }
 AS_BYTES = {
     "save": "return np.append(model.coef_, model.intercept_).astype('<f4').tobytes()[:-1] + b'\\0'",
@@ -412,9 +412,13 @@ def test_an_estimator_is_stored_by_save_and_comes_back_by_load(
 )
 def test_what_save_and_load_raise_names_them_and_their_line(unguarded: Sandbox, body: dict[str, str], reason: str) -> None:
     rows = pl.DataFrame({"open": [1.0, 2.0], "close": [2.0, 3.0]})
-    with pytest.raises(InputError, match=reason) as refused:
+
+    def stored_and_used() -> None:
         model = unguarded.apply(estimator_request(**body), (rows,), {"features": ("open",), "alpha": 0.5})
         unguarded.apply(estimator_request(True, **body), (model, rows), {"features": ("open",)})
+
+    with pytest.raises(InputError, match=reason) as refused:
+        stored_and_used()
     assert not isinstance(refused.value, FunctionError)
 
 

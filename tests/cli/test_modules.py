@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import Answer, Tidemill
 from tests.databases import new_database
 from tests.study.panels import daily_bars
-from tests.user_modules.conftest import example
+from tests.user_modules.conftest import estimator, example
 from tidemill.embedded import Servers
 
 GAP = 'feature("cli_gap", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")\n'
@@ -47,51 +47,22 @@ engine("boom", refuses, lambda model, frame: frame["my_gap"])
 
 
 def remembers(training):
-    return Ridge()
+    return Ridge().fit([[1.0], [2.0]], [1.0, 2.0])
 
 
 engine("unstored", remembers, lambda model, frame: frame["my_gap"])
-"""
-ESTIMATOR = """
-from sklearn.linear_model import Ridge
-
-ALPHAS = data("alphas.csv")
-
-
-def fit_ridge(training, *, features):
-    x = training.select(pl.col(features).fill_null(0.0).fill_nan(0.0)).to_numpy()
-    return Ridge(alpha=ALPHAS["alpha"][0]).fit(x, training["label"].to_numpy())
-
-
-def predict_ridge(model, frame, *, features):
-    x = frame.select(pl.col(features).fill_null(0.0).fill_nan(0.0)).to_numpy()
-    return (x * model.coef_).sum(axis=1) + model.intercept_
-
-
-def save(model):
-    return {"coef": model.coef_, "intercept": model.intercept_}
-
-
-def load(stored):
-    model = Ridge()
-    model.coef_, model.intercept_ = stored["coef"], stored["intercept"][0]
-    return model
-
-
-engine("estimator", fit_ridge, predict_ridge, save=save, load=load)
 """
 
 
 def test_a_file_of_one_s_own_goes_from_the_option_to_rows_of_the_report_and_an_engine_that_fails_costs_its_own(
     home: Path,
 ) -> None:
-    (home / "mine.py").write_text(example() + ESTIMATOR + FAILING)
-    (home / "alphas.csv").write_text("alpha\n10.0\n")
+    (home / "mine.py").write_text(example() + estimator() + FAILING)
     daily_bars(300).write_csv(home / "panel.csv")
     run = ("run", "--module", "mine.py", "--source", "file:panel.csv", "--json")
     first = command(*run)
     assert first.code == 1
-    assert [row["book"] for row in first.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine", "estimator"]
+    assert [row["book"] for row in first.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine", "my_ridge"]
     assert set(first.json["failed"]) == {"boom", "unstored"}
     assert first.json["summary"][0].startswith("The engine boom failed and is missing here: ")
     assert first.err.startswith("Error: 2 engines failed and are left out. boom: ")

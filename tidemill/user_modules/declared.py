@@ -93,7 +93,12 @@ def unpacked_declarations(data: bytes) -> tuple[tuple[Call, ...], tuple[Feature,
         file = msgspec.msgpack.decode(data, type=_File)
     except msgspec.ValidationError as exc:
         raise InputError(f"The module declares something that does not fit: {exc}.") from exc
-    return file.calls, tuple(Feature(one.name, _expression(one.expression), one.unit, one.about) for one in file.features)
+    calls = tuple(msgspec.structs.replace(call, options=_with_tuples(call.options)) for call in file.calls)
+    return calls, tuple(Feature(one.name, _expression(one.expression), one.unit, one.about) for one in file.features)
+
+
+def _with_tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
 def _named(feature: Feature) -> _Named:

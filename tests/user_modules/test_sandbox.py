@@ -427,6 +427,13 @@ def test_one_of_save_and_load_alone_is_refused(unguarded: Sandbox) -> None:
         unguarded.declare(msgspec.structs.replace(estimator_request(given=", save=save"), kind="", name=""))
 
 
+def test_what_an_engine_prints_is_shown(bars: pl.DataFrame, capfd: pytest.CaptureFixture[str]) -> None:
+    talking = Sandbox(Limits(seconds=60.0, memory=512, guarded=False))
+    talking.apply(engine_request(fit="print('epoch 1'); return {'n': 1.0}"), (bars,), {"features": ()})
+    talking.close()
+    assert "epoch 1" in capfd.readouterr().err
+
+
 def test_a_process_that_an_engine_leaves_running_ends_with_the_sandbox(bars: pl.DataFrame) -> None:
     leaving = Sandbox(Limits(seconds=60.0, memory=512, guarded=False))
     text = "import subprocess; return {'pid': subprocess.Popen(['sleep', '600']).pid}"

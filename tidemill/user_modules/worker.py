@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -81,10 +82,11 @@ class _Worker:
         self._requests.close()
         try:
             answer, frame = self._answer(request, payload)
+            _show_what_was_printed()
             send(self._answers, answer, frame)
             os.write(sink, b".")
         finally:
-            os._exit(1)
+            os._exit(0)
 
     def _answer(self, request: Request, payload: bytes) -> tuple[Answer, bytes]:
         """The outcome of one request. A user's error is an answer; only a dead process is none."""
@@ -123,11 +125,18 @@ def _arrived(source: int) -> bool:
         return False
 
 
+def _show_what_was_printed() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a person's own code may have put anything there
+            stream.flush()
+
+
 def _end_like(status: int) -> NoReturn:
     """End as the fork ended, so that the program learns of it and starts a new process."""
     if os.WIFSIGNALED(status):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if os.WTERMSIG(status) != signal.SIGKILL else None
+        with suppress(OSError):  # a signal that cannot be handled needs no default again
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
         os.kill(os.getpid(), os.WTERMSIG(status))
     os._exit(os.waitstatus_to_exitcode(status))
 

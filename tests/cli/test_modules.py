@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from tests.cli.conftest import Answer, Tidemill
 from tests.databases import new_database
 from tests.study.panels import daily_bars
-from tests.user_modules.conftest import example
+from tests.user_modules.conftest import estimator, example
 from tidemill.embedded import Servers
 
 GAP = 'feature("cli_gap", close / mean(close, 20) - 1, unit="ratio", about="distance to the mean")\n'
@@ -43,22 +44,30 @@ def refuses(training):
 
 
 engine("boom", refuses, lambda model, frame: frame["my_gap"])
+
+
+def remembers(training):
+    return Ridge().fit([[1.0], [2.0]], [1.0, 2.0])
+
+
+engine("unstored", remembers, lambda model, frame: frame["my_gap"])
 """
 
 
 def test_a_file_of_one_s_own_goes_from_the_option_to_rows_of_the_report_and_an_engine_that_fails_costs_its_own(
     home: Path,
 ) -> None:
-    (home / "mine.py").write_text(example() + FAILING)
+    (home / "mine.py").write_text(example() + estimator() + FAILING)
     daily_bars(300).write_csv(home / "panel.csv")
     run = ("run", "--module", "mine.py", "--source", "file:panel.csv", "--json")
     first = command(*run)
     assert first.code == 1
-    assert [row["book"] for row in first.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine"]
-    assert set(first.json["failed"]) == {"boom"}
+    assert [row["book"] for row in first.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine", "my_ridge"]
+    assert set(first.json["failed"]) == {"boom", "unstored"}
     assert first.json["summary"][0].startswith("The engine boom failed and is missing here: ")
-    assert first.err.startswith("Error: 1 engine failed and is left out. boom: ")
+    assert first.err.startswith("Error: 2 engines failed and are left out. boom: ")
     assert "no rank" in first.err
+    assert "fit of the engine unstored must answer a dict of names to numbers or arrays. For any other model give" in first.err
     assert "models/my_engine" in worked(first.json)
     report = Path(first.json["report"])
     assert "my_engine" in report.read_text(encoding="utf-8")
@@ -217,3 +226,73 @@ def test_modules_of_an_experiment_lie_beside_its_file_and_bad_names_are_told(
     error = tidemill("run", "--experiment", "experiments/mine.yaml").error
     assert "There is no engine named 'absent'" in error
     assert "my_engine" in error
+
+
+PATCHING = """
+import numpy as np
+import polars as pl
+
+np.sqrt = np.full_like
+pl.Expr.abs = pl.Expr.neg
+
+
+def patched(bars):
+    np.log = np.zeros_like
+    pl.Expr.pct_change = lambda self: self * 0.0
+    return bars.select("symbol", "open_time", cli_patched=pl.col("close").abs())
+
+
+features(patched, lookback=1, columns=["cli_patched"])
+"""
+HONEST = """
+import numpy as np
+import polars as pl
+
+
+def honest(bars):
+    close = bars["close"].to_numpy()
+    return bars.select("symbol", "open_time", (-pl.col("close")).abs().alias("cli_size"), pl.col("close").pct_change().alias(
+        "cli_change"), pl.Series("cli_root", np.sqrt(close)), pl.Series("cli_log", np.log(close)))
+
+
+features(honest, columns=["cli_size", "cli_change", "cli_root", "cli_log"])
+"""
+
+
+def test_what_one_file_does_to_a_library_changes_no_number_of_another_in_the_same_program(
+    panel_file: Path, work: Path, tidemill: Tidemill
+) -> None:
+    (work / "honest.py").write_text(HONEST)
+    (work / "patching.py").write_text(PATCHING)
+    real = np.sqrt, np.log, pl.Expr.abs, pl.Expr.pct_change
+    for number, name in enumerate(("honest", "patching", "honest", "patching", "honest")):
+        compute = ("features", "compute", "--input", panel_file, "--module", f"{name}.py")
+        assert tidemill(*compute, "--output", f"{number}.parquet").code == 0
+        (work / f"{name}.py").write_text((work / f"{name}.py").read_text() + "# loaded again\n")
+    assert (np.sqrt, np.log, pl.Expr.abs, pl.Expr.pct_change) == real
+    first, second, third = (pl.read_parquet(f"{number}.parquet") for number in (0, 2, 4))
+    assert first.equals(second)
+    assert first.equals(third)
+    assert (pl.read_parquet("1.parquet")["cli_patched"] < 0).all()
+    assert (first["cli_size"] > 0).all()
+    assert first["cli_root"].equals(first["cli_size"].sqrt(), check_names=False)
+
+
+def test_a_file_that_reads_by_a_library_is_told_and_a_declared_one_is_read(
+    panel_file: Path, module: Path, tidemill: Tidemill
+) -> None:
+    head = "import polars as pl\n"
+    body = 'def cli_scaled(bars):\n    return bars["close"] * TABLE["n"].sum()\nfeatures(cli_scaled)\n'
+    Path("table.csv").write_text("n\n1\n2\n")
+    compute = ("features", "compute", "--input", panel_file, "--module", module, "--output", "out.parquet")
+    module.write_text(f'{head}TABLE = pl.read_csv("table.csv")\n{body}')
+    told = "The module mine.py wants to use read_csv of polars on line 2; a module sees the bars it is given and nothing else."
+    assert told in tidemill(*compute).error
+    module.write_text(f'{head}TABLE = data("table.csv")\n{body}')
+    assert tidemill(*compute).code == 0
+    three = pl.read_parquet("out.parquet")["cli_scaled"]
+    Path("table.csv").write_text("n\n1\n3\n")
+    assert tidemill(*compute).code == 0
+    assert (pl.read_parquet("out.parquet")["cli_scaled"] / three - 4 / 3).abs().max() < 1e-12
+    Path("table.csv").unlink()
+    assert "table.csv of mine.py cannot be read (No such file or directory). Put it there." in tidemill(*compute).error

@@ -158,3 +158,55 @@ def test_a_model_of_other_shapes_is_the_functions_to_refuse(frame: pl.DataFrame)
         made().predict(engine("ridge").fit(before(frame, 150), features=FEATURES, params={}, seed=7), frame)
     with pytest.raises((InputError, IntegrityError), match="x3"):
         made().predict(artifact, frame.drop("x3"))
+
+
+class Fits:
+    """Counts the rows of each fit; `answer` is what it gives."""
+
+    def __init__(self, answer: Callable[[pl.DataFrame], Any]) -> None:
+        self.rows: list[int] = []
+        self._answer = answer
+
+    def __call__(self, training: pl.DataFrame, penalty: float = 1.0) -> Any:
+        self.rows.append(training.height)
+        return self._answer(training)
+
+
+@pytest.fixture(scope="module")
+def long() -> pl.DataFrame:
+    return panel(7, 400)
+
+
+@pytest.mark.parametrize(
+    ("answer", "score", "reason"),
+    [
+        (lambda rows: object(), np.ones, r"must answer a dict .* give engine\('own', fit, predict, save=…, load=…\)"),
+        (lambda rows: {"w": "x"}, np.ones, "not an array of numbers"),
+        (lambda rows: {"w": 1.0}, lambda rows: np.ones(3), "answers 3 numbers for 1000 rows"),
+        (lambda rows: {"w": 1.0}, lambda rows: 1 / 0, "predict of the engine own failed: ZeroDivisionError"),
+    ],
+)
+def test_what_cannot_be_stored_or_does_not_predict_is_refused_by_a_short_fit_before_a_long_one(
+    long: pl.DataFrame, answer: Callable[[pl.DataFrame], Any], score: Callable[[int], Any], reason: str
+) -> None:
+    fits = Fits(answer)
+    own = made(fits, lambda model, rows: score(rows.height))
+    for _ in range(2):
+        with pytest.raises(InputError, match=reason):
+            own.fit(long, features=FEATURES, params={}, seed=7)
+    assert fits.rows == [1_000, 1_000]
+
+
+def test_a_fit_is_tried_once_for_each_set_of_parameters_and_a_short_one_never(long: pl.DataFrame) -> None:
+    fits = Fits(lambda rows: {"w": 1.0})
+    own = made(fits, lambda model, rows: np.ones(rows.height))
+    for penalty in (1.0, 1.0, 2.0):
+        own.fit(long, features=FEATURES, params={"penalty": penalty}, seed=7)
+    own.fit(before(long, 200), features=FEATURES, params={"penalty": 3.0}, seed=7)
+    assert fits.rows == [1_000, 2_800, 2_800, 1_000, 2_800, 1_400]
+
+
+def test_a_fit_that_fails_on_a_few_rows_alone_is_not_refused(long: pl.DataFrame) -> None:
+    fits = Fits(lambda rows: {"w": 1.0 / (rows.height // 2_000)})
+    assert made(fits).fit(long, features=FEATURES, params={}, seed=7).tensors["w"].tolist() == [1.0]
+    assert fits.rows == [1_000, 2_800]

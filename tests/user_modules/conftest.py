@@ -1,6 +1,7 @@
-"""The README's example, and files beside it."""
+"""The README's examples, and files beside them."""
 
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,13 @@ def example() -> str:
     section = README.read_text(encoding="utf-8").partition(SECTION)[2].partition("\n## ")[0]
     (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     return block
+
+
+def estimator() -> str:
+    """The README's engine with an estimator, which stands beside the file."""
+    section = README.read_text(encoding="utf-8").partition(SECTION)[2].partition("\n## ")[0]
+    (block,) = re.findall(r" *```py\n(.*?)```", section, re.DOTALL)
+    return textwrap.dedent(block)
 
 
 Write = Callable[..., Path]

@@ -1,22 +1,25 @@
 """What a module's function may not do: each refusal is one sentence, and the next call goes on."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 from tests.features.conftest import random_panel
 from tidemill.calendars import ALWAYS
-from tidemill.domain.errors import InputError
+from tidemill.domain.errors import FunctionError, InputError
 from tidemill.domain.market import Instrument
 from tidemill.user_modules.sandbox import Sandbox
 from tidemill.user_modules.wire import Limits, Request
 
 HEAD = "import polars as pl\nimport numpy as np\n"
+BY_DUCKDB = "wants to use a file by way of duckdb"
 GOOD = HEAD + "def features(bars):\n    return bars.select('symbol', 'open_time', own=pl.col('close') * 2)\n"
 
 
@@ -27,7 +30,7 @@ def bars() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox(Limits(seconds=60.0, memory=2_048))
+    made = Sandbox(Limits(seconds=60.0, memory=4_096))
     yield made
     made.close()
 
@@ -39,8 +42,8 @@ def hasty() -> Iterator[Sandbox]:
     made.close()
 
 
-def call(sandbox: Sandbox, text: str, bars: pl.DataFrame) -> pl.DataFrame:
-    return sandbox.call(Path("/nowhere/mine.py"), text, "features", "features", bars)
+def call(sandbox: Sandbox, text: str, bars: pl.DataFrame, path: str = "/nowhere/mine.py") -> pl.DataFrame:
+    return sandbox.call(Request(path=path, text=text, kind="features", name="features"), bars)
 
 
 def body(text: str) -> str:
@@ -66,6 +69,37 @@ def test_a_function_answers_one_row_for_each_bar_in_their_order(sandbox: Sandbox
         ("import os; os.remove('/tmp/tidemill_sandbox_test')", r"wants to change files \(os.remove\)"),
         ("import os; os.mkdir('/tmp/tidemill_sandbox_test')", r"wants to change files \(os.mkdir\)"),
         ("return pl.read_csv('/etc/passwd')", "wants to use read_csv of polars"),
+        ("return pl.io.read_csv(source='/etc/passwd')", "wants to use read_csv of polars"),
+        ("return pl.read_csv(has_header=False, source='/etc/passwd')", "wants to use read_csv of polars"),
+        ("import pathlib; return pl.read_parquet([pathlib.Path('x.parquet')])", "wants to use read_parquet of polars"),
+        ("return pl.sql(\"SELECT * FROM read_csv('/etc/passwd')\").collect()", "wants to use read_csv in SQL of polars"),
+        ("return pl.SQLContext(b=bars).execute('SELECT * FROM READ_PARQUET (1)')", "wants to use read_parquet in SQL"),
+        ("return bars.sql('SELECT * FROM \"scan_csv\"(1)')", "wants to use scan_csv in SQL of polars"),
+        ("bars.lazy().sink_csv('/tmp/tidemill_sandbox_test')", "wants to use sink_csv of polars"),
+        ("import pandas; pandas.read_csv('/etc/passwd')", "wants to use read_csv of pandas"),
+        ("import pandas as pd; pd.read_parquet('x.parquet')", "wants to use read_parquet of pandas"),
+        ("from pandas import read_feather; read_feather(path='x')", "wants to use read_feather of pandas"),
+        ("__import__('pandas').read_orc('x')", "wants to use read_orc of pandas"),
+        ("bars.to_pandas().to_parquet('/tmp/tidemill_sandbox_test')", "wants to (open|use)"),
+        ("import pyarrow.parquet as pq; pq.read_table('x.parquet')", "wants to use read_table of pyarrow"),
+        ("import pyarrow.parquet as pq; pq.ParquetFile('x.parquet')", "wants to use ParquetFile of pyarrow"),
+        ("from pyarrow import csv; csv.read_csv('/etc/passwd')", "wants to use read_csv of pyarrow"),
+        ("import pyarrow.dataset as ds; ds.dataset('/etc')", "wants to use dataset of pyarrow"),
+        ("import pyarrow as pa; pa.memory_map('/etc/passwd')", "wants to use memory_map of pyarrow"),
+        ("import pyarrow as pa; pa.OSFile('/etc/passwd')", "wants to use OSFile of pyarrow"),
+        ("import pyarrow.ipc; pyarrow.ipc.open_file('/etc/passwd')", "wants to use open_file of pyarrow"),
+        ("from pyarrow import fs; fs.LocalFileSystem().open_input_file('/etc/passwd')", "wants to use LocalFileSystem"),
+        (
+            "import duckdb; duckdb.sql(\"SELECT * FROM read_csv('/etc/passwd')\").fetchall()",
+            BY_DUCKDB,
+        ),
+        ("import duckdb; duckdb.sql(\"SELECT * FROM '/etc/x.parquet'\").fetchall()", BY_DUCKDB),
+        ("import duckdb; duckdb.read_csv('/etc/passwd')", BY_DUCKDB),
+        ("import duckdb; duckdb.connect('/etc/x.db')", "wants to use connect of duckdb"),
+        (
+            "import duckdb; duckdb.connect().execute(\"SELECT * FROM read_text('/etc/passwd')\").fetchall()",
+            BY_DUCKDB,
+        ),
         ("return pl.scan_parquet('x.parquet')", "wants to use scan_parquet of polars"),
         ("bars.write_parquet('/tmp/tidemill_sandbox_test')", "wants to use write_parquet of polars"),
         ("np.save('/tmp/tidemill_sandbox_test', [1])", "wants to open '/tmp/tidemill_sandbox_test.npy'"),
@@ -126,9 +160,9 @@ def interrupted_after(seconds: float) -> Iterator[None]:
 
 def test_a_file_whose_own_statements_do_not_end_or_read_a_file_is_refused(hasty: Sandbox) -> None:
     with pytest.raises(InputError, match=r"The module mine.py was stopped: it did not end within 1 s"):
-        hasty.declare(Path("/nowhere/mine.py"), "while True: pass\n")
+        hasty.declare(Request(path="/nowhere/mine.py", text="while True: pass\n"))
     with pytest.raises(InputError, match=r"The module mine.py wants to open '/etc/passwd' on line 1"):
-        hasty.declare(Path("/nowhere/mine.py"), "text = open('/etc/passwd').read()\n")
+        hasty.declare(Request(path="/nowhere/mine.py", text="text = open('/etc/passwd').read()\n"))
 
 
 def test_a_process_that_a_function_ends_is_replaced(sandbox: Sandbox, bars: pl.DataFrame) -> None:
@@ -144,20 +178,78 @@ def test_no_call_sees_what_an_earlier_one_left_in_the_module(sandbox: Sandbox, b
     assert [call(sandbox, text, bars)["n"][0] for _ in range(3)] == [1, 1, 1]
 
 
+REMEMBERS = """
+    where = {where}
+    seen = getattr(where, "seen", 0) + 1
+    where.seen = seen
+    return bars.select("symbol", "open_time", n=pl.lit(seen))
+"""
+
+
+@pytest.mark.parametrize("where", ["np", "pl.DataFrame", "features", "__import__('sys')", "__import__('os').environ.__class__"])
+def test_no_call_sees_what_an_earlier_one_left_in_a_library(sandbox: Sandbox, bars: pl.DataFrame, where: str) -> None:
+    text = HEAD + "def features(bars):" + REMEMBERS.format(where=where)
+    assert [call(sandbox, text, bars)["n"][0] for _ in range(3)] == [1, 1, 1]
+
+
+PATCHES = "np.sqrt = lambda x: x * 0.0\n{indent}pl.Expr.abs = lambda self: self * 0.0\n"
+HONEST = HEAD + (
+    "def features(bars):\n"
+    "    return bars.select('symbol', 'open_time', root=np.sqrt(bars['close'].to_numpy()), size=(-pl.col('close')).abs())\n"
+)
+
+
+@pytest.mark.parametrize("at_import", [True, False])
+def test_a_library_that_one_module_patches_is_the_real_one_for_every_other_call(
+    sandbox: Sandbox, bars: pl.DataFrame, at_import: bool
+) -> None:
+    inside = "" if at_import else "    " + PATCHES.format(indent="    ")
+    outside = PATCHES.format(indent="") if at_import else ""
+    patching = HONEST.replace("    return", inside + "    return").replace("def features", outside + "def features")
+    before = call(sandbox, HONEST, bars)
+    patched = call(sandbox, patching, bars, "/nowhere/other.py")
+    assert patched["root"].fill_nan(0.0).fill_null(0.0).sum() == patched["size"].fill_nan(0.0).fill_null(0.0).sum() == 0.0
+    assert call(sandbox, HONEST, bars).equals(before, null_equal=True)
+    assert before["root"].fill_nan(0.0).fill_null(0.0).sum() > 0.0
+
+
+def test_a_thread_that_a_function_leaves_running_ends_with_its_call(sandbox: Sandbox, bars: pl.DataFrame) -> None:
+    text = body(
+        "import threading, time; threading.Thread(target=lambda: time.sleep(600)).start()\n"
+        "    return bars.select('symbol', 'open_time', n=pl.lit(threading.active_count()))"
+    )
+    assert [call(sandbox, text, bars)["n"][0] for _ in range(2)] == [2, 2]
+
+
 def test_functions_of_two_files_are_kept_apart_and_errors_name_their_own_lines(sandbox: Sandbox, bars: pl.DataFrame) -> None:
-    other, wrong = Path("/nowhere/other/mine.py"), body("bars['close']\n    raise ValueError('other')")
+    other, wrong = "/nowhere/other/mine.py", body("bars['close']\n    raise ValueError('other')")
     doubled, tripled = GOOD, GOOD.replace("* 2", "* 3")
     for _ in range(2):
         assert call(sandbox, doubled, bars)["own"].equals(bars["close"] * 2, check_names=False)
-        answer = sandbox.call(other, tripled, "features", "features", bars)
+        answer = call(sandbox, tripled, bars, other)
         assert answer["own"].equals(bars["close"] * 3, check_names=False)
         with pytest.raises(InputError, match="on line 5: ValueError: other"):
-            sandbox.call(other, wrong, "features", "features", bars)
+            call(sandbox, wrong, bars, other)
 
 
 def test_what_a_function_prints_or_asks_for_disturbs_nothing(sandbox: Sandbox, bars: pl.DataFrame) -> None:
     text = body("print('x' * 100_000); import sys, os; sys.stdin.read(); os.write(1, b'y'); return bars['close']")
     assert call(sandbox, text, bars).height == bars.height
+
+
+def test_what_is_given_in_memory_can_be_read_and_written(sandbox: Sandbox, bars: pl.DataFrame) -> None:
+    text = body(
+        "import duckdb, io, pandas, pyarrow.parquet\n"
+        "    sector = pl.read_csv(b'symbol,sector\\nA,7\\n')['sector'][0]\n"
+        "    more = pandas.read_csv(io.StringIO('a,b\\n1,2\\n'))['b'][0]\n"
+        "    buffer = io.BytesIO(); bars.write_parquet(buffer); buffer.seek(0)\n"
+        "    rows = pyarrow.parquet.read_table(buffer).num_rows\n"
+        "    total = bars.sql('SELECT count(*) AS n FROM self')['n'][0]\n"
+        "    total += duckdb.sql('SELECT count(*) FROM bars').fetchall()[0][0]\n"
+        "    total += duckdb.connect().sql('SELECT count(*) FROM bars').fetchall()[0][0]\n"
+        "    return bars.select('symbol', 'open_time', n=pl.lit(sector + more + rows + total))"
+    )
+    assert call(sandbox, text, bars)["n"][0] == 7 + 2 + 4 * bars.height
 
 
 def test_libraries_can_be_imported_inside_a_function(sandbox: Sandbox, bars: pl.DataFrame) -> None:
@@ -256,3 +348,105 @@ def test_an_engine_may_read_files_and_an_answer_that_is_none_is_a_bare_object(im
                 impatient.apply(request, (bars,), {"features": ()})
         else:
             assert type(impatient.apply(request, (bars,), {"features": ()})) is object
+
+
+ESTIMATOR = HEAD + (
+    "from sklearn.linear_model import Ridge\n"
+    "def fit(training, *, features, alpha=1.0):\n"
+    "    return Ridge(alpha=alpha).fit(training.select(features).to_numpy(), training['close'].to_numpy())\n"
+    "def predict(model, frame, *, features):\n    return model.predict(frame.select(features).to_numpy())\n"
+    "def save(model):\n    {save}\n"
+    "def load(stored):\n    {load}\n"
+    "engine('mine', fit, predict{given})\n"
+)
+KEPT = {
+    "save": "return {'coef': model.coef_, 'intercept': model.intercept_}",
+    "load": "model = Ridge(); model.coef_, model.intercept_ = stored['coef'], stored['intercept'][0]; return model",
+    "given": ", save=save, load=load",
+}
+
+
+def estimator_request(second: bool = False, **body: str) -> Request:
+    text = ESTIMATOR.format(**KEPT | body)
+    return Request(path="/nowhere/mine.py", text=text, kind="engine", name="mine", second=second)
+
+
+AS_TEXT = {
+    "save": "import json; return json.dumps([*model.coef_.tolist(), float(model.intercept_)])",
+    "load": "import json; model = Ridge(); *w, model.intercept_ = json.loads(stored); model.coef_ = np.array(w); return model",
+}
+AS_BYTES = {
+    "save": "return np.append(model.coef_, model.intercept_).astype('<f4').tobytes()[:-1] + b'\\0'",
+    "load": "a = np.frombuffer(stored, '<f4'); model = Ridge(); model.coef_, model.intercept_ = a[:-1], a[-1]; return model",
+}
+
+
+@pytest.fixture(scope="module")
+def unguarded() -> Iterator[Sandbox]:
+    made = Sandbox(Limits(seconds=60.0, memory=512, guarded=False))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("stored", "error"), [({}, 1e-12), (AS_TEXT, 1e-12), (AS_BYTES, 1.0)])
+def test_an_estimator_is_stored_by_save_and_comes_back_by_load(
+    unguarded: Sandbox, stored: dict[str, str], error: float
+) -> None:
+    from sklearn.linear_model import Ridge
+
+    rows = pl.DataFrame({"open": [1.0, 2.0, 3.0, 5.0], "volume": [2.0, 1.0, 4.0, 3.0], "close": [2.0, 3.0, 5.0, 9.0]})
+    asked = {"features": ("open", "volume"), "alpha": 0.5}
+    model = unguarded.apply(estimator_request(**stored), (rows,), asked)
+    assert all(array.dtype == np.float64 for array in model.values())
+    told = unguarded.apply(estimator_request(True, **stored), (model, rows), {"features": ("open", "volume")})
+    x, y = rows.select("open", "volume").to_numpy(), rows["close"].to_numpy()
+    assert np.abs(told - Ridge(alpha=0.5).fit(x, y).predict(x)).max() < error
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"save": "return model.nothing"}, r"save of the engine mine of mine.py failed on line 9: AttributeError"),
+        ({"load": "return Ridge(stored['absent'])"}, r"load of the engine mine of mine.py failed on line 11: KeyError"),
+    ],
+)
+def test_what_save_and_load_raise_names_them_and_their_line(unguarded: Sandbox, body: dict[str, str], reason: str) -> None:
+    rows = pl.DataFrame({"open": [1.0, 2.0], "close": [2.0, 3.0]})
+
+    def stored_and_used() -> None:
+        model = unguarded.apply(estimator_request(**body), (rows,), {"features": ("open",), "alpha": 0.5})
+        unguarded.apply(estimator_request(True, **body), (model, rows), {"features": ("open",)})
+
+    with pytest.raises(InputError, match=reason) as refused:
+        stored_and_used()
+    assert not isinstance(refused.value, FunctionError)
+
+
+def test_one_of_save_and_load_alone_is_refused(unguarded: Sandbox) -> None:
+    with pytest.raises(InputError, match=r"The engine 'mine' has one of save and load\. Give both, or none"):
+        unguarded.declare(msgspec.structs.replace(estimator_request(given=", save=save"), kind="", name=""))
+
+
+def test_what_an_engine_prints_is_shown(bars: pl.DataFrame, capfd: pytest.CaptureFixture[str]) -> None:
+    talking = Sandbox(Limits(seconds=60.0, memory=512, guarded=False))
+    talking.apply(engine_request(fit="print('epoch 1'); return {'n': 1.0}"), (bars,), {"features": ()})
+    talking.close()
+    assert "epoch 1" in capfd.readouterr().err
+
+
+def test_a_process_that_an_engine_leaves_running_ends_with_the_sandbox(bars: pl.DataFrame) -> None:
+    leaving = Sandbox(Limits(seconds=60.0, memory=512, guarded=False))
+    text = "import subprocess; return {'pid': subprocess.Popen(['sleep', '600']).pid}"
+    pid = int(leaving.apply(engine_request(fit=text), (bars,), {"features": ()})["pid"][0])
+    leaving.close()
+    deadline = time.monotonic() + 10.0
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False

@@ -5,6 +5,7 @@ TidemillError
 │   ├── InputError         what was given is wrong: a file, an argument, a name (exit code 1, or 2 for usage)
 │   │   ├── UnknownNameError     no such symbol, source, feature, engine …; carries the choices
 │   │   ├── AmbiguousNameError   several things have that name; carries the choices
+│   │   ├── FunctionError        a function of a person's own raised something; the text names it and its line
 │   │   ├── EngineError          an engine cannot work with what it was given; carries its name, the others go on
 │   │   └── RefusedError         an outside service refuses the request as it stands; carries the HTTP status
 │   ├── ConfigError        settings are missing or contradict each other
@@ -59,6 +60,10 @@ class AmbiguousNameError(InputError):
     def __init__(self, kind: str, name: str, choices: Iterable[str], option: str) -> None:
         self.kind, self.name, self.choices = kind, name, tuple(choices)
         super().__init__(f"The {kind} {name!r} exists more than once: {', '.join(self.choices)}. Say which with {option}.")
+
+
+class FunctionError(InputError):
+    """A function of a person's own raised something: on other data it may not."""
 
 
 class EngineError(InputError):

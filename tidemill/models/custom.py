@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.domain.errors import InputError, TidemillError
+from tidemill.domain.errors import FunctionError, InputError, TidemillError
 from tidemill.domain.parameters import accepted, parameters_of
 from tidemill.models.artifact import Artifact, Tensor, make
 from tidemill.models.base import (
@@ -26,6 +26,10 @@ from tidemill.models.base import (
     training_inputs,
     training_set,
 )
+from tidemill.provenance import fingerprint
+
+# Before a fit on more rows than `_LONG`, one on so many rows of so many symbols shows whether its answer can be stored.
+_FEW_SYMBOLS, _FEW_ROWS, _LONG = 5, 200, 2_000
 
 
 class CustomEngine:
@@ -44,6 +48,7 @@ class CustomEngine:
     ) -> None:
         self._params = parameters_of(fit, name, ("features", "seed"))
         self._fit, self._predict, self.source = fit, predict, source
+        self._tried: set[str] = set()
         self.info = EngineInfo(
             name=name,
             kind="custom",
@@ -69,20 +74,45 @@ class CustomEngine:
         data = training_set(training, features)
         rows = training.filter(pl.Series(data.usable)).select("symbol", "open_time", *features, "label")
         offered = {"features": features, "seed": seed, **msgspec.to_builtins(chosen)}
-        answer = self._called(self._fit, rows, what="fit", **accepted(self._fit, offered, 1))
+        self._try(rows, features, offered)
+        answer = self._fitted(rows, offered)
         made = training_inputs(data, engine=self.info.name, module=__name__, params=chosen, seed=seed, lineage=lineage)
         inputs = msgspec.structs.replace(made, code_version=f"{made.code_version}.{self.source}")
         return make(inputs, tensors=self._tensors(answer))
+
+    def _try(self, rows: pl.DataFrame, features: tuple[str, ...], offered: dict[str, Any]) -> None:
+        """Once for each set of parameters, before a long fit: a short one, whose answer must be stored and must predict.
+
+        A fit that fails on a few rows may do well on all of them; that is no reason to refuse it.
+        """
+        key = fingerprint(offered)
+        if rows.height <= _LONG or key in self._tried:
+            return
+        few = _few(rows)
+        params = {name: value for name, value in offered.items() if name not in ("features", "seed")}
+        try:
+            answer = self._fitted(few, offered)
+        except FunctionError:
+            pass
+        else:
+            self._numbers(self._scored(self._tensors(answer), few.drop("label"), features, params), few.height)
+        self._tried.add(key)
 
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
         features = require_scoring(artifact, frame, self.info.name)
         rows = frame if self.info.history else from_start(frame, start)
         given = rows.select("symbol", "open_time", *features)
-        offered = {"features": features, **artifact.inputs.params}
-        answer = self._called(
-            self._predict, dict(artifact.tensors), given, what="predict", **accepted(self._predict, offered, 2)
-        )
+        answer = self._scored(artifact.tensors, given, features, artifact.inputs.params)
         return predictions(rows, self._numbers(answer, rows.height), features, start)
+
+    def _fitted(self, rows: pl.DataFrame, offered: dict[str, Any]) -> Any:
+        return self._called(self._fit, rows, what="fit", **accepted(self._fit, offered, 1))
+
+    def _scored(
+        self, tensors: Mapping[str, Tensor], rows: pl.DataFrame, features: tuple[str, ...], params: Mapping[str, Any]
+    ) -> Any:
+        offered = {"features": features, **params}
+        return self._called(self._predict, dict(tensors), rows, what="predict", **accepted(self._predict, offered, 2))
 
     def _called(self, function: Callable[..., Any], *args: Any, what: str, **kwargs: Any) -> Any:
         try:
@@ -91,11 +121,14 @@ class CustomEngine:
             raise
         except Exception as exc:  # a user's code may raise anything
             said = " ".join(str(exc).split())[:300].rstrip(".")
-            raise InputError(f"{what} of the engine {self.info.name} failed: {type(exc).__name__}: {said}.") from exc
+            raise FunctionError(f"{what} of the engine {self.info.name} failed: {type(exc).__name__}: {said}.") from exc
 
     def _tensors(self, answer: object) -> dict[str, Tensor]:
         if not isinstance(answer, Mapping) or not answer or not all(isinstance(name, str) for name in answer):
-            raise InputError(f"fit of the engine {self.info.name} must answer a dict of names to numbers or arrays.")
+            raise InputError(
+                f"fit of the engine {self.info.name} must answer a dict of names to numbers or arrays. For any other model "
+                f"give engine({self.info.name!r}, fit, predict, save=…, load=…), which turn it into one and back."
+            )
         try:
             return {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in answer.items()}
         except (TypeError, ValueError) as exc:
@@ -109,3 +142,10 @@ class CustomEngine:
         if numbers.size != rows:
             raise InputError(f"predict of the engine {self.info.name} answers {numbers.size} numbers for {rows} rows.")
         return numbers
+
+
+def _few(rows: pl.DataFrame) -> pl.DataFrame:
+    """The last rows of the first symbols, in their order."""
+    symbols = rows["symbol"].unique(maintain_order=True).head(_FEW_SYMBOLS)
+    some = rows.filter(pl.col("symbol").is_in(symbols.implode()))
+    return some.group_by("symbol", maintain_order=True).tail(_FEW_ROWS)

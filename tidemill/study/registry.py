@@ -45,7 +45,7 @@ class Registry(msgspec.Struct, frozen=True, dict=True):
     def of(cls, settings: Settings) -> Self:
         """What every experiment of an installation knows. A file of the settings that cannot be loaded is left out."""
         bounds = Bounds.of(settings)
-        return cls(bounds, _loadable(tuple((path, _text(path)) for path in settings.modules), bounds))
+        return cls(bounds, _loadable(tuple((path, _content(path)) for path in settings.modules), bounds))
 
     def with_files(self, paths: Sequence[str | Path]) -> Self:
         """This with the files of an experiment. InputError for one that cannot be loaded, and where two declare one name."""
@@ -122,15 +122,16 @@ class Registry(msgspec.Struct, frozen=True, dict=True):
         return {name: value for module in modules for name, value in getattr(module.own, kind).items()}
 
 
+_Content = tuple[str, tuple[tuple[str, str], ...]] | None
 # What every installation knows.
 SHIPPED_REGISTRY = Registry()
 
 
 @lru_cache(maxsize=8)
-def _loadable(texts: tuple[tuple[Path, str | None], ...], bounds: Bounds) -> tuple[Module, ...]:
-    """The files of the settings that can be loaded beside those before them; said of the others, once for each text."""
+def _loadable(contents: tuple[tuple[Path, _Content], ...], bounds: Bounds) -> tuple[Module, ...]:
+    """The files of the settings that can be loaded beside those before them; said of the others, once for each content."""
     made: list[Module] = []
-    for path, _ in texts:
+    for path, _ in contents:
         from tidemill.user_modules.loading import load_module
 
         try:
@@ -143,10 +144,15 @@ def _loadable(texts: tuple[tuple[Path, str | None], ...], bounds: Bounds) -> tup
     return tuple(made)
 
 
-def _text(path: Path) -> str | None:
+def _content(path: Path) -> _Content:
+    """Text and digests of the data files; None where whoever loads it says what is wrong."""
+    from tidemill.user_modules.execution import read_text
+    from tidemill.user_modules.loading import data_of
+
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):  # whoever loads it says what is wrong
+        text = read_text(path)
+        return text, tuple(data_of(text, path.expanduser().absolute()).items())
+    except TidemillError:
         return None
 
 

@@ -4,6 +4,7 @@
     label("my_label", function, horizon=5)  function(bars) → one value a bar
     engine("my_engine", fit, predict)       fit(training, features=…) → arrays; predict(arrays, frame) → one number a row
     strategy("my_strategy", weigh)          weigh(predictions) → symbol, open_time, weight
+    data("sectors.csv")                     a polars frame: what stands in a file beside the module
 
 Parameters of an engine are the keyword parameters of `fit` that have a default, those of a strategy the ones of `weigh`; an
 experiment may override them. A plain function named `features` needs no call.
@@ -11,12 +12,17 @@ experiment may override them. A plain function named `features` needs no call.
 
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from tidemill.domain.errors import InputError
+from tidemill.user_modules.data import read
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Kind = Literal["features", "label", "engine", "strategy"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
@@ -24,21 +30,26 @@ _LONGEST = 5_000
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
-    """One call: what it names, the functions given, and the line of the file on which the statement stands."""
+    """One call: what it names, the functions given, and the line of the file on which the statement stands.
+
+    save, load: of an engine, from what `fit` answers to what is stored and back.
+    """
 
     kind: Kind
     name: str
     line: int
     function: Callable[..., Any]
     second: Callable[..., Any] | None = None
+    save: Callable[[Any], Any] | None = None
+    load: Callable[[Any], Any] | None = None
     options: dict[str, Any] = {}
 
 
 class Calls:
-    """The calls of one file, in order."""
+    """The calls of one file, in order. data: the data files that it names → their digests."""
 
-    def __init__(self, file: str) -> None:
-        self._file = file
+    def __init__(self, file: Path, data: Mapping[str, str]) -> None:
+        self._file, self._data = file, data
         self.made: list[Declared] = []
 
     def features(
@@ -78,6 +89,8 @@ class Calls:
         fit: Callable[..., Any],
         predict: Callable[..., Any],
         *,
+        save: Callable[[Any], Any] | None = None,
+        load: Callable[[Any], Any] | None = None,
         about: str = "",
         history: int = 0,
         needs: Sequence[str] = (),
@@ -85,13 +98,20 @@ class Calls:
         """An engine. fit(training, *, features, seed, **parameters) → dict of numbers and arrays; training: symbol, open_time,
         the features and `label`, rows with a label only. predict(arrays, frame, *, features) → one number a row of frame.
 
+        save, load: for a `fit` that answers anything else, such as an estimator of sklearn. save(model) → a dict of numbers and
+        arrays, bytes or a text, which is what is stored; load(stored) → what `predict` gets. Arrays come back as float64.
+
         `features` and `seed` are given where the function names them. history: earlier rows of a symbol that a prediction
         reads. needs: features without which the engine cannot work.
         """
         if not _whole(history) or not 0 <= history <= _LONGEST:
             raise InputError(f"A history of {history!r} rows is not possible. Use a whole number from 0 to {_LONGEST}.")
-        _require_callable(predict, name)
-        self._note("engine", name, fit, predict, {"about": about, "history": history, "needs": tuple(needs)})
+        if (save is None) != (load is None):
+            raise InputError(f"The engine {name!r} has one of save and load. Give both, or none.")
+        for function in (predict, save or predict, load or predict):
+            _require_callable(function, name)
+        options = {"about": about, "history": history, "needs": tuple(needs)}
+        self._note("engine", name, fit, second=predict, save=save, load=load, options=options)
 
     def strategy(
         self,
@@ -112,27 +132,41 @@ class Calls:
             raise InputError(f"A strategy needs 'predictions' or 'bars', not {needs!r}.")
         return self._note("strategy", name, weigh, options={"needs": needs, "resize": resize, "about": about})
 
+    def data(self, name: str) -> "pl.DataFrame":
+        """The frame in a file: .csv, .parquet or .arrow, of up to 64 MiB. name: its path, relative to the module's file.
+
+        What stands in it is part of the fingerprint of everything whose statements name it.
+        """
+        if name not in self._data:
+            raise InputError(f'data({name!r}) is not known. Write the path itself into the call, as in data("sectors.csv").')
+        return read(name, self._file, self._data[name])
+
     def _note(
         self,
         kind: Kind,
         name: str,
         function: Callable[..., Any],
+        *,
+        options: dict[str, Any],
         second: Callable[..., Any] | None = None,
-        options: dict[str, Any] | None = None,
+        save: Callable[[Any], Any] | None = None,
+        load: Callable[[Any], Any] | None = None,
     ) -> Callable[..., Any]:
         if kind != "features" and (not isinstance(name, str) or _NAME.fullmatch(name) is None):
             raise InputError(f"{name!r} cannot name a {kind}. Use small letters, digits and _, and begin with a letter.")
         _require_callable(function, name)
         if any((one.kind, one.name) == (kind, name) for one in self.made):
             raise InputError(f"The {kind} {name!r} is declared twice. Keep one of them.")
-        made = Declared(kind=kind, name=name, line=self._line(), function=function, second=second, options=options or {})
-        self.made.append(made)
+        line = self._line()
+        self.made.append(
+            Declared(kind=kind, name=name, line=line, function=function, second=second, save=save, load=load, options=options)
+        )
         return function
 
     def _line(self) -> int:
         """Line of the file's top-level statement that is being executed."""
         frame = sys._getframe(1)
-        while frame.f_back is not None and (frame.f_code.co_name != "<module>" or frame.f_code.co_filename != self._file):
+        while frame.f_back is not None and (frame.f_code.co_name != "<module>" or frame.f_code.co_filename != str(self._file)):
             frame = frame.f_back
         return frame.f_lineno
 

@@ -1,11 +1,11 @@
 """Running a user's file: the words that it may use without an import, and errors that name its line.
 
-The same code runs in the program and in the sandbox, so both see the same declarations.
+It runs in the forks of the sandbox alone (see `worker.py`); the program learns what the file declares (`declared.py`).
 """
 
 import ast
 import builtins
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
@@ -18,12 +18,14 @@ from tidemill.features.expression import Expression
 from tidemill.user_modules.calls import Calls, Declared
 from tidemill.user_modules.sources import Source
 
+_ONLY_BARS = "a module sees the bars it is given and nothing else"
+
 
 class Executed:
-    """What a file declared by its calls, its features by expression, and what its code looks like."""
+    """What a file declared by its calls, and its features by expression."""
 
-    def __init__(self, file: Path, calls: list[Declared], features: Declarations, source: Source) -> None:
-        self.file, self.calls, self.features, self.source = file, calls, features, source
+    def __init__(self, file: Path, calls: list[Declared], features: Declarations) -> None:
+        self.file, self.calls, self.features = file, calls, features
 
     def find(self, kind: str, name: str) -> Declared:
         """The declaration of that kind and name; InputError when there is none."""
@@ -53,22 +55,25 @@ def parsed(text: str, file: Path) -> ast.Module:
         raise InputError(f"The module {file.name} is not valid Python ({exc}).") from exc
 
 
-def execute(text: str, file: Path) -> Executed:
-    """Run the file in a module of its own. InputError, naming the line, for whatever goes wrong in it."""
+def execute(text: str, file: Path, data: Mapping[str, str]) -> Executed:
+    """Run the file in a module of its own. InputError, naming the line, for whatever goes wrong in it.
+
+    data: the data files that it names → their digests.
+    """
     tree = parsed(text, file)
-    calls, features = Calls(str(file)), Declarations(beside=shipped())
+    calls, features = Calls(file, data), Declarations(beside=shipped())
     module = ModuleType(f"tidemill_user_{file.stem}")
     module.__file__ = str(file)
     own = vocabulary(calls, features)
     module.__dict__.update(own, **{OWN: features})
     with explained(file, f"The module {file.name}"):
         _run(compile(tree, str(file), "exec"), module)
-    source, plain = Source(tree), module.__dict__.get("features")
+    plain = module.__dict__.get("features")
     if plain is not own["features"] and callable(plain) and not any(made.function is plain for made in calls.made):
         options = {"lookback": None, "columns": (), "unit": "", "about": (plain.__doc__ or "").strip().partition("\n")[0]}
-        line = source.line_of("features")
+        line = Source(tree).line_of("features")
         calls.made.append(Declared(kind="features", name="features", line=line, function=plain, options=options))
-    return Executed(file, calls.made, features, source)
+    return Executed(file, calls.made, features)
 
 
 def _run(code: CodeType, module: ModuleType) -> None:
@@ -86,12 +91,20 @@ def explained(file: Path, what: str) -> Iterator[None]:
         raise InputError(f"{what} failed{_line(exc.__traceback__, file)}: {exc}") from exc
     except AccessRefusedError as exc:
         line = _line(exc.__traceback__, file)
-        raise InputError(f"{what} {exc}{line}; a module sees the bars it is given and nothing else.") from exc
+        raise InputError(f"{what} {exc}{line}; {_ONLY_BARS}.") from exc
     except SystemExit as exc:
         raise InputError(f"{what} wants to end the program{_line(exc.__traceback__, file)}. Remove that.") from exc
     except Exception as exc:  # a user's code may raise anything; the rest of the program goes on
+        if _is_refusal(exc):
+            line = _line(exc.__traceback__, file)
+            raise InputError(f"{what} wants to use a file by way of duckdb{line}; {_ONLY_BARS}.") from exc
         said = " ".join(str(exc).split())[:300].rstrip(".")
         raise InputError(f"{what} failed{_line(exc.__traceback__, file)}: {type(exc).__name__}: {said}.") from exc
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether duckdb says that a file was refused to it."""
+    return type(error).__module__ in ("duckdb", "_duckdb") and type(error).__name__ == "PermissionException"
 
 
 class AccessRefusedError(PermissionError):
@@ -119,7 +132,7 @@ def vocabulary(calls: Calls, features: Declarations) -> dict[str, Any]:
         name: value for name, value in public.items() if isinstance(value, Expression) or _is_operator(value)
     }
     both = {name: _both(value, vars(builtins)[name]) for name, value in known.items() if callable(vars(builtins).get(name))}
-    own = {name: getattr(calls, name) for name in ("features", "label", "engine", "strategy")}
+    own = {name: getattr(calls, name) for name in ("features", "label", "engine", "strategy", "data")}
     return {**known, **both, "feature": features.feature, **own}
 
 

@@ -14,13 +14,13 @@ import subprocess  # nosec B404  # starts this interpreter with a list of argume
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self, cast
 
 import msgspec
 
 from tidemill.domain.errors import UnavailableError
 from tidemill.provenance import ROOT
+from tidemill.user_modules.libraries import import_libraries
 from tidemill.user_modules.wire import exactly, framed
 
 if TYPE_CHECKING:
@@ -101,9 +101,7 @@ def _main() -> None:
 
     function = msgspec.msgpack.decode(exactly(requests), type=Carried)
     sys.path[:] = list(function.paths)
-    for name in filter(_is_of_a_library, function.modules):
-        with suppress(Exception):  # the call says what is missing
-            __import__(name)
+    import_libraries(function.modules)
     gc.freeze()
     while True:
         try:
@@ -112,15 +110,6 @@ def _main() -> None:
             return
         answers.write(framed(_in_a_fork(function, request)))
         answers.flush()
-
-
-def _is_of_a_library(name: str) -> bool:
-    """Whether a module may be imported before the forks: a person's own may compute when it is imported, and start threads."""
-    with suppress(ImportError, ValueError):
-        found = find_spec(name.partition(".")[0])
-        place = (found.origin or "") if found else ""
-        return place in ("built-in", "frozen") or place.startswith((sys.prefix, sys.base_prefix, str(ROOT / "tidemill")))
-    return False
 
 
 def _in_a_fork(function: Carried, request: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """What code in the sandbox may not do: read or write files, reach the network, start processes, take all of the memory.
 
 A guard against mistakes, not a wall against malice: it stands on Python's audit events and on limits of the process, and native
-code of a library can go around it. Files below the interpreter, its libraries and the project may be read, since imports do.
+code of a library can go around it, but for the readers that `closing.py` knows. Files below the interpreter, its libraries and
+the project may be read, since imports do.
 """
 
 import os
@@ -30,8 +31,6 @@ _NETWORK = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.getho
 _CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
             "os.utime", "os.setxattr", "shutil.", "tempfile.", "sqlite3.connect", "dbm.")  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Reading and writing by polars itself never passes Python's `open`.
-_OF_POLARS = ("read_", "scan_", "write_", "sink_")
 
 
 def limit_memory(mebibytes: int) -> None:
@@ -64,12 +63,14 @@ def _refuse(event: str) -> None:
             raise AccessRefusedError(f"wants to {what} ({event})")
 
 
-def install(module: Path) -> None:
-    """From now on every refused access raises AccessRefusedError. `module` may be read, so that errors can show its lines."""
+def install(*own: Path) -> None:
+    """From now on every refused access raises AccessRefusedError. own: files that may be read: the module, whose lines errors
+    show, and its data files.
+    """
     roots = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(ROOT / "tidemill"), *_READABLE_FOLDERS}
     roots |= {os.path.dirname(os.__file__), *(entry for entry in sys.path if entry not in ("", "/", str(ROOT)))}
     folders = tuple(sorted({os.path.realpath(root) for root in roots} | roots))
-    files = frozenset((*_READABLE_FILES, str(module)))
+    files = frozenset((*_READABLE_FILES, *map(str, own)))
 
     def readable(path: object) -> bool:
         if isinstance(path, int):
@@ -89,20 +90,3 @@ def install(module: Path) -> None:
             _refuse(event)
 
     sys.addaudithook(hook)
-
-
-def close_polars() -> None:
-    """Let the readers and writers of polars refuse; they are native code, which no audit event sees."""
-    import polars as pl
-
-    for owner in (pl, pl.DataFrame, pl.LazyFrame):
-        for name in [name for name in dir(owner) if name.startswith(_OF_POLARS)]:
-            setattr(owner, name, _refusing(name))
-
-
-def _refusing(name: str) -> Any:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AccessRefusedError(f"wants to use {name} of polars")
-
-    refuse.__name__ = name
-    return refuse

@@ -1,12 +1,11 @@
 """A user's own file, given as `--module FILE.py`: its features, labels, engines and strategies, as values.
 
-A file runs in the sandbox first, where it may not hang, read files or reach the network; only then in this process, so that its
-expressions, engines and strategies exist here. Functions of features and labels always run in the sandbox.
+A file runs in the sandbox, where it may not hang, read files or reach the network, and never in this process: what it declares
+comes from there as values. Its functions run in forks of clean processes.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidemill.domain.errors import InputError, TidemillError
-from tidemill.features.declaration import Feature
+from tidemill.features.declaration import Declarations, Feature, shipped
 from tidemill.features.external import External, Function
 from tidemill.provenance import fingerprint, library_version
-from tidemill.user_modules.calls import Declared, Kind
-from tidemill.user_modules.execution import Executed, execute, parsed, read_text
+from tidemill.user_modules.calls import Kind
+from tidemill.user_modules.data import digests
+from tidemill.user_modules.declared import Call, Shape, unpacked_declarations
+from tidemill.user_modules.execution import parsed, read_text
 from tidemill.user_modules.sandbox import sandbox
+from tidemill.user_modules.sources import Source
 from tidemill.user_modules.wire import Bounds, Request
 
 if TYPE_CHECKING:
@@ -78,13 +80,15 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_module(path: str | Path, bounds: Bounds = DEFAULT_BOUNDS) -> Module:
-    """Run a file; the answer holds what it declares. A text that was run before, in the same place, is not run again.
+    """Run a file; the answer holds what it declares. A text that was run before, in the same place and with the same data
+    files, is not run again.
 
     bounds: of its functions. The calls, the operators and the columns can be used without an import. Raises InputError, naming
     the line, when the file cannot be read or run, takes too long, reads a file, takes a shipped name, or declares nothing.
     """
     file = Path(path).expanduser().absolute()
-    return _loaded(file, read_text(file), bounds)
+    text = read_text(file)
+    return _loaded(file, text, tuple(data_of(text, file).items()), bounds)
 
 
 def load_modules(paths: Iterable[str | Path], bounds: Bounds = DEFAULT_BOUNDS) -> tuple[Module, ...]:
@@ -92,25 +96,32 @@ def load_modules(paths: Iterable[str | Path], bounds: Bounds = DEFAULT_BOUNDS) -
     return tuple(load_module(path, bounds) for path in paths)
 
 
+def data_of(text: str, file: Path) -> dict[str, str]:
+    """The data files that a module names → their digests. InputError for a text that is not Python, and for an absent file."""
+    return digests(Source(parsed(text, file)).data_names(), file)
+
+
 @lru_cache(maxsize=64)
-def _loaded(file: Path, text: str, bounds: Bounds) -> Module:
-    parsed(text, file)
-    sandbox(bounds.features).declare(file, text)
-    return _Loading(text, execute(text, file), bounds).module()
+def _loaded(file: Path, text: str, data: tuple[tuple[str, str], ...], bounds: Bounds) -> Module:
+    return _Loading(Request(path=str(file), text=text, data=dict(data)), bounds).module()
 
 
 class _Loading:
-    """From what a file called to the values that it declares; their functions run within `bounds`."""
+    """From a file to the values that it declares. plain: asks for no more than to run it. bounds: of its functions."""
 
-    def __init__(self, text: str, executed: Executed, bounds: Bounds) -> None:
-        self._text, self._executed, self._bounds = text, executed, bounds
-        self._file = executed.file
+    def __init__(self, plain: Request, bounds: Bounds) -> None:
+        self._plain, self._bounds, self._file = plain, bounds, Path(plain.path)
+        self._source = Source(parsed(plain.text, self._file))
+        self._made, features = unpacked_declarations(sandbox(bounds.features).declare(plain))
+        self._features = Declarations(beside=shipped())
+        for feature in features:
+            self._features.add(feature)
 
     def module(self) -> Module:
         """InputError where nothing is declared, or only what fails."""
         failed = self._learn_functions()
         own = Own(
-            features=dict(self._executed.features.features),
+            features=dict(self._features.features),
             labels={made.name: self._label(made) for made in self._calls("label")},
             engines={made.name: self._engine(made) for made in self._calls("engine")},
             strategies={made.name: self._strategy(made) for made in self._calls("strategy")},
@@ -123,8 +134,8 @@ class _Loading:
             raise InputError(next(iter(failed.values()), nothing))
         return Module(file=self._file, own=own, failed=failed)
 
-    def _calls(self, kind: Kind) -> list[Declared]:
-        return [made for made in self._executed.calls if made.kind == kind]
+    def _calls(self, kind: Kind) -> list[Call]:
+        return [made for made in self._made if made.kind == kind]
 
     def _learn_functions(self) -> dict[str, str]:
         """Declare each column of the functions; function → reason for those whose columns cannot be learned."""
@@ -138,10 +149,10 @@ class _Loading:
             function = self._function(made, tuple(columns))
             for column in function.columns:
                 told = {"unit": made.options["unit"], "about": made.options["about"]}
-                self._executed.features.feature(column, External(function, column), **told)
+                self._features.feature(column, External(function, column), **told)
         return failed
 
-    def _columns(self, made: Declared) -> tuple[str, ...]:
+    def _columns(self, made: Call) -> tuple[str, ...]:
         """The columns that a function answers, learned by trying it on made-up bars."""
         answer = self._called(made, _made_up_bars())
         columns = tuple(name for name in answer.columns if name not in _SEEN)
@@ -150,61 +161,62 @@ class _Loading:
             raise InputError(f"{told} Name each new column.")
         return columns
 
-    def _called(self, made: Declared, bars: pl.DataFrame) -> pl.DataFrame:
-        return sandbox(self._bounds.features).call(self._file, self._text, made.kind, made.name, bars)
+    def _called(self, made: Call, bars: pl.DataFrame) -> pl.DataFrame:
+        return sandbox(self._bounds.features).call(self._request(made), bars)
 
-    def _function(self, made: Declared, columns: tuple[str, ...]) -> Function:
+    def _request(self, made: Call, *, second: bool = False) -> Request:
+        return msgspec.structs.replace(self._plain, kind=made.kind, name=made.name, second=second)
+
+    def _code(self, made: Call) -> str:
+        """Hash of the code and data that a declaration depends on, and of the libraries that such code is mostly made of."""
+        libraries = [library_version(name) for name in ("polars", "numpy", "pandas", "scipy")]
+        return fingerprint(self._source.version(made.line, self._plain.data), libraries)[:16]
+
+    def _function(self, made: Call, columns: tuple[str, ...]) -> Function:
         def run(bars: pl.DataFrame) -> pl.DataFrame:
             return _numbers(self._called(made, _seen(bars)), columns, f"The function {made.name} of {self._file.name}")
 
         return Function(
             name=made.name,
             origin=self._file.name,
-            source=_source(self._executed, made),
+            source=self._code(made),
             columns=columns,
             lookback=made.options["lookback"],
             run=run,
         )
 
-    def _label(self, made: Declared) -> Label:
+    def _label(self, made: Call) -> Label:
         from tidemill.validation.labels import Label, require_free
 
         require_free(made.name)
-        source = _source(self._executed, made)
+        source = self._code(made)
         return Label(name=made.name, run=lambda bars: self._called(made, _seen(bars)), source=source, **made.options)
 
-    def _engine(self, made: Declared) -> CustomEngine:
+    def _engine(self, made: Call) -> CustomEngine:
         from tidemill.models.custom import CustomEngine
         from tidemill.models.registry import require_free
 
         if made.second is None:
             raise InputError(f"The engine {made.name} has no predict. Give engine(name, fit, predict).")
         require_free(made.name)
-        fit, predict = self._elsewhere(made), self._elsewhere(made, second=True)
-        return CustomEngine(made.name, fit, predict, source=_source(self._executed, made), **made.options)
+        fit, predict = self._elsewhere(made, made.function), self._elsewhere(made, made.second, second=True)
+        return CustomEngine(made.name, fit, predict, source=self._code(made), **made.options)
 
-    def _strategy(self, made: Declared) -> Strategy:
+    def _strategy(self, made: Call) -> Strategy:
         from tidemill.strategies.custom import custom_strategy
         from tidemill.strategies.registry import require_free
 
         require_free(made.name)
-        return custom_strategy(made.name, self._elsewhere(made), source=_source(self._executed, made), **made.options)
+        return custom_strategy(made.name, self._elsewhere(made, made.function), source=self._code(made), **made.options)
 
-    def _elsewhere(self, made: Declared, *, second: bool = False) -> Callable[..., Any]:
-        """The function with the same signature, run where a call that does not end can be stopped."""
-        request = Request(path=str(self._file), text=self._text, kind=made.kind, name=made.name, second=second)
-        limits = self._bounds.engines
+    def _elsewhere(self, made: Call, shape: Shape, *, second: bool = False) -> Callable[..., Any]:
+        """A function with this shape, run where a call that does not end can be stopped."""
+        request, limits = self._request(made, second=second), self._bounds.engines
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return sandbox(limits).apply(request, args, kwargs)
 
-        return functools.update_wrapper(call, made.second if second and made.second else made.function)
-
-
-def _source(executed: Executed, made: Declared) -> str:
-    """Hash of the code that a declaration depends on, and of the libraries that such code is mostly made of."""
-    libraries = [library_version(name) for name in ("polars", "numpy", "pandas", "scipy")]
-    return fingerprint(executed.source.version(made.line), libraries)[:16]
+        return shape.given_to(call)
 
 
 def _seen(bars: pl.DataFrame) -> pl.DataFrame:

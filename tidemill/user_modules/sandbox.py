@@ -1,23 +1,25 @@
 """A process of its own for a user's functions: bounded in time and memory, without files, network and processes.
 
-One process serves many calls; it is started at the first, and again after one that had to be stopped. Frames go in and out as
-Arrow streams over pipes. What it refuses is said in `guard.py`: a guard against mistakes, not a wall against malice.
+One clean process forks itself for every call; it is started at the first, and again after one that had to be stopped. Frames go
+in and out as Arrow streams over pipes. What it refuses is said in `guard.py`: a guard against mistakes, no wall against malice.
 
-Functions of engines and strategies run in another such process, which is bounded in time alone and has the rights of the user.
+Functions of engines and strategies run in forks of another such process, which is bounded in time alone and has the rights of
+the user.
 """
 
 import atexit
 import os
+import signal
 import subprocess  # nosec B404  # starts this interpreter with a list of arguments
 import sys
 import threading
+from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import msgspec
 
-from tidemill.domain.errors import InputError, UnavailableError
+from tidemill.domain.errors import FunctionError, InputError, UnavailableError
 from tidemill.provenance import ROOT
 from tidemill.user_modules.values import packed, unpacked
 from tidemill.user_modules.wire import READY, Answer, Limits, Request, described, receive, send
@@ -37,20 +39,21 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._limits = limits
         self._lock = threading.Lock()
-        self._frames = False  # whether the process has polars
+        self._prepared: set[tuple[str, bool]] = set()  # texts whose libraries the process has, and whether with frames
 
-    def declare(self, file: Path, text: str) -> None:
-        """Run the file once. InputError when it fails, takes too long or wants more than it may."""
-        self._ask(Request(path=str(file), text=text), b"", file)
+    def declare(self, request: Request) -> bytes:
+        """Run the file once; what it declares (see `declared.py`). InputError when it fails, takes too long or wants more than
+        it may.
+        """
+        return self._ask(request, b"")[1]
 
-    def call(self, file: Path, text: str, kind: str, name: str, bars: "pl.DataFrame") -> "pl.DataFrame":
-        """What the function declared as `name` answers for `bars`: one row for each bar, in their order.
+    def call(self, request: Request, bars: "pl.DataFrame") -> "pl.DataFrame":
+        """What a function of features or of a label answers for `bars`: one row for each bar, in their order.
 
         InputError as for `declare`, and for an answer that is no such frame.
         """
         frame, data = packed(bars)
-        request = Request(path=str(file), text=text, kind=kind, name=name)
-        return cast("pl.DataFrame", unpacked(frame, self._ask(request, data, file)[1]))
+        return cast("pl.DataFrame", unpacked(frame, self._ask(request, data)[1]))
 
     def apply(self, request: Request, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a function of an engine or a strategy answers; a bare object for what is neither frame, arrays nor numbers.
@@ -61,7 +64,7 @@ class Sandbox:
         sizes = [(kind, len(data)) for kind, data in parts]
         named = dict(zip(kwargs, sizes[len(args) :], strict=True))
         whole = msgspec.structs.replace(request, args=tuple(sizes[: len(args)]), kwargs=named)
-        answer, data = self._ask(whole, b"".join(data for _, data in parts), Path(request.path))
+        answer, data = self._ask(whole, b"".join(data for _, data in parts))
         return unpacked(answer.kind, data)
 
     def close(self) -> None:
@@ -69,18 +72,24 @@ class Sandbox:
         with self._lock:
             self._end()
 
-    def _ask(self, request: Request, payload: bytes, file: Path) -> tuple[Answer, bytes]:
-        what = described(request, file)
+    def _ask(self, request: Request, payload: bytes) -> tuple[Answer, bytes]:
+        what = described(request)
         with self._lock:
             process = self._started()
-            if request.kind and not self._frames:
-                self._exchange(process, Request(path="", text=""), b"", what, _START_SECONDS)
-                self._frames = True
+            self._prepare(process, request, what)
             message, data = self._exchange(process, request, payload, what, self._limits.seconds)
         answer = msgspec.json.decode(message, type=Answer)
         if answer.error:
-            raise InputError(answer.error)
+            raise (FunctionError if answer.raised else InputError)(answer.error)
         return answer, data
+
+    def _prepare(self, process: "subprocess.Popen[bytes]", request: Request, what: str) -> None:
+        """To import libraries takes long on a busy machine; it is not part of a call."""
+        needed = (request.text, bool(request.kind or request.data))
+        if needed not in self._prepared:
+            plain = msgspec.structs.replace(request, args=(), kwargs={}, prepares=True)
+            self._exchange(process, plain, b"", what, _START_SECONDS)
+            self._prepared.add(needed)
 
     def _exchange(
         self, process: "subprocess.Popen[bytes]", request: Request, frame: bytes, what: str, seconds: float
@@ -125,10 +134,11 @@ class Sandbox:
         return self._process
 
     def _end(self) -> None:
-        process, self._process, self._frames = self._process, None, False
+        process, self._process = self._process, None
+        self._prepared.clear()
         if process is None:
             return
-        process.kill()
+        _kill(process)
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
@@ -137,7 +147,13 @@ class Sandbox:
 
 def _stop(process: "subprocess.Popen[bytes]", expired: threading.Event) -> None:
     expired.set()
-    process.kill()
+    _kill(process)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, its fork, and what that left running."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _close(pipe: object) -> None:

@@ -2,11 +2,12 @@
 
 The statement of the declaration, and every top-level statement that it names, directly or through others. Comments and layout
 do not count. A statement that binds no name but touches one of them (`TABLE["a"] = 1`, `TABLE.update(…)`) belongs to it too.
+So does what stands in the data files that these statements name.
 """
 
 import ast
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 CALLS = frozenset({"feature", "features", "label", "engine", "strategy"})
 
@@ -19,11 +20,19 @@ class Source:
         self._binds = [_bound(node) for node in tree.body]
         self._uses = [_used(node) for node in tree.body]
 
-    def version(self, line: int) -> str:
-        """16 hex digits of everything that the statement on `line` depends on."""
+    def version(self, line: int, data: Mapping[str, str] = {}) -> str:
+        """16 hex digits of everything that the statement on `line` depends on. data: name of a data file → its digest."""
         kept = self._closure(self._at(line))
         text = "\n".join(ast.unparse(self._statements[index]) for index in sorted(kept))
+        named = {name for index in kept for name in _data_names(self._statements[index])}
+        text += "".join(f"\n{name} {data[name]}" for name in sorted(named) if name in data)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def data_names(self) -> tuple[str, ...]:
+        """The files that `data("…")` names, anywhere; none where the file has another meaning for that word."""
+        if any("data" in bound for bound in self._binds):
+            return ()
+        return tuple(dict.fromkeys(name for node in self._statements for name in _data_names(node)))
 
     def line_of(self, name: str) -> int:
         """Line of the last statement that binds `name`; 1 when none does."""
@@ -64,6 +73,12 @@ def _bound(node: ast.stmt) -> set[str]:
 
 def _used(node: ast.stmt) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+
+
+def _data_names(node: ast.stmt) -> list[str]:
+    calls = (inner for inner in ast.walk(node) if isinstance(inner, ast.Call) and inner.args)
+    given = (call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "data")
+    return [one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)]
 
 
 def _declares(node: ast.stmt) -> bool:

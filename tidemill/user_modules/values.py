@@ -1,4 +1,7 @@
-"""Arguments and answers of functions as bytes and back: frames, named arrays, instruments, plain values. Never a pickle."""
+"""Arguments and answers of functions as bytes and back: frames, named arrays, instruments, plain values. Never a pickle.
+
+Models are stored as named arrays of float64, so bytes and texts that a `save` answers go as numbers of four bytes each.
+"""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -17,6 +20,7 @@ FRAME, ARRAYS, NUMBERS, INSTRUMENTS, TUPLE, PLAIN, OTHER = (
     "plain",
     "other",
 )
+_TEXT, _BYTES, _LENGTH = "__text__", "__bytes__", "__length__"
 
 
 def packed(value: Any) -> tuple[str, bytes]:
@@ -44,9 +48,31 @@ def packed_answer(value: Any) -> tuple[str, bytes]:
             return packed(value)
         if isinstance(value, Mapping):
             return ARRAYS, _arrays(value)
+        if isinstance(value, bytes | bytearray | str):
+            return OTHER, b""
         return NUMBERS, np.ascontiguousarray(np.asarray(value, dtype=np.float64).reshape(-1)).tobytes()
     except (TypeError, ValueError):
         return OTHER, b""
+
+
+def storable(value: Any) -> Any:
+    """What a `save` answered as named arrays, if it is bytes or a text; else the value itself."""
+    import numpy as np
+
+    if not isinstance(value, bytes | bytearray | str):
+        return value
+    content = value.encode() if isinstance(value, str) else bytes(value)
+    words = np.frombuffer(content + b"\0" * (-len(content) % 4), "<u4")
+    return {_TEXT if isinstance(value, str) else _BYTES: words.astype(np.float64), _LENGTH: float(len(content))}
+
+
+def restored(arrays: dict[str, Any]) -> Any:
+    """The inverse of `storable`."""
+    kind = next((name for name in (_TEXT, _BYTES) if set(arrays) == {name, _LENGTH}), None)
+    if kind is None:
+        return arrays
+    content = arrays[kind].astype("<u4").tobytes()[: int(arrays[_LENGTH][0])]
+    return content.decode() if kind == _TEXT else content
 
 
 def unpacked(kind: str, data: bytes) -> Any:

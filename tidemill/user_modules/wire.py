@@ -37,10 +37,11 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Run the file `path` whose content is `text`; then, where a `kind` is given, call the function declared as `name`, or the
-    `second` one of its declaration, on the arguments that follow. An empty path asks for nothing but to be ready for frames.
+    """Run the file `path` whose content is `text` and answer what it declares; or, where a `kind` is given, call the function
+    declared as `name`, or the `second` one of its declaration, on the arguments that follow.
 
-    args, kwargs: what each argument is and its number of bytes (see `values`).
+    args, kwargs: what each argument is and its number of bytes (see `values`). data: data file → digest. prepares: import what
+    such a request needs, and no more.
     """
 
     path: str
@@ -50,21 +51,28 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     second: bool = False
     args: tuple[tuple[str, int], ...] = ()
     kwargs: dict[str, tuple[str, int]] = {}
+    data: dict[str, str] = {}
+    prepares: bool = False
 
 
-def described(request: Request, file: Path) -> str:
+def described(request: Request) -> str:
     """The subject of a sentence about what was asked: "The function weekly of mine.py"."""
+    file = Path(request.path).name
     if not request.kind:
-        return f"The module {file.name}"
+        return f"The module {file}"
     if request.kind == "engine":
-        return f"{'predict' if request.second else 'fit'} of the engine {request.name} of {file.name}"
-    return f"The {'function' if request.kind == 'features' else request.kind} {request.name} of {file.name}"
+        return f"{'predict' if request.second else 'fit'} of the engine {request.name} of {file}"
+    return f"The {'function' if request.kind == 'features' else request.kind} {request.name} of {file}"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """`error` is empty when all went well; a value of this kind follows a call that went well (see `values`)."""
+    """`error` is empty when all went well; a value of this kind follows a call that went well (see `values`).
+
+    raised: whether the error is what the function itself raised.
+    """
 
     error: str = ""
+    raised: bool = False
     kind: str = ""
 
 

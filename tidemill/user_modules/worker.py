@@ -1,22 +1,32 @@
 """The sandbox's process: `python -m tidemill.user_modules.worker`, spoken to over its standard input and output.
 
-Each request runs the file anew in a module of its own, so no call sees what an earlier one left behind.
+It stays clean: it imports the libraries that a file names, computes nothing and never runs a file. Each request runs the file
+in a fork of its own, so nothing that a call changes, in the module or in a library, reaches another. polars' threads do not
+survive a fork, so polars computes in the forks alone.
 """
 
+import gc
 import io
 import os
+import resource
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import msgspec
 
 from tidemill.domain.errors import InputError, TidemillError
-from tidemill.user_modules import guard
+from tidemill.features.declaration import shipped
+from tidemill.user_modules import closing, data, guard
 from tidemill.user_modules.calls import Declared
-from tidemill.user_modules.execution import execute, explained
-from tidemill.user_modules.values import packed_answer, taken_apart
+from tidemill.user_modules.declared import packed_declarations
+from tidemill.user_modules.execution import Executed, execute, explained
+from tidemill.user_modules.libraries import import_libraries, named_in
+from tidemill.user_modules.values import packed_answer, restored, storable, taken_apart
 from tidemill.user_modules.wire import READY, Answer, Limits, Request, described, receive, send
 
 if TYPE_CHECKING:
@@ -27,67 +37,141 @@ _GRACE = 5.0
 
 
 class _Worker:
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._guarded = False
-        self._read: Any = None
-        self._write: Any = None
+    def __init__(self, limits: Limits, requests: BinaryIO, answers: BinaryIO) -> None:
+        self._limits, self._requests, self._answers = limits, requests, answers
 
-    def answer(self, request: Request, payload: bytes) -> tuple[Answer, bytes]:
+    def serve(self) -> None:
+        """Until the other side closes the pipe."""
+        while True:
+            try:
+                message, payload = receive(self._requests)
+            except EOFError:
+                return
+            request = msgspec.json.decode(message, type=Request)
+            if request.prepares:
+                self._import_for(request)
+                send(self._answers, Answer())
+            else:
+                self._in_a_fork(request, payload)
+
+    def _import_for(self, request: Request) -> None:
+        shipped()
+        import_libraries(named_in(request.text))
+        if request.kind or request.data:
+            _frames()
+        if self._limits.guarded:
+            import_libraries(closing.libraries_with_readers(request.text))
+            closing.close_readers()
+        gc.freeze()
+
+    def _in_a_fork(self, request: Request, payload: bytes) -> None:
+        source, sink = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(source)
+            self._end_with_answer(request, payload, sink)
+        os.close(sink)
+        _, status = os.waitpid(child, 0)
+        os.set_blocking(source, False)
+        if not _arrived(source):
+            _end_like(status)
+        os.close(source)
+
+    def _end_with_answer(self, request: Request, payload: bytes, sink: int) -> NoReturn:
+        """In the fork. A byte in `sink` says that the answer was given, whatever the file's own code did to the process."""
+        self._requests.close()
+        try:
+            answer, frame = self._answer(request, payload)
+            _show_what_was_printed()
+            send(self._answers, answer, frame)
+            os.write(sink, b".")
+        finally:
+            os._exit(0)
+
+    def _answer(self, request: Request, payload: bytes) -> tuple[Answer, bytes]:
         """The outcome of one request. A user's error is an answer; only a dead process is none."""
-        if not request.path:
-            self._prepare_frames()
-            return Answer(), b""
         file = Path(request.path)
-        if not self._guarded and self._limits.guarded:
-            self._guarded = True
-            guard.install(file)
+        if self._limits.guarded:
+            closing.close_default_database(request.text)
+            guard.install(file, *(data.place(name, file) for name in request.data))
         signal.setitimer(signal.ITIMER_REAL, self._limits.seconds + _GRACE)
         try:
-            done = execute(request.text, file)
+            done = execute(request.text, file, request.data)
             if not request.kind:
-                return Answer(), b""
-            if not self._limits.guarded:
-                return _applied(done.find(request.kind, request.name), request, payload, file)
-            made = done.find(request.kind, request.name)
-            bars = self._read(io.BytesIO(payload))
-            what = described(request, file)
-            with explained(file, what):
-                result = made.function(bars)
-            return Answer(), self._bytes(result, bars, what, request.name)
+                return Answer(kind="declared"), packed_declarations(done)
+            if self._limits.guarded:
+                return Answer(), _computed(done, request, payload)
+            return _applied(done.find(request.kind, request.name), request, payload, file)
         except TidemillError as exc:
             return Answer(error=str(exc)), b""
         except MemoryError:
             most = f"the {self._limits.memory} MiB it may take" if self._limits.guarded else "there is"
             return Answer(error=f"The module {file.name} needs more memory than {most}."), b""
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
 
-    def _prepare_frames(self) -> None:
-        import polars as pl
 
-        # A first query makes polars' threads and loads what it needs, before anything is refused.
-        pl.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}).lazy().with_columns(pl.col("a").mean().over("b")).collect()
-        self._read, self._write = pl.read_ipc_stream, pl.DataFrame.write_ipc_stream
-        if self._limits.guarded:
-            guard.close_polars()
+@cache
+def _frames() -> tuple[Callable[[io.BytesIO], "pl.DataFrame"], Callable[["pl.DataFrame", io.BytesIO], None]]:
+    """How frames come and go; asked for before the readers and writers of polars refuse."""
+    import polars as pl
 
-    def _bytes(self, result: object, bars: "pl.DataFrame", what: str, name: str) -> bytes:
-        frame = _frame_of(result, bars, what, name)
-        buffer = io.BytesIO()
-        self._write(frame, buffer)
-        return buffer.getvalue()
+    data.readers()
+    return pl.read_ipc_stream, pl.DataFrame.write_ipc_stream
+
+
+def _arrived(source: int) -> bool:
+    try:
+        return bool(os.read(source, 1))
+    except BlockingIOError:  # what the fork left running still holds the other end
+        return False
+
+
+def _show_what_was_printed() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a person's own code may have put anything there
+            stream.flush()
+
+
+def _end_like(status: int) -> NoReturn:
+    """End as the fork ended, so that the program learns of it and starts a new process."""
+    if os.WIFSIGNALED(status):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with suppress(OSError):  # a signal that cannot be handled needs no default again
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def _computed(done: Executed, request: Request, payload: bytes) -> bytes:
+    """A function of features or of a label, over bars."""
+    read, write = _frames()
+    made = done.find(request.kind, request.name)
+    bars = read(io.BytesIO(payload))
+    what = described(request)
+    with explained(done.file, what):
+        result = made.function(bars)
+    buffer = io.BytesIO()
+    write(_frame_of(result, bars, what, request.name), buffer)
+    return buffer.getvalue()
 
 
 def _applied(made: Declared, request: Request, payload: bytes, file: Path) -> tuple[Answer, bytes]:
-    """A function of an engine or a strategy, called with what came along."""
+    """A function of an engine or a strategy, called with what came along; models go through `save` and `load`."""
     function = made.second if request.second else made.function
     values = taken_apart((*request.args, *request.kwargs.values()), payload)
     args, named = values[: len(request.args)], values[len(request.args) :]
     if function is None:
         raise InputError(f"The {request.kind} {request.name} of {file.name} lacks a function.")
-    with explained(file, described(request, file)):
-        result = function(*args, **dict(zip(request.kwargs, named, strict=True)))
+    if request.second and made.load is not None:
+        with explained(file, f"load of the engine {request.name} of {file.name}"):
+            args[0] = made.load(restored(args[0]))
+    try:
+        with explained(file, described(request)):
+            result = function(*args, **dict(zip(request.kwargs, named, strict=True)))
+    except InputError as exc:
+        return Answer(error=str(exc), raised=True), b""
+    if not request.second and made.save is not None:
+        with explained(file, f"save of the engine {request.name} of {file.name}"):
+            result = storable(made.save(result))
     kind, data = packed_answer(result)
     return Answer(kind=kind), data
 
@@ -137,14 +221,7 @@ def main() -> None:
         guard.forbid_writing()
     answers.write(READY)
     answers.flush()
-    worker = _Worker(limits)
-    while True:
-        try:
-            message, payload = receive(requests)
-        except EOFError:
-            return
-        answer, frame = worker.answer(msgspec.json.decode(message, type=Request), payload)
-        send(answers, answer, frame)
+    _Worker(limits, requests, answers).serve()
 
 
 def _pipes() -> tuple[BinaryIO, BinaryIO]:

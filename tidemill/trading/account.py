@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.compiled import kernel
+from tidemill.matching.collar import collared, keep_to_collar
 from tidemill.matching.kernel import FEE as FILL_FEE
 from tidemill.matching.kernel import NO_BAR, OUTCOMES, match_row
 from tidemill.matching.kernel import PRICE as FILL_PRICE
 from tidemill.matching.kernel import QUANTITY as FILL_QUANTITY
 from tidemill.matching.kernel import SLIPPAGE as FILL_SLIPPAGE
+from tidemill.matching.kernel import SYMBOL as FILL_SYMBOL
 from tidemill.matching.rules import SECONDS_A_YEAR, Floats, MatchingRules, VenueRow
 from tidemill.risk.drawdown import DrawdownPolicy
 from tidemill.risk.limits import Limits
@@ -20,8 +22,8 @@ Indices = NDArray[np.int64]
 # Cells of Account.totals, in cash of the account.
 CASH, FEES, SLIPPAGE, BORROW, DIVIDENDS, TRADED = 0, 1, 2, 3, 4, 5
 # Cells of Account.clips: how often a target was cut, and why.
-SHORT, POSITION, GROSS, DRAWDOWN, UNPRICED = 0, 1, 2, 3, 4
-CLIPS = ("short", "position", "gross", "drawdown", "unpriced")
+SHORT, POSITION, GROSS, DRAWDOWN, UNPRICED, NET = 0, 1, 2, 3, 4, 5
+CLIPS = ("short", "position", "gross", "drawdown", "unpriced", "net")
 
 
 class Account(NamedTuple):
@@ -30,7 +32,8 @@ class Account(NamedTuple):
 
     order_quantity, order_amount, orders: what waits for the next open (see `matching.kernel`), `orders[:waiting[0]]`
     in symbol order. due: when the slot opens for which each of them waits (epoch microseconds), where symbols follow calendars
-    of their own; elsewhere all wait for the next slot.
+    of their own; elsewhere all wait for the next slot. reference: the close at which each order was decided, in today's units.
+    cancelled: in how many slots a reduction was cancelled at the collar (`matching.collar`).
     """
 
     totals: Floats
@@ -42,6 +45,8 @@ class Account(NamedTuple):
     orders: Indices
     waiting: Indices
     due: Indices
+    reference: Floats
+    cancelled: Indices
     outcomes: Indices
     clips: Indices
     short_clipped: NDArray[np.bool_]
@@ -89,6 +94,8 @@ def new_account(symbols: int, capital: float) -> Account:
         orders=np.zeros(symbols, np.int64),
         waiting=np.zeros(1, np.int64),
         due=np.zeros(symbols, np.int64),
+        reference=np.zeros(symbols),
+        cancelled=np.zeros(symbols, np.int64),
         outcomes=np.zeros(len(OUTCOMES), np.int64),
         clips=np.zeros(len(CLIPS), np.int64),
         short_clipped=np.zeros(symbols, np.bool_),
@@ -112,20 +119,24 @@ def charge_borrow(account: Account, venue: VenueRow, elapsed: float) -> float:
 
 @kernel
 def split(account: Account, j: int, ratio: float) -> None:
-    """`ratio` new shares for one old: quantity, mark and waiting order change, value does not."""
+    """`ratio` new shares for one old: quantity, mark, waiting order and its reference change, value does not."""
     account.position[j] *= ratio
     account.order_quantity[j] *= ratio
     account.mark[j] /= ratio
+    account.reference[j] /= ratio
 
 
 @kernel
 def pay_dividend(account: Account, j: int, cash: float) -> None:
-    """`cash` for each share held before this open; a short owes it. The mark falls with it, so nothing is counted twice."""
+    """`cash` for each share held before this open; a short owes it. The mark falls with it, so nothing is counted twice, and
+    so does the reference of what waits.
+    """
     paid = account.position[j] * cash
     account.totals[CASH] += paid
     account.totals[DIVIDENDS] += paid
     account.carry[j] += paid
     account.mark[j] -= cash
+    account.reference[j] -= cash
 
 
 @kernel
@@ -136,6 +147,11 @@ def fill_orders(account: Account, row: Row, terms: Terms, fills: Floats) -> int:
         return 0
     made = 0
     if row.contiguous:
+        if collared(terms.rules):
+            count = keep_to_collar(
+                account.orders, count, account.order_quantity, account.order_amount, account.position, account.reference,
+                account.cancelled, row.open, row.volume, terms.venue, terms.rules, account.outcomes,
+            )  # fmt: skip
         cash, made = match_row(
             account.orders, count, account.order_quantity, account.order_amount, account.position, account.totals[CASH],
             row.open, row.volume, terms.venue, terms.rules, fills, account.outcomes,
@@ -147,6 +163,7 @@ def fill_orders(account: Account, row: Row, terms: Terms, fills: Floats) -> int:
         account.totals[FEES] += fills[k, FILL_FEE]
         account.totals[SLIPPAGE] += fills[k, FILL_SLIPPAGE]
         account.totals[TRADED] += fills[k, FILL_QUANTITY] * fills[k, FILL_PRICE]
+        account.cancelled[int(fills[k, FILL_SYMBOL])] = 0
     for k in range(count):
         account.order_quantity[account.orders[k]] = 0.0
         account.order_amount[account.orders[k]] = 0.0

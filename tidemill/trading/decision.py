@@ -19,11 +19,12 @@ from typing import NamedTuple
 from tidemill.compiled import kernel
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import FLATTEN, NORMAL, REDUCE, DrawdownState, drawdown_step
-from tidemill.risk.limits import Limits, clip_position, gross_scale
+from tidemill.risk.limits import Limits, clip_position, gross_scale, net_scale
 from tidemill.trading.account import (
     CLIPS,
     DRAWDOWN,
     GROSS,
+    NET,
     POSITION,
     SHORT,
     UNPRICED,
@@ -117,12 +118,14 @@ def _kept(target: float, current: float) -> float:
 
 @kernel
 def decide_row(
-    account: Account, target: Floats, equity: float, gross: float, action: int, gross_cap: float, terms: Terms, wanted: Floats
-) -> int:
+    account: Account, target: Floats, equity: float, gross: float, net: float, action: int, gross_cap: float, terms: Terms,
+    wanted: Floats,
+) -> int:  # fmt: skip
     """Turn target weights into the orders of the next slot; returns how many.
 
-    target: weight of equity for each symbol, NaN to leave it alone. action, gross_cap: the drawdown level in force and
-    its cap. wanted: a buffer. Exposure that would pass the gross limit is scaled down together, reductions never.
+    target: weight of equity for each symbol, NaN to leave it alone. gross, net: exposure now. action, gross_cap: the drawdown
+    level in force and its cap. wanted: a buffer. Exposure that would pass the gross limit is scaled down together, then that of
+    the side that would pass the net limit; reductions never.
     """
     position, marks, orders, can_short = account.position, account.mark, account.orders, terms.venue.can_short
     squeeze = min(gross_cap / gross, 1.0) if gross > 0.0 else 1.0
@@ -146,29 +149,60 @@ def decide_row(
         wanted[j] = value
         orders[count] = j
         count += 1
-    return _write_orders(account, count, gross_scale(kept, added, equity, terms.limits), equity, wanted)
+    scale = gross_scale(kept, added, equity, terms.limits)
+    long, short = scale, scale
+    if terms.limits.max_net < terms.limits.max_gross:  # else what is added within the gross limit cannot pass it
+        long, short = _side_scales(account, count, scale, net, equity, wanted, terms.limits)
+    return _write_orders(account, count, scale, long, short, equity, wanted)
 
 
 @kernel
-def _write_orders(account: Account, count: int, scale: float, equity: float, wanted: Floats) -> int:
+def _side_scales(
+    account: Account, count: int, scale: float, net: float, equity: float, wanted: Floats, limits: Limits
+) -> tuple[float, float]:
+    """`scale` for new long and for new short exposure, smaller for the side that would pass the net limit."""
+    long = short = 0.0
+    for k in range(count):
+        j = account.orders[k]
+        current = account.position[j] * account.mark[j]
+        keeps = _kept(wanted[j], current)
+        net += keeps - current
+        long += max(wanted[j] - keeps, 0.0) * scale
+        short += max(keeps - wanted[j], 0.0) * scale
+    return scale * net_scale(net, long, short, equity, limits), scale * net_scale(-net, short, long, equity, limits)
+
+
+@kernel
+def _write_orders(account: Account, count: int, scale: float, long: float, short: float, equity: float, wanted: Floats) -> int:
+    """scale: of the gross limit, for the count of what it cut. long, short: of what is added to either side."""
     position, marks, orders = account.position, account.mark, account.orders
     quantities, amounts = account.order_quantity, account.order_amount
-    written = 0
+    written, scaled = 0, min(long, short) < 1.0
     for k in range(count):
         j = orders[k]
         target, held = wanted[j], position[j]
-        if scale < 1.0:
-            keeps = _kept(target, held * marks[j])
-            if target != keeps:
-                account.clips[GROSS] += 1
-            target = keeps + (target - keeps) * scale
+        if scaled:
+            target = _scaled(account, target, _kept(target, held * marks[j]), scale, long, short)
         quantity, amount = _order(target, held, marks[j], equity)
         if quantity != 0.0 or amount > 0.0:
-            quantities[j], amounts[j] = quantity, amount
+            quantities[j], amounts[j], account.reference[j] = quantity, amount, marks[j]
             orders[written] = j
             written += 1
     account.waiting[0] = written
     return written
+
+
+@kernel
+def _scaled(account: Account, target: float, keeps: float, scale: float, long: float, short: float) -> float:
+    """`target` with what it adds to the part that stays scaled down, and the count of what cut it."""
+    own = long if target > keeps else short
+    if target == keeps or own >= 1.0:
+        return target
+    if scale < 1.0:
+        account.clips[GROSS] += 1
+    if own < scale:
+        account.clips[NET] += 1
+    return keeps + (target - keeps) * own
 
 
 @kernel
@@ -197,17 +231,17 @@ class Apart(NamedTuple):
 
 @kernel
 def decide_apart(
-    account: Account, target: Floats, equity: float, gross: float, action: int, gross_cap: float, terms: Terms, wanted: Floats,
-    closes: int, due: Indices, calendar: Indices, buffers: Apart,
+    account: Account, target: Floats, equity: float, gross: float, net: float, action: int, gross_cap: float, terms: Terms,
+    wanted: Floats, closes: int, due: Indices, calendar: Indices, buffers: Apart,
 ) -> int:  # fmt: skip
     """`decide_row` where symbols follow calendars of their own; returns how many orders wait.
 
     closes: when this is decided. due: when the next slot of each calendar opens for what is decided now. calendar: of each
-    symbol, the index into `due`. A decision replaces the order that waits, which counts as done for the gross limit as long as
-    it does. An order that fills before this decision could reach the market stays as it is, and its symbol is left alone. Under
-    a drawdown action nothing that waits may add.
+    symbol, the index into `due`. A decision replaces the order that waits, which counts as done for the gross and the net limit
+    as long as it does. An order that fills before this decision could reach the market stays as it is, and its symbol is left
+    alone. Under a drawdown action nothing that waits may add.
     """
-    committed, position = 0.0, account.position
+    committed, leaning, position = 0.0, 0.0, account.position
     asked, aside = buffers
     for j in range(target.size):
         asked[j], aside[j] = target[j], 0.0
@@ -219,9 +253,10 @@ def decide_apart(
         elif not beyond and action != NORMAL:
             _keep_to_reducing(account, j)
         committed += _added(account, j)
+        leaning += account.order_amount[j] + account.order_quantity[j] * account.mark[j]
         if beyond:
             asked[j], aside[j], position[j] = math.nan, position[j], 0.0  # what is not held is not closed either
-    count = decide_row(account, asked, equity, gross + committed, action, gross_cap, terms, wanted)
+    count = decide_row(account, asked, equity, gross + committed, net + leaning, action, gross_cap, terms, wanted)
     for j in range(target.size):
         if aside[j] != 0.0:
             position[j] = aside[j]

@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.compiled import kernel
-from tidemill.matching.kernel import COLLAR, FILLED, execution_price, market_state
+from tidemill.matching.kernel import COLLAR, FILLED, SYMBOL, execution_price, market_state
 from tidemill.matching.rules import Floats, MatchingRules, VenueRow
 
+# Cells of a symbol: the close at which its order was decided, in today's units, and in how many slots its reduction was
+# cancelled at the collar until now. One array, since a compiled call costs a reference count for every array that it takes.
+COLLAR_COLUMNS = 2
+REFERENCE, CANCELLED = 0, 1
 _DOUBLINGS = 2
 _ROUNDING = 1e-12  # of the price: five percent above 1.1 is within five percent, whatever the last bit
 
@@ -38,8 +42,7 @@ def keep_to_collar(
     order_quantity: Floats,
     order_amount: Floats,
     position: Floats,
-    reference: Floats,
-    cancelled: NDArray[np.int64],
+    collar: Floats,
     open_price: Floats,
     volume: Floats,
     venue: VenueRow,
@@ -48,28 +51,34 @@ def keep_to_collar(
 ) -> int:
     """Take out of the orders of one bar (as of `match_row`) what the collar cancels; returns how many are left in `orders`.
 
-    cancelled: of each symbol, in how many slots its reduction was cancelled so until now. What cannot trade in this bar at all
-    is left to `match_row`.
+    collar: [symbols, COLLAR_COLUMNS]. What cannot trade in this bar at all is left to `match_row`.
     """
     left = 0
     for k in range(order_count):
         j = orders[k]
         side, reduces = (-1.0 if order_quantity[j] < 0.0 else 1.0), reducing(order_quantity[j], position[j])
         if reduces == 0.0:
-            cancelled[j] = 0
+            collar[j, CANCELLED] = 0.0
         price = execution_price(open_price[j], side, rules.slippage_rate, venue.tick[j])
-        if market_state(open_price[j], volume[j]) == FILLED and beyond(price, side, reference[j], rules.collar):
-            wider = rules.collar * 2.0 ** min(cancelled[j], _DOUBLINGS)
-            passes = reduces > 0.0 and not beyond(price, side, reference[j], wider)
+        if market_state(open_price[j], volume[j]) == FILLED and beyond(price, side, collar[j, REFERENCE], rules.collar):
+            wider = rules.collar * 2.0 ** min(collar[j, CANCELLED], _DOUBLINGS)
+            passes = reduces > 0.0 and not beyond(price, side, collar[j, REFERENCE], wider)
             if not passes or order_amount[j] > 0.0 or abs(order_quantity[j]) > reduces * (1.0 + _ROUNDING):
                 outcomes[COLLAR] += 1
             order_quantity[j], order_amount[j] = (side * reduces if passes else 0.0), 0.0
             if not passes:
-                cancelled[j] += reduces > 0.0
+                collar[j, CANCELLED] += reduces > 0.0
                 continue
         orders[left] = j
         left += 1
     return left
+
+
+@kernel
+def forget_cancelled(collar: Floats, fills: Floats, made: int) -> None:
+    """What filled begins with the narrow collar again."""
+    for k in range(made):
+        collar[int(fills[k, SYMBOL]), CANCELLED] = 0.0
 
 
 @kernel

@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.compiled import kernel
-from tidemill.matching.collar import collared, keep_to_collar
+from tidemill.matching.collar import COLLAR_COLUMNS, REFERENCE, collared, forget_cancelled, keep_to_collar
 from tidemill.matching.kernel import FEE as FILL_FEE
 from tidemill.matching.kernel import NO_BAR, OUTCOMES, match_row
 from tidemill.matching.kernel import PRICE as FILL_PRICE
 from tidemill.matching.kernel import QUANTITY as FILL_QUANTITY
 from tidemill.matching.kernel import SLIPPAGE as FILL_SLIPPAGE
-from tidemill.matching.kernel import SYMBOL as FILL_SYMBOL
 from tidemill.matching.rules import SECONDS_A_YEAR, Floats, MatchingRules, VenueRow
 from tidemill.risk.drawdown import DrawdownPolicy
 from tidemill.risk.limits import Limits
@@ -32,8 +31,7 @@ class Account(NamedTuple):
 
     order_quantity, order_amount, orders: what waits for the next open (see `matching.kernel`), `orders[:waiting[0]]`
     in symbol order. due: when the slot opens for which each of them waits (epoch microseconds), where symbols follow calendars
-    of their own; elsewhere all wait for the next slot. reference: the close at which each order was decided, in today's units.
-    cancelled: in how many slots a reduction was cancelled at the collar (`matching.collar`).
+    of their own; elsewhere all wait for the next slot. collar: of each symbol, what `matching.collar` looks at.
     """
 
     totals: Floats
@@ -45,8 +43,7 @@ class Account(NamedTuple):
     orders: Indices
     waiting: Indices
     due: Indices
-    reference: Floats
-    cancelled: Indices
+    collar: Floats
     outcomes: Indices
     clips: Indices
     short_clipped: NDArray[np.bool_]
@@ -94,8 +91,7 @@ def new_account(symbols: int, capital: float) -> Account:
         orders=np.zeros(symbols, np.int64),
         waiting=np.zeros(1, np.int64),
         due=np.zeros(symbols, np.int64),
-        reference=np.zeros(symbols),
-        cancelled=np.zeros(symbols, np.int64),
+        collar=np.zeros((symbols, COLLAR_COLUMNS)),
         outcomes=np.zeros(len(OUTCOMES), np.int64),
         clips=np.zeros(len(CLIPS), np.int64),
         short_clipped=np.zeros(symbols, np.bool_),
@@ -123,7 +119,7 @@ def split(account: Account, j: int, ratio: float) -> None:
     account.position[j] *= ratio
     account.order_quantity[j] *= ratio
     account.mark[j] /= ratio
-    account.reference[j] /= ratio
+    account.collar[j, REFERENCE] /= ratio
 
 
 @kernel
@@ -136,7 +132,7 @@ def pay_dividend(account: Account, j: int, cash: float) -> None:
     account.totals[DIVIDENDS] += paid
     account.carry[j] += paid
     account.mark[j] -= cash
-    account.reference[j] -= cash
+    account.collar[j, REFERENCE] -= cash
 
 
 @kernel
@@ -149,8 +145,8 @@ def fill_orders(account: Account, row: Row, terms: Terms, fills: Floats) -> int:
     if row.contiguous:
         if collared(terms.rules):
             count = keep_to_collar(
-                account.orders, count, account.order_quantity, account.order_amount, account.position, account.reference,
-                account.cancelled, row.open, row.volume, terms.venue, terms.rules, account.outcomes,
+                account.orders, count, account.order_quantity, account.order_amount, account.position, account.collar,
+                row.open, row.volume, terms.venue, terms.rules, account.outcomes,
             )  # fmt: skip
         cash, made = match_row(
             account.orders, count, account.order_quantity, account.order_amount, account.position, account.totals[CASH],
@@ -159,11 +155,12 @@ def fill_orders(account: Account, row: Row, terms: Terms, fills: Floats) -> int:
         account.totals[CASH] = cash
     else:
         account.outcomes[NO_BAR] += count
+    if collared(terms.rules):
+        forget_cancelled(account.collar, fills, made)
     for k in range(made):
         account.totals[FEES] += fills[k, FILL_FEE]
         account.totals[SLIPPAGE] += fills[k, FILL_SLIPPAGE]
         account.totals[TRADED] += fills[k, FILL_QUANTITY] * fills[k, FILL_PRICE]
-        account.cancelled[int(fills[k, FILL_SYMBOL])] = 0
     for k in range(count):
         account.order_quantity[account.orders[k]] = 0.0
         account.order_amount[account.orders[k]] = 0.0

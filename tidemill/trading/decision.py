@@ -17,6 +17,7 @@ import math
 from typing import NamedTuple
 
 from tidemill.compiled import kernel
+from tidemill.matching.collar import REFERENCE
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import FLATTEN, NORMAL, REDUCE, DrawdownState, drawdown_step
 from tidemill.risk.limits import Limits, clip_position, gross_scale, net_scale
@@ -150,59 +151,53 @@ def decide_row(
         orders[count] = j
         count += 1
     scale = gross_scale(kept, added, equity, terms.limits)
-    long, short = scale, scale
     if terms.limits.max_net < terms.limits.max_gross:  # else what is added within the gross limit cannot pass it
-        long, short = _side_scales(account, count, scale, net, equity, wanted, terms.limits)
-    return _write_orders(account, count, scale, long, short, equity, wanted)
+        _keep_to_net(account, count, scale, net, equity, wanted, terms.limits)
+    return _write_orders(account, count, scale, equity, wanted)
 
 
 @kernel
-def _side_scales(
-    account: Account, count: int, scale: float, net: float, equity: float, wanted: Floats, limits: Limits
-) -> tuple[float, float]:
-    """`scale` for new long and for new short exposure, smaller for the side that would pass the net limit."""
+def _keep_to_net(account: Account, count: int, scale: float, net: float, equity: float, wanted: Floats, limits: Limits) -> None:
+    """Shrink in `wanted` what is added to the side that would pass the net limit, once all of it is scaled by `scale`."""
+    position, marks, orders, clips = account.position, account.mark, account.orders, account.clips
     long = short = 0.0
     for k in range(count):
-        j = account.orders[k]
-        current = account.position[j] * account.mark[j]
+        j = orders[k]
+        current = position[j] * marks[j]
         keeps = _kept(wanted[j], current)
         net += keeps - current
         long += max(wanted[j] - keeps, 0.0) * scale
         short += max(keeps - wanted[j], 0.0) * scale
-    return scale * net_scale(net, long, short, equity, limits), scale * net_scale(-net, short, long, equity, limits)
+    of_long, of_short = net_scale(net, long, short, equity, limits), net_scale(-net, short, long, equity, limits)
+    for k in range(count):
+        j = orders[k]
+        keeps = _kept(wanted[j], position[j] * marks[j])
+        own = of_long if wanted[j] > keeps else of_short
+        if own < 1.0 and wanted[j] != keeps:
+            wanted[j] = keeps + (wanted[j] - keeps) * own
+            clips[NET] += 1
 
 
 @kernel
-def _write_orders(account: Account, count: int, scale: float, long: float, short: float, equity: float, wanted: Floats) -> int:
-    """scale: of the gross limit, for the count of what it cut. long, short: of what is added to either side."""
-    position, marks, orders = account.position, account.mark, account.orders
+def _write_orders(account: Account, count: int, scale: float, equity: float, wanted: Floats) -> int:
+    position, marks, orders, collar = account.position, account.mark, account.orders, account.collar
     quantities, amounts = account.order_quantity, account.order_amount
-    written, scaled = 0, min(long, short) < 1.0
+    written = 0
     for k in range(count):
         j = orders[k]
         target, held = wanted[j], position[j]
-        if scaled:
-            target = _scaled(account, target, _kept(target, held * marks[j]), scale, long, short)
+        if scale < 1.0:
+            keeps = _kept(target, held * marks[j])
+            if target != keeps:
+                account.clips[GROSS] += 1
+            target = keeps + (target - keeps) * scale
         quantity, amount = _order(target, held, marks[j], equity)
         if quantity != 0.0 or amount > 0.0:
-            quantities[j], amounts[j], account.reference[j] = quantity, amount, marks[j]
+            quantities[j], amounts[j], collar[j, REFERENCE] = quantity, amount, marks[j]
             orders[written] = j
             written += 1
     account.waiting[0] = written
     return written
-
-
-@kernel
-def _scaled(account: Account, target: float, keeps: float, scale: float, long: float, short: float) -> float:
-    """`target` with what it adds to the part that stays scaled down, and the count of what cut it."""
-    own = long if target > keeps else short
-    if target == keeps or own >= 1.0:
-        return target
-    if scale < 1.0:
-        account.clips[GROSS] += 1
-    if own < scale:
-        account.clips[NET] += 1
-    return keeps + (target - keeps) * own
 
 
 @kernel

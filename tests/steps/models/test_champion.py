@@ -19,6 +19,7 @@ from tidemill.domain.experiment import (
     EngineSpec,
     Experiment,
     LabelSpec,
+    LimitsSpec,
     NeutraliseSpec,
     PromotionSpec,
     StrategySpec,
@@ -149,7 +150,8 @@ def test_the_champion_is_judged_under_the_limits_of_the_challenger(workspace: Wo
     free = finished(workspace, msgspec.structs.replace(experiment, limits=msgspec.UNSET))
     alone = compare(free, None)
     champion = workspace.call(champions.promote, workspace.database, nominee(free, alone), instead_of=None)
-    judged = compare(finished(workspace, experiment), champion)
+    tight = msgspec.structs.replace(experiment, limits=LimitsSpec(position=0.02))
+    judged = compare(finished(workspace, tight), champion)
     assert judged.champion == judged.challenger
     assert judged.champion != alone.challenger
     assert judged.advantage == 0.0

@@ -60,9 +60,11 @@ def decide(cursor: str | None, candidates: Sequence[Candidate]) -> tuple[list[Ch
 
 
 def candidates(experiments: Sequence[Experiment], settings: Settings) -> list[Candidate]:
-    """Those whose drift was measured, and whose source is still there: one that vanished must not stop the others."""
+    """Those that may be promoted, whose drift was measured, and whose source is still there: one that vanished must not stop
+    the others, and one without limits would be refused each time.
+    """
     lake, found = Lake(settings.lake), []
-    for experiment in experiments:
+    for experiment in (one for one in experiments if one.limited is not None):
         drift = None
         with suppress(TidemillError):
             registry = Registry.of(settings).with_files(experiment.modules)

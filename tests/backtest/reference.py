@@ -11,6 +11,7 @@ import polars as pl
 
 from tests.backtest.panels import Market
 from tidemill.domain.market import Instrument
+from tidemill.risk.limits import UNLEVERED, Limits
 
 YEAR = 365.0 * 86_400.0
 
@@ -32,6 +33,9 @@ class Account:
     slippage: float = 0.0
     borrow: float = 0.0
     dividends: float = 0.0
+    decided: dict[str, float] = field(default_factory=dict)  # symbol → the close at which its order was decided
+    held_back: dict[str, int] = field(default_factory=dict)  # symbol → how often its reduction was cancelled at the collar
+    collared: int = 0
 
     def equity(self) -> float:
         return self.cash + sum(units * self.last[symbol] for symbol, units in self.units.items() if units)
@@ -54,7 +58,13 @@ def every(times: list[datetime]) -> Days:
 
 
 def simulate(
-    market: Market, *, dead_after: int, resize: bool = True, max_gross: float = 1.0, days: Days | None = None
+    market: Market,
+    *,
+    dead_after: int,
+    resize: bool = True,
+    limits: Limits = UNLEVERED,
+    collar: float = math.inf,
+    days: Days | None = None,
 ) -> tuple[list[float], Account]:
     """Equity at each close, and the account at the end."""
     table = {(row["symbol"], row["open_time"]): row for row in market.bars.iter_rows(named=True)}
@@ -72,7 +82,8 @@ def simulate(
         _actions(account, market.actions, waiting, market.instruments, since, time)
         waiting = {symbol: order for symbol, order in waiting.items() if due[symbol] is None or due[symbol] >= time}
         now = {symbol: order for symbol, order in waiting.items() if due[symbol] == time}
-        _fill(account, market, {symbol: table.get((symbol, time)) for symbol in market.symbols}, now)
+        rows = {symbol: table.get((symbol, time)) for symbol in market.symbols}
+        _fill(account, market, rows, _within(account, market, rows, now, collar))
         waiting = {symbol: order for symbol, order in waiting.items() if symbol not in now}
         for symbol in market.symbols:
             row = table.get((symbol, time))
@@ -87,9 +98,9 @@ def simulate(
         equities.append(account.equity())
         targets = {symbol: asked.get((symbol, time)) for symbol in market.symbols}
         waiting = {symbol: order for symbol, order in waiting.items() if targets[symbol] is None}
-        promised = sum(_promised(account, symbol, order) for symbol, order in waiting.items())
-        made = _decide(account, market, targets, equities[-1], resize, max_gross * equities[-1] - promised)
+        made = _decide(account, market, targets, equities[-1], resize, limits, waiting)
         due |= {symbol: days.after(symbol, time) for symbol in made}
+        account.decided |= {symbol: account.last[symbol] for symbol in made}
         waiting |= made
     return equities, account
 
@@ -122,8 +133,10 @@ def _actions(
             account.cash += units * value
             account.dividends += units * value
             account.last[symbol] -= value
+            account.decided[symbol] = account.decided.get(symbol, 0.0) - value
             continue
         account.last[symbol] /= value
+        account.decided[symbol] = account.decided.get(symbol, 0.0) / value
         units *= value
         if symbol in waiting:
             waiting[symbol] = (waiting[symbol][0] * value, waiting[symbol][1])
@@ -146,8 +159,8 @@ def _fill(
             if row is None or not row["volume"] > 0 or (units >= 0) != buying:
                 continue
             rules = market.instruments[symbol]
-            slip, fee = market.costs.slippage_bps / 1e4, market.costs.fee_bps / 1e4
-            price = on_tick(row["open"] * (1 + slip if buying else 1 - slip), rules.tick, buying)
+            fee = market.costs.fee_bps / 1e4
+            price = _price(market, symbol, row["open"], buying)
             if buying:
                 each = price * (1 + fee)
                 wanted = units + max(min(amount, budget - units * each), 0.0) / each
@@ -162,8 +175,44 @@ def _fill(
             account.slippage += quantity * abs(price - row["open"])
             held = account.units.get(symbol, 0.0) + sign * quantity
             account.units[symbol] = 0.0 if abs(held) <= 1e-12 * quantity else held
+            account.held_back[symbol] = 0
             if buying:
                 budget -= quantity * price * (1 + fee)
+
+
+def _price(market: Market, symbol: str, opened: float, buying: bool) -> float:
+    slip = market.costs.slippage_bps / 1e4
+    return on_tick(opened * (1 + slip if buying else 1 - slip), market.instruments[symbol].tick, buying)
+
+
+def _within(
+    account: Account,
+    market: Market,
+    rows: dict[str, dict[str, float] | None],
+    waiting: dict[str, tuple[float, float]],
+    collar: float,
+) -> dict[str, tuple[float, float]]:
+    """What the collar lets through of the orders of one slot."""
+    passed = {}
+    for symbol, (units, amount) in waiting.items():
+        row, held, buying = rows[symbol], account.units.get(symbol, 0.0), units >= 0
+        closes = min(abs(units), abs(held)) if units * held < 0 else 0.0
+        if not closes:
+            account.held_back[symbol] = 0
+        if row is None or not row["volume"] > 0:
+            passed[symbol] = (units, amount)
+            continue
+        price, before = _price(market, symbol, row["open"], buying), account.held_back.get(symbol, 0)
+        width = (price / account.decided[symbol] - 1) * (1 if buying else -1)
+        if width <= collar:
+            passed[symbol] = (units, amount)
+        elif closes and width <= collar * min(2**before, 4):
+            passed[symbol] = (closes if buying else -closes, 0.0)
+            account.collared += amount > 0 or abs(units) > closes * (1 + 1e-12)
+        else:
+            account.held_back[symbol] = before + 1 if closes else 0
+            account.collared += 1
+    return passed
 
 
 def _promised(account: Account, symbol: str, order: tuple[float, float]) -> float:
@@ -173,7 +222,13 @@ def _promised(account: Account, symbol: str, order: tuple[float, float]) -> floa
 
 
 def _decide(
-    account: Account, market: Market, targets: dict[str, float | None], equity: float, resize: bool, most: float
+    account: Account,
+    market: Market,
+    targets: dict[str, float | None],
+    equity: float,
+    resize: bool,
+    limits: Limits,
+    waiting: dict[str, tuple[float, float]],
 ) -> dict[str, tuple[float, float]]:
     now = {symbol: account.units.get(symbol, 0.0) * account.last.get(symbol, 0.0) for symbol in market.symbols}
     wanted = {}
@@ -183,19 +238,42 @@ def _decide(
             continue
         if weight < 0 and not market.instruments[symbol].can_short:
             weight = 0.0
-        limit = 1.0 * max(equity, 0.0)
+        limit = limits.max_position * max(equity, 0.0)
         wanted[symbol] = min(max(weight * max(equity, 0.0), -limit), limit)
     stays = {symbol: _stays(now[symbol], wanted.get(symbol, now[symbol])) for symbol in market.symbols}
-    added = sum(abs(value - stays[symbol]) for symbol, value in wanted.items())
-    room = most - sum(abs(value) for value in stays.values())
-    scale = 1.0 if added <= max(room + 1e-9 * equity, 0.0) else max(room, 0.0) / added
+    scale = _scale(account, equity, limits, waiting, stays, wanted)
     orders = {}
     for symbol, value in wanted.items():
-        target = stays[symbol] + (value - stays[symbol]) * scale if scale < 1 else value
+        more = value - stays[symbol]
+        target = stays[symbol] + more * scale[more > 0] if scale[more > 0] < 1 else value
         order = _order(target, account.units.get(symbol, 0.0), now[symbol], account.last[symbol], equity)
         if order != (0.0, 0.0):
             orders[symbol] = order
     return orders
+
+
+def _scale(
+    account: Account,
+    equity: float,
+    limits: Limits,
+    waiting: dict[str, tuple[float, float]],
+    stays: dict[str, float],
+    wanted: dict[str, float],
+) -> dict[bool, float]:
+    """Whether exposure is added to the long side → by which factor it shrinks."""
+    promised = sum(_promised(account, symbol, order) for symbol, order in waiting.items())
+    added = sum(abs(value - stays[symbol]) for symbol, value in wanted.items())
+    held = sum(abs(value) for value in stays.values())
+    gross = _shrunk(added, limits.max_gross * equity - promised - held, equity)
+    net = sum(stays.values()) + sum(units * account.last[symbol] + amount for symbol, (units, amount) in waiting.items())
+    long = gross * sum(max(value - stays[symbol], 0.0) for symbol, value in wanted.items())
+    short = gross * sum(max(stays[symbol] - value, 0.0) for symbol, value in wanted.items())
+    most = limits.max_net * equity
+    return {True: gross * _shrunk(long, most - net + short, equity), False: gross * _shrunk(short, most + net + long, equity)}
+
+
+def _shrunk(added: float, room: float, equity: float) -> float:
+    return 1.0 if added <= max(room + 1e-9 * equity, 0.0) else max(room, 0.0) / added
 
 
 def _stays(now: float, target: float) -> float:

@@ -1,6 +1,7 @@
 """The public backtest against fills computed by hand."""
 
 from datetime import timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -248,6 +249,120 @@ def test_limits_cut_targets_and_the_gross_limit_never_scales_a_reduction() -> No
     assert (result.clips["position"], result.clips["gross"]) == (2, 1)
 
 
+def test_the_net_limit_scales_what_is_added_to_the_heavier_side_and_never_a_reduction() -> None:
+    rules = {symbol: instrument(symbol, can_short=True) for symbol in "ABC"}
+    market = pl.concat([one(symbol, [10] * 5) for symbol in "ABC"])
+    asked = weights([("A", 0, 0.4), ("B", 0, 0.4), ("C", 0, -0.2), ("C", 2, 0.0)])
+    limits = Limits(max_position=1.0, max_gross=2.0, max_net=0.3)
+    result = backtest(market, asked, interval=DAY, instruments=rules, costs=FREE, limits=limits)
+    held = dict(result.positions.filter(time=day(1)).select("symbol", "quantity").iter_rows())
+    # 0.5 long beside 0.2 short is 0.3 net: the 0.8 asked for shrink together, the short stays as it is.
+    assert held == pytest.approx({"A": 25.0, "B": 25.0, "C": -20.0})
+    assert (result.clips["gross"], result.clips["net"]) == (0, 2)
+    assert "2 targets were cut to stay within the net limit of 30% of equity." in result.notes
+    covered = result.positions.filter(time=day(3))["symbol"].to_list()
+    assert covered == ["A", "B"], "the short is covered, though 0.5 net are more than the limit"
+
+
+def test_gross_exposure_is_scaled_before_net_exposure() -> None:
+    rules = {symbol: instrument(symbol, can_short=True) for symbol in "AB"}
+    market = pl.concat([one(symbol, [10] * 3) for symbol in "AB"])
+    limits = Limits(max_position=1.0, max_gross=0.5, max_net=0.2)
+    result = backtest(
+        market, weights([("A", 0, 0.8), ("B", 0, -0.2)]), interval=DAY, instruments=rules, costs=FREE, limits=limits
+    )
+    held = dict(result.positions.filter(time=day(1)).select("symbol", "quantity").iter_rows())
+    # Halved: 0.4 long and 0.1 short. Net 0.3 is over 0.2, so 0.3 long are left.
+    assert held == pytest.approx({"A": 30.0, "B": -10.0})
+    assert (result.clips["gross"], result.clips["net"]) == (2, 1)
+
+
+def collared(
+    opens: list[float], asked: list[tuple[str, int, float | None]], collar: float = 0.05, **more: Any
+) -> BacktestResult:
+    """Symbol A that closes at 100 on every day, after these opens."""
+    rules = {"A": instrument("A", can_short=True)}
+    market = one("A", opens, [100.0] * len(opens))
+    return backtest(market, weights(asked), interval=DAY, instruments=rules, costs=FREE, collar=collar, **more)
+
+
+@pytest.mark.parametrize(
+    ("opened", "weight", "trades"),
+    [
+        (105.0, 0.5, True),
+        (105.01, 0.5, False),
+        (90.0, 0.5, True),
+        (95.0, -0.5, True),
+        (94.99, -0.5, False),
+        (110.0, -0.5, True),
+    ],
+)
+def test_a_buy_above_the_collar_and_a_sale_below_it_are_cancelled(opened: float, weight: float, trades: bool) -> None:
+    result = collared([100, opened, 100], [("A", 0, weight)])
+    assert (result.fills.height, result.orders["collar"]) == ((1, 0) if trades else (0, 1))
+    told = "1 orders were cancelled, since they would trade over 5% off the signal's close."
+    assert (told in result.notes) is not trades
+
+
+def test_slippage_counts_for_the_collar() -> None:
+    market, costs = one("A", [100, 104.9, 100]), CostSpec(fee_bps=0, slippage_bps=20, capital=1_000)
+    result = backtest(market, weights([("A", 0, 0.5)]), interval=DAY, instruments={}, costs=costs, collar=0.05)
+    assert (result.fills.height, result.orders["collar"]) == (0, 1)
+
+
+def test_the_collar_of_a_reduction_doubles_each_time_it_is_cancelled_up_to_four_times() -> None:
+    asked = [("A", 0, 0.5), *(("A", at, 0.0) for at in range(1, 8))]
+    slow = collared([100, 100, 91, 89, 81, 79, 79, 81], asked)
+    # 9 % off at 5 %, 11 % at 10 %, then 19 % at 20 %.
+    assert [row[0] for row in fills(slow)] == [day(1), day(4)]
+    assert slow.orders["collar"] == 2
+    never = collared([100, 100, 91, 89, 79, 79, 79, 79], asked)
+    assert never.orders["collar"] == 6, "more than 20 % off is never traded"
+
+
+def test_the_collar_of_a_reduction_is_narrow_again_after_a_fill() -> None:
+    asked = [("A", 0, 0.5), ("A", 1, 0.25), ("A", 2, 0.25), ("A", 3, 0.0)]
+    result = collared([100, 100, 91, 91, 91], asked)
+    assert [row[0] for row in fills(result)] == [day(1), day(3)]
+    assert result.orders["collar"] == 2
+
+
+def test_of_an_order_that_turns_a_position_the_wider_collar_lets_only_the_reduction_through() -> None:
+    result = collared([100, 100, 92, 92, 100], [("A", 0, 0.5), ("A", 1, -0.5), ("A", 2, -0.5)])
+    assert fills(result)[-1] == (day(3), "A", "sell", 5.0, 92.0)
+    assert result.orders["collar"] == 2
+
+
+def test_the_reference_of_the_collar_follows_splits_and_dividends() -> None:
+    market = bars({"A": [(0, 100, 100, 1e9), (1, 100, 100, 1e9), (2, 47, 47, 1e9)]})
+    both = actions([("A", "split", 2, 2.0), ("A", "dividend", 2, 4.0)])
+
+    def cancelled(collar: float, adjustments: pl.DataFrame | None) -> int:
+        asked = weights([("A", 0, 0.5), ("A", 1, 0.0)])
+        given = {"interval": DAY, "instruments": {}, "costs": FREE, "adjustments": adjustments, "collar": collar}
+        return backtest(market, asked, **given).orders["collar"]  # type: ignore[arg-type]  # any argument
+
+    # (100 - 4) / 2 is 48, and 47 is 2.1 % below it.
+    assert (cancelled(0.03, both), cancelled(0.02, both), cancelled(0.03, None)) == (0, 1, 1)
+
+
+def test_a_flatten_that_the_collar_cancels_is_tried_again_in_each_slot() -> None:
+    market = one("A", [100, 100, 97, 80, 80, 97], [100, 97, 97, 97, 97, 97])
+    policy = DrawdownPolicy()
+    result = backtest(
+        market, weights([("A", 0, 1.0)]), interval=DAY, instruments={}, costs=FREE, drawdown_policy=policy, collar=0.1
+    )
+    # 3 % lost at the close of day 1: all is to be sold at 97 on day 2.
+    assert [row[0] for row in fills(result)] == [day(1), day(2)]
+    late = one("A", [100, 100, 80, 80, 80, 97], [100, 97, 97, 97, 97, 97])
+    again = backtest(
+        late, weights([("A", 0, 1.0)]), interval=DAY, instruments={}, costs=FREE, drawdown_policy=policy, collar=0.1
+    )
+    # 17.5 % off: cancelled at 10 %, sold at 20 %, though no weight is asked for again.
+    assert [row[0] for row in fills(again)] == [day(1), day(3)]
+    assert again.orders["collar"] == 1
+
+
 def test_without_resizing_a_target_opens_closes_or_turns_a_position_and_never_trims_it() -> None:
     market = one("A", [10, 10, 20, 40, 40, 40])
     asked = weights([("A", at, weight) for at, weight in enumerate([0.5, 0.5, 0.5, 0.0])])
@@ -326,8 +441,12 @@ def test_what_cannot_be_used_is_refused_with_a_sentence() -> None:
         run(participation=0.0)
     with pytest.raises(InputError, match="reserve"):
         run(reserve=1.0)
+    with pytest.raises(InputError, match="collar"):
+        run(collar=0.0)
     with pytest.raises(InputError, match="limits"):
         run(limits=Limits(0.0, 1.0))
+    with pytest.raises(InputError, match="net limits"):
+        run(limits=Limits(max_net=float("nan")))
     with pytest.raises(InputError, match="rise"):
         run(drawdown_policy=DrawdownPolicy(block=0.5))
     with pytest.raises(InputError, match="dead_after"):

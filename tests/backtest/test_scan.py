@@ -1,5 +1,7 @@
 """The scanned step against a slow simulator, and properties that hold for every market."""
 
+import math
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,11 +11,22 @@ from hypothesis import strategies as st
 from tests.backtest.panels import DAY, Market
 from tests.backtest.reference import simulate
 from tidemill.backtest.backtest import BacktestResult, backtest
+from tidemill.risk.limits import UNLEVERED, Limits
 
 SEEDS = st.integers(0, 10_000_000)
+COLLARS = st.sampled_from([math.inf, 0.05, 0.02, 0.005])
+LIMITS = st.sampled_from([UNLEVERED, Limits(0.3, 0.8, 0.2), Limits(1.0, 1.5, 0.3), Limits(0.5, 0.5, 0.1)])
 
 
-def run(market: Market, *, bars: pl.DataFrame | None = None, resize: bool = True, dead_after: int = 6) -> BacktestResult:
+def run(
+    market: Market,
+    *,
+    bars: pl.DataFrame | None = None,
+    resize: bool = True,
+    dead_after: int = 6,
+    limits: Limits = UNLEVERED,
+    collar: float = math.inf,
+) -> BacktestResult:
     traded = market.bars if bars is None else bars
     held = traded.get_column("symbol").unique().to_list()
     times = traded.get_column("open_time").unique().to_list()
@@ -27,15 +40,18 @@ def run(market: Market, *, bars: pl.DataFrame | None = None, resize: bool = True
         costs=market.costs,
         resize=resize,
         dead_after=dead_after,
+        limits=limits,
+        collar=collar,
     )
 
 
 @settings(max_examples=150, deadline=None)
-@given(SEEDS, st.booleans())
-def test_the_scanned_step_equals_a_slow_simulator_on_any_market(seed: int, resize: bool) -> None:
+@given(SEEDS, st.booleans(), LIMITS, COLLARS)
+def test_the_scanned_step_equals_a_slow_simulator_on_any_market(seed: int, resize: bool, limits: Limits, collar: float) -> None:
     market = Market(seed)
-    result = run(market, resize=resize)
-    expected, account = simulate(market, dead_after=6, resize=resize)
+    result = run(market, resize=resize, limits=limits, collar=collar)
+    expected, account = simulate(market, dead_after=6, resize=resize, limits=limits, collar=collar)
+    assert result.orders["collar"] == account.collared
     np.testing.assert_allclose(result.equity.get_column("equity").to_numpy(), expected, rtol=1e-9)
     assert result.fees == pytest.approx(account.fees, rel=1e-9)
     assert result.slippage == pytest.approx(account.slippage, rel=1e-9)

@@ -1,5 +1,6 @@
 """Coins that trade every day beside stocks that do not: an order waits for its symbol's next slot, and for no longer."""
 
+import math
 import warnings
 from datetime import date, datetime, timedelta
 
@@ -16,7 +17,7 @@ from tidemill.backtest.backtest import BacktestResult, backtest
 from tidemill.calendars import ALWAYS, XNYS
 from tidemill.domain.intervals import Interval
 from tidemill.risk.drawdown import DrawdownPolicy
-from tidemill.risk.limits import Limits
+from tidemill.risk.limits import UNLEVERED, Limits
 
 # Day 0 was Monday, 1 January 2024: New York was closed then, and on day 14, Martin Luther King day.
 FRIDAY, SATURDAY, SUNDAY, MONDAY, TUESDAY = 4, 5, 6, 7, 8
@@ -139,6 +140,14 @@ def test_what_waits_to_be_bought_counts_as_bought_for_the_gross_limit() -> None:
     assert result.clips["gross"] == 1
 
 
+def test_what_waits_to_be_bought_counts_as_bought_for_the_net_limit() -> None:
+    limits = Limits(max_position=1.0, max_gross=2.0, max_net=0.5)
+    rows: list[tuple[str, int, float | None]] = [("KO", FRIDAY, 0.4), ("BTC", SATURDAY, 1.0)]
+    bought = {symbol: quantity for _, symbol, _, quantity in fills(run(panel(), rows, limits=limits))}
+    assert bought["KO"] * 10.0 == pytest.approx(400.0)
+    assert bought["BTC"] * 106.0 == pytest.approx(100.0)
+
+
 def test_a_drawdown_takes_back_what_waits_to_be_bought_and_leaves_what_waits_to_be_sold() -> None:
     falling = panel().with_columns(
         pl.when((pl.col("symbol") == "BTC") & (pl.col("open_time") >= day(SATURDAY)))
@@ -190,6 +199,18 @@ def test_no_order_fills_before_the_bar_has_closed_at_which_it_was_decided() -> N
     assert result.fills.filter(symbol="KO")["quantity"][0] == pytest.approx(2 * units)
 
 
+def test_the_reference_of_the_collar_is_the_close_that_was_known_when_the_order_was_decided() -> None:
+    opening = datetime.fromisoformat("2024-01-02T14:30:00+00:00")
+    coin = hourly("BTC", opening - timedelta(minutes=150), 8, 100.0)
+    dearer = pl.when(pl.col("open_time") >= opening + timedelta(minutes=30)).then(110.0).otherwise(100.0)
+    market = pl.concat([coin.with_columns(open=dearer, close=dearer), hourly("KO", opening, 7, 10.0)])
+    asked = pl.DataFrame({"symbol": ["BTC"], "open_time": [opening], "weight": [0.5]})
+    # Decided at 15:30, when the coin's last known close was that of 15:00; until 16:00 it closes once more, at 110.
+    for collar, orders in ((0.05, (0, 1)), (0.2, (1, 0))):
+        result = backtest(market, asked, interval=HOUR, instruments=BOTH, costs=FREE, collar=collar)
+        assert (result.orders["filled"], result.orders["collar"]) == orders
+
+
 def test_days_that_are_stamped_at_midnight_in_new_york_are_slots_beside_a_coins() -> None:
     stamped = panel().with_columns(
         pl.when(symbol="KO").then(pl.col("open_time") + timedelta(hours=5)).otherwise("open_time").alias("open_time")
@@ -213,8 +234,15 @@ def days_of(market: Market, sessions: dict[str, list[int]]) -> Days:
 
 
 @settings(max_examples=150, deadline=None)
-@given(SEEDS, st.booleans())
-def test_a_mixed_panel_equals_a_slow_simulator_with_the_exchanges_own_days(seed: int, resize: bool) -> None:
+@given(
+    SEEDS,
+    st.booleans(),
+    st.sampled_from([UNLEVERED, Limits(0.3, 0.8, 0.2), Limits(1.0, 1.5, 0.3)]),
+    st.sampled_from([math.inf, 0.02, 0.005]),
+)
+def test_a_mixed_panel_equals_a_slow_simulator_with_the_exchanges_own_days(
+    seed: int, resize: bool, limits: Limits, collar: float
+) -> None:
     sessions = dict.fromkeys(("S1", "S3"), new_york_days(40))
     market = Market(seed, sessions=sessions)
     held, times = set(market.bars["symbol"]), set(market.bars["open_time"])
@@ -222,9 +250,12 @@ def test_a_mixed_panel_equals_a_slow_simulator_with_the_exchanges_own_days(seed:
     market.actions = market.actions.filter(pl.col("ex_time").is_in(times))
     result = backtest(
         market.bars, market.weights, interval=DAY, instruments=market.instruments, adjustments=market.actions,
-        costs=market.costs, resize=resize, dead_after=6,
+        costs=market.costs, resize=resize, dead_after=6, limits=limits, collar=collar,
     )  # fmt: skip
-    expected, account = simulate(market, dead_after=6, resize=resize, days=days_of(market, sessions))
+    expected, account = simulate(
+        market, dead_after=6, resize=resize, limits=limits, collar=collar, days=days_of(market, sessions)
+    )
+    assert result.orders["collar"] == account.collared
     np.testing.assert_allclose(result.equity["equity"].to_numpy(), expected, rtol=1e-9)
     assert result.fees == pytest.approx(account.fees, rel=1e-9)
     assert result.borrow == pytest.approx(account.borrow, rel=1e-9)

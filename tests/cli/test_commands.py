@@ -112,6 +112,10 @@ def test_what_was_never_checked_is_compared_and_not_promoted(
     assert "Nothing was promoted yet" in tidemill("champions", "list").out
     assert "Nothing has been run yet" in tidemill("champions", "promote").error
     assert tidemill("run", "--experiment", experiment_file).code == 0
+    refused = tidemill("champions", "promote")
+    assert (refused.code, "Write `limits: default` in it" in refused.error) == (1, True)
+    experiment_file.write_text(experiment_file.read_text() + "limits: default\n")
+    assert tidemill("run", "--experiment", experiment_file).code == 0
     told = tidemill("champions", "promote", "--json").json
     assert told["promoted"] is False
     assert "never checked" in told["outcome"]

@@ -24,6 +24,7 @@ WHOLE: dict[str, Any] = {
     "engines": [{"name": "ridge"}],
     "splits": {"train": 500, "test": 100},
     "risk": {},
+    "limits": {},
     "news": {"source": "file:news.csv"},
     "strategy": {"neutralise": {"by": "beta"}},
 }
@@ -76,7 +77,7 @@ def test_an_experiment_has_a_name() -> None:
 
 
 def test_the_numbers_of_an_experiment_are_found() -> None:
-    assert len(FIELDS) == 25
+    assert len(FIELDS) == 32
     assert (("strategy", "neutralise", "window"), 10_000) in [(path, kind.le) for path, kind in FIELDS]
 
 

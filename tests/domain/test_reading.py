@@ -30,6 +30,18 @@ from tidemill.domain.reading import read, require_fitting
             {"strategy": {"neutralise": {"by": "sektor"}}},
             "strategy.neutralise.by is 'sektor'; it must be one of sector, beta. Did you mean sector?",
         ),
+        ({"limits": "defalt"}, "limits is 'defalt'; it must be default or a group of fields. Did you mean default?"),
+        ({"limits": False}, "limits is False; it must be default or a group of fields."),
+        ({"limits": None}, "limits is null; it must be default or a group of fields."),
+        ({"limits": {"position": 10}}, "limits.position is 10; it must be at most 1."),
+        ({"limits": {"gross": 0}}, "limits.gross is 0; it must be above 0."),
+        ({"limits": {"net": "all"}}, "limits.net is 'all'; it must be a number."),
+        ({"limits": {"collar": 5}}, "limits.collar is 5; it must be below 1."),
+        ({"limits": {"drawdown": {"flatten": 2}}}, "limits.drawdown.flatten is 2; it must be at most 1."),
+        (
+            {"limits": {"positon": 0.1}},
+            "There is no field limits.positon. Did you mean position? It is one of position, gross, net, drawdown, collar.",
+        ),
         ({"ensemble": "best"}, "ensemble is 'best'; it must be one of skill, equal."),
     ],
 )

@@ -13,10 +13,12 @@ from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.domain.experiment import (
     CostSpec,
     DatasetSpec,
+    DrawdownSpec,
     EngineSpec,
     Experiment,
     FeatureSpec,
     LabelSpec,
+    LimitsSpec,
     NeutraliseSpec,
     NewsSpec,
     PromotionSpec,
@@ -65,7 +67,7 @@ def test_the_experiment_that_ships_fits_the_schema_and_is_what_the_sample_runs()
 
 def test_the_schema_refuses_what_the_code_refuses() -> None:
     published = json.loads(PUBLISHED.read_text())
-    for change in ({"colour": "red"}, {"seed": "many"}, {"ensemble": "best"}, {"engines": [{"name": 5}]}):
+    for change in ({"colour": "red"}, {"seed": "many"}, {"ensemble": "best"}, {"limits": "none"}, {"engines": [{"name": 5}]}):
         value = {**msgspec.to_builtins(SOUND), **change}
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(value, published)
@@ -76,6 +78,26 @@ def test_the_schema_refuses_what_the_code_refuses() -> None:
 def test_an_experiment_survives_its_text() -> None:
     sample = load_experiment(SAMPLE)
     assert experiment_from_text(to_text(sample), "it") == sample
+
+
+def test_limits_by_default_are_the_defaults_written_out_and_single_ones_may_be_written() -> None:
+    def told(text: str) -> LimitsSpec | None:
+        return experiment_from_text(f"name: x\ndataset: {{}}\n{text}", "it").limited
+
+    assert told("limits: default") == told("limits: {}") == LimitsSpec()
+    spec = LimitsSpec()
+    assert (spec.position, spec.gross, spec.net, spec.collar) == (0.1, 1.0, 1.0, 0.05)
+    assert (spec.drawdown.block, spec.drawdown.reduce, spec.drawdown.flatten) == (0.01, 0.015, 0.02)
+    assert told("limits: {net: 0.2}") == LimitsSpec(net=0.2)
+    limited = msgspec.structs.replace(SOUND, limits=LimitsSpec(net=0.2))
+    assert experiment_from_text(to_text(limited), "it") == limited
+
+
+def test_an_experiment_without_limits_is_written_as_before_there_were_any() -> None:
+    assert SOUND.limited is None
+    assert b"limits" not in msgspec.json.encode(SOUND)
+    assert "limits" not in msgspec.to_builtins(SOUND)
+    assert experiment_from_text(to_text(SOUND), "it") == SOUND
 
 
 def test_a_date_without_quotation_marks_is_a_text() -> None:
@@ -111,6 +133,8 @@ def test_texts_that_grow_without_bound_are_refused_quickly() -> None:
         ({"splits": SplitSpec(train=5, test=5, min_folds=0)}, "splits.min_folds is 0"),
         ({"seed": 2**40}, "seed"),
         ({"dataset": DatasetSpec(end="31.1.2011")}, "dataset.end"),
+        ({"limits": LimitsSpec(position=2.0)}, r"limits\.position is 2\.0"),
+        ({"limits": LimitsSpec(drawdown=DrawdownSpec(block=0.03))}, r"block 0\.03, reduce 0\.015, flatten 0\.02; each must be"),
         ({"news": NewsSpec(source="reuters")}, "feed:URL"),
         ({"news": NewsSpec(source="file:n.csv", classifier="oracle")}, "lexicon"),
         ({"news": NewsSpec(source="file:n.csv", half_life=0.0)}, r"news\.half_life is 0\.0"),

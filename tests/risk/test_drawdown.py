@@ -87,7 +87,7 @@ def test_a_policy_whose_levels_do_not_rise_is_refused(policy: DrawdownPolicy) ->
 
 
 def test_limits_ship_with_defaults_and_refuse_nonsense() -> None:
-    assert checked_limits(Limits()) == (0.10, 1.0)
+    assert checked_limits(Limits()) == (0.10, 1.0, 1.0)
     with pytest.raises(InputError):
         checked_limits(Limits(0.1, float("nan")))
 

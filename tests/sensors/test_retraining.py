@@ -71,7 +71,9 @@ def test_an_experiment_with_a_label_of_its_own_is_found_under_the_horizon_that_t
     daily_bars(30).write_parquet(tmp_path / "bars.parquet")
     settings = msgspec.structs.replace(server_home, home=tmp_path / "home")
     stated = msgspec.structs.replace(
-        small_experiment(tmp_path / "bars.parquet"), label=LabelSpec(name="later"), modules=(str(tmp_path / "own.py"),)
+        small_experiment(tmp_path / "bars.parquet", limits="default"),
+        label=LabelSpec(name="later"),
+        modules=(str(tmp_path / "own.py"),),
     )
     registry = Registry.of(settings).with_files(stated.modules)
     known = registry.known(stated)
@@ -79,6 +81,17 @@ def test_an_experiment_with_a_label_of_its_own_is_found_under_the_horizon_that_t
     key = study_key(known, venue_of(known.dataset, settings), registry)
     Lake(settings.lake).write("drift", key, "features", pl.DataFrame(), metadata={"drift": msgspec.to_builtins(CALM)})
     assert [found.drift for found in candidates([stated], settings)] == [CALM]
+
+
+def test_what_states_no_limits_is_no_candidate_since_its_promotion_is_refused(tmp_path: Path, server_home: Settings) -> None:
+    settings = msgspec.structs.replace(server_home, home=tmp_path / "home")
+    daily_bars(30).write_parquet(tmp_path / "bars.parquet")
+    free = small_experiment(tmp_path / "bars.parquet")
+    limited = msgspec.structs.replace(free, limits="default")
+    for one in (free, limited):
+        key = study_key(one, venue_of(one.dataset, settings))
+        Lake(settings.lake).write("drift", key, "features", pl.DataFrame(), metadata={"drift": msgspec.to_builtins(CALM)})
+    assert [found.experiment for found in candidates([free, limited], settings)] == [limited]
 
 
 def test_nobody_is_promoted_before_somebody_switches_it_on() -> None:

@@ -204,7 +204,7 @@ def test_the_checks_judge_who_is_there_and_judge_the_whole_again(
 def test_a_book_that_lacks_an_engine_is_not_promoted(
     workspace: Workspace, folder: Path, broken: pytest.MonkeyPatch, book: str, refused: bool
 ) -> None:
-    study, _ = run(workspace, small_experiment(folder, promotion=PromotionSpec(book=book, bars=60)))
+    study, _ = run(workspace, small_experiment(folder, limits="default", promotion=PromotionSpec(book=book, bars=60)))
     if refused:
         with pytest.raises(StopError, match=r"lacks the engine ridge, which failed. Repair it"):
             consider(study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,6 +59,7 @@ def backtest(
     resize: bool = True,
     participation: float = PARTICIPATION,
     reserve: float = 0.0,
+    collar: float = math.inf,
     dead_after: int = DEAD_AFTER,
 ) -> BacktestResult:
     """Trade target weights over raw bars.
@@ -77,7 +79,8 @@ def backtest(
     statistics; `DrawdownPolicy()` switches it on with the defaults of live trading.
 
     resize: False lets a target only open, close or turn a position, and never trims one. participation: share of a
-    bar's volume that an order may take. reserve: share of cash that buys leave. dead_after: slots of its own without a bar
+    bar's volume that an order may take. reserve: share of cash that buys leave. collar: how far from the close of the signal's
+    bar an order may trade, as a share of it; off by default. dead_after: slots of its own without a bar
     after which a symbol counts as gone and is settled at its last close; earlier from `Instrument.delisted_at`, and at the
     end of the data.
 
@@ -85,7 +88,7 @@ def backtest(
     """
     panel = bars_panel(bars, interval)
     targets, stray = weights_panel(weights, panel.axes)
-    options = Options(limits, drawdown_policy, resize, participation, reserve, dead_after)
+    options = Options(limits, drawdown_policy, resize, participation, reserve, collar, dead_after)
     inputs = BacktestInputs(panel, targets, interval, instruments, adjustments, suspected, stray)
     return backtest_panel(inputs, costs or CostSpec(), options)
 
@@ -110,6 +113,7 @@ class Options(NamedTuple):
     resize: bool = True
     participation: float = PARTICIPATION
     reserve: float = 0.0
+    collar: float = math.inf
     dead_after: int = DEAD_AFTER
 
 
@@ -137,7 +141,7 @@ def prepare(inputs: BacktestInputs, costs: CostSpec, options: Options) -> Prepar
         raise InputError("The capital of a backtest must be above 0.")
     if options.dead_after < 1:
         raise InputError("`dead_after` must be at least 1 slot.")
-    rules = MatchingRules(costs.fee_bps / 1e4, costs.slippage_bps / 1e4, options.participation, options.reserve)
+    rules = MatchingRules(costs.fee_bps / 1e4, costs.slippage_bps / 1e4, options.participation, options.reserve, options.collar)
     venue = venue_row(inputs.panel.axes.symbols, inputs.instruments)
     terms = Terms(
         venue=venue,

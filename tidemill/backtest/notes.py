@@ -5,10 +5,10 @@ import numpy as np
 from tidemill.backtest.panel import Axes
 from tidemill.backtest.scan import KIND, SETTLEMENT, SYMBOL, Outputs
 from tidemill.domain.naming import first_of
-from tidemill.matching.kernel import NO_BAR, NO_FUNDS, NO_VOLUME, PARTLY_FILLED, TOO_SMALL
+from tidemill.matching.kernel import COLLAR, NO_BAR, NO_FUNDS, NO_VOLUME, PARTLY_FILLED, TOO_SMALL
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import ACTIONS
-from tidemill.trading.account import DRAWDOWN, GROSS, POSITION, SHORT, UNPRICED, Account, Terms
+from tidemill.trading.account import DRAWDOWN, GROSS, NET, POSITION, SHORT, UNPRICED, Account, Terms
 
 
 def _clip_notes(axes: Axes, account: Account, terms: Terms) -> list[str]:
@@ -22,6 +22,8 @@ def _clip_notes(axes: Axes, account: Account, terms: Terms) -> list[str]:
         notes.append(f"{clips[POSITION]:,} targets were cut to the position limit of {limits.max_position:.0%} of equity.")
     if clips[GROSS]:
         notes.append(f"{clips[GROSS]:,} targets were cut to stay within the gross limit of {limits.max_gross:.0%} of equity.")
+    if clips[NET]:
+        notes.append(f"{clips[NET]:,} targets were cut to stay within the net limit of {limits.max_net:.0%} of equity.")
     if clips[DRAWDOWN]:
         notes.append(f"{clips[DRAWDOWN]:,} targets were held back or cut by the drawdown policy.")
     if clips[UNPRICED]:
@@ -35,6 +37,9 @@ def _order_notes(account: Account, terms: Terms) -> list[str]:
         notes.append(f"{count[NO_BAR]:,} orders were cancelled, since the symbol had no bar in the next slot.")
     if count[NO_VOLUME]:
         notes.append(f"{count[NO_VOLUME]:,} orders were cancelled, since the next bar had no volume.")
+    if count[COLLAR]:
+        width = f"{terms.rules.collar:.0%}"
+        notes.append(f"{count[COLLAR]:,} orders were cancelled, since they would trade over {width} off the signal's close.")
     if count[PARTLY_FILLED]:
         share = f"{terms.rules.participation:.0%}"
         notes.append(f"{count[PARTLY_FILLED]:,} orders filled in part, up to {share} of the bar's volume or the cash at hand.")

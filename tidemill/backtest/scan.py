@@ -263,10 +263,10 @@ def scan(
         outputs.equity[slot], outputs.gross[slot], outputs.net[slot], outputs.level[slot] = equity, gross, net, state.action
         outputs.costs[slot] = totals[FEES] + totals[SLIPPAGE] + totals[BORROW] - before
         if sessions is None:
-            decide_row(account, row.target, equity, gross, state.action, state.gross_cap, terms, wanted)
+            decide_row(account, row.target, equity, gross, net, state.action, state.gross_cap, terms, wanted)
         else:
             decide_apart(
-                account, row.target, equity, gross, state.action, state.gross_cap, terms, wanted,
+                account, row.target, equity, gross, net, state.action, state.gross_cap, terms, wanted,
                 sessions.closes[slot], sessions.due[slot], sessions.group, buffers,
             )  # fmt: skip
         slot += 1

@@ -7,12 +7,14 @@ infinite lie in no range. A value made in Python is held against the same types 
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 _MOST = 2**31 - 1  # more bars than there are, and the largest seed that every library takes
 Count = Annotated[int, Meta(ge=1, le=_MOST)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
+Exposure = Annotated[float, Meta(gt=0.0, le=10.0)]
+Loss = Annotated[float, Meta(gt=0.0, le=1.0)]
 BasisPoints = Annotated[float, Meta(ge=0.0, lt=10_000.0)]
 NeutralBars = Annotated[int, Meta(ge=2, le=10_000)]
 GarchBars = Annotated[int, Meta(ge=100, le=100_000)]
@@ -98,6 +100,30 @@ class CostSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     capital: Annotated[float, Meta(gt=0.0, le=1e15)] = 1_000_000.0
 
 
+class DrawdownSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Losses from the highest equity, as shares of it: at `block` nothing is added, at `reduce` exposure is halved, at
+    `flatten` everything is closed.
+    """
+
+    block: Loss = 0.010
+    reduce: Loss = 0.015
+    flatten: Loss = 0.020
+
+
+class LimitsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a book may hold, as shares of equity, what it may lose, and how far from the signal's close it may trade.
+
+    position: of one symbol, long or short. gross: long plus short. net: long minus short. drawdown: the levels of its policy.
+    collar: a buy dearer than the close of the signal's bar by more than this share, or a sale as much cheaper, is cancelled.
+    """
+
+    position: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.10
+    gross: Exposure = 1.0
+    net: Exposure = 1.0
+    drawdown: DrawdownSpec = DrawdownSpec()
+    collar: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.05
+
+
 class ValidationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When a prediction does not count: it is marked, shown and not traded. None switches a rule off.
 
@@ -160,7 +186,9 @@ class RiskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole of it. The benchmark is a name (`equal_weight`) or one symbol, bought and held.
 
-    modules: Python files of one's own features, label, engines and strategy, relative to the experiment's file.
+    limits: what the book is traded under, `default` being those of `LimitsSpec`. Without them weights are taken up to all of
+    the equity, whatever is lost: that is for research, and is not promoted. modules: Python files of one's own features, label,
+    engines and strategy, relative to the experiment's file.
     """
 
     name: Annotated[str, Meta(min_length=1)]
@@ -174,8 +202,19 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     validation: ValidationSpec = ValidationSpec()
     strategy: StrategySpec = StrategySpec()
     costs: CostSpec = CostSpec()
+    # Unset and not null: what was written before there were limits keeps every hash that its encoding is part of.
+    limits: LimitsSpec | Literal["default"] | UnsetType = UNSET
     benchmark: str = "equal_weight"
     promotion: PromotionSpec = PromotionSpec()
     news: NewsSpec | None = None
     seed: Annotated[int, Meta(ge=0, le=_MOST)] = 7
     modules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.limits == "default":  # two ways to say the same are one experiment
+            msgspec.structs.force_setattr(self, "limits", LimitsSpec())
+
+    @property
+    def limited(self) -> LimitsSpec | None:
+        """The limits that its book is traded under, None where it states none."""
+        return self.limits if isinstance(self.limits, LimitsSpec) else None

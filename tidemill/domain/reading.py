@@ -6,7 +6,8 @@ There is no field validation.mising. Did you mean missing? It is one of missing,
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -59,16 +60,39 @@ def problem(exc: msgspec.ValidationError, value: object, kind: Any) -> str:
     if bound := _BOUND.fullmatch(what):
         return f"{name} is {_shown(found)}; it must be {_BOUNDS[bound[1]]} {_number(bound[2])}."
     if kinds := _KIND.fullmatch(what):
-        wanted = " or ".join(_KINDS.get(one, one) for one in kinds[1].split(" | "))
+        wanted = _wanted(kinds[1].split(" | "), kind, steps)
         given = _KINDS.get(kinds[2], kinds[2])
         shown = given if found is None or isinstance(found, dict | list) or found is _UNKNOWN else _shown(found)
         return f"{name or 'The whole'} is {shown}; it must be {wanted}."
     if field := _FIELD.fullmatch(what):
         return _field_problem(field[2], name, _kind_at(kind, steps), missing=field[1].startswith("missing"))
     if what.startswith("Invalid enum value"):
-        choices = [str(one) for one in get_args(_plain(_kind_at(kind, steps)))]
-        return f"{name} is {_shown(found)}; it must be one of {', '.join(choices)}.{did_you_mean(str(found), choices)}"
+        return f"{name} is {_shown(found)}; it must be {_chosen(_kind_at(kind, steps), str(found))}"
     return f"{name}: {what}." if name else f"{what}."
+
+
+def _wanted(kinds: Sequence[str], kind: Any, steps: Sequence[Step]) -> str:
+    """What may stand at a place, in words; a text beside a group of fields is one that the annotation names."""
+    words = _KINDS | {"str": _one_of(_choices(_kind_at(kind, steps)))} if {"str", "object"} <= set(kinds) else _KINDS
+    return " or ".join(words.get(one, one) for one in kinds)
+
+
+def _chosen(kind: Any, found: str) -> str:
+    """Which texts a `kind` takes, and what else; and the one that is most like the one found."""
+    choices = _choices(kind)
+    group = " or a group of fields" if hasattr(_plain(kind), "__struct_fields__") else ""
+    return f"{_one_of(choices)}{group}.{did_you_mean(found, choices)}"
+
+
+def _one_of(choices: Sequence[str]) -> str:
+    return f"one of {', '.join(choices)}" if len(choices) > 1 else "".join(choices)
+
+
+def _choices(kind: Any) -> list[str]:
+    """The texts that an annotation names, also one among others."""
+    if get_origin(kind) is Literal:
+        return [str(one) for one in get_args(kind)]
+    return [one for part in get_args(kind) for one in _choices(part)] if get_origin(kind) in (Union, UnionType) else []
 
 
 def _field_problem(field: str, inside: str, kind: Any, *, missing: bool) -> str:

@@ -171,4 +171,5 @@ def _check_rest(experiment: Experiment, _: Registry) -> None:
     from tidemill.risk import checking as risk
 
     risk.check(experiment.risk)
+    risk.check_limits(experiment.limited)
     market.check(experiment)

@@ -20,8 +20,8 @@ from tidemill.compiled import kernel
 from tidemill.matching.rules import Floats, MatchingRules, VenueRow
 
 # What became of an order; the index into a row of counts.
-FILLED, PARTLY_FILLED, NO_BAR, NO_VOLUME, TOO_SMALL, NO_FUNDS = 0, 1, 2, 3, 4, 5
-OUTCOMES = ("filled", "partly_filled", "no_bar", "no_volume", "too_small", "no_funds")
+FILLED, PARTLY_FILLED, NO_BAR, NO_VOLUME, TOO_SMALL, NO_FUNDS, COLLAR = 0, 1, 2, 3, 4, 5, 6
+OUTCOMES = ("filled", "partly_filled", "no_bar", "no_volume", "too_small", "no_funds", "collar")
 _ROUNDING = 1e-9  # 0.3 / 0.1 is 2.9999999999999996 and means 3
 
 

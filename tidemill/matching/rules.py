@@ -1,5 +1,6 @@
 """What matching is told: rules of the account, and what each instrument allows, as rows over symbols."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,13 +21,15 @@ class MatchingRules(NamedTuple):
     """Rules of the account. Rates are fractions of notional, one way.
 
     fee_rate: commission. slippage_rate: how far worse than the open an order fills. participation: share of a bar's
-    volume that one order may take. reserve: share of the cash, after the sells of the bar, that buys leave untouched.
+    volume that one order may take. reserve: share of the cash, after the sells of the bar, that buys leave untouched. collar:
+    how far from its reference an order may trade (`matching.collar`), infinite for as far as it gets.
     """
 
     fee_rate: float = 0.0
     slippage_rate: float = 0.0
     participation: float = PARTICIPATION
     reserve: float = 0.0
+    collar: float = math.inf
 
 
 class VenueRow(NamedTuple):
@@ -47,6 +50,8 @@ def checked_rules(rules: MatchingRules) -> MatchingRules:
         raise InputError("The share of a bar's volume that an order may take must be above 0 and at most 1.")
     if not 0.0 <= rules.reserve < 1.0:
         raise InputError("The cash reserve must be at least 0 and below 1.")
+    if not rules.collar > 0.0:
+        raise InputError("The price collar must be above 0, such as 0.05 for five percent.")
     return rules
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import polars as pl
 
-from tidemill.domain.experiment import NeutraliseSpec, StrategySpec
+from tidemill.domain.experiment import Experiment, LimitsSpec, NeutraliseSpec, StrategySpec
 from tidemill.domain.market import Instrument
 from tidemill.market.column_files import read_sectors
 from tidemill.provenance import fingerprint
@@ -23,6 +23,7 @@ from tidemill.study.sources import instruments_of, suspected_actions
 from tidemill.study.study import Study
 
 if TYPE_CHECKING:
+    from tidemill.backtest.backtest import Options
     from tidemill.backtest.panel import Panel
     from tidemill.backtest.result import BacktestResult
     from tidemill.strategies.base import Weighed
@@ -41,12 +42,13 @@ class Span(NamedTuple):
         return frame.filter(inside if self.end is None else inside & (pl.col(column) < self.end))
 
 
-def book(study: Study, predictions: pl.DataFrame, span: Span) -> BacktestResult:
+def book(study: Study, predictions: pl.DataFrame, span: Span, *, under: Experiment | None = None) -> BacktestResult:
     """The experiment's strategy on predictions over a range, after its costs.
 
-    predictions: symbol, open_time, prediction; those that count and no others (`study.rejections`).
+    predictions: symbol, open_time, prediction; those that count and no others (`study.rejections`). under: the experiment whose
+    limits bind, the study's own where none is given.
     """
-    return traded(study, weighed(study, predictions, span).weights, span)
+    return traded(study, weighed(study, predictions, span).weights, span, under=under)
 
 
 def tested(study: Study) -> Span:
@@ -83,17 +85,15 @@ def weighed(study: Study, predictions: pl.DataFrame, span: Span) -> Weighed:
     )
 
 
-def traded(study: Study, weights: pl.DataFrame, span: Span, *, benchmark: bool = False) -> BacktestResult:
+def traded(
+    study: Study, weights: pl.DataFrame, span: Span, *, benchmark: bool = False, under: Experiment | None = None
+) -> BacktestResult:
     """Weights (symbol, open_time, weight) through the kernel over the raw bars of a range, after the experiment's costs.
 
     Corporate actions are booked; what is only suspected of being one earns and loses nothing, and the result holds the figures
-    with it beside. benchmark: the weights are of the benchmark, and are kept to.
+    with it beside. benchmark: the weights are of the benchmark, and are kept to, without limits. under: as for `book`.
     """
-    from tidemill.backtest.backtest import (
-        BacktestInputs,
-        Options,
-        backtest_panel,
-    )  # numba: 0.3 s that a run with nothing to do saves
+    from tidemill.backtest.backtest import BacktestInputs, backtest_panel  # numba: 0.3 s that a run with nothing to do saves
     from tidemill.backtest.panel import weights_panel
 
     panel = _panel(study, span)
@@ -108,7 +108,25 @@ def traded(study: Study, weights: pl.DataFrame, span: Span, *, benchmark: bool =
         suspected=suspected if suspected.height else None,
         stray_weights=stray,
     )
-    return backtest_panel(inputs, study.experiment.costs, Options(resize=benchmark or _resizes(study)))
+    limits = None if benchmark else (under or study.experiment).limited
+    return backtest_panel(inputs, study.experiment.costs, _options(limits, resize=benchmark or _resizes(study)))
+
+
+def _options(limits: LimitsSpec | None, *, resize: bool) -> Options:
+    """How the kernel trades under what an experiment says of its limits, or as in research where it says nothing."""
+    from tidemill.backtest.backtest import Options
+    from tidemill.risk.drawdown import DrawdownPolicy
+    from tidemill.risk.limits import Limits
+
+    if limits is None:
+        return Options(resize=resize)
+    levels = limits.drawdown
+    return Options(
+        limits=Limits(limits.position, limits.gross, limits.net),
+        drawdown_policy=DrawdownPolicy(levels.block, levels.reduce, levels.flatten),
+        collar=limits.collar,
+        resize=resize,
+    )
 
 
 def benchmark_book(study: Study, span: Span) -> BacktestResult:
@@ -120,11 +138,13 @@ def benchmark_book(study: Study, span: Span) -> BacktestResult:
 
 def book_fingerprint(study: Study) -> str:
     """Of everything that decides what becomes of predictions in a book: which of them count, code, strategy with the sectors of
-    its file, costs, bars.
+    its file, limits where there are any, costs, bars.
     """
     experiment, known = study.experiment, study.registry.strategies
     code = (known.code_version(experiment.strategy.name), code_of.rejections(), code_of.signals(), code_of.backtests())
-    return fingerprint(code, resolved(experiment.strategy), experiment.validation, experiment.costs, bars_versions(study))
+    limits = () if experiment.limited is None else (experiment.limited,)
+    stated = (resolved(experiment.strategy), experiment.validation, experiment.costs, *limits)
+    return fingerprint(code, *stated, bars_versions(study))
 
 
 def resolved(spec: StrategySpec) -> StrategySpec:

@@ -116,6 +116,7 @@ def decider(study: Study, book: str, window: Window) -> Decider:
         past={name: window.past.get(name) for name in own},
         half_life=(experiment.news or NewsSpec(source="")).half_life,
         costs=experiment.costs,
+        limits=experiment.limited,
         look_back=max(info.history for info in engines),
         code=code_of(names, experiment.strategy.name, known),
         libraries=libraries(),
@@ -140,7 +141,13 @@ def made_of(study: Study) -> str:
     versions.append(study.part_versions(LABELS, study.labels_key))
     ranges = {part: manifest.metadata["ranges"] for part, manifest in study.lake.manifests(REFUSALS, study.key).items()}
     experiment, engines = study.experiment, tuple(spec.name for spec in study.engines)
-    decided = (_stated(study, experiment.strategy), experiment.validation, experiment.costs, experiment.news)
+    decided = (
+        _stated(study, experiment.strategy),
+        experiment.validation,
+        experiment.costs,
+        experiment.limited,
+        experiment.news,
+    )
     code = (own, code_of(engines, experiment.strategy.name, known_to(study)), libraries(), _modules(study, engines))
     return fingerprint(study.available.fingerprint, study.folds, served, versions, ranges, decided, _calendars(study), code)
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.compiled import kernel
+from tidemill.matching.collar import COLLAR_COLUMNS, REFERENCE, collared, forget_cancelled, keep_to_collar
 from tidemill.matching.kernel import FEE as FILL_FEE
 from tidemill.matching.kernel import NO_BAR, OUTCOMES, match_row
 from tidemill.matching.kernel import PRICE as FILL_PRICE
@@ -20,8 +21,8 @@ Indices = NDArray[np.int64]
 # Cells of Account.totals, in cash of the account.
 CASH, FEES, SLIPPAGE, BORROW, DIVIDENDS, TRADED = 0, 1, 2, 3, 4, 5
 # Cells of Account.clips: how often a target was cut, and why.
-SHORT, POSITION, GROSS, DRAWDOWN, UNPRICED = 0, 1, 2, 3, 4
-CLIPS = ("short", "position", "gross", "drawdown", "unpriced")
+SHORT, POSITION, GROSS, DRAWDOWN, UNPRICED, NET = 0, 1, 2, 3, 4, 5
+CLIPS = ("short", "position", "gross", "drawdown", "unpriced", "net")
 
 
 class Account(NamedTuple):
@@ -30,7 +31,7 @@ class Account(NamedTuple):
 
     order_quantity, order_amount, orders: what waits for the next open (see `matching.kernel`), `orders[:waiting[0]]`
     in symbol order. due: when the slot opens for which each of them waits (epoch microseconds), where symbols follow calendars
-    of their own; elsewhere all wait for the next slot.
+    of their own; elsewhere all wait for the next slot. collar: of each symbol, what `matching.collar` looks at.
     """
 
     totals: Floats
@@ -42,6 +43,7 @@ class Account(NamedTuple):
     orders: Indices
     waiting: Indices
     due: Indices
+    collar: Floats
     outcomes: Indices
     clips: Indices
     short_clipped: NDArray[np.bool_]
@@ -89,6 +91,7 @@ def new_account(symbols: int, capital: float) -> Account:
         orders=np.zeros(symbols, np.int64),
         waiting=np.zeros(1, np.int64),
         due=np.zeros(symbols, np.int64),
+        collar=np.zeros((symbols, COLLAR_COLUMNS)),
         outcomes=np.zeros(len(OUTCOMES), np.int64),
         clips=np.zeros(len(CLIPS), np.int64),
         short_clipped=np.zeros(symbols, np.bool_),
@@ -112,20 +115,24 @@ def charge_borrow(account: Account, venue: VenueRow, elapsed: float) -> float:
 
 @kernel
 def split(account: Account, j: int, ratio: float) -> None:
-    """`ratio` new shares for one old: quantity, mark and waiting order change, value does not."""
+    """`ratio` new shares for one old: quantity, mark, waiting order and its reference change, value does not."""
     account.position[j] *= ratio
     account.order_quantity[j] *= ratio
     account.mark[j] /= ratio
+    account.collar[j, REFERENCE] /= ratio
 
 
 @kernel
 def pay_dividend(account: Account, j: int, cash: float) -> None:
-    """`cash` for each share held before this open; a short owes it. The mark falls with it, so nothing is counted twice."""
+    """`cash` for each share held before this open; a short owes it. The mark falls with it, so nothing is counted twice, and
+    so does the reference of what waits.
+    """
     paid = account.position[j] * cash
     account.totals[CASH] += paid
     account.totals[DIVIDENDS] += paid
     account.carry[j] += paid
     account.mark[j] -= cash
+    account.collar[j, REFERENCE] -= cash
 
 
 @kernel
@@ -136,6 +143,11 @@ def fill_orders(account: Account, row: AccountRow, terms: Terms, fills: Floats) 
         return 0
     made = 0
     if row.contiguous:
+        if collared(terms.rules):
+            count = keep_to_collar(
+                account.orders, count, account.order_quantity, account.order_amount, account.position, account.collar,
+                row.open, row.volume, terms.venue, terms.rules, account.outcomes,
+            )  # fmt: skip
         cash, made = match_row(
             account.orders, count, account.order_quantity, account.order_amount, account.position, account.totals[CASH],
             row.open, row.volume, terms.venue, terms.rules, fills, account.outcomes,
@@ -143,6 +155,8 @@ def fill_orders(account: Account, row: AccountRow, terms: Terms, fills: Floats) 
         account.totals[CASH] = cash
     else:
         account.outcomes[NO_BAR] += count
+    if collared(terms.rules):
+        forget_cancelled(account.collar, fills, made)
     for k in range(made):
         account.totals[FEES] += fills[k, FILL_FEE]
         account.totals[SLIPPAGE] += fills[k, FILL_SLIPPAGE]

@@ -15,7 +15,7 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.errors import IntegrityError, StopError
-from tidemill.domain.experiment import CostSpec, StrategySpec, ValidationSpec
+from tidemill.domain.experiment import CostSpec, LimitsSpec, StrategySpec, ValidationSpec
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import feature_set
 from tidemill.features.declaration import Features
@@ -58,8 +58,8 @@ class Decider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     ensemble: id of the model that weighs them, with its weights beside it. strategy: every parameter stated, sectors resolved.
     anchor: from which slots are counted. calendars: of the instruments of its universe, whose slots are the book's. past:
-    engine → range of what it said before. half_life: of the sentiment, in bars. costs: with which orders are sized. look_back:
-    bars that its models look back at. code, libraries: link or library → version with which it was made. modules: name that a
+    engine → range of what it said before. half_life: of the sentiment, in bars. costs: with which orders are sized. limits:
+    None for a book of research, which is held by none. look_back: bars that its models look back at. code, libraries: link or library → version with which it was made. modules: name that a
     person's file declares → hash of what it declares. confidence: see `trading.confidence`, of the book's own predictions whose
     labels were known before it.
     """
@@ -80,6 +80,7 @@ class Decider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     past: dict[str, PastRange | None]
     half_life: float
     costs: CostSpec
+    limits: LimitsSpec | None = None
     look_back: int
     code: dict[str, str]
     libraries: dict[str, str]

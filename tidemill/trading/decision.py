@@ -17,13 +17,15 @@ import math
 from typing import NamedTuple
 
 from tidemill.compiled import kernel
+from tidemill.matching.collar import REFERENCE
 from tidemill.matching.rules import Floats
 from tidemill.risk.drawdown import FLATTEN, NORMAL, REDUCE, DrawdownState, drawdown_step
-from tidemill.risk.limits import Limits, clip_position, gross_scale
+from tidemill.risk.limits import Limits, clip_position, gross_scale, net_scale
 from tidemill.trading.account import (
     CLIPS,
     DRAWDOWN,
     GROSS,
+    NET,
     POSITION,
     SHORT,
     UNPRICED,
@@ -117,12 +119,14 @@ def _kept(target: float, current: float) -> float:
 
 @kernel
 def decide_row(
-    account: Account, target: Floats, equity: float, gross: float, action: int, gross_cap: float, terms: Terms, wanted: Floats
-) -> int:
+    account: Account, target: Floats, equity: float, gross: float, net: float, action: int, gross_cap: float, terms: Terms,
+    wanted: Floats,
+) -> int:  # fmt: skip
     """Turn target weights into the orders of the next slot; returns how many.
 
-    target: weight of equity for each symbol, NaN to leave it alone. action, gross_cap: the drawdown level in force and
-    its cap. wanted: a buffer. Exposure that would pass the gross limit is scaled down together, reductions never.
+    target: weight of equity for each symbol, NaN to leave it alone. gross, net: exposure now. action, gross_cap: the drawdown
+    level in force and its cap. wanted: a buffer. Exposure that would pass the gross limit is scaled down together, then that of
+    the side that would pass the net limit; reductions never.
     """
     position, marks, orders, can_short = account.position, account.mark, account.orders, terms.venue.can_short
     squeeze = min(gross_cap / gross, 1.0) if gross > 0.0 else 1.0
@@ -146,12 +150,37 @@ def decide_row(
         wanted[j] = value
         orders[count] = j
         count += 1
-    return _write_orders(account, count, gross_scale(kept, added, equity, terms.limits), equity, wanted)
+    scale = gross_scale(kept, added, equity, terms.limits)
+    if terms.limits.max_net < terms.limits.max_gross:  # else what is added within the gross limit cannot pass it
+        _keep_to_net(account, count, scale, net, equity, wanted, terms.limits)
+    return _write_orders(account, count, scale, equity, wanted)
+
+
+@kernel
+def _keep_to_net(account: Account, count: int, scale: float, net: float, equity: float, wanted: Floats, limits: Limits) -> None:
+    """Shrink in `wanted` what is added to the side that would pass the net limit, once all of it is scaled by `scale`."""
+    position, marks, orders, clips = account.position, account.mark, account.orders, account.clips
+    long = short = 0.0
+    for k in range(count):
+        j = orders[k]
+        current = position[j] * marks[j]
+        keeps = _kept(wanted[j], current)
+        net += keeps - current
+        long += max(wanted[j] - keeps, 0.0) * scale
+        short += max(keeps - wanted[j], 0.0) * scale
+    of_long, of_short = net_scale(net, long, short, equity, limits), net_scale(-net, short, long, equity, limits)
+    for k in range(count):
+        j = orders[k]
+        keeps = _kept(wanted[j], position[j] * marks[j])
+        own = of_long if wanted[j] > keeps else of_short
+        if own < 1.0 and wanted[j] != keeps:
+            wanted[j] = keeps + (wanted[j] - keeps) * own
+            clips[NET] += 1
 
 
 @kernel
 def _write_orders(account: Account, count: int, scale: float, equity: float, wanted: Floats) -> int:
-    position, marks, orders = account.position, account.mark, account.orders
+    position, marks, orders, collar = account.position, account.mark, account.orders, account.collar
     quantities, amounts = account.order_quantity, account.order_amount
     written = 0
     for k in range(count):
@@ -164,7 +193,7 @@ def _write_orders(account: Account, count: int, scale: float, equity: float, wan
             target = keeps + (target - keeps) * scale
         quantity, amount = _order(target, held, marks[j], equity)
         if quantity != 0.0 or amount > 0.0:
-            quantities[j], amounts[j] = quantity, amount
+            quantities[j], amounts[j], collar[j, REFERENCE] = quantity, amount, marks[j]
             orders[written] = j
             written += 1
     account.waiting[0] = written
@@ -197,17 +226,17 @@ class Apart(NamedTuple):
 
 @kernel
 def decide_apart(
-    account: Account, target: Floats, equity: float, gross: float, action: int, gross_cap: float, terms: Terms, wanted: Floats,
-    closes: int, due: Indices, calendar: Indices, buffers: Apart,
+    account: Account, target: Floats, equity: float, gross: float, net: float, action: int, gross_cap: float, terms: Terms,
+    wanted: Floats, closes: int, due: Indices, calendar: Indices, buffers: Apart,
 ) -> int:  # fmt: skip
     """`decide_row` where symbols follow calendars of their own; returns how many orders wait.
 
     closes: when this is decided. due: when the next slot of each calendar opens for what is decided now. calendar: of each
-    symbol, the index into `due`. A decision replaces the order that waits, which counts as done for the gross limit as long as
-    it does. An order that fills before this decision could reach the market stays as it is, and its symbol is left alone. Under
-    a drawdown action nothing that waits may add.
+    symbol, the index into `due`. A decision replaces the order that waits, which counts as done for the gross and the net limit
+    as long as it does. An order that fills before this decision could reach the market stays as it is, and its symbol is left
+    alone. Under a drawdown action nothing that waits may add.
     """
-    committed, position = 0.0, account.position
+    committed, leaning, position = 0.0, 0.0, account.position
     asked, aside = buffers
     for j in range(target.size):
         asked[j], aside[j] = target[j], 0.0
@@ -219,9 +248,10 @@ def decide_apart(
         elif not beyond and action != NORMAL:
             _keep_to_reducing(account, j)
         committed += _added(account, j)
+        leaning += account.order_amount[j] + account.order_quantity[j] * account.mark[j]
         if beyond:
             asked[j], aside[j], position[j] = math.nan, position[j], 0.0  # what is not held is not closed either
-    count = decide_row(account, asked, equity, gross + committed, action, gross_cap, terms, wanted)
+    count = decide_row(account, asked, equity, gross + committed, net + leaning, action, gross_cap, terms, wanted)
     for j in range(target.size):
         if aside[j] != 0.0:
             position[j] = aside[j]

@@ -19,6 +19,7 @@ from tidemill.domain.experiment import (
     EngineSpec,
     Experiment,
     LabelSpec,
+    LimitsSpec,
     NeutraliseSpec,
     PromotionSpec,
     StrategySpec,
@@ -116,7 +117,7 @@ def current(study: Study) -> Champion | None:
 
 @pytest.fixture(scope="module")
 def experiment(trend_folder: Path) -> Experiment:
-    return small_experiment(trend_folder, promotion=POLICY)
+    return small_experiment(trend_folder, promotion=POLICY, limits="default")
 
 
 def test_a_challenger_that_beats_cash_becomes_the_first_champion_and_can_be_taken_back(
@@ -136,6 +137,24 @@ def test_a_challenger_that_beats_cash_becomes_the_first_champion_and_can_be_take
     assert kinds.count("promotion") == 1, "a challenge is a trial, counted once"
     undone, back = workspace.call(champions.undo, workspace.database, study.dataset.key, "a test")
     assert (undone.id, back) == (champion.id, None)
+
+
+def test_an_experiment_without_limits_is_refused_before_any_work(workspace: Workspace, experiment: Experiment) -> None:
+    free = study_of(workspace, msgspec.structs.replace(experiment, limits=msgspec.UNSET))
+    with pytest.raises(InputError, match=r"small cannot be promoted: it states no limits\. Write `limits: default` in it"):
+        consider(free)
+
+
+def test_the_champion_is_judged_under_the_limits_of_the_challenger(workspace: Workspace, experiment: Experiment) -> None:
+    """One that was promoted under other limits, or before there were any, is compared on equal terms."""
+    free = finished(workspace, msgspec.structs.replace(experiment, limits=msgspec.UNSET))
+    alone = challenge(free, None)
+    champion = workspace.call(champions.promote, workspace.database, nominee(free, alone), instead_of=None)
+    tight = msgspec.structs.replace(experiment, limits=LimitsSpec(position=0.02))
+    judged = challenge(finished(workspace, tight), champion)
+    assert judged.champion == judged.challenger
+    assert judged.champion != alone.challenger
+    assert judged.advantage == 0.0
 
 
 def test_an_equal_challenger_does_not_replace_the_champion(workspace: Workspace, experiment: Experiment) -> None:
@@ -201,7 +220,7 @@ def test_what_was_not_checked_as_it_is_now_is_not_promoted_until_it_is(workspace
 def test_nothing_of_a_source_that_lost_much_is_promoted_until_that_is_confirmed(workspace: Workspace, tmp_path: Path) -> None:
     file, prices = tmp_path / "lossy.parquet", trending()
     prices.with_columns(pl.format("{}X", "symbol").alias("symbol")).vstack(prices).write_parquet(file)
-    experiment = small_experiment(file, promotion=POLICY)
+    experiment = small_experiment(file, promotion=POLICY, limits="default")
     sync_bars(study_of(workspace, experiment))
     prices.write_parquet(file)
     report = consider(finished(workspace, experiment))
@@ -227,11 +246,11 @@ def test_a_champion_of_another_label_is_judged_as_after_a_run_of_its_own(workspa
     """Its experiment is not the one that runs: what it is judged by is brought up to date with the bars of that one."""
     file, prices = tmp_path / "grown.parquet", trending()
     before_day(prices, 270).write_parquet(file)
-    other = study_of(workspace, small_experiment(file, promotion=POLICY, label=LabelSpec(horizon=5)))
+    other = study_of(workspace, small_experiment(file, promotion=POLICY, limits="default", label=LabelSpec(horizon=5)))
     bring_up_to_date(other)
     champion = workspace.call(champions.promote, workspace.database, nominee(other, challenge(other, None)), instead_of=None)
     prices.write_parquet(file)
-    experiment = small_experiment(file, promotion=POLICY)
+    experiment = small_experiment(file, promotion=POLICY, limits="default")
     bring_up_to_date(study_of(workspace, experiment))
     judged = challenge(study_of(workspace, experiment), champion).champion
     assert judged is not None

@@ -3,7 +3,8 @@
 A challenger is the book of an experiment (`promotion.book`) trained anew on the newest window that leaves `promotion.bars` bar
 times for the comparison. The champion's own artifacts, by its own experiment, are scored on those bars beside it. The
 challenger wins if the lower bound of what it earned more per bar, after costs, lies above zero (stationary bootstrap of the
-paired difference, one-sided at `promotion.confidence`); where there is no champion it has to beat cash in the same way.
+paired difference, one-sided at `promotion.confidence`); where there is no champion it has to beat cash in the same way. Both
+trade under the limits of the challenger's experiment, and what states none is refused: what trades is never without them.
 
 Promotion fails closed: what is not proven causal, or whose checks are missing or failed, is not promoted; neither is anything
 on evidence about a champion of the past.
@@ -149,7 +150,7 @@ def challenge(study: Study, champion: Champion | None) -> Challenge:
     """Train the challenger, score it and the champion on the held-out bars, and weigh one against the other."""
     fold = challenge_fold(study)
     contender = _trained(study, fold)
-    mine = _book_returns(study, contender, fold)
+    mine = _book_returns(study, contender, fold, study.experiment)
     _count(study, fold, mine)
     theirs = None if champion is None else _champion_returns(study, champion, fold)
     difference = mine.net if theirs is None else mine.net - theirs.net
@@ -227,7 +228,7 @@ def _champion_returns(study: Study, champion: Champion, fold: Fold) -> _Book:
         raise StopError(
             f"The champion of {champion.dataset} cannot be scored by today's code ({exc}). Promote by hand, or undo it."
         ) from exc
-    return _book_returns(own, _Contender(champion.book, models, champion.weights), fold)
+    return _book_returns(own, _Contender(champion.book, models, champion.weights), fold, study.experiment)
 
 
 def _study_of(study: Study, champion: Champion) -> Study:
@@ -248,12 +249,14 @@ def _load(study: Study, model_id: str) -> Artifact:
     return load(folder, feature_fingerprint=study.available.fingerprint)
 
 
-def _book_returns(study: Study, contender: _Contender, fold: Fold) -> _Book:
-    """Net returns of the book on the bars of the comparison, and what a person wants to know of it."""
+def _book_returns(study: Study, contender: _Contender, fold: Fold, under: Experiment) -> _Book:
+    """Net returns of the book on the bars of the comparison, under the limits of an experiment, and what a person wants to know
+    of it.
+    """
     predicted = _predicted(study, contender, fold)
     rejected = reject_fold(study, fold, predicted, stored_past(study, fold.test_start))
     predictions = predicted[contender.book]
-    result = book(study, silenced(predictions, rejected.of(contender.book)), Span(fold.test_start, fold.test_end))
+    result = book(study, silenced(predictions, rejected.of(contender.book)), Span(fold.test_start, fold.test_end), under=under)
     returns = result.returns.sort("time")
     labels = study.lake.scan(LABELS, study.labels_key).collect()
     skill = prediction_metrics(scored(predictions, labels), study.experiment.label.horizon)
@@ -299,7 +302,10 @@ def consider(study: Study) -> StepReport[ChallengeFacts]:
 
     Nothing is done while all that decides it is that of the last comparison: on both sides experiment, code and bars, with what
     follows from these; the champion; and whether checks and proofs let anything be promoted.
+
+    InputError for an experiment without limits.
     """
+    require_limits(study.experiment)
     database, call = study.workspace.database, study.workspace.call
     champion = call(champions.current, database, study.dataset.key)
     _require_whole(study)
@@ -319,6 +325,15 @@ def consider(study: Study) -> StepReport[ChallengeFacts]:
         metadata={"settled": settled, "comparison": msgspec.to_builtins(outcome)},
     )
     return _report(champion, outcome, worked=True, code=code)
+
+
+def require_limits(experiment: Experiment) -> None:
+    """InputError for an experiment whose book may not be promoted, since it states no limits."""
+    if experiment.limited is None:
+        raise InputError(
+            f"The experiment {experiment.name} cannot be promoted: it states no limits. Write `limits: default` in it, or "
+            "limits of your own, and run it again."
+        )
 
 
 def _require_whole(study: Study) -> None:

@@ -234,10 +234,11 @@ def signals(of: str | Path | Experiment = "sample", engine: str | None = None) -
     engine: a book of the experiment, by default the one that it would trade; the others are served of tracked experiments.
     InputError when nothing is served of it.
     """
+    from tidemill.experiments.tracked import id_of
     from tidemill.queries.signals import served_signals
 
     study = _study(of)
-    return study.workspace.call(served_signals, study, engine)
+    return study.workspace.call(served_signals, study, id_of(study.experiment), engine)
 
 
 def book(

@@ -59,9 +59,9 @@ class Decider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ensemble: id of the model that weighs them, with its weights beside it. strategy: every parameter stated, sectors resolved.
     anchor: from which slots are counted. calendars: of the instruments of its universe, whose slots are the book's. past:
     engine → range of what it said before. half_life: of the sentiment, in bars. costs: with which orders are sized. limits:
-    None for a book of research, which is held by none. look_back: bars that its models look back at. code, libraries: link or library → version with which it was made. modules: name that a
-    person's file declares → hash of what it declares. confidence: see `trading.confidence`, of the book's own predictions whose
-    labels were known before it.
+    None for a book of research, which is held by none. look_back: bars that its models look back at. code, libraries: link or
+    library → version with which it was made. modules: name that a person's file declares → hash of what it declares.
+    confidence: see `trading.confidence`, of the book's own predictions whose labels were known before it.
     """
 
     format: int = FORMAT

@@ -26,7 +26,7 @@ def experiment(folder: Path) -> Experiment:
 
 
 def served(workspace: Workspace, experiment: Experiment, book: str | None = None) -> pl.DataFrame:
-    return workspace.call(served_signals, study_of(workspace, experiment), book)
+    return workspace.call(served_signals, study_of(workspace, experiment), id_of(experiment), book)
 
 
 def kept(workspace: Workspace, experiment: Experiment, book: str = ENSEMBLE) -> pl.DataFrame:

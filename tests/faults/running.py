@@ -100,6 +100,8 @@ _TIMES = frozenset(
         "filled_at",
         "first_run_at",
         "last_run_at",
+        "made_at",
+        "superseded_at",
         "at",
         "since",
     }

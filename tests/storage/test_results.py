@@ -112,11 +112,11 @@ def signals(count: int = 3, weight: float = -0.5, decider: str = "d") -> pl.Data
 
 
 async def test_signals_of_a_decider_are_exactly_those_last_written_and_those_of_others_stay(database: Database) -> None:
-    await results.write_signals(database, "e", "d", signals(5))
-    await results.write_signals(database, "f", "d", signals().with_columns(experiment=pl.lit("f")))
+    await results.write_signals(database, "e", ["d"], signals(5))
+    await results.write_signals(database, "f", ["d"], signals().with_columns(experiment=pl.lit("f")))
     later = signals(2, decider="later").with_columns(pl.col("open_time", "known_at", "expires_at") + timedelta(days=9))
-    await results.write_signals(database, "e", "later", later)
-    assert await results.write_signals(database, "e", "d", signals(4, -0.4)) == Merged(updated=4, deleted=1)
+    await results.write_signals(database, "e", ["later"], later)
+    assert await results.write_signals(database, "e", ["d"], signals(4, -0.4)) == Merged(updated=4, deleted=1)
     served = await results.signals_of(database, "e", "ensemble")
     assert served["weight"].to_list() == [-0.4] * 4 + [-0.5] * 2
     await results.keep_signals(database, "e", ["later"])

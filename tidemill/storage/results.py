@@ -59,9 +59,10 @@ book = $1 AND fold = $2 AND ($3::timestamptz IS NULL OR open_time >= $3) AND ($4
 
 _BACKTEST = "experiment = $1 AND account = '' AND mode = 'backtest'"
 _ASKED = f"""
-{_BACKTEST} AND decider = $2 AND ($3::timestamptz IS NULL OR open_time >= $3) AND ($4::timestamptz IS NULL OR open_time < $4)
+{_BACKTEST} AND decider = ANY($2::text[])
+AND ($3::timestamptz IS NULL OR open_time >= $3) AND ($4::timestamptz IS NULL OR open_time < $4)
 """
-_OTHERS = f"DELETE FROM signals WHERE {_BACKTEST} AND NOT decider = ANY($2::text[])"  # nosec B608
+_OTHERS = f"FROM signals WHERE {_BACKTEST} AND NOT decider = ANY($2::text[])"
 _OF_BOOK = f"SELECT {{}} FROM signals WHERE {_BACKTEST} AND book = $2 ORDER BY open_time, symbol"  # nosec B608
 
 
@@ -98,20 +99,21 @@ def _stretches(rows: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, datetime | No
     yield rows, start, None
 
 
-async def write_signals(database: Database, experiment: str, decider: str, signals: pl.DataFrame) -> Merged:
-    """Make what a decider asked for in the backtest of an experiment exactly these rows; what is the same is left alone.
+async def write_signals(database: Database, experiment: str, deciders: Sequence[str], signals: pl.DataFrame) -> Merged:
+    """Make what deciders asked for in the backtest of an experiment exactly these rows; what is the same is left alone.
 
-    signals: the columns of the table, all of this decider.
+    signals: the columns of the table, all of these deciders.
     """
     done = []
     for part, start, end in _stretches(signals.sort("open_time", "symbol")):
-        done.append(await copy_slice(database, SIGNALS, part, _ASKED, experiment, decider, start, end))
+        done.append(await copy_slice(database, SIGNALS, part, _ASKED, experiment, list(deciders), start, end))
     return _sum(done)
 
 
 async def keep_signals(database: Database, experiment: str, deciders: Sequence[str]) -> None:
     """Remove what others than these asked for in the backtest of an experiment."""
-    await database.execute(_OTHERS, experiment, list(deciders))
+    if await database.fetchval(f"SELECT EXISTS (SELECT {_OTHERS})", experiment, list(deciders)):  # nosec B608
+        await database.execute(f"DELETE {_OTHERS}", experiment, list(deciders))  # nosec B608
 
 
 async def signals_of(database: Database, experiment: str, book: str) -> pl.DataFrame:

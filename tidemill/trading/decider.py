@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import polars as pl
@@ -26,8 +26,10 @@ from tidemill.models.registry import code_version as engine_version
 from tidemill.provenance import fingerprint, library_version, source_version, stated
 from tidemill.quality.validity import PastRange
 from tidemill.strategies.registry import Strategies
-from tidemill.trading.chain import Deciding, Links
 from tidemill.trading.confidence import Knot
+
+if TYPE_CHECKING:
+    from tidemill.trading.chain import Deciding, Links
 
 FORMAT = 1
 _ID_DIGITS = 16
@@ -151,6 +153,8 @@ def strangers(decider: Decider, known: Known) -> tuple[str, ...]:
 
 def links_of(decider: Decider, known: Known) -> Links:
     """What stays while deciders of one book follow each other. StopError for one of other features or without steps."""
+    from tidemill.trading.chain import Links  # numba, which a run with nothing to do does without
+
     features = feature_set(*decider.features, known=known.features)
     if features.fingerprint != decider.feature_fingerprint:
         raise StopError(
@@ -178,6 +182,8 @@ def links_of(decider: Decider, known: Known) -> Links:
 
 def deciding_of(decider: Decider, load: Callable[[str], Artifact]) -> Deciding:
     """What a chain decides by. load: model id → artifact."""
+    from tidemill.trading.chain import Deciding
+
     engines = {name: load(model_id) for name, model_id in decider.models.items()}
     ensemble = load(decider.ensemble) if decider.ensemble else None
     return Deciding(engines, ensemble, pl.DataFrame(decider.bounds, schema=_BOUNDS, orient="row"), decider.past)

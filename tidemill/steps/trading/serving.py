@@ -33,15 +33,15 @@ def serve_signals(study: Study, experiment: str) -> None:
             continue
         known = served.get(experiment, {})
         rows = study.lake.scan(SIGNALS, study.key, partitions=[book]).collect()
-        for decider in (one for one, version in wanted.items() if known.get(one) != version):
-            call(write_signals, database, experiment, decider, _served(rows, experiment, book, decider))
+        changed = [decider for decider, version in wanted.items() if known.get(decider) != version]
+        call(write_signals, database, experiment, changed, _served(rows, experiment, book, changed))
         study.lake.annotate(held, {**held.metadata, SERVED: {**served, experiment: wanted}})
     call(keep_signals, database, experiment, asked)
 
 
-def _served(rows: pl.DataFrame, experiment: str, book: str, decider: str) -> pl.DataFrame:
+def _served(rows: pl.DataFrame, experiment: str, book: str, deciders: list[str]) -> pl.DataFrame:
     labels = {"experiment": experiment, "book": book, "account": "", "mode": "backtest"}
-    own = rows.filter(pl.col("decider") == decider).drop_nulls("weight")
+    own = rows.filter(pl.col("decider").is_in(deciders)).drop_nulls("weight")
     return own.with_columns(pl.lit(text).alias(name) for name, text in labels.items())
 
 

@@ -17,7 +17,7 @@ def told_actions(bars: pl.DataFrame, actions: pl.DataFrame) -> dict[datetime, li
         if reached.is_empty():
             continue
         slot = reached["open_time"].min()
-        assert isinstance(slot, datetime)
+        assert isinstance(slot, datetime)  # nosec B101  # a column of times
         before = own.filter((pl.col("open_time") < slot) & (pl.col("close") > 0.0)).select("open_time", "close")
         passed = {epoch_microseconds(at): close for at, close in before.iter_rows()}
         first = epoch_microseconds(own["open_time"].min())  # type: ignore[arg-type]  # a time

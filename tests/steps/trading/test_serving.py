@@ -58,9 +58,9 @@ def test_a_signal_says_by_whom_which_way_how_surely_and_until_when(workspace: Wo
     assert set(frame["status"]) == {"proposed"}
     rows = workspace.call(in_force, workspace.database, id_of(experiment), ENSEMBLE)
     assert frame["decider"].unique(maintain_order=True).to_list() == [row.id for row in rows]
-    late = frame.filter(pl.col("decider") == rows[-1].id, pl.col("direction") != 0)
+    late = frame.filter(pl.col("decider").is_in([row.id for row in rows[-2:]]), pl.col("direction") != 0)
     assert late["confidence"].is_between(0.0, 1.0).all()
-    assert late["confidence"].n_unique() > 1
+    assert (late["confidence"] != 0.5).any()
     assert set(frame.filter(pl.col("decider") == rows[0].id)["confidence"]) == {0.5}
 
 

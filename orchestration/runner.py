@@ -7,11 +7,12 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
 import msgspec
-from dagster import AssetKey, BetaWarning, DagsterInstance, DagsterRun, DagsterRunStatus, PreviewWarning
+from dagster import AssetKey, BetaWarning, DagsterInstance, DagsterRun, DagsterRunStatus, PreviewWarning, RunsFilter
 from dagster._core.code_pointer import CodePointer, CustomPointer, ModuleCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.execution.api import execute_run_iterator
@@ -60,11 +61,19 @@ class DagsterOrchestrator:
             return _execute(opened, job, run)
 
     def command(self, arguments: Sequence[str]) -> int:
-        """Any `dagster …` command in the environment of this home. Returns its exit code; ctrl-C is the command's to handle."""
+        """Any `dagster …` command in the environment of this home. Returns its exit code; ctrl-C is the command's to handle.
+
+        Of a run that failed in it the last line says in a sentence why: Dagster tells it in the midst of its traces.
+        """
+        began = datetime.now(UTC)
         with servers(self._settings) as found:
             prepare_home(self._settings)
             command = [sys.executable, "-m", "dagster", *arguments]
-            return _call(command, environment(self._settings, found))
+            code = _call(command, environment(self._settings, found))
+            if code == 1:
+                with instance(self._settings, found) as opened:
+                    _say_why(opened, began)
+            return code
 
     def up(self, *, open_browser: bool = False, as_json: bool = False) -> int:
         """Start every service, print the addresses, wait for ctrl-C, stop all of it. Returns the exit code."""
@@ -170,6 +179,17 @@ def _quiet(settings: Settings) -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+def _say_why(opened: DagsterInstance, began: datetime) -> None:
+    """Why the newest run failed, of those that failed since then; nothing where none did."""
+    wanted = RunsFilter(statuses=[DagsterRunStatus.FAILURE], created_after=began)
+    for run in opened.get_runs(wanted, limit=1):
+        record = Record()
+        for entry in opened.all_logs(run.run_id):
+            if entry.dagster_event is not None:
+                record.add(entry.dagster_event)
+        print(record.outcome(run.run_id, succeeded=False).failure, file=sys.stderr)
 
 
 def _call(command: Sequence[str], values: Mapping[str, str]) -> int:

@@ -90,6 +90,16 @@ def empty(tmp_path: Path, servers: Servers, migrated_dsn: Secret) -> Settings:
     return Settings(home=tmp_path / "home", postgres_dsn=migrated_dsn, redis_url=servers.redis_url, connections=4)
 
 
+def test_a_command_on_one_service_ends_with_the_sentence(
+    opened: dg.DagsterInstance, settings: Settings, experiment: Experiment, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert on_service(settings, "trading", experiment, "job", "execute", "-j", "trading") == 1
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        "trading/signals reads predictions/engines and predictions/ensemble, which were never made for the experiment small: "
+        "materialize these first, or make everything with `tidemill run`."
+    )
+
+
 @pytest.mark.parametrize(
     ("asset", "upstream"),
     [

@@ -159,7 +159,7 @@ def test_the_blocked_run_is_a_failure_that_made_only_the_bars(visit: Callable[[s
 
 @pytest.fixture
 def executed_notebook(home: Home, up: Up, tmp_path: Path) -> None:
-    """`explore_results`, made as its asset on the results of the experiment."""
+    """`explore_results`, made as its asset on the results of the experiment, by its service alone."""
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(experiment_config(home.experiment)))
     asset = [
@@ -168,7 +168,7 @@ def executed_notebook(home: Home, up: Up, tmp_path: Path) -> None:
         "--select",
         "key:notebooks/explore_results",
         "--module-name",
-        "definitions",
+        "assets.performance.definitions",
         "--attribute",
         "defs",
     ]

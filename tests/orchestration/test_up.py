@@ -108,6 +108,7 @@ def test_up_serves_signs_in_restarts_what_dies_and_leaves_nothing(
     lab = running.read_until("JupyterLab").split()[1]
     running.read_until("Ctrl-C")
     web = link.partition("signin")[0]
+    second = Up(settings, own_servers)  # it has its answer below, and looks for it meanwhile
 
     # JupyterLab wants its token.
     assert running.ask(lab.replace("/lab", "/api/status"))[0] == 200
@@ -129,7 +130,6 @@ def test_up_serves_signs_in_restarts_what_dies_and_leaves_nothing(
     assert subscription_acknowledged(web, cookie) == "connection_ack"
 
     # A second one for this home would tick every sensor twice.
-    second = Up(settings, own_servers)
     assert second.process.wait(60) == 1
     assert second.process.stdout is not None
     with second.process.stdout as printed:

@@ -9,6 +9,7 @@ from tests.study.panels import small_experiment
 from tidemill.domain.errors import EngineError, InputError
 from tidemill.domain.experiment import FeatureSpec, NewsSpec, RiskSpec
 from tidemill.steps.made import is_made, require_made
+from tidemill.steps.models.engines import train_among
 from tidemill.study.failures import note
 from tidemill.study.model_index import has_index, models_home
 from tidemill.study.sources import study_of
@@ -70,3 +71,10 @@ def test_an_engine_that_failed_is_not_waited_for(study: Study) -> None:
         require_made(study, "predictions/engines", ["models/momentum", "models/ridge"])
     note(study, EngineError("ridge", ValueError("no rank")))
     require_made(study, "predictions/engines", ["models/momentum", "models/ridge"])
+
+
+@pytest.mark.finished
+def test_an_engine_that_the_experiment_does_not_name_says_so_and_is_not_trained(study: Study) -> None:
+    told = train_among(study, "gru")
+    assert (told.worked, told.data_version) == (False, "unused")
+    assert told.notes == ("This experiment does not use the engine gru.",)

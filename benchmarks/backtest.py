@@ -34,7 +34,7 @@ from tidemill.calendars import XNYS
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
-from tidemill.strategies.registry import target_weights
+from tidemill.strategies.registry import weigh
 
 _HERE = Path(__file__).resolve().parent
 DAY = Interval.parse("1d")
@@ -152,7 +152,7 @@ def compared(bars: pl.DataFrame, rounds: int, python: Path, folder: Path) -> dic
     opens, closes = (table.pivot(index="open_time", columns="symbol", values=name) for name in ("open", "close"))
     lots = instruments(bars, 1.0)
     panel = bars_panel(bars, DAY)
-    targets = panel.spread(target_weights("sma_cross", bars, PARAMS, {}).get_column("weight"))
+    targets = panel.spread(weigh("sma_cross", bars, PARAMS, {}, DAY).weights.get_column("weight"))
     inputs = BacktestInputs(panel, targets, DAY, lots)
     peer = Vectorbt(python, bars, folder, lots=1.0)
     work: dict[str, Callable[[], float]] = {

@@ -188,7 +188,7 @@ def test_a_file_in_which_nothing_can_be_computed_is_an_error_and_writes_nothing(
         ("open('/etc/passwd')\n", "The module mine.py wants to open '/etc/passwd' on line 1;"),
         ("import urllib.request\nurllib.request.urlopen('http://127.0.0.1:9')\n", "wants to use the network"),
         ("engine('x', 1, 2)\n", "is not a function"),
-        ("engine('momentum', lambda training: {}, lambda model, frame: 0)\n", "There is an engine named 'momentum' already."),
+        ("engine('momentum', lambda training: {}, lambda model, frame: 0)\n", "There is already an engine named 'momentum'."),
         ("strategy('quantile', lambda predictions: 0)\n", "already a strategy named 'quantile'"),
         ("label('forward_return', lambda bars: 0, horizon=1)\n", "already a label named 'forward_return'"),
         ("label('mine', lambda bars: 0, horizon=0)\n", "A horizon of 0 bars is not possible."),

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.models.panels import day
@@ -118,6 +118,7 @@ def test_no_predictions_make_an_empty_ensemble() -> None:
     assert combine(scores([]), NAMES).is_empty()
 
 
+@example([[-1.0, -1.0, -1.0], [-1.0, -1.0, -1.0], [-1.0, 0.0, -1.0]], [0.0, 0.6211529572999922, 0.21428519953220843])
 @given(
     st.lists(st.lists(st.sampled_from([math.nan, math.inf, -1.0, 0.0, 0.5, 2.0, 1e-9]), min_size=3, max_size=3), min_size=1),
     st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3).filter(lambda weights: sum(weights) > 0.1),

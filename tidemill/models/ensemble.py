@@ -159,7 +159,8 @@ def _weighted_mean(engines: tuple[str, ...], weights: list[float]) -> pl.Expr:
     for engine, weight in zip(engines, weights, strict=True):
         there = pl.col(engine).is_not_null()
         total = total + pl.when(there).then(pl.col(engine) * weight).otherwise(0.0)
-        present = present + pl.when(there).then(weight).otherwise(0.0)
+        # Not `when(there).then(weight)`: where all are there polars makes one number of that, and divides by its inverse.
+        present = present + there.cast(pl.Float64) * weight
         count = count + there.cast(pl.Int32)
     return pl.when((count * 2 >= len(engines)) & (present > 0.0)).then(total / present)
 

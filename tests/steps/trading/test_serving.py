@@ -14,7 +14,7 @@ from tidemill.domain.experiment import Experiment, StrategySpec
 from tidemill.experiments.tracked import id_of
 from tidemill.queries.signals import served_signals
 from tidemill.storage.deciders import in_force
-from tidemill.storage.experiments import track
+from tidemill.storage.experiments import track, untrack
 from tidemill.study.sources import study_of
 from tidemill.study.tables import ENSEMBLE, SIGNALS
 from tidemill.study.workspace import Workspace
@@ -83,6 +83,13 @@ def test_every_book_of_a_tracked_experiment_is_served_and_one_of_others(workspac
     for book in (ENSEMBLE, "ridge", "momentum"):
         frame = served(workspace, experiment, book)
         assert frame.equals(kept(workspace, experiment, book).select(frame.columns)), book
+    workspace.call(untrack, workspace.database, [id_of(experiment)])
+    run(workspace, experiment)
+    with pytest.raises(InputError, match="served while it is tracked"):
+        served(workspace, experiment, "ridge")
+    workspace.call(track, workspace.database, id_of(experiment))
+    run(workspace, experiment)
+    assert served(workspace, experiment, "ridge").height == kept(workspace, experiment, "ridge").height
 
 
 @pytest.mark.finished

@@ -25,9 +25,13 @@ def serve_signals(study: Study, experiment: str) -> None:
     manifests = study.lake.manifests(SIGNALS, study.key)
     chosen = manifests if _is_tracked(study, experiment) else {study.experiment.promotion.book}
     asked: list[str] = []
-    for book in sorted(chosen & manifests.keys()):
-        held = manifests[book]
+    for book, held in sorted(manifests.items()):
         served, wanted = held.metadata.get(SERVED, {}), held.metadata[ASKED]
+        if book not in chosen:  # its rows go below, and with them what says that they are there
+            if experiment in served:
+                others = {name: parts for name, parts in served.items() if name != experiment}
+                study.lake.annotate(held, {**held.metadata, SERVED: others})
+            continue
         asked += wanted
         if served.get(experiment) == wanted:
             continue

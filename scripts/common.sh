@@ -1,6 +1,8 @@
 # Sourced by the scripts beside it: goes to the project, and sees to it that .venv is there.
 set -eu
 cd "$(dirname "$0")/.."
+# Images set this; then each command would compile the three hundred modules that it imports anew.
+unset PYTHONDONTWRITEBYTECODE
 
 setup() { # run|test
     python="${PYTHON:-}"

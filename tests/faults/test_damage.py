@@ -25,10 +25,10 @@ TABLES = (
     "lake/risk_skill", "lake/sentiment", "lake/sentiment_inputs", "lake/signals", "lake/trades", "lake/trials",
     "models/artifacts", "models/index", "reports", "state",
 )  # fmt: skip
-# One of each way to be stored and read: months of the lake, one part for all time, a part of each book, models and their index,
-# what the run finds the rest by. The others are long.
+# One of each way to be stored and read: months with and without a copy in Postgres, one part for all time, a part for each book,
+# the ledger, models and their index, notes of what was done. The others are long.
 FEW_TABLES = (
-    "cache.stamps", "lake/bars", "lake/features", "lake/imports", "lake/news", "lake/predictions", "lake/signals", "lake/trials",
+    "cache.stamps", "lake/bars", "lake/features", "lake/imports", "lake/news", "lake/signals", "lake/trials",
     "models/artifacts", "models/index", "reports", "state",
 )  # fmt: skip
 KINDS = ("gone", "cut to half", "empty", "one bit flipped")

@@ -181,7 +181,9 @@ def test_what_may_succeed_later_is_no_failure_of_the_engine(
 
 
 def test_an_engine_alone_fails_as_before(workspace: Workspace, experiment: Experiment, broken: pytest.MonkeyPatch) -> None:
-    study, _ = run(workspace, experiment)
+    study = study_of(workspace, experiment)
+    for name in ("bars", "features", "labels"):
+        STEPS[name](study)
     with pytest.raises(EngineError, match="no rank") as caught:
         train(study, "ridge")
     assert caught.value.engine == "ridge"

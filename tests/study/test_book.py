@@ -55,8 +55,6 @@ NEUTRAL, SPLIT, STRICT = (None, "sector", "beta"), (False, True), (False, True)
 CASES = list(product(STRATEGIES, NEUTRAL, SPLIT, STRICT))
 # Every strategy, every way to be neutral, with and without the rest; all of them together are long.
 FEW = {
-    ("quantile", None, True, True),
-    ("quantile", "sector", True, True),
     ("quantile", "beta", False, True),
     ("long_only_top_k", "sector", True, False),
     ("inverse_volatility", None, True, True),

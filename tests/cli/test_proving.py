@@ -51,7 +51,7 @@ def test_shipped_features_are_proven_and_the_exit_code_is_zero(tidemill: Tidemil
     assert answer.json == all_proven("KMID", "rsi_14", "cs_rank_roc_5")
 
 
-# That the shipped columns are proven on made-up values is in tests/steps/checks/test_causality.py as well.
+# What is proven without a file is the columns alone, which tests/steps/checks/test_causality.py shows for a study.
 @pytest.mark.parametrize("joined", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_the_fear_and_greed_index_is_proven_on_made_up_values_and_through_its_join(
     tidemill: Tidemill, work: Path, panel_of_bars: Path, joined: bool

@@ -25,7 +25,7 @@ TABLES = (
     "lake/risk_skill", "lake/sentiment", "lake/sentiment_inputs", "lake/signals", "lake/trades", "lake/trials",
     "models/artifacts", "models/index", "reports", "state",
 )  # fmt: skip
-# One of each way to be stored and read: months with and without a copy in Postgres, one part for all time, a part for each book,
+# One of each way to be stored and read: months with and without a copy in Postgres, one part for all time, one for each book,
 # the ledger, models and their index, notes of what was done. The others are long.
 FEW_TABLES = (
     "cache.stamps", "lake/bars", "lake/features", "lake/imports", "lake/news", "lake/signals", "lake/trials",

@@ -55,10 +55,10 @@ engine("unstored", remembers, lambda model, frame: frame["my_gap"])
 
 
 def test_a_file_of_one_s_own_goes_from_the_option_to_rows_of_the_report_and_an_engine_that_fails_costs_its_own(
-    home: Path,
+    home: Path, tidemill: Tidemill
 ) -> None:
     (home / "mine.py").write_text(example() + estimator() + FAILING)
-    daily_bars(300).write_csv(home / "panel.csv")
+    daily_bars(170).write_csv(home / "panel.csv")  # little more than the least for six folds
     run = ("run", "--module", "mine.py", "--source", "file:panel.csv", "--json")
     first = command(*run)
     assert first.code == 1
@@ -76,7 +76,7 @@ def test_a_file_of_one_s_own_goes_from_the_option_to_rows_of_the_report_and_an_e
     assert kept["features"]["names"] == ["my_gap", "my_reversal"]
 
     (home / "mine.py").write_text(example().replace("held=2", "held=1"))
-    second = command(*run)
+    second = tidemill(*run)
     assert second.code == 0, second.err
     assert [row["book"] for row in second.json["engines"]] == ["ensemble", "momentum", "ridge", "my_engine"]
     assert "trading/signals" in worked(second.json)

@@ -51,17 +51,19 @@ def test_shipped_features_are_proven_and_the_exit_code_is_zero(tidemill: Tidemil
     assert answer.json == all_proven("KMID", "rsi_14", "cs_rank_roc_5")
 
 
+# What is proven without a file is the columns alone, which tests/steps/checks/test_causality.py shows for a study.
+@pytest.mark.parametrize("joined", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_the_fear_and_greed_index_is_proven_on_made_up_values_and_through_its_join(
-    tidemill: Tidemill, work: Path, panel_of_bars: Path
+    tidemill: Tidemill, work: Path, panel_of_bars: Path, joined: bool
 ) -> None:
     first = pl.read_parquet(panel_of_bars)["open_time"].min()
     assert isinstance(first, datetime)
     lines = [f"{first + timedelta(days=day - 20):%Y-%m-%d},{day * 7 % 101}" for day in range(150)]
     (work / "index.csv").write_text("\n".join(["date,value", *lines]))
-    for given in ((), ("--fear-greed", f"file:{work / 'index.csv'}")):
-        answer = tidemill("features", "prove", "--input", panel_of_bars, "--set", "fear_greed", "--json", *given)
-        assert answer.code == 0, answer
-        assert answer.json == all_proven("fear_greed", "fear_greed_change_7")
+    given = ("--fear-greed", f"file:{work / 'index.csv'}") if joined else ()
+    answer = tidemill("features", "prove", "--input", panel_of_bars, "--set", "fear_greed", "--json", *given)
+    assert answer.code == 0, answer
+    assert answer.json == all_proven("fear_greed", "fear_greed_change_7")
 
 
 def test_an_index_that_is_joined_on_its_stamp_is_refuted(

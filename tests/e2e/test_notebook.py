@@ -99,6 +99,7 @@ def test_what_looks_ahead_is_refuted_and_what_does_not_is_proven(home: Home, tmp
     assert "feature='cheapness'" in proofs[-1]
 
 
+@pytest.mark.long  # that it runs, and shows its sentence and pictures, is seen in tests/e2e/test_web_ui.py
 def test_it_runs_on_the_results_of_an_experiment_file(home: Home, tmp_path: Path) -> None:
     done = execute(tmp_path / "out.ipynb", home.variables(), experiment=str(home.file))
     assert done.returncode == 0, done.stderr[-2000:]

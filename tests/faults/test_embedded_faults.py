@@ -284,6 +284,7 @@ def test_data_that_a_deleted_home_left_stay_where_they_are(new_home: NewHome) ->
     shutil.rmtree(root)
 
 
+@pytest.mark.long  # its short form is that of the moved home, at whose old place another one is made
 async def test_a_home_that_was_put_aside_and_back_has_its_own_database(new_home: NewHome, tmp_path: Path) -> None:
     home = new_home()
     with servers(home) as found:

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from tests.faults.private_postgres import PrivatePostgres, Proxy
+from tidemill.config import Secret
 from tidemill.domain.errors import DeadlineError, UnavailableError
 from tidemill.domain.intervals import Interval
 from tidemill.keeper.folder import locate
@@ -18,6 +19,8 @@ from tidemill.storage.migrations import migrate
 from tidemill.storage.postgres import Database
 
 MINUTE = Interval.parse("1m")
+# The deadline that ships, which every kind of call is tried with. Most tests wait for a shorter one.
+SHIPPED, SHORT = Database(Secret("postgresql://")).timeout, 2.0
 # No call may take longer once something is wrong.
 LIMIT = 5.0
 FAULTS = ("killed", "frozen", "cut off")
@@ -64,7 +67,7 @@ class Site:
         writing = asyncio.create_task(self.store.write("v", MINUTE, frame))
         await self.proxy.sprung.wait()
         with pytest.raises(UnavailableError) as raised:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(LIMIT - SHIPPED + self.database.timeout):
                 await writing
         return raised.value
 
@@ -83,16 +86,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgres
 
 
 @pytest.fixture
-async def site(server: PrivatePostgres) -> AsyncIterator[Site]:
+def deadline() -> float:
+    return SHORT
+
+
+@pytest.fixture
+async def site(server: PrivatePostgres, deadline: float) -> AsyncIterator[Site]:
     server.heal()
     async with asyncio.timeout(20):
         direct = await Database.connect(server.dsn)
         await direct.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        await migrate(direct)
         await direct.close()
     proxy = Proxy(server.port)
     await proxy.start()
-    database = await Database.connect(server.dsn_at(proxy.port))
-    await migrate(database)
+    database = await Database.connect(server.dsn_at(proxy.port), timeout=deadline)
     yield Site(server, proxy, database)
     async with asyncio.timeout(LIMIT):
         await database.close()
@@ -140,8 +148,12 @@ async def test_a_commit_without_an_answer_is_unknown_and_a_repeat_stores_it_once
     assert (await site.rows()).select(new.columns).equals(pl.concat([acknowledged, new]))
 
 
+@pytest.mark.parametrize("deadline", [SHIPPED])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_every_kind_of_call_fails_in_time_and_the_same_pool_works_again_afterwards(site: Site, fault: str) -> None:
+async def test_every_kind_of_call_fails_in_time_and_the_same_pool_works_again_afterwards(
+    site: Site, fault: str, deadline: float
+) -> None:
+    assert site.database.timeout == deadline
     await site.store.write("v", MINUTE, bars(1))
     calls = (
         lambda: site.database.fetchval("SELECT 1"),

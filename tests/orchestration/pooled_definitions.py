@@ -1,4 +1,4 @@
-"""Twelve assets in the pool of trainings, each of which notes when it ran in the folder TRAININGS."""
+"""As many assets in the pool of trainings as the variable COUNT names; each notes when it ran in the folder TRAININGS."""
 
 import os
 import time
@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.models.engines import TRAINING_POOL
 
-COUNT = 12
+COUNT = "COUNT_OF_TRAININGS"
 
 
 def _model(number: int) -> dg.AssetsDefinition:
@@ -22,7 +22,8 @@ def _model(number: int) -> dg.AssetsDefinition:
 
 
 def trainings() -> dg.JobDefinition:
-    """All twelve at once, as far as the executor is concerned."""
-    parallel = dg.multiprocess_executor.configured({"max_concurrent": COUNT, "start_method": {"forkserver": {}}})
+    """All of them at once, as far as the executor is concerned."""
+    count = int(os.environ[COUNT])
+    parallel = dg.multiprocess_executor.configured({"max_concurrent": count, "start_method": {"forkserver": {}}})
     job = dg.define_asset_job("trainings", executor_def=parallel)
-    return dg.Definitions(assets=[_model(number) for number in range(COUNT)], jobs=[job]).resolve_job_def("trainings")
+    return dg.Definitions(assets=[_model(number) for number in range(count)], jobs=[job]).resolve_job_def("trainings")

@@ -1,4 +1,4 @@
-"""Twelve trainings that are started at once: as many as the pool allows run at a time, and all of them finish."""
+"""Trainings that are started at once: as many as the pool allows run at a time, and all of them finish."""
 
 from pathlib import Path
 
@@ -32,15 +32,17 @@ def most_at_once(spans: list[tuple[int, int]]) -> int:
     return max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
 
 
-def test_twelve_trainings_at_once_finish_and_never_more_than_the_limit_run(
-    opened: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("count", [5, pytest.param(12, marks=pytest.mark.long)])
+def test_trainings_at_once_finish_and_never_more_than_the_limit_run(
+    opened: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setenv("TRAININGS", str(tmp_path))
+    monkeypatch.setenv(COUNT, str(count))
     opened.event_log_storage.set_concurrency_slots(TRAINING_POOL, LIMIT)
     with dg.execute_job(dg.reconstructable(trainings), instance=opened) as result:
         assert result.success
     spans = [tuple(map(int, file.read_text().split())) for file in tmp_path.iterdir() if file.name.isdigit()]
-    assert len(spans) == COUNT
+    assert len(spans) == count
     assert most_at_once([(begin, end) for begin, end in spans]) <= LIMIT
     assert opened.event_log_storage.get_concurrency_info(TRAINING_POOL).active_slot_count == 0
 

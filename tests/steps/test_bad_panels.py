@@ -69,7 +69,7 @@ def study_on(workspace: Workspace, folder: Path, change: Change, **changes: obje
 def test_an_odd_panel_ends_in_a_report_whose_predictions_are_numbers(
     workspace: Workspace, tmp_path: Path, change: Change
 ) -> None:
-    study = study_on(workspace, tmp_path / "odd", change)
+    study = study_on(workspace, tmp_path / "odd", change, splits=SplitSpec(train=100, test=70, min_folds=3))
     for book in ("momentum", "ridge", "ensemble"):
         known = predictions_of(study, book)["prediction"].drop_nulls()
         assert len(known) > 0

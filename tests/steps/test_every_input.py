@@ -88,6 +88,7 @@ def test_what_an_instrument_costs_and_when_it_trades_decide_the_books(workspace:
         before = after
 
 
+@pytest.mark.finished
 def test_skill_is_that_of_the_predictions_also_where_they_move_no_weight(workspace: Workspace, folder: Path) -> None:
     experiment = small_experiment(folder, strategy=StrategySpec(name="sma_cross"))
     study, _ = run(workspace, experiment)
@@ -109,6 +110,7 @@ def _ic(study: Study, book: str) -> float:
     return float(study.lake.scan(METRICS, study.key, partitions=["engines"]).filter(book=book).select("ic").collect().item())
 
 
+@pytest.mark.finished
 def test_a_changed_line_of_attribution_takes_the_books_apart_again(
     workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_changed_line_of_attribution_takes_the_books_apart_again(
     assert worked(run(workspace, experiment)[1]) == set()
 
 
+@pytest.mark.finished
 def test_what_left_with_the_newest_month_is_in_no_label_and_in_no_table_of_postgres(workspace: Workspace, folder: Path) -> None:
     experiment = small_experiment(folder)
     run(workspace, experiment)

@@ -12,7 +12,7 @@ from tests.study.panels import day_of, small_experiment
 from tests.study.running import STEPS
 from tidemill.config import Secret, Settings
 from tidemill.domain.errors import EngineError, InputError, StopError, UnavailableError
-from tidemill.domain.experiment import EngineSpec, Experiment, PromotionSpec
+from tidemill.domain.experiment import EngineSpec, Experiment, PromotionSpec, SplitSpec
 from tidemill.embedded import Servers
 from tidemill.models.momentum import Momentum
 from tidemill.models.ridge import Ridge
@@ -30,13 +30,14 @@ from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace, open_workspace
 
 SMALLER = (EngineSpec(name="momentum"), EngineSpec(name="mean_reversion"))
+SPLITS = SplitSpec(train=100, test=70, min_folds=3)
 # What the number of trials makes of a result is another thing: the smaller ensemble was looked at too, and counts.
 BY_STUDY = ("refusals", "signals", "trades", "positions", "equity", "attribution", "engine_shares")
 
 
 @pytest.fixture
 def experiment(folder: Path) -> Experiment:
-    return small_experiment(folder, engines=(*SMALLER, EngineSpec(name="ridge")))
+    return small_experiment(folder, engines=(*SMALLER, EngineSpec(name="ridge")), splits=SPLITS)
 
 
 def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, dict[str, StepReport[Any]]]:
@@ -104,7 +105,7 @@ def test_trials_of_what_failed_are_not_counted_and_the_ensemble_counts_as_what_i
     run(workspace, experiment)
     partial = workspace.call(read_trials, workspace.database)
     assert sorted(partial["engine"]) == ["ensemble", "mean_reversion", "momentum"]
-    smaller = small_experiment(Path(experiment.dataset.source.removeprefix("file:")), engines=SMALLER)
+    smaller = small_experiment(Path(experiment.dataset.source.removeprefix("file:")), engines=SMALLER, splits=SPLITS)
     run(workspace, smaller)
     assert workspace.call(read_trials, workspace.database).height == 3, "the same two engines are the same ensemble"
     broken.undo()
@@ -180,7 +181,9 @@ def test_what_may_succeed_later_is_no_failure_of_the_engine(
 
 
 def test_an_engine_alone_fails_as_before(workspace: Workspace, experiment: Experiment, broken: pytest.MonkeyPatch) -> None:
-    study, _ = run(workspace, experiment)
+    study = study_of(workspace, experiment)
+    for name in ("bars", "features", "labels"):
+        STEPS[name](study)
     with pytest.raises(EngineError, match="no rank") as caught:
         train(study, "ridge")
     assert caught.value.engine == "ridge"

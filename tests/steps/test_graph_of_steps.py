@@ -137,7 +137,7 @@ def _with_holes(panel: pl.DataFrame) -> pl.DataFrame:
     return panel.filter(~lost)
 
 
-@pytest.mark.parametrize("symbols", [(), ("AAA", "EEE")])
+@pytest.mark.parametrize("symbols", [(), pytest.param(("AAA", "EEE"), marks=pytest.mark.long)])
 def test_labels_that_grew_day_by_day_equal_those_computed_at_once(
     workspace: Workspace, panel: pl.DataFrame, tmp_path: Path, symbols: tuple[str, ...]
 ) -> None:

@@ -1,5 +1,7 @@
 """A symbol that is listed later changes no earlier signal: not by its number, not by what it allows, not by a bit."""
 
+from itertools import product
+
 import numpy as np
 import polars as pl
 import pytest
@@ -25,6 +27,9 @@ NEUTRAL = {
     "sector": NeutraliseSpec(by="sector", sectors={f"S{number:02d}": "ab"[number % 2] for number in range(12)}),
     "beta": NeutraliseSpec(by="beta", window=12, least=4),
 }
+# What is neutral is taken out of the weights of any strategy in the same way: of the slowest one that is long.
+LONG = {("mean_variance", "sector"), ("mean_variance", "beta")}
+CASES = [pytest.param(*case, marks=[pytest.mark.long] if case in LONG else []) for case in product(PARAMS, NEUTRAL)]
 
 
 def panel(symbols: list[str], listed: dict[str, int], seed: int) -> pl.DataFrame:
@@ -61,8 +66,7 @@ def universes(draw: st.DrawFn) -> tuple[list[str], list[str], int, list[str]]:
     return sorted(names[:first]), sorted(names[first : first + late]), draw(st.integers(8, 40)), list(shorts)
 
 
-@pytest.mark.parametrize("neutral", NEUTRAL)
-@pytest.mark.parametrize("name", PARAMS)
+@pytest.mark.parametrize(("name", "neutral"), CASES)
 @given(universe=universes(), seed=st.integers(0, 1_000))
 @settings(max_examples=15, deadline=None)
 def test_a_symbol_that_is_listed_later_changes_no_earlier_signal(

@@ -49,6 +49,7 @@ def sweep(count: int = 20, length: int = 400, seed: int = 1, **changes: object) 
     return msgspec.structs.replace(batch, **changes)
 
 
+@pytest.mark.finished
 def test_a_run_counts_each_book_once_and_a_rerun_none(workspace: Workspace, folder: Path) -> None:
     experiment = small_experiment(folder)
     study, _ = run(workspace, experiment)

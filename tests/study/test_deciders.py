@@ -167,6 +167,7 @@ def test_one_is_found_by_the_beginning_of_its_id(workspace: Workspace, experimen
         workspace.call(decider_named, workspace.database, shared)
 
 
+@pytest.mark.finished
 def test_a_strategy_over_bars_and_a_neutral_one_are_run_from_their_deciders_too(workspace: Workspace, folder: Path) -> None:
     for strategy in (
         StrategySpec(name="sma_cross", params={"fast": 3, "slow": 8}),

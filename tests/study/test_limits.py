@@ -20,6 +20,8 @@ from tidemill.study.study import Study
 from tidemill.study.tables import EQUITY
 from tidemill.study.workspace import Workspace
 
+pytestmark = pytest.mark.finished  # the books of another strategy on the predictions that there are
+
 # Limits that nothing reaches.
 WIDE = LimitsSpec(position=1.0, drawdown=DrawdownSpec(block=1.0, reduce=1.0, flatten=1.0), collar=0.9)
 BOLD = StrategySpec(name="long_only_top_k", params={"k": 2, "max_weight": 0.5})

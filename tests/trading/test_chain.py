@@ -1,5 +1,6 @@
 """Bar by bar through the chain: the features, predictions, rejections and signals of a run, to the bit."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -8,12 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.databases import new_database
 from tests.study.chained import chained
 from tests.study.panels import START, daily_bars, small_experiment
 from tests.study.running import STEPS
 from tidemill.calendars import XNYS, calendar_named
+from tidemill.config import Settings
 from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, SplitSpec, StrategySpec, ValidationSpec
 from tidemill.domain.intervals import Interval
+from tidemill.embedded import Servers
 from tidemill.steps.models.engines import train
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.study.rejections import rejections_of
@@ -21,13 +25,22 @@ from tidemill.study.scoring import predictions_of
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, SIGNALS
-from tidemill.study.workspace import Workspace
+from tidemill.study.workspace import Workspace, open_workspace
 
 SECTORS = {"AAA": "x", "BBB": "x", "CCC": "y", "DDD": "y", "EEE": "x", "FFF": "y"}
 
 
-@pytest.fixture
-def panel(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def workspace(servers: Servers, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """One for all: bars, features and models are made once."""
+    with new_database(servers.postgres_dsn, migrated) as dsn:
+        home = tmp_path_factory.mktemp("home")
+        with open_workspace(Settings(home=home, postgres_dsn=dsn, redis_url=servers.redis_url, connections=4)) as opened:
+            yield opened
+
+
+@pytest.fixture(scope="module")
+def panel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stocks with late listings, halts, a death, a split and dividends."""
     sessions = calendar_named(XNYS).slots(Interval.parse("1d"), START, START + timedelta(days=400)).cast(pl.Date)
     bars = daily_bars(400).filter(pl.col("date").is_in(sessions.implode()))
@@ -44,7 +57,7 @@ def panel(tmp_path: Path) -> Path:
     adjusted = (pl.col("close") * pl.when((pl.col("symbol") == "AAA") & ~split).then(0.5).otherwise(1.0) * paid).alias(
         "adjusted_close"
     )
-    path = tmp_path / "panel.parquet"
+    path = tmp_path_factory.mktemp("chain") / "panel.parquet"
     bars.filter(~lost).with_columns(prices).with_columns(adjusted).write_parquet(path)
     return path
 

@@ -320,7 +320,9 @@ def test_engines_and_strategies_get_what_they_would_get_in_the_program(impatient
     assert weights.equals(bars.select("symbol", "open_time", weight=pl.lit(0.5)))
 
 
-@pytest.mark.parametrize("loop", ["while True: pass", "import threading; threading.Event().wait()"])
+@pytest.mark.parametrize(
+    "loop", ["while True: pass", pytest.param("import threading; threading.Event().wait()", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(
     ("part", "said"),
     [("fit", "fit of the engine mine"), ("predict", "predict of the engine mine"), ("weigh", "The strategy mine")],

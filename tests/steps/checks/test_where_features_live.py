@@ -34,7 +34,7 @@ features(told{lookback})
 @pytest.fixture
 def panel_file(tmp_path: Path) -> Path:
     path = tmp_path / "panel.parquet"
-    daily_bars(700, ("AAA", "BBB", "CCC", "DDD")).write_parquet(path)
+    daily_bars(700, ("AAA", "BBB")).write_parquet(path)
     return path
 
 

@@ -53,7 +53,7 @@ def test_no_planted_leak_is_missed(seed: int, leaks: dict[str, pl.Expr], lookbac
     assert {one.feature.strip() for one in proof.ahead} == set(leaks)
 
 
-@pytest.mark.parametrize("lookback", [None, 171])
+@pytest.mark.parametrize("lookback", [None, pytest.param(171, marks=pytest.mark.long)])
 @pytest.mark.parametrize("suspects", [SUSPECTS_ALONE, SUSPECTS_ACROSS], ids=["alone", "across"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_innocent_suspect_is_accused(seed: int, suspects: dict[str, pl.Expr], lookback: int | None) -> None:

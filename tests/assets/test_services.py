@@ -23,7 +23,7 @@ from tests.databases import administer, new_database
 from tests.study.fixtures import Finished
 from tests.study.panels import START, daily_bars, small_experiment
 from tidemill.config import Secret, Settings
-from tidemill.domain.experiment import Experiment, FeatureSpec, NewsSpec, RiskSpec
+from tidemill.domain.experiment import Experiment, FeatureSpec, LimitsSpec, NewsSpec, RiskSpec
 from tidemill.embedded import Servers
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
@@ -197,6 +197,7 @@ def everything(folder: Path) -> Experiment:
         features=FeatureSpec(sets=(), names=named, fear_greed=f"file:{folder / 'mood.csv'}"),
         news=NewsSpec(source=f"file:{folder / 'wire.csv'}"),
         risk=RiskSpec(least=100),
+        limits=LimitsSpec(),  # without them nothing of it could be promoted
     )
 
 

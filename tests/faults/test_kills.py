@@ -127,7 +127,8 @@ def test_a_kill_at_any_write_of_the_next_day_s_run_leaves_no_trace(trials: Trial
     trials.restore(staged.end)
     trials.new_day(come=True)
     try:
-        undisturbed = trials.well(steps=running.ORDER, figures=True, again=True)
+        undisturbed = trials.well(steps=running.ORDER, figures=True)
+        assert trials.well(again=True).again == ()
         kills = kills_of(undisturbed.writes)
         wrongs = {kill: killed_next_day(trials, staged, kill, undisturbed.figures) for kill in kills}
     finally:

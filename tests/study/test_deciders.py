@@ -137,9 +137,9 @@ def test_other_code_is_told_and_another_feature_set_cannot_step(
     assert strangers(held, known) == ()
     with monkeypatch.context() as patch:
         change_line(patch, "tidemill.trading.checks")
-        assert [sentence.split(":")[0] for sentence in strangers(held, known)] == ["checks"]
+        assert [part.name for part in strangers(held, known)] == ["checks"]
     fewer = msgspec.structs.replace(held, features=held.features[1:])
-    assert [sentence.split(":")[0] for sentence in strangers(fewer, known)] == ["feature set"]
+    assert [part.name for part in strangers(fewer, known)] == ["feature set"]
     with pytest.raises(StopError, match="is of another feature set"):
         links_of(fewer, known)
 

@@ -25,6 +25,7 @@ from tidemill.study.deciders import Term, known_to
 from tidemill.study.model_index import artifact_folder, models_home
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE
 from tidemill.trading.chain import BarsOfSlot, Chain, Wanted
 from tidemill.trading.decider import deciding_of, links_of
 
@@ -51,15 +52,25 @@ def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = (
         yield bars.open_time, chain.step(bars)
 
 
-def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
-    """symbol, open_time, weight of what the deciders asked for while they held, by time and symbol."""
+def asked_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
+    """symbol, open_time, weight of what the deciders asked for while they held, and the prediction of the book behind it, by
+    time and symbol.
+    """
     require_following(terms)
     symbols, rows = slots_of(study, terms[0].decider.anchor)[0].symbols, []
+    traded = -1 if terms[0].decider.book == ENSEMBLE else 0  # a book of one engine has no other in it
     for time, wanted in walked(study, terms):
-        asked = np.flatnonzero(~np.isnan(wanted.weights))
-        rows += [(symbols[at], time, float(wanted.weights[at])) for at in asked]
-    schema = {"symbol": pl.String(), "open_time": study.bars.schema["open_time"], "weight": pl.Float64()}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+        said, weights = wanted.predictions[:, traded], wanted.weights
+        rows += [(symbols[at], time, float(weights[at]), float(said[at])) for at in np.flatnonzero(~np.isnan(weights))]
+    numbers = dict.fromkeys(("weight", "prediction"), pl.Float64())
+    return pl.DataFrame(
+        rows, schema={"symbol": pl.String(), "open_time": study.bars.schema["open_time"], **numbers}, orient="row"
+    )
+
+
+def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
+    """`asked_by` without the predictions."""
+    return asked_by(study, terms).drop("prediction")
 
 
 def book_by(study: Study, terms: Sequence[Term]) -> BacktestResult:

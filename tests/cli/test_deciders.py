@@ -4,13 +4,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.cli.conftest import Tidemill
 from tests.study.changed_code import change_line
 from tests.study.panels import small_experiment
 from tidemill.config import Settings
 from tidemill.experiments.tracked import id_of
+from tidemill.storage.champions import Nominee, current, promote
 from tidemill.study.book import Span, book
+from tidemill.study.deciders import decider, stored_decider, window_of
 from tidemill.study.rejections import tradable
 from tidemill.study.scoring import predicted_by
 from tidemill.study.sources import study_of
@@ -71,6 +74,8 @@ def test_wrong_arguments_give_a_sentence_that_says_what_to_do(there: Settings, t
     assert "There is no decider named 'nothing'" in tidemill("deciders", "show", "nothing").error
     assert "There is no experiment that was run named 'mine'" in tidemill("deciders", "list", "--experiment", "mine").error
     assert "There is no such decider" in tidemill("deciders", "list", "--book", "lstm").out
+    assert "There is no decider named 'nothing'" in tidemill("deciders", "renew", "nothing", "--accept").error
+    assert tidemill("deciders", "renew").code == 2
     assert tidemill("deciders", "show").code == 2
 
 
@@ -157,3 +162,34 @@ def test_one_whose_signals_are_gone_is_renewed_when_that_is_accepted(
         change_line(patch, "tidemill.trading.checks")
         assert "no signal of it is stored that could be compared" in tidemill("deciders", "renew", row["id"]).error
         assert "without a signal to compare" in tidemill("deciders", "renew", row["id"], "--accept").out
+
+
+@pytest.mark.finished
+def test_a_champion_trades_on_by_its_successor(
+    there: Settings, folder: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_workspace(there) as opened:
+        study = study_of(opened, small_experiment(folder))
+        fold = study.folds[-1]
+        made = replace(decider(study, "ridge", window_of(study, fold)), look_back=1)  # another one than that of the run
+        nominee = Nominee(
+            dataset=study.dataset.key,
+            book="ridge",
+            models=made.models,
+            experiment=study.experiment,
+            trained_until=fold.train_end,
+            reason="",
+            evidence={},
+            decider=stored_decider(id_of(study.experiment), made, fold.test_start),
+        )
+        opened.call(promote, opened.database, nominee, instead_of=None)
+    with monkeypatch.context() as patch:
+        change_line(patch, "tidemill.trading.checks")
+        assert "no signal of it is stored" in tidemill("deciders", "renew", made.id).error
+        assert tidemill("deciders", "renew", made.id, "--accept").code == 0
+    (row,) = [row for row in tidemill("deciders", "list", "--json").json if row["made_for"] == "champion"]
+    assert row["succeeds"] == made.id
+    with open_workspace(there) as opened:
+        held = opened.call(current, opened.database, nominee.dataset)
+    assert held is not None
+    assert held.decider == row["id"]

@@ -148,6 +148,8 @@ def test_other_code_is_told_and_another_feature_set_cannot_step(
     assert [part.name for part in strangers(fewer, known)] == ["feature set"]
     with pytest.raises(StopError, match="is of another feature set"):
         links_of(fewer, known)
+    gone = msgspec.structs.replace(held, models={"gone": "gone-1"}, code=held.code | {"engine gone": "0123"})
+    assert {part.name: part.here for part in strangers(gone, known)}["engine gone"] == ""
 
 
 @pytest.mark.finished

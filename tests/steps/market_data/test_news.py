@@ -287,9 +287,7 @@ async def test_a_feed_is_asked_each_time_and_what_it_said_before_counts_when_it_
     from tests.http_server import IMPATIENT
     from tidemill.market.news_feeds import NewsFeed
 
-    monkeypatch.setattr(
-        "tidemill.steps.market_data.news.open_news", lambda *_: NewsFeed(f"{server.url}/rss", options=IMPATIENT)
-    )
+    monkeypatch.setattr("tidemill.study.context.open_news", lambda *_: NewsFeed(f"{server.url}/rss", options=IMPATIENT))
     study = study_of(workspace, msgspec.structs.replace(experiment, news=NewsSpec(source="feed:https://unused.example/rss")))
     server.always(reset)
     with pytest.raises(UnavailableError):

@@ -154,7 +154,7 @@ def _advice(row: "StoredDecider", other: list[str]) -> str:
         return "It was made by the code and libraries that are here."
     return (
         f"It takes no new risk here: {', '.join(other)} {'is' if len(other) == 1 else 'are'} not what it was made with. "
-        f"`tidemill deciders renew {row.id[:8]}` makes its successor from the same models, if its signals return; "
+        f"`tidemill deciders renew {row.id}` makes its successor from the same models, if its signals return; "
         "`tidemill run` makes new deciders; or install the version of Tidemill and of the libraries that it was made with."
     )
 

@@ -76,19 +76,9 @@ def renew(study: Study, row: StoredDecider, *, accept: bool = False) -> Renewal 
     if not strangers(held, known_to(study)):
         return None
     _require_proven(study, row.id)
-    made, times = successor(study, held), _last_bars(study, row)
-    stored = _stored_signals(study, row, times)
-    found = _departures(stored, _signals_here(study, row, made, times)) if stored.height else ()
-    done = Renewal(
-        id=made.id,
-        succeeds=row.id,
-        book=row.book,
-        bars=len(times),
-        signals=stored.height,
-        departures=found,
-        stored=False,
-    )
-    if not accept and (found or stored.is_empty()):
+    made = successor(study, held)
+    done = _compared(study, row, made)
+    if not accept and (done.departures or not done.signals):
         return done
     workspace = study.workspace
     if not workspace.call(succeed, workspace.database, row.id, made.id, to_text(made)):
@@ -103,6 +93,22 @@ def _require_proven(study: Study, name: str) -> None:
         raise StopError(
             f"The decider {name} cannot be renewed, since its features are not proven causal here. {proof.sentence}"
         )
+
+
+def _compared(study: Study, row: StoredDecider, made: Decider) -> Renewal:
+    """The successor beside what is stored of the old one; nothing is kept."""
+    times = _last_bars(study, row)
+    stored = _stored_signals(study, row, times)
+    here = _signals_here(study, row, made, times)  # also where there is nothing to compare: it must be shown to step
+    return Renewal(
+        id=made.id,
+        succeeds=row.id,
+        book=row.book,
+        bars=len(times),
+        signals=stored.height,
+        departures=_departures(stored, here) if stored.height else (),
+        stored=False,
+    )
 
 
 def _last_bars(study: Study, row: StoredDecider) -> pl.Series:

@@ -120,6 +120,14 @@ def make_folder(folder: Path) -> None:
     _flush(folder.parent)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at one moment for whoever looks; what a killed remover left of it is swept. Nothing there is no error."""
+    if folder.is_dir():
+        with _claimed_folder(folder.parent, TEMPORARY) as aside:
+            folder.rename(aside / folder.name)
+            _flush(folder.parent)
+
+
 def sweep(folder: Path) -> None:
     """Remove what dead writers left in a folder. What one of them had moved aside comes back if nothing replaced it."""
     for entry in list(folder.glob(f"{TEMPORARY}*")):

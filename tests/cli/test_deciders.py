@@ -1,19 +1,25 @@
 """`tidemill deciders`: what decides for each book, whether it may, and its book once more."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.cli.conftest import Tidemill
+from tests.study.changed_code import change_line
 from tests.study.panels import small_experiment
 from tidemill.config import Settings
 from tidemill.experiments.tracked import id_of
+from tidemill.storage.champions import Nominee, current, promote
 from tidemill.study.book import Span, book
+from tidemill.study.deciders import decider, stored_decider, window_of
 from tidemill.study.rejections import tradable
 from tidemill.study.scoring import predicted_by
 from tidemill.study.sources import study_of
 from tidemill.study.tables import ENSEMBLE
 from tidemill.study.workspace import open_workspace
+from tidemill.trading.chain import BarsOfSlot, Chain, Wanted
 
 
 @pytest.fixture
@@ -68,9 +74,122 @@ def test_wrong_arguments_give_a_sentence_that_says_what_to_do(there: Settings, t
     assert "There is no decider named 'nothing'" in tidemill("deciders", "show", "nothing").error
     assert "There is no experiment that was run named 'mine'" in tidemill("deciders", "list", "--experiment", "mine").error
     assert "There is no such decider" in tidemill("deciders", "list", "--book", "lstm").out
+    assert "There is no decider named 'nothing'" in tidemill("deciders", "renew", "nothing", "--accept").error
+    assert tidemill("deciders", "renew").code == 2
     assert tidemill("deciders", "show").code == 2
 
 
 def test_a_new_home_has_none_and_says_how_to_get_one(home: Path, tidemill: Tidemill) -> None:
     assert "`tidemill run` makes one for each fold and book" in tidemill("deciders", "list").out
     assert tidemill("deciders", "list", "--json").json == []
+
+
+def changed_weights(patch: pytest.MonkeyPatch, after: datetime) -> None:
+    """From now on the chain asks for half as much in bars after a time."""
+    known = Chain.step
+
+    def step(self: Chain, bars: BarsOfSlot) -> Wanted:
+        wanted = known(self, bars)
+        return wanted._replace(weights=wanted.weights * 0.5) if bars.open_time > after else wanted
+
+    patch.setattr(Chain, "step", step)
+
+
+@pytest.mark.finished
+def test_one_of_other_code_that_says_the_same_is_renewed_without_a_word(
+    there: Settings, folder: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tidemill("deciders", "list", "--book", "ridge", "--json").json
+    old = before[2]["id"]
+    assert "there is nothing to renew" in tidemill("deciders", "renew", old).out
+    with monkeypatch.context() as patch:
+        change_line(patch, "tidemill.trading.checks")
+        explained = tidemill("deciders", "explain", old)
+        assert "It takes no new risk here: checks is not what it was made with" in explained.out
+        assert f"`tidemill deciders renew {old}`" in explained.out
+        answer = tidemill("deciders", "renew", old[:12])
+        assert (answer.code, answer.out.count("\n")) == (0, 1)
+        assert f" succeeds {old}: " in answer.out
+        assert answer.out.endswith("bars return.\n")
+        after = tidemill("deciders", "list", "--book", "ridge", "--json").json
+        new = after[2]
+        assert tidemill("deciders", "explain", new["id"], "--json").json["differs"] == []
+        assert [row["id"] for row in after if row["id"] != new["id"]] == [row["id"] for row in before if row["id"] != old]
+        assert "takes no new risk" in tidemill("deciders", "explain", after[3]["id"]).out
+        assert "was superseded on" in tidemill("deciders", "renew", old).error
+    assert new["succeeds"] == old
+    assert new["content"]["models"] == before[2]["content"]["models"]
+    assert f"succeeds        {old}" in tidemill("deciders", "show", new["id"]).out
+    assert tidemill("deciders", "show", old, "--json").json["superseded_at"] is not None
+    assert "shows what is in force in its place" in tidemill("deciders", "explain", old).out
+
+
+@pytest.mark.finished
+def test_one_whose_signals_do_not_return_is_renewed_when_that_is_accepted(
+    there: Settings, folder: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tidemill("deciders", "list", "--json").json
+    row = before[1]
+    with monkeypatch.context() as patch:
+        change_line(patch, "tidemill.trading.chain")
+        late = datetime.fromisoformat(row["valid_to"]) - timedelta(days=12)
+        changed_weights(patch, late)
+        answer = tidemill("deciders", "renew", row["id"])
+        assert answer.code == 1
+        assert "would be others. Give --accept if that is meant." in answer.err
+        assert len(answer.out.splitlines()) == 4
+        assert tidemill("deciders", "list", "--json").json == before
+        told = tidemill("deciders", "renew", row["id"], "--json")
+        assert (told.code, told.json["stored"]) == (1, False)
+        departures = told.json["departures"]
+        assert len(departures) == 2
+        assert min(datetime.fromisoformat(one["open_time"]) for one in departures) > late
+        assert all(one["weight_here"] == one["weight"] * 0.5 for one in departures)
+        assert "which was accepted" in tidemill("deciders", "renew", row["id"], "--accept").out
+        after = tidemill("deciders", "list", "--json").json
+    assert after[1]["succeeds"] == row["id"]
+    assert len(after) == len(before)
+
+
+@pytest.mark.finished
+def test_one_whose_signals_are_gone_is_renewed_when_that_is_accepted(
+    there: Settings, folder: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = tidemill("deciders", "list", "--book", "momentum", "--json").json[0]
+    with open_workspace(there) as opened:
+        opened.lake.drop("signals", study_of(opened, small_experiment(folder)).key, "momentum")
+    with monkeypatch.context() as patch:
+        change_line(patch, "tidemill.trading.checks")
+        assert "no signal of it is stored that could be compared" in tidemill("deciders", "renew", row["id"]).error
+        assert "without a signal to compare" in tidemill("deciders", "renew", row["id"], "--accept").out
+
+
+@pytest.mark.finished
+def test_a_champion_trades_on_by_its_successor(
+    there: Settings, folder: Path, tidemill: Tidemill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_workspace(there) as opened:
+        study = study_of(opened, small_experiment(folder))
+        fold = study.folds[-1]
+        made = replace(decider(study, "ridge", window_of(study, fold)), look_back=1)  # another one than that of the run
+        nominee = Nominee(
+            dataset=study.dataset.key,
+            book="ridge",
+            models=made.models,
+            experiment=study.experiment,
+            trained_until=fold.train_end,
+            reason="",
+            evidence={},
+            decider=stored_decider(id_of(study.experiment), made, fold.test_start),
+        )
+        opened.call(promote, opened.database, nominee, instead_of=None)
+    with monkeypatch.context() as patch:
+        change_line(patch, "tidemill.trading.checks")
+        assert "no signal of it is stored" in tidemill("deciders", "renew", made.id).error
+        assert tidemill("deciders", "renew", made.id, "--accept").code == 0
+    (row,) = [row for row in tidemill("deciders", "list", "--json").json if row["made_for"] == "champion"]
+    assert row["succeeds"] == made.id
+    with open_workspace(there) as opened:
+        held = opened.call(current, opened.database, nominee.dataset)
+    assert held is not None
+    assert held.decider == row["id"]

@@ -4,21 +4,27 @@ from datetime import timedelta
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import polars as pl
 import pytest
 
 from tests.study.changed_code import change_line
-from tests.study.panels import small_experiment
+from tests.study.panels import START, SYMBOLS, small_experiment
 from tests.study.running import run
 from tidemill.domain.errors import InputError, IntegrityError, StopError, UnknownNameError
-from tidemill.domain.experiment import CostSpec, Experiment, StrategySpec
+from tidemill.domain.experiment import CostSpec, Experiment, FeatureSpec, NewsSpec, StrategySpec
 from tidemill.experiments.tracked import id_of
+from tidemill.features.expression import CONTEXT, FEAR_GREED, SENTIMENT
 from tidemill.queries.deciders import decider_named
+from tidemill.steps.features.sentiment import compute_sentiment
+from tidemill.steps.market_data.bars import sync_bars
+from tidemill.steps.market_data.fear_greed import sync_fear_greed
+from tidemill.steps.market_data.news import sync_news
 from tidemill.storage.deciders import StoredDecider, in_force, named
 from tidemill.study.book import Span, book
 from tidemill.study.deciders import Term, keep_schedule, known_to
 from tidemill.study.rejections import tradable
-from tidemill.study.scheduled import book_by, figures_by, require_following, weights_by
+from tidemill.study.scheduled import book_by, figures_by, require_following, walked, weights_by
 from tidemill.study.scoring import predicted_by
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
@@ -137,11 +143,13 @@ def test_other_code_is_told_and_another_feature_set_cannot_step(
     assert strangers(held, known) == ()
     with monkeypatch.context() as patch:
         change_line(patch, "tidemill.trading.checks")
-        assert [sentence.split(":")[0] for sentence in strangers(held, known)] == ["checks"]
+        assert [part.name for part in strangers(held, known)] == ["checks"]
     fewer = msgspec.structs.replace(held, features=held.features[1:])
-    assert [sentence.split(":")[0] for sentence in strangers(fewer, known)] == ["feature set"]
+    assert [part.name for part in strangers(fewer, known)] == ["feature set"]
     with pytest.raises(StopError, match="is of another feature set"):
         links_of(fewer, known)
+    gone = msgspec.structs.replace(held, models={"gone": "gone-1"}, code=held.code | {"engine gone": "0123"})
+    assert {part.name: part.here for part in strangers(gone, known)}["engine gone"] == ""
 
 
 @pytest.mark.finished
@@ -176,3 +184,30 @@ def test_a_strategy_over_bars_and_a_neutral_one_are_run_from_their_deciders_too(
         experiment = small_experiment(folder, strategy=strategy)
         study, _ = run(workspace, experiment)
         assert weights_by(study, terms(workspace, experiment, ENSEMBLE)).equals(asked(study, ENSEMBLE))
+
+
+def test_an_experiment_that_reads_news_and_an_index_is_run_from_its_deciders_too(workspace: Workspace, folder: Path) -> None:
+    days = [START + timedelta(days=day) for day in range(330)]
+    index, wire = folder.with_name("index.csv"), folder.with_name("wire.csv")
+    index.write_text("date,value\n" + "".join(f"{day:%Y-%m-%d},{at * 37 % 101}\n" for at, day in enumerate(days) if at % 11))
+    said = ("gains on strong growth", "warns of losses", "holds its annual meeting")
+    items = [f"{SYMBOLS[at % 4]},{day:%Y-%m-%d %H:%M},{SYMBOLS[at % 4]} {said[at % 5 % 3]} {at}" for at, day in enumerate(days)]
+    wire.write_text("symbol,published_at,headline\n" + "\n".join(items) + "\n")
+    names = ("ROC5", "STD10", "roc_10", "natr_14", *FEAR_GREED, *SENTIMENT)
+    experiment = small_experiment(
+        folder,
+        features=FeatureSpec(sets=(), names=names, fear_greed=f"file:{index}"),
+        news=NewsSpec(source=f"file:{wire}", half_life=3.0),
+    )
+    begun = study_of(workspace, experiment)
+    for step in (sync_bars, sync_fear_greed, sync_news, compute_sentiment):
+        step(begun)
+    study, _ = run(workspace, experiment)
+    found = weights_by(study, terms(workspace, experiment, ENSEMBLE))
+    assert found.filter(pl.col("weight") != 0.0).height > 20
+    assert found.equals(asked(study, ENSEMBLE))
+    rows = [wanted.features for _, wanted in walked(study, terms(workspace, experiment, ENSEMBLE))]
+    stepped = np.stack([features[:, [names.index(name) for name in CONTEXT]] for features in rows])
+    batch = study.feature_frame.sort("open_time", "symbol").select(CONTEXT).to_numpy().reshape(stepped.shape)
+    assert np.array_equal(stepped, batch, equal_nan=True)
+    assert np.isfinite(batch).all(axis=2).mean() > 0.5

@@ -11,6 +11,7 @@ from tidemill.cli.bars import write_bars_csv, write_bars_table
 from tidemill.cli.common.arguments import INTERVAL, MOMENT, SYMBOLS, existing, ordered, writable
 from tidemill.cli.common.output import counted, json_option, write_json, write_table
 from tidemill.cli.common.progress import Counted, progress
+from tidemill.cli.pruning import prune
 from tidemill.cli.repairing import repair
 from tidemill.domain.intervals import Interval
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """Import, fetch, show, resample and export bars; list gaps and rows in quarantine; repair the lake."""
+    """Import, fetch, show, resample and export bars; list gaps and rows in quarantine; repair and prune the home."""
 
 
 data.add_command(repair)
+data.add_command(prune)
 
 
 def _report(report: "ImportReport", as_json: bool) -> None:

@@ -1,21 +1,26 @@
-"""`tidemill deciders`: what decides for each book of an experiment, since when, and whether it may still."""
+"""`tidemill deciders`: what decides for each book of an experiment, since when, whether it may still, and its successor."""
 
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from tidemill.cli.common.output import json_option, number, write_json, write_table
+from tidemill.cli.common.output import counted, fail, json_option, number, write_json, write_table
+from tidemill.domain.errors import StopError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tidemill.maintenance.renewal import Departure, Renewal
     from tidemill.storage.deciders import StoredDecider
     from tidemill.study.study import Study
     from tidemill.study.workspace import Workspace
-    from tidemill.trading.decider import Decider
+    from tidemill.trading.decider import Decider, Part
 
 
 @click.group()
 def deciders() -> None:
-    """List, show and explain what decides; run a book again from it."""
+    """List, show, explain and renew what decides; run a book again from it."""
 
 
 @deciders.command("list")
@@ -52,20 +57,47 @@ def _facts(row: "StoredDecider") -> dict[str, Any]:
     return {**msgspec.structs.asdict(row), "content": msgspec.json.decode(row.content)}
 
 
+class _Meant(NamedTuple):
+    """The decider that a person named, with its row and the workspace in which it lies."""
+
+    opened: "Workspace"
+    row: "StoredDecider"
+    decider: "Decider"
+
+    @property
+    def study(self) -> "Study":
+        """That of the experiment which it was made for."""
+        from tidemill.experiments.tracked import content_of, experiments_of, meant
+        from tidemill.study.sources import study_of
+
+        known = self.opened.call(experiments_of, self.opened.database, self.opened.settings.home)
+        return study_of(self.opened, content_of(meant(known, self.row.experiment)))
+
+
+@contextmanager
+def _meant(decider_id: str) -> "Iterator[_Meant]":
+    from tidemill.cli.common.session import workspace
+    from tidemill.queries.deciders import decider_named
+    from tidemill.trading.decider import from_text
+
+    with workspace() as opened:
+        row = opened.call(decider_named, opened.database, decider_id)
+        yield _Meant(opened, row, from_text(row.content, row.id))
+
+
 @deciders.command()
 @click.argument("decider_id", metavar="ID")
 @json_option
 def show(decider_id: str, as_json: bool) -> None:
     """What ID, or the beginning of one, is made of."""
-    from tidemill.cli.common.session import workspace
-
-    with workspace() as opened:
-        row, decider = _read(opened, decider_id)
+    with _meant(decider_id) as found:
+        row, decider = found.row, found.decider
     if as_json:
         write_json(_facts(row))
         return
     start, end = _term(row)
     told = [("decider", row.id), ("experiment", row.experiment), ("book", row.book), ("from", start), ("until", end)]
+    told += [("succeeds", row.succeeds)] if row.succeeds else []
     for label, value in (*told, *_content(decider)):
         click.echo(f"{label:15} {value}")
     models = [(name, model, number(decider.weights.get(name, 1.0), 4)) for name, model in decider.models.items()]
@@ -91,21 +123,92 @@ def _content(decider: "Decider") -> list[tuple[str, str]]:
 @json_option
 def explain(decider_id: str, as_json: bool) -> None:
     """Whether ID may decide here: in force or not, and what is another one here than when it was made."""
-    from tidemill.cli.common.session import workspace
     from tidemill.study.deciders import known_to
-    from tidemill.trading.decider import strangers
+    from tidemill.trading.decider import parts_of
 
-    with workspace() as opened:
-        row, decider = _read(opened, decider_id)
-        told = strangers(decider, known_to(_study(opened, row)))
-    force = "in force" if row.superseded_at is None else f"superseded on {row.superseded_at:%Y-%m-%d %H:%M} UTC"
+    with _meant(decider_id) as found:
+        row, parts = found.row, parts_of(found.decider, known_to(found.study))
+    other = [part.name for part in parts if not part.same]
     if as_json:
-        write_json({"id": row.id, "superseded_at": row.superseded_at, "differs": told})
+        told = [{"name": part.name, "kind": part.kind, "made": part.made, "here": part.here or None} for part in parts]
+        write_json({"id": row.id, "superseded_at": row.superseded_at, "differs": other, "parts": told})
         return
+    force = "in force" if row.superseded_at is None else f"superseded on {row.superseded_at:%Y-%m-%d %H:%M} UTC"
     click.echo(f"{row.id} decides for {row.book} from {' until '.join(_term(row))} UTC; it is {force}.")
-    click.echo("It was made by the code and libraries that are here." if not told else "It takes no new risk here:")
-    for sentence in told:
-        click.echo(f"  {sentence}")
+    write_table("", ("computes with", "when it was made", "here"), [(part.name, *_compared(part)) for part in parts])
+    click.echo(_advice(row, other))
+
+
+def _compared(part: "Part") -> tuple[str, str]:
+    """A version of code says nothing to people; a library's does."""
+    if part.kind == "library":
+        return part.made, part.here
+    return "its code of then", "the same" if part.same else "another" if part.here else "gone"
+
+
+def _advice(row: "StoredDecider", other: list[str]) -> str:
+    """What a person can do."""
+    if row.superseded_at is not None:
+        return "`tidemill deciders list` shows what is in force in its place."
+    if not other:
+        return "It was made by the code and libraries that are here."
+    return (
+        f"It takes no new risk here: {', '.join(other)} {'is' if len(other) == 1 else 'are'} not what it was made with. "
+        f"`tidemill deciders renew {row.id}` makes its successor from the same models, if its signals return; "
+        "`tidemill run` makes new deciders; or install the version of Tidemill and of the libraries that it was made with."
+    )
+
+
+@deciders.command()
+@click.argument("decider_id", metavar="ID")
+@click.option("--accept", is_flag=True, help="Also where signals do not return, or none is stored to compare with.")
+@json_option
+@click.pass_context
+def renew(ctx: click.Context, decider_id: str, accept: bool, as_json: bool) -> None:
+    """Make the successor of ID by the code that is here, from the same models.
+
+    Its features are proven causal, and the stored signals on its last 500 bars are made again. The exit code is 1, and nothing
+    is kept, when some do not return; they are listed.
+    """
+    from tidemill.cli.common.progress import progress
+    from tidemill.maintenance.renewal import renew as renew_decider
+
+    with _meant(decider_id) as found, progress(f"Stepping {found.row.book} through its bars"):
+        row, done = found.row, renew_decider(found.study, found.row, accept=accept)
+    if as_json:
+        write_json({"id": row.id, "succeeds": None, "stored": False, "departures": []} if done is None else done)
+    elif done is None:
+        click.echo(f"{row.id} was made by the code and libraries that are here; there is nothing to renew.")
+    else:
+        _tell(done)
+    if done is not None and not done.stored:
+        ctx.exit(fail(StopError(_refusal(done))))
+
+
+_SHOWN = 20
+
+
+def _tell(done: "Renewal") -> None:
+    if done.departures:
+        columns = ("time", "symbol", "weight stored", "weight here", "confidence stored", "confidence here")
+        write_table("", columns, map(_cells, done.departures[:_SHOWN]))
+        if len(done.departures) > _SHOWN:
+            click.echo(f"{len(done.departures) - _SHOWN:,} more are not shown; --json shows them.")
+    if done.stored:
+        compared = f"{counted(done.signals, 'signal')} on {counted(done.bars, 'bar')}"
+        said = f"{len(done.departures):,} of {compared} differ, which was accepted" if done.departures else f"{compared} return"
+        click.echo(f"{done.id} succeeds {done.succeeds}: {said if done.signals else 'without a signal to compare'}.")
+
+
+def _cells(one: "Departure") -> list[str]:
+    numbers = (one.weight, one.weight_here, one.confidence, one.confidence_here)
+    return [f"{one.open_time:%Y-%m-%d %H:%M}", one.symbol, *(number(value, 9) for value in numbers)]
+
+
+def _refusal(done: "Renewal") -> str:
+    why = f"{len(done.departures):,} of its signals on the last {counted(done.bars, 'bar')} would be others"
+    told = why if done.departures else "no signal of it is stored that could be compared"
+    return f"The decider {done.succeeds} was not renewed: {told}. Give --accept if that is meant."
 
 
 @deciders.command()
@@ -114,32 +217,13 @@ def explain(decider_id: str, as_json: bool) -> None:
 def backtest(decider_id: str, as_json: bool) -> None:
     """Run the book of ID over its own range, bar by bar; the figures are those of the experiment for that range."""
     from tidemill.cli.common.progress import progress
-    from tidemill.cli.common.session import workspace
     from tidemill.study.deciders import Term
     from tidemill.study.scheduled import figures_by
 
-    with workspace() as opened:
-        row, decider = _read(opened, decider_id)
-        with progress(f"Stepping {row.book} through its bars"):
-            found = figures_by(_study(opened, row), [Term(decider, row.valid_from, row.valid_to)])
+    with _meant(decider_id) as found, progress(f"Stepping {found.row.book} through its bars"):
+        row = found.row
+        figures = figures_by(found.study, [Term(found.decider, row.valid_from, row.valid_to)])
     if as_json:
-        write_json({"id": row.id, **found})
+        write_json({"id": row.id, **figures})
         return
-    write_table("", ("figure", "value"), [(name.replace("_", " "), number(value, 4)) for name, value in found.items()])
-
-
-def _read(opened: "Workspace", decider_id: str) -> "tuple[StoredDecider, Decider]":
-    from tidemill.queries.deciders import decider_named
-    from tidemill.trading.decider import from_text
-
-    row = opened.call(decider_named, opened.database, decider_id)
-    return row, from_text(row.content, row.id)
-
-
-def _study(opened: "Workspace", row: "StoredDecider") -> "Study":
-    """That of the experiment which a decider was made for."""
-    from tidemill.experiments.tracked import content_of, experiments_of, meant
-    from tidemill.study.sources import study_of
-
-    known = opened.call(experiments_of, opened.database, opened.settings.home)
-    return study_of(opened, content_of(meant(known, row.experiment)))
+    write_table("", ("figure", "value"), [(name.replace("_", " "), number(value, 4)) for name, value in figures.items()])

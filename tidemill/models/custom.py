@@ -35,6 +35,9 @@ _FEW_SYMBOLS, _FEW_ROWS, _LONG = 5, 200, 2_000
 class CustomEngine:
     """See `Calls.engine` of tidemill.user_modules.calls. source: hash of the code that decides the predictions."""
 
+    # What its functions are mostly made of.
+    libraries = ("pandas", "scipy", "scikit-learn")
+
     def __init__(
         self,
         name: str,

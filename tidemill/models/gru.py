@@ -69,6 +69,7 @@ class GruParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class Gru:
     """Expected label from the last bars of the symbol itself; unknown features count as average."""
 
+    libraries = ("torch",)  # it scores with what it was trained with
     info = EngineInfo(
         name="gru",
         kind="sequence",

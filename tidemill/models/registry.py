@@ -60,6 +60,13 @@ def code_version(made: Engine) -> str:
     return fingerprint(own, made.source)[:16] if isinstance(made, CustomEngine) else own
 
 
+def computing_libraries(made: Engine) -> tuple[str, ...]:
+    """Distributions beside numba, numpy and polars that compute what an engine answers, by their names; it states them as
+    `libraries`.
+    """
+    return tuple(getattr(made, "libraries", ()))
+
+
 @cache
 def _shipped() -> dict[str, Engine]:
     found: dict[str, Engine] = {}

@@ -24,6 +24,7 @@ _FEATURES = (
     "tidemill.steps.features.technical",
     "tidemill.steps.features.context",
     "tidemill.steps.market_data.fear_greed",
+    "tidemill.study.context",
     "tidemill.market.fear_greed",
 )
 
@@ -98,7 +99,7 @@ def risk() -> str:
 
 def sentiment() -> str:
     """Of scores of news, and how bars know them."""
-    return source_version("tidemill.features.sentiment", own=["tidemill.steps.features.sentiment"])
+    return source_version("tidemill.features.sentiment", own=["tidemill.steps.features.sentiment", "tidemill.study.context"])
 
 
 def challenge(*strategies: str) -> str:

@@ -10,6 +10,7 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.experiment import NewsSpec, StrategySpec
+from tidemill.features.api import feature_set
 from tidemill.models.artifact import read_manifest
 from tidemill.provenance import fingerprint, source_version
 from tidemill.quality.validity import PastRange, widened
@@ -22,7 +23,7 @@ from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, FEATURE_BOUNDS, LABELS, PREDICTIONS, REFUSALS, partition_of
 from tidemill.trading.confidence import Knot, fit_confidence
-from tidemill.trading.decider import Bound, Decider, Known, code_of, from_text, libraries, to_text
+from tidemill.trading.decider import Bound, Decider, Known, code_of, from_text, libraries_of, to_text
 from tidemill.validation.splits import Fold
 
 
@@ -119,9 +120,21 @@ def decider(study: Study, book: str, window: Window) -> Decider:
         limits=experiment.limited,
         look_back=max(info.history for info in engines),
         code=code_of(names, experiment.strategy.name, known),
-        libraries=libraries(),
+        libraries=libraries_of(names, known),
         modules=_modules(study, names),
         confidence=_confidence(study, book, window.cut),
+    )
+
+
+def successor(study: Study, held: Decider) -> Decider:
+    """The same decider by the code, the libraries and the modules that are here."""
+    known, names = known_to(study), tuple(held.models)
+    return msgspec.structs.replace(
+        held,
+        feature_fingerprint=feature_set(*held.features, known=known.features).fingerprint,
+        code=code_of(names, held.strategy.name, known),
+        libraries=libraries_of(names, known),
+        modules=_modules(study, names),
     )
 
 
@@ -140,7 +153,7 @@ def made_of(study: Study) -> str:
     versions += [study.part_versions(PREDICTIONS, key) for key in books(study).values()]
     versions.append(study.part_versions(LABELS, study.labels_key))
     ranges = {part: manifest.metadata["ranges"] for part, manifest in study.lake.manifests(REFUSALS, study.key).items()}
-    experiment, engines = study.experiment, tuple(spec.name for spec in study.engines)
+    experiment, engines, known = study.experiment, tuple(spec.name for spec in study.engines), known_to(study)
     decided = (
         _stated(study, experiment.strategy),
         experiment.validation,
@@ -148,7 +161,7 @@ def made_of(study: Study) -> str:
         experiment.limited,
         experiment.news,
     )
-    code = (own, code_of(engines, experiment.strategy.name, known_to(study)), libraries(), _modules(study, engines))
+    code = (own, code_of(engines, experiment.strategy.name, known), libraries_of(engines, known), _modules(study, engines))
     return fingerprint(study.available.fingerprint, study.folds, served, versions, ranges, decided, _calendars(study), code)
 
 

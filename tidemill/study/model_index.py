@@ -154,7 +154,12 @@ def index_of(study: Study, spec: EngineSpec) -> Index:
 
 def indices(home: Path) -> list[Index]:
     """Every index of this home. IntegrityError when one is damaged."""
-    return [index_in(path) for path in sorted((home / "index").glob("*.json"))]
+    return [index_in(path) for path in index_files(home)]
+
+
+def index_files(home: Path) -> list[Path]:
+    """Where the indices of this home lie, each named by its engine's key."""
+    return sorted((home / "index").glob("*.json"))
 
 
 def indexed_models(home: Path) -> list[str]:

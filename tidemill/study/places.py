@@ -15,9 +15,14 @@ from tidemill.study.study import Study
 EXPERIMENT, MADE_FROM = "experiment.json", "made-from.txt"
 
 
+def reports_in(settings: Settings) -> Path:
+    """The folder of all reports of a home, one folder in it for each study."""
+    return settings.home / "reports"
+
+
 def report_in(settings: Settings, key: str) -> Path:
     """Where the report of a study lies. key: of the study."""
-    return settings.home / "reports" / key / "report.html"
+    return reports_in(settings) / key / "report.html"
 
 
 def report_path(study: Study) -> Path:

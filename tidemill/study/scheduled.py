@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
+from typing import Generic, TypeVar
 
 import numpy as np
 import polars as pl
@@ -20,13 +22,18 @@ from tidemill.models.artifact import Artifact, load
 from tidemill.strategies.base import Universe
 from tidemill.strategies.slots import book_slots
 from tidemill.study.book import Span, traded
+from tidemill.study.context import index_versions, items_of
 from tidemill.study.counting import bars_a_year
 from tidemill.study.deciders import Term, known_to
 from tidemill.study.model_index import artifact_folder, models_home
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
+from tidemill.study.tables import ENSEMBLE
 from tidemill.trading.chain import BarsOfSlot, Chain, Wanted
+from tidemill.trading.context import IndexVersion
 from tidemill.trading.decider import deciding_of, links_of
+
+T = TypeVar("T")
 
 
 def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = ()) -> Iterator[tuple[datetime, Wanted]]:
@@ -35,7 +42,6 @@ def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = (
     terms: of one book, in order of time. reload_at: numbers of slots before which the chain is made anew from its state, as a
     session that was stopped makes it. Arrays of an answer are the chain's own until the next slot.
     """
-    _require_bars_alone(study)
     universe, slots = slots_of(study, terms[0].decider.anchor)
     since, read = terms[0].start, partial(_load, study)
     links, deciding = links_of(terms[0].decider, known_to(study)), deciding_of(terms[0].decider, read)
@@ -51,15 +57,25 @@ def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = (
         yield bars.open_time, chain.step(bars)
 
 
-def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
-    """symbol, open_time, weight of what the deciders asked for while they held, by time and symbol."""
+def asked_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
+    """symbol, open_time, weight of what the deciders asked for while they held, and the prediction of the book behind it, by
+    time and symbol.
+    """
     require_following(terms)
     symbols, rows = slots_of(study, terms[0].decider.anchor)[0].symbols, []
+    traded = -1 if terms[0].decider.book == ENSEMBLE else 0  # a book of one engine has no other in it
     for time, wanted in walked(study, terms):
-        asked = np.flatnonzero(~np.isnan(wanted.weights))
-        rows += [(symbols[at], time, float(wanted.weights[at])) for at in asked]
-    schema = {"symbol": pl.String(), "open_time": study.bars.schema["open_time"], "weight": pl.Float64()}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+        said, weights = wanted.predictions[:, traded], wanted.weights
+        rows += [(symbols[at], time, float(weights[at]), float(said[at])) for at in np.flatnonzero(~np.isnan(weights))]
+    numbers = dict.fromkeys(("weight", "prediction"), pl.Float64())
+    return pl.DataFrame(
+        rows, schema={"symbol": pl.String(), "open_time": study.bars.schema["open_time"], **numbers}, orient="row"
+    )
+
+
+def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
+    """`asked_by` without the predictions."""
+    return asked_by(study, terms).drop("prediction")
 
 
 def book_by(study: Study, terms: Sequence[Term]) -> BacktestResult:
@@ -86,27 +102,54 @@ def require_following(terms: Sequence[Term]) -> None:
             )
 
 
-def _require_bars_alone(study: Study) -> None:
-    if study.experiment.news is not None or study.experiment.features.fear_greed is not None:
-        raise InputError(
-            f"The experiment {study.experiment.name!r} reads news or an index beside the bars, of which no history is stepped "
-            "yet. Its book can be run again by `tidemill run` alone."
-        )
+class _Told(Generic[T]):
+    """What becomes known in time, handed out as the clock goes."""
+
+    def __init__(self, known: Iterable[tuple[int, T]]) -> None:
+        self._known, self._at = sorted(known, key=itemgetter(0)), 0
+
+    def until(self, time: int) -> list[T]:
+        """All that became known since the last call and is known at `time`, epoch microseconds; in order of time."""
+        first = self._at
+        while self._at < len(self._known) and self._known[self._at][0] <= time:
+            self._at += 1
+        return [one for _, one in self._known[first : self._at]]
+
+
+def _versions_told(study: Study) -> _Told[IndexVersion]:
+    """Of the index that the experiment names, as its run stored it; those of one time by their days."""
+    if study.experiment.features.fear_greed is None:
+        return _Told(())
+    rows = (
+        index_versions(study)
+        .sort("known_at", "stamp")
+        .select(pl.col("stamp").dt.epoch("us"), "value", pl.col("known_at").dt.epoch("us"))
+    )
+    return _Told((version.known_at, version) for version in map(IndexVersion._make, rows.iter_rows()))
+
+
+def _news_told(study: Study) -> _Told[tuple[str, float]]:
+    """Symbol and score of every item, as the run scored it; nothing where the experiment reads no news."""
+    rows = items_of(study).select(pl.col("known_at").dt.epoch("us"), "symbol", "score")
+    return _Told((time, (symbol, score)) for time, symbol, score in rows.iter_rows())
 
 
 def slots_of(study: Study, anchor: datetime) -> tuple[Universe, Iterator[BarsOfSlot]]:
-    """All slots of the study's raw bars, each with the corporate actions that become known with it."""
+    """All slots of the study's raw bars, each with what becomes known with it: corporate actions, the index, news."""
     instruments = instruments_of(study.workspace, study.dataset.venue)
     axes, universe, slots = book_slots(None, study.bars, None, instruments, study.dataset.interval, epoch_microseconds(anchor))
     cells = axes.cells(study.bars)
     nothing = np.full(axes.shape, np.nan)
     panels = np.stack([axes.panel(cells, study.bars[name]) if name in study.bars.columns else nothing for name in COLUMNS])
-    told = told_actions(study.bars, study.adjustments)
+    told, interval = told_actions(study.bars, study.adjustments), study.dataset.interval.microseconds
+    versions, news = _versions_told(study), _news_told(study)
 
     def each() -> Iterator[BarsOfSlot]:
         for at, time in enumerate(axes.times):
             rows = np.ascontiguousarray(panels[:, at])
-            yield BarsOfSlot(time, int(slots.number[at]), rows, slots.present[at], slots.own[at], told.get(time, ()))
+            closed, number = epoch_microseconds(time) + interval, int(slots.number[at])
+            beside = told.get(time, ()), versions.until(closed), news.until(closed)
+            yield BarsOfSlot(time, number, rows, slots.present[at], slots.own[at], *beside)
 
     return universe, each()
 

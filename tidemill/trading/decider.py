@@ -8,20 +8,22 @@ are others than it was made with, that is told (`strangers`), and it takes no ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 import polars as pl
 
-from tidemill.domain.errors import IntegrityError, StopError
+from tidemill.domain.errors import IntegrityError, StopError, UnknownNameError
 from tidemill.domain.experiment import CostSpec, LimitsSpec, StrategySpec, ValidationSpec
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import feature_set
 from tidemill.features.declaration import Features
 from tidemill.models.artifact import Artifact
 from tidemill.models.ensemble import ENGINE as ENSEMBLE
-from tidemill.models.registry import Engines
+from tidemill.models.registry import Engines, computing_libraries
 from tidemill.models.registry import code_version as engine_version
 from tidemill.provenance import fingerprint, library_version, source_version, stated
 from tidemill.quality.validity import PastRange
@@ -42,7 +44,9 @@ _LINKS = {
     "neutralise": "tidemill.strategies.neutral",
     "decide": "tidemill.trading.decision",
 }
+# Those that every chain computes with; engines have more. What only trains, fits or reads is not among them.
 _LIBRARIES = ("numba", "numpy", "polars")
+_FEATURES = "feature set"
 _BOUNDS = {"feature": pl.String, "median": pl.Float64, "low": pl.Float64, "high": pl.Float64}
 
 
@@ -61,9 +65,10 @@ class Decider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ensemble: id of the model that weighs them, with its weights beside it. strategy: every parameter stated, sectors resolved.
     anchor: from which slots are counted. calendars: of the instruments of its universe, whose slots are the book's. past:
     engine → range of what it said before. half_life: of the sentiment, in bars. costs: with which orders are sized. limits:
-    None for a book of research, which is held by none. look_back: bars that its models look back at. code, libraries: link or
-    library → version with which it was made. modules: name that a person's file declares → hash of what it declares.
-    confidence: see `trading.confidence`, of the book's own predictions whose labels were known before it.
+    None for a book of research, which is held by none. reserve: share of cash that buys leave; no experiment states one yet.
+    look_back: bars that its models look back at. code, libraries: link or library → version with which it was made. modules:
+    name that a person's file declares → hash of what it declares. confidence: see `trading.confidence`, of the book's own
+    predictions whose labels were known before it.
     """
 
     format: int = FORMAT
@@ -83,6 +88,7 @@ class Decider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     half_life: float
     costs: CostSpec
     limits: LimitsSpec | None = None
+    reserve: float = 0.0
     look_back: int
     code: dict[str, str]
     libraries: dict[str, str]
@@ -133,22 +139,57 @@ class _Form(msgspec.Struct):
 
 def code_of(engines: Iterable[str], strategy: str, known: Known) -> dict[str, str]:
     """Link → version of the code here. engines: names of those that have a part."""
-    links = {name: source_version(module) for name, module in _LINKS.items()}
-    links["chain"] = source_version(own=["tidemill.trading.chain"])
-    links["strategy"] = known.strategies.code_version(strategy)
-    return links | {f"engine {name}": engine_version(known.engines.find(name)) for name in engines}
+    return {name: version() for name, version in _versions(engines, strategy, known).items()}
 
 
-def libraries() -> dict[str, str]:
-    return {name: library_version(name) for name in _LIBRARIES}
+def _versions(engines: Iterable[str], strategy: str, known: Known) -> dict[str, Callable[[], str]]:
+    links: dict[str, Callable[[], str]] = {name: partial(source_version, module) for name, module in _LINKS.items()}
+    links["chain"] = partial(source_version, own=["tidemill.trading.chain"])
+    links["strategy"] = partial(known.strategies.code_version, strategy)
+    return links | {f"engine {name}": partial(_of_engine, name, known) for name in engines}
 
 
-def strangers(decider: Decider, known: Known) -> tuple[str, ...]:
-    """What is another one here than when it was made, a sentence each; it takes no new risk then."""
-    features = feature_set(*decider.features, known=known.features).fingerprint
-    here = {**code_of(decider.models, decider.strategy.name, known), **libraries(), "feature set": features}
-    made = {**decider.code, **decider.libraries, "feature set": decider.feature_fingerprint}
-    return tuple(f"{name}: made with {old}, here is {here.get(name)}." for name, old in made.items() if here.get(name) != old)
+def _of_engine(name: str, known: Known) -> str:
+    return engine_version(known.engines.find(name))
+
+
+def libraries_of(engines: Iterable[str], known: Known) -> dict[str, str]:
+    """Library → version here, of those that compute what a decider of these engines asks for."""
+    own = {name for engine in engines for name in computing_libraries(known.engines.find(engine))}
+    return {name: library_version(name) for name in sorted({*_LIBRARIES, *own})}
+
+
+class Part(NamedTuple):
+    """What a decider computes with: its version when it was made, and here; empty where its name means nothing here."""
+
+    name: str
+    kind: Literal["link", "library"]
+    made: str
+    here: str
+
+    @property
+    def same(self) -> bool:
+        return self.made == self.here
+
+
+def parts_of(decider: Decider, known: Known) -> tuple[Part, ...]:
+    """All that it computes with, links first."""
+    here = _versions(decider.models, decider.strategy.name, known)
+    here[_FEATURES] = lambda: feature_set(*decider.features, known=known.features).fingerprint
+    made = {**decider.code, _FEATURES: decider.feature_fingerprint}
+    links = [Part(name, "link", version, _if_known(here.get(name))) for name, version in made.items()]
+    return (*links, *(Part(name, "library", version, library_version(name)) for name, version in decider.libraries.items()))
+
+
+def _if_known(version: Callable[[], str] | None) -> str:
+    with suppress(UnknownNameError):
+        return version() if version else ""
+    return ""
+
+
+def strangers(decider: Decider, known: Known) -> tuple[Part, ...]:
+    """What is another one here than when it was made; it takes no new risk then."""
+    return tuple(part for part in parts_of(decider, known) if not part.same)
 
 
 def links_of(decider: Decider, known: Known) -> Links:

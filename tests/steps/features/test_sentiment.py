@@ -12,7 +12,8 @@ from tidemill.maintenance.repair import repair_lake
 from tidemill.steps.features.sentiment import compute_sentiment, sentiment_key
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import sync_bars
-from tidemill.steps.market_data.news import news_key, sync_news
+from tidemill.steps.market_data.news import sync_news
+from tidemill.study.context import news_key
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.tables import NEWS, NEWS_SCORES, SENTIMENT, SENTIMENT_INPUTS

@@ -19,10 +19,10 @@ from tidemill.features.expression import SENTIMENT
 from tidemill.features.sentiment import sentiment
 from tidemill.models.text.lexicon import Lexicon
 from tidemill.steps.features.labels import build_training_set
-from tidemill.steps.features.sentiment import compute_sentiment, items_of
+from tidemill.steps.features.sentiment import compute_sentiment
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
-from tidemill.steps.market_data.news import news_key, sync_news
+from tidemill.steps.market_data.news import sync_news
 from tidemill.steps.models.alone import train_alone
 from tidemill.steps.models.engines import train
 from tidemill.steps.models.ensemble import predict_ensemble, train_ensemble
@@ -31,6 +31,7 @@ from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfoli
 from tidemill.steps.predictions.engines import predict
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
+from tidemill.study.context import items_of, news_key
 from tidemill.study.freshness import StepReport
 from tidemill.study.metrics import engine_metrics
 from tidemill.study.scoring import predictions_of
@@ -286,9 +287,7 @@ async def test_a_feed_is_asked_each_time_and_what_it_said_before_counts_when_it_
     from tests.http_server import IMPATIENT
     from tidemill.market.news_feeds import NewsFeed
 
-    monkeypatch.setattr(
-        "tidemill.steps.market_data.news.open_news", lambda *_: NewsFeed(f"{server.url}/rss", options=IMPATIENT)
-    )
+    monkeypatch.setattr("tidemill.study.context.open_news", lambda *_: NewsFeed(f"{server.url}/rss", options=IMPATIENT))
     study = study_of(workspace, msgspec.structs.replace(experiment, news=NewsSpec(source="feed:https://unused.example/rss")))
     server.always(reset)
     with pytest.raises(UnavailableError):

@@ -15,20 +15,16 @@ import polars as pl
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import NewsSpec
 from tidemill.features.sentiment import SentimentState, sentiment
-from tidemill.market.news import Mentions
-from tidemill.models.text.registry import TextClassifier, text_classifier
 from tidemill.provenance import fingerprint
-from tidemill.steps.market_data.news import NO_NEWS, news_key
 from tidemill.storage.content import content_version
 from tidemill.study import code as code_of
 from tidemill.study.checkpoints import resume_with, save_state
+from tidemill.study.context import NO_NEWS, classifier_of, items_of, news_key, scores_key
 from tidemill.study.freshness import StepReport, Table, drop_others, is_made_of, stale, stored, unused
 from tidemill.study.study import Study
 from tidemill.study.tables import BARS, NEWS, NEWS_SCORES, SENTIMENT, SENTIMENT_INPUTS, month_of
 
 _ALL = "all"
-
-_ITEMS = {"symbol": pl.String(), "known_at": pl.Datetime("us", "UTC"), "score": pl.Float64(), "item_id": pl.String()}
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +83,7 @@ def _kept(study: Study, table: Table, part_fingerprint: str) -> Known | None:
 
 def _inputs_fingerprint(study: Study, spec: NewsSpec) -> str:
     """Everything that decides the sentiment, so that nothing need be read to know that nothing changed."""
-    scores = study.lake.manifests(NEWS_SCORES, _scores_key(study, spec))
+    scores = study.lake.manifests(NEWS_SCORES, scores_key(study, spec))
     decided = {month: (manifest.fingerprint, manifest.data_version) for month, manifest in scores.items()}
     return fingerprint(code_of.sentiment(), _selection(study), study.bars_version, decided)
 
@@ -115,17 +111,9 @@ def _bring_up_to_date(study: Study, spec: NewsSpec, wanted: dict[str, str]) -> t
     )
 
 
-def classifier_of(study: Study, spec: NewsSpec) -> TextClassifier:
-    return study.once("classifier", lambda: text_classifier(spec.classifier))
-
-
-def _scores_key(study: Study, spec: NewsSpec) -> str:
-    return f"{news_key(study)}.{classifier_of(study, spec).fingerprint[:8]}"
-
-
 def score_news(study: Study, spec: NewsSpec) -> int:
     """Score the items that this classifier has not scored yet; returns how many."""
-    classifier, key, made = classifier_of(study, spec), _scores_key(study, spec), 0
+    classifier, key, made = classifier_of(study, spec), scores_key(study, spec), 0
     have, news = study.lake.manifests(NEWS_SCORES, key), study.lake.manifests(NEWS, news_key(study))
     for month, manifest in news.items():
         if is_made_of(have.get(month), manifest.data_version):
@@ -149,26 +137,7 @@ def sentiment_key(study: Study) -> str:
     spec = study.experiment.news
     if spec is None:
         raise InputError(f"A feature reads the sentiment of news. {NO_NEWS} Name a source, such as file:news.csv.")
-    return f"{study.dataset.key}.{fingerprint(_scores_key(study, spec), spec.half_life, spec.aliases)[:8]}"
-
-
-def items_of(study: Study) -> pl.DataFrame:
-    """symbol, known_at, score, item_id: a row for each item and symbol of the dataset that it is about, read once."""
-    return study.once("news_items", lambda: _items(study))
-
-
-def _items(study: Study) -> pl.DataFrame:
-    spec = study.experiment.news
-    if spec is None or not study.lake.manifests(NEWS, news_key(study)):
-        return pl.DataFrame(schema=_ITEMS)
-    mentions = Mentions(study.bars["symbol"].unique().to_list(), spec.aliases)
-    news = study.lake.scan(NEWS, news_key(study)).select("item_id", "known_at", "symbols", "tags", "headline", "body").collect()
-    text = pl.concat_str("headline", "body", separator=" ")
-    about = [mentions.symbols(*row) for row in news.select("symbols", "tags", text.alias("text")).iter_rows()]
-    assigned = news.select("item_id", "known_at").with_columns(pl.Series("symbol", about, dtype=pl.List(pl.String)))
-    scores = study.lake.scan(NEWS_SCORES, _scores_key(study, spec)).collect()
-    rows = assigned.explode("symbol").drop_nulls("symbol").join(scores, on="item_id").select(list(_ITEMS))
-    return rows.sort("known_at", "item_id", "symbol")
+    return f"{study.dataset.key}.{fingerprint(scores_key(study, spec), spec.half_life, spec.aliases)[:8]}"
 
 
 def sentiment_fingerprints(study: Study) -> dict[str, str]:

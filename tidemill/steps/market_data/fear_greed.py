@@ -13,7 +13,6 @@ import msgspec
 import polars as pl
 from msgspec import UNSET, UnsetType
 
-from tidemill.domain.errors import InputError
 from tidemill.domain.months import month_end
 from tidemill.features.api import FeatureSet
 from tidemill.market.fear_greed import API, COLUMNS, FearGreedSource, as_known, fear_greed_source, join_known, next_due
@@ -21,6 +20,7 @@ from tidemill.provenance import fingerprint, source_version
 from tidemill.services import ServiceOptions
 from tidemill.storage.fear_greed import read_fear_greed, write_fear_greed
 from tidemill.storage.lake import Manifest
+from tidemill.study.context import index_versions
 from tidemill.study.freshness import StepReport, is_made_of, stored, unused
 from tidemill.study.study import Study
 from tidemill.study.tables import FEAR_GREED
@@ -138,19 +138,7 @@ def index_is_kept(study: Study) -> bool:
 
 def known_index(study: Study) -> pl.DataFrame:
     """known_at, fear_greed, fear_greed_change_7 of the experiment's source. InputError where it was not fetched yet."""
-
-    def read() -> pl.DataFrame:
-        spec = study.experiment.features.fear_greed
-        if spec is None:
-            raise InputError(
-                "A feature reads the Fear & Greed Index, and the experiment names no source: set features.fear_greed."
-            )
-        name = fear_greed_source(spec).name
-        if not study.lake.holds(FEAR_GREED, name):
-            raise InputError("The Fear & Greed Index has not been fetched yet. Materialize market_data/fear_greed first.")
-        return as_known(study.lake.scan(FEAR_GREED, name).collect())
-
-    return study.once("known index", read)
+    return study.once("known index", lambda: as_known(index_versions(study)))
 
 
 def with_index(study: Study, bars: pl.DataFrame, features: FeatureSet) -> pl.DataFrame:

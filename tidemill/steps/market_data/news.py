@@ -14,22 +14,18 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from tidemill.domain.errors import InputError, RetryError
+from tidemill.domain.errors import RetryError
 from tidemill.domain.experiment import NewsSpec
 from tidemill.domain.months import month_end, month_start
 from tidemill.market.news import NewsSource, RejectedNews, items_frame, judged
-from tidemill.market.news_files import NewsFile
-from tidemill.market.news_sources import open_news
 from tidemill.provenance import fingerprint, source_version
-from tidemill.services import ServiceOptions
 from tidemill.storage.lake import Manifest
 from tidemill.storage.news import news_months, read_news, write_news
+from tidemill.study.context import NO_NEWS, news_key, news_source
 from tidemill.study.freshness import StepReport, is_made_of, stored, unused
-from tidemill.study.sources import claimed_news
 from tidemill.study.study import Study
 from tidemill.study.tables import NEWS, NEWS_IMPORTS
 
-NO_NEWS = "This experiment uses no news: it has no `news`."
 _STATE = "state"
 _ITEMS = "items"  # of it: how many lay in Postgres, month by month
 _INTERVAL = "news"
@@ -64,7 +60,7 @@ def sync_news(study: Study) -> StepReport[NewsFacts | None]:
     spec = study.experiment.news
     if spec is None:
         return unused(_code(), NO_NEWS)
-    source = _open(study, spec)
+    source = news_source(study, spec)
     try:
         imported, notes = _import(study, spec, source)
     finally:
@@ -73,23 +69,9 @@ def sync_news(study: Study) -> StepReport[NewsFacts | None]:
     return _report(study, NewsFacts(source=source.name, imported=imported), notes, worked=changed > 0)
 
 
-def news_key(study: Study) -> str:
-    """Where the items of the experiment's source lie. InputError when the experiment uses no news."""
-    spec = study.experiment.news
-    if spec is None:
-        raise InputError(f"{NO_NEWS} Name a source, such as file:news.csv.")
-    return study.once("news_key", lambda: _open(study, spec).name)
-
-
 def news_are_kept(study: Study) -> bool:
     """Whether the experiment's source was read, however little it held."""
     return study.lake.holds(NEWS_IMPORTS, news_key(study))
-
-
-def _open(study: Study, spec: NewsSpec) -> NewsSource:
-    timeout = study.workspace.settings.http_timeout
-    source = open_news(spec.source, ServiceOptions(timeout=timeout, deadline=3.0 * timeout))
-    return source.kept_under(claimed_news(study.workspace, source)) if isinstance(source, NewsFile) else source
 
 
 def _code() -> str:

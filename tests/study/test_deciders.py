@@ -18,7 +18,7 @@ from tidemill.storage.deciders import StoredDecider, in_force, named
 from tidemill.study.book import Span, book
 from tidemill.study.deciders import Term, keep_schedule, known_to
 from tidemill.study.rejections import tradable
-from tidemill.study.scheduled import book_by, figures_by, require_following, weights_by
+from tidemill.study.scheduled import book_by, figures_of, require_following, weights_by
 from tidemill.study.scoring import predicted_by
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
@@ -80,7 +80,7 @@ def test_a_backtest_from_one_decider_gives_the_figures_of_the_run_for_its_range(
         found, expected = book_by(study, [term]), book(study, counting, Span(term.start, term.end))
         assert found.trades.equals(expected.trades)
         assert found.equity.equals(expected.equity)
-        assert figures_by(study, [term])["final_equity"] == expected.final_equity
+        assert figures_of(study, found)["final_equity"] == expected.final_equity
 
 
 @pytest.mark.finished

@@ -4,10 +4,10 @@ import numpy as np
 
 from tidemill.backtest.panel import Axes
 from tidemill.backtest.scan import KIND, SETTLEMENT, SYMBOL, Outputs
+from tidemill.domain.limits_reached import LimitsReached
 from tidemill.domain.naming import first_of
 from tidemill.matching.kernel import COLLAR, NO_BAR, NO_FUNDS, NO_VOLUME, PARTLY_FILLED, TOO_SMALL
 from tidemill.matching.rules import Floats
-from tidemill.risk.drawdown import ACTIONS
 from tidemill.trading.account import DRAWDOWN, GROSS, NET, POSITION, SHORT, UNPRICED, Account, Terms
 
 
@@ -50,7 +50,9 @@ def _order_notes(account: Account, terms: Terms) -> list[str]:
     return notes
 
 
-def written_notes(axes: Axes, account: Account, outputs: Outputs, changes: Floats, terms: Terms, stray: int) -> tuple[str, ...]:
+def written_notes(
+    axes: Axes, account: Account, outputs: Outputs, changes: Floats, terms: Terms, stray: int, reached: LimitsReached | None
+) -> tuple[str, ...]:
     """The notes of one run, the most consequential first."""
     notes = []
     ruined = np.flatnonzero(outputs.equity <= 0.0)
@@ -58,6 +60,8 @@ def written_notes(axes: Axes, account: Account, outputs: Outputs, changes: Float
         notes.append(
             f"The account was ruined: equity fell to zero or below in slot {ruined[0] + 1:,} of {len(outputs.equity):,}."
         )
+    if reached is not None and reached.levels:
+        notes.append(reached.sentences()[0])
     notes += _clip_notes(axes, account, terms) + _order_notes(account, terms)
     gone = changes[changes[:, KIND] == SETTLEMENT]
     if len(gone):
@@ -67,7 +71,6 @@ def written_notes(axes: Axes, account: Account, outputs: Outputs, changes: Float
         )
     if stray:
         notes.append(f"{stray:,} weights were ignored, since no symbol has a bar at their time.")
-    if terms.guarded:
-        reached = ACTIONS[int(outputs.level.max())]
-        notes.append(f"The drawdown policy was on; the highest level that it reached is {reached!r}.")
+    if terms.guarded and reached is not None and not reached.levels:
+        notes.append("The drawdown policy was on; no level of it was reached.")
     return tuple(notes)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from tidemill.cli.common.output import json_option, number, write_json, write_table
 
@@ -47,8 +48,6 @@ def _term(row: "StoredDecider") -> tuple[str, str]:
 
 
 def _facts(row: "StoredDecider") -> dict[str, Any]:
-    import msgspec
-
     return {**msgspec.structs.asdict(row), "content": msgspec.json.decode(row.content)}
 
 
@@ -116,16 +115,20 @@ def backtest(decider_id: str, as_json: bool) -> None:
     from tidemill.cli.common.progress import progress
     from tidemill.cli.common.session import workspace
     from tidemill.study.deciders import Term
-    from tidemill.study.scheduled import figures_by
+    from tidemill.study.scheduled import book_by, figures_of
 
     with workspace() as opened:
         row, decider = _read(opened, decider_id)
         with progress(f"Stepping {row.book} through its bars"):
-            found = figures_by(_study(opened, row), [Term(decider, row.valid_from, row.valid_to)])
+            study = _study(opened, row)
+            result = book_by(study, [Term(decider, row.valid_from, row.valid_to)])
+            found = figures_of(study, result)
     if as_json:
-        write_json({"id": row.id, **found})
+        write_json({"id": row.id, **found, "limits": msgspec.to_builtins(result.limits), "notes": result.notes})
         return
     write_table("", ("figure", "value"), [(name.replace("_", " "), number(value, 4)) for name, value in found.items()])
+    for note in result.notes:
+        click.echo(note)
 
 
 def _read(opened: "Workspace", decider_id: str) -> "tuple[StoredDecider, Decider]":

@@ -88,6 +88,12 @@ MONEY = (
         lambda value: f"{number(value, 1)} ×",
         "notional bought and sold, in multiples of equity",
     ),
+    Column(
+        "Limits",
+        ("limits",),
+        lambda row: row["limits"] or "–",
+        "the severest thing that the limits on losses did to the book, and when first; a dash: nothing",
+    ),
     Column("Costs", ("fees", "slippage", "borrow"), lambda row: whole(total_costs(row)), "fees, slippage and borrow, in cash"),
 )
 

@@ -17,9 +17,9 @@ from tidemill.market.adjusting import COLUMNS
 from tidemill.market.told import told_actions
 from tidemill.metrics.returns import performance_metrics
 from tidemill.models.artifact import Artifact, load
-from tidemill.strategies.base import Universe
+from tidemill.strategies.base import Universe, Weighed
 from tidemill.strategies.slots import book_slots
-from tidemill.study.book import Span, traded
+from tidemill.study.book import Span, traded, with_notes
 from tidemill.study.counting import bars_a_year
 from tidemill.study.deciders import Term, known_to
 from tidemill.study.model_index import artifact_folder, models_home
@@ -35,6 +35,11 @@ def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = (
     terms: of one book, in order of time. reload_at: numbers of slots before which the chain is made anew from its state, as a
     session that was stopped makes it. Arrays of an answer are the chain's own until the next slot.
     """
+    return ((time, wanted) for time, wanted, _ in _stepped(study, terms, reload_at))
+
+
+def _stepped(study: Study, terms: Sequence[Term], reload_at: Container[int]) -> Iterator[tuple[datetime, Wanted, Chain]]:
+    """`walked`, with the chain that answered."""
     _require_bars_alone(study)
     universe, slots = slots_of(study, terms[0].decider.anchor)
     since, read = terms[0].start, partial(_load, study)
@@ -48,28 +53,32 @@ def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = (
             chain.decide_by(deciding)
         if at in reload_at:
             chain = Chain(links, universe, deciding, chain.state(), since=since)
-        yield bars.open_time, chain.step(bars)
+        yield bars.open_time, chain.step(bars), chain
 
 
 def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
     """symbol, open_time, weight of what the deciders asked for while they held, by time and symbol."""
+    return _weighed_by(study, terms).weights
+
+
+def _weighed_by(study: Study, terms: Sequence[Term]) -> Weighed:
     require_following(terms)
-    symbols, rows = slots_of(study, terms[0].decider.anchor)[0].symbols, []
-    for time, wanted in walked(study, terms):
-        asked = np.flatnonzero(~np.isnan(wanted.weights))
+    symbols, rows, last = slots_of(study, terms[0].decider.anchor)[0].symbols, [], None
+    for time, wanted, chain in _stepped(study, terms, ()):
+        asked, last = np.flatnonzero(~np.isnan(wanted.weights)), chain
         rows += [(symbols[at], time, float(wanted.weights[at])) for at in asked]
     schema = {"symbol": pl.String(), "open_time": study.bars.schema["open_time"], "weight": pl.Float64()}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return Weighed(pl.DataFrame(rows, schema=schema, orient="row"), () if last is None else last.notes)
 
 
 def book_by(study: Study, terms: Sequence[Term]) -> BacktestResult:
     """The book of a schedule over its own range, after the experiment's costs."""
-    return traded(study, weights_by(study, terms), Span(terms[0].start, terms[-1].end))
+    weights, notes = _weighed_by(study, terms)
+    return with_notes(traded(study, weights, Span(terms[0].start, terms[-1].end)), notes)
 
 
-def figures_by(study: Study, terms: Sequence[Term]) -> dict[str, float | int | None]:
-    """What `book_by` came to, by the names of a run's metrics and of its totals."""
-    result = book_by(study, terms)
+def figures_of(study: Study, result: BacktestResult) -> dict[str, float | int | None]:
+    """What a book came to, by the names of a run's metrics and of its totals."""
     returns = result.returns.sort("time")
     measured = performance_metrics(returns["return"].to_numpy(), bars_a_year(study, returns["time"]))
     return {**measured, "final_equity": result.final_equity, "costs": result.costs, "trades": result.trades.height}

@@ -54,16 +54,16 @@ class LimitsReached(msgspec.Struct, frozen=True, kw_only=True):
             return ""
         worst = self.levels[-1]
         if self.flat_since is not None:
-            return f"flat since {_day(self.flat_since)}"
-        return f"{_BRIEF[worst.level]} {_day(worst.first)}"
+            return f"flat since {day(self.flat_since)}"
+        return f"{_BRIEF[worst.level]} {day(worst.first)}"
 
 
 def _reached(found: LimitsReached) -> str:
     worst = found.levels[-1]
     again = f", the first of {worst.times:,} times" if worst.times > 1 else ""
-    flat = f", and it has held nothing since {_day(found.flat_since)}: {_STAYS}" if found.flat_since is not None else ""
+    flat = f", and it has held nothing since {day(found.flat_since)}: {_STAYS}" if found.flat_since is not None else ""
     return (
-        f"On {_day(worst.first)} the book was {_share(worst.drawdown)} below its highest equity, so its limits "
+        f"On {day(worst.first)} the book was {_share(worst.drawdown)} below its highest equity, so its limits "
         f"{_DONE[worst.level]} ({worst.level} at {_share(worst.limit)}){again}. Nothing could be added over "
         f"{found.held_back:,} of {_many(found.slots, 'bar')}{flat}."
     )
@@ -84,5 +84,6 @@ def _share(share: float) -> str:
     return f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
 
 
-def _day(moment: datetime) -> str:
+def day(moment: datetime) -> str:
+    """As a person writes it: without midnight."""
     return f"{moment:%Y-%m-%d}" if (moment.hour, moment.minute) == (0, 0) else f"{moment:%Y-%m-%d %H:%M}"

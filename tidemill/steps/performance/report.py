@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import polars as pl
 
-from tidemill.domain.limits_reached import LimitsReached
+from tidemill.domain.limits_reached import LimitsReached, day
 from tidemill.domain.naming import first_of
 from tidemill.durable import make_folder, write_file
 from tidemill.experiments.tracked import record_run
@@ -152,12 +153,27 @@ def _largest(reason: tuple[str, int]) -> tuple[int, str]:
 
 
 def _engines(study: Study, limits: Mapping[str, LimitsReached | None]) -> pl.DataFrame:
-    """The figures of every book, with what its limits did in a few words where the experiment states some."""
+    """The figures of every book, with what its limits did where the experiment states some."""
     found = engine_metrics(study.lake, study.key)
-    if study.experiment.limited is None:
-        return found
-    told = {book: reached.shortly() if reached else "" for book, reached in limits.items()}
-    return found.with_columns(pl.col("book").replace_strict(told, default="", return_dtype=pl.String).alias("limits"))
+    rows = [{"book": book, **_limit_row(reached)} for book, reached in limits.items() if reached is not None]
+    return (
+        found.join(pl.DataFrame(rows, infer_schema_length=None), on="book", how="left", maintain_order="left")
+        if rows
+        else found
+    )
+
+
+def _limit_row(reached: LimitsReached) -> dict[str, Any]:
+    worst, flat = reached.levels[-1] if reached.levels else None, reached.flat_since
+    return {
+        "limit_level": worst and worst.level,
+        "limit_first": worst and day(worst.first),
+        "limit_drawdown": worst and worst.drawdown,
+        "limit_held_back": reached.held_back,
+        "limit_flat_since": flat and day(flat),
+        "limit_cut": sum(reached.cut.values()),
+        "limit_collar": reached.collar,
+    }
 
 
 def _weighing(study: Study) -> list[str]:

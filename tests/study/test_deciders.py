@@ -147,11 +147,14 @@ def test_other_code_is_told_and_another_feature_set_cannot_step(
 @pytest.mark.finished
 def test_terms_must_follow_each_other_and_be_of_one_book(workspace: Workspace, experiment: Experiment) -> None:
     first, second, *_ = found = terms(workspace, experiment, ENSEMBLE)
-    require_following(found)
+    times = study_of(workspace, experiment).times
+    require_following(found, times)
     with pytest.raises(InputError, match="nothing decides"):
-        require_following([first, second._replace(start=second.start + timedelta(days=1))])
+        require_following([first, second._replace(start=second.start + timedelta(days=1))], times)
+    with pytest.raises(InputError, match="nothing decides"):
+        require_following([first._replace(end=None), second], times)
     with pytest.raises(InputError, match="several books"):
-        require_following([first, terms(workspace, experiment, "ridge")[1]])
+        require_following([first, terms(workspace, experiment, "ridge")[1]], times)
 
 
 @pytest.mark.finished

@@ -11,6 +11,10 @@ from tidemill.matching.rules import Floats
 from tidemill.trading.account import DRAWDOWN, GROSS, NET, POSITION, SHORT, UNPRICED, Account, Terms
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
+
+
 def _clip_notes(axes: Axes, account: Account, terms: Terms) -> list[str]:
     clips, limits, notes = account.clips, terms.limits, []
     if clips[SHORT]:
@@ -19,11 +23,15 @@ def _clip_notes(axes: Axes, account: Account, terms: Terms) -> list[str]:
             f"{clips[SHORT]:,} targets below zero were clipped to zero, since these cannot be sold short: {first_of(names)}."
         )
     if clips[POSITION]:
-        notes.append(f"{clips[POSITION]:,} targets were cut to the position limit of {limits.max_position:.0%} of equity.")
+        notes.append(
+            f"{clips[POSITION]:,} targets were cut to the position limit of {_percent(limits.max_position)} of equity."
+        )
     if clips[GROSS]:
-        notes.append(f"{clips[GROSS]:,} targets were cut to stay within the gross limit of {limits.max_gross:.0%} of equity.")
+        notes.append(
+            f"{clips[GROSS]:,} targets were cut to stay within the gross limit of {_percent(limits.max_gross)} of equity."
+        )
     if clips[NET]:
-        notes.append(f"{clips[NET]:,} targets were cut to stay within the net limit of {limits.max_net:.0%} of equity.")
+        notes.append(f"{clips[NET]:,} targets were cut to stay within the net limit of {_percent(limits.max_net)} of equity.")
     if clips[DRAWDOWN]:
         notes.append(f"{clips[DRAWDOWN]:,} targets were held back or cut by the drawdown policy.")
     if clips[UNPRICED]:
@@ -38,10 +46,10 @@ def _order_notes(account: Account, terms: Terms) -> list[str]:
     if count[NO_VOLUME]:
         notes.append(f"{count[NO_VOLUME]:,} orders were cancelled, since the next bar had no volume.")
     if count[COLLAR]:
-        width = f"{terms.rules.collar:.0%}"
+        width = _percent(terms.rules.collar)
         notes.append(f"{count[COLLAR]:,} orders were cancelled, since they would trade over {width} off the signal's close.")
     if count[PARTLY_FILLED]:
-        share = f"{terms.rules.participation:.0%}"
+        share = _percent(terms.rules.participation)
         notes.append(f"{count[PARTLY_FILLED]:,} orders filled in part, up to {share} of the bar's volume or the cash at hand.")
     if count[TOO_SMALL]:
         notes.append(f"{count[TOO_SMALL]:,} orders were too small for the lot or the minimum notional.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Container, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import pairwise
 
@@ -62,7 +63,7 @@ def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
 
 
 def _weighed_by(study: Study, terms: Sequence[Term]) -> Weighed:
-    require_following(terms)
+    require_following(terms, study.times)
     symbols, rows, last = slots_of(study, terms[0].decider.anchor)[0].symbols, [], None
     for time, wanted, chain in _stepped(study, terms, ()):
         asked, last = np.flatnonzero(~np.isnan(wanted.weights)), chain
@@ -84,12 +85,16 @@ def figures_of(study: Study, result: BacktestResult) -> dict[str, float | int | 
     return {**measured, "final_equity": result.final_equity, "costs": result.costs, "trades": result.trades.height}
 
 
-def require_following(terms: Sequence[Term]) -> None:
-    """InputError unless the terms are of one book and follow each other without a hole."""
+def require_following(terms: Sequence[Term], times: Sequence[datetime]) -> None:
+    """InputError unless the terms are of one book and follow each other, with none of the bar times, in order, between them.
+
+    Over a weekend one may end on Saturday and the next begin on Monday.
+    """
     if len({term.decider.book for term in terms}) != 1:
         raise InputError("These deciders are of several books. Choose those of one.")
     for before, after in pairwise(terms):
-        if before.end != after.start:
+        ends = before.end or after.start + timedelta.resolution
+        if ends > after.start or bisect_left(times, ends) < bisect_left(times, after.start):
             raise InputError(
                 f"Between {before.decider.id} and {after.decider.id} nothing decides. Choose those that follow each other."
             )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Container, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import pairwise
 
@@ -85,16 +84,15 @@ def figures_of(study: Study, result: BacktestResult) -> dict[str, float | int | 
     return {**measured, "final_equity": result.final_equity, "costs": result.costs, "trades": result.trades.height}
 
 
-def require_following(terms: Sequence[Term], times: Sequence[datetime]) -> None:
-    """InputError unless the terms are of one book and follow each other, with none of the bar times, in order, between them.
+def require_following(terms: Sequence[Term], times: pl.Series) -> None:
+    """InputError unless the terms are of one book and follow each other, with none of the bar times between them.
 
     Over a weekend one may end on Saturday and the next begin on Monday.
     """
     if len({term.decider.book for term in terms}) != 1:
         raise InputError("These deciders are of several books. Choose those of one.")
     for before, after in pairwise(terms):
-        ends = before.end or after.start + timedelta.resolution
-        if ends > after.start or bisect_left(times, ends) < bisect_left(times, after.start):
+        if before.end is None or before.end > after.start or times.is_between(before.end, after.start, closed="left").any():
             raise InputError(
                 f"Between {before.decider.id} and {after.decider.id} nothing decides. Choose those that follow each other."
             )

@@ -27,6 +27,7 @@ from tidemill.domain.experiment import (
     StrategySpec,
 )
 from tidemill.domain.intervals import Interval
+from tidemill.domain.limits_reached import LimitsReached
 from tidemill.embedded import Servers
 from tidemill.experiments.tracked import id_of
 from tidemill.quality.expectations import SuiteName
@@ -424,6 +425,8 @@ def test_the_book_of_a_champion_is_to_the_digit_the_one_that_its_promotion_measu
     assert alone.limits.cut["position"] > 0, "limits that bind nothing would prove nothing"
     assert [one.level for one in alone.limits.levels][-1:] == ([level] if level else []), alone.max_drawdown
     measured, told = figures_of(study, alone), champion.evidence["challenger"]
+    assert msgspec.convert(told["limits"], LimitsReached) == alone.limits
+    assert any(note.startswith("The challenger: On ") for note in report.notes) is (level is not None)
     for name in ("sharpe", "total_return", "max_drawdown", "costs", "trades"):
         assert measured[name] == pytest.approx(told[name], rel=1e-9), name
 

@@ -12,6 +12,7 @@ from tidemill.backtest.result import summary
 from tidemill.calendars import ALWAYS, XNYS
 from tidemill.domain.errors import InputError, UnknownNameError
 from tidemill.domain.experiment import CostSpec
+from tidemill.domain.limits_reached import LevelReached, LimitsReached
 from tidemill.risk.drawdown import DrawdownPolicy
 from tidemill.risk.limits import Limits
 
@@ -302,6 +303,8 @@ def test_a_buy_above_the_collar_and_a_sale_below_it_are_cancelled(opened: float,
     assert (result.fills.height, result.orders["collar"]) == ((1, 0) if trades else (0, 1))
     told = "1 orders were cancelled, since they would trade over 5% off the signal's close."
     assert (told in result.notes) is not trades
+    assert result.limits is not None
+    assert result.limits.sentences() == (() if trades else ("Its limits cancelled 1 order at the collar.",))
 
 
 def test_slippage_counts_for_the_collar() -> None:
@@ -387,7 +390,23 @@ def test_the_drawdown_policy_is_off_unless_asked_for_and_flattens_at_two_percent
     # 2 % below the high at the close of day 2, so all is sold at the open of day 3, at 97.
     assert equity(on) == pytest.approx([1_000, 1_000, 980, 970, 970, 970])
     assert on.exposure.get_column("drawdown_level").to_list() == [0, 0, 3, 3, 3, 3]
-    assert any("'flatten'" in note for note in on.notes)
+    flatten = LevelReached(level="flatten", limit=0.02, first=day(2), drawdown=1.0 - 0.98, times=1, slots=4)
+    assert (off.limits, on.limits) == (None, LimitsReached(
+        slots=6, levels=(flatten,), held_back=4, flat_since=day(3), cut={"position": 0, "gross": 0, "net": 0}
+    ))  # fmt: skip
+    assert on.notes[0].startswith(
+        "On 2024-01-03 the book was 2\N{NO-BREAK SPACE}% below its highest equity, so its limits closed it"
+    )
+
+
+def test_a_level_that_was_released_and_reached_again_is_counted_and_what_holds_something_is_not_flat() -> None:
+    policy = DrawdownPolicy(block=0.01, reduce=0.05, flatten=0.5, calm_bars=2)
+    market = one("A", [100, 100, 98, 100, 100, 100, 96, 96])
+    result = backtest(market, weights([("A", 0, 1.0)]), interval=DAY, instruments={}, costs=FREE, drawdown_policy=policy)
+    assert result.exposure["drawdown_level"].to_list() == [0, 0, 1, 1, 0, 0, 1, 1]
+    block = LevelReached(level="block", limit=0.01, first=day(2), drawdown=1.0 - 0.98, times=2, slots=4)
+    assert result.limits is not None
+    assert (result.limits.levels, result.limits.held_back, result.limits.flat_since) == ((block,), 4, None)
 
 
 def test_the_reduce_level_halves_exposure_once_and_the_block_level_adds_nothing() -> None:

@@ -1,6 +1,7 @@
 """Commands that look at what there is, and those that reach the orchestrator."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,27 @@ def test_a_run_ends_with_a_table_sentences_and_a_report_that_the_other_commands_
     assert shown["engine"] == models[0]["engine"]
     assert models[0]["model_id"] in tidemill("models", "list").out
     assert "data_versions" in tidemill("models", "show", models[0]["model_id"]).out
+
+
+def test_a_book_that_its_limits_stopped_is_said_to_be_by_the_run_by_its_json_and_by_its_deciders(
+    experiment_file: Path, orchestrator: StepByStep, tidemill: Tidemill
+) -> None:
+    experiment_file.write_text(
+        experiment_file.read_text() + "limits: {drawdown: {block: 0.002, reduce: 0.003, flatten: 0.004}}\n"
+    )
+    out = tidemill("run", "--experiment", experiment_file).out
+    assert re.search(r"^ensemble .* flat since 2021-\d\d-\d\d *$", out, re.MULTILINE)
+    assert re.search(r"the book was .*so its limits closed it \(flatten at 0\.4\s%\).*it has held nothing since 2021-", out)
+    assert "To see the book without limits, run a copy of the experiment that leaves out `limits`" in out
+    told = tidemill("run", "--experiment", experiment_file, "--json").json
+    assert told["limits"]["ensemble"]["levels"][-1]["level"] == "flatten"
+    assert told["limits"]["ensemble"]["flat_since"].startswith("2021-")
+    decider = tidemill("deciders", "list", "--book", "ensemble", "--json").json[0]["id"]
+    again = tidemill("deciders", "backtest", decider, "--json").json
+    assert again["limits"]["levels"][-1] == told["limits"]["ensemble"]["levels"][-1] | {
+        "slots": again["limits"]["levels"][-1]["slots"]
+    }
+    assert again["notes"][0] in tidemill("deciders", "backtest", decider).out
 
 
 def test_models_of_a_run_are_proven_and_an_engine_whose_fits_differ_is_named(

@@ -24,7 +24,7 @@ from tidemill.storage.deciders import StoredDecider, in_force, named
 from tidemill.study.book import Span, book
 from tidemill.study.deciders import Term, keep_schedule, known_to
 from tidemill.study.rejections import tradable
-from tidemill.study.scheduled import book_by, figures_by, require_following, walked, weights_by
+from tidemill.study.scheduled import book_by, figures_of, require_following, walked, weights_by
 from tidemill.study.scoring import predicted_by
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
@@ -86,7 +86,7 @@ def test_a_backtest_from_one_decider_gives_the_figures_of_the_run_for_its_range(
         found, expected = book_by(study, [term]), book(study, counting, Span(term.start, term.end))
         assert found.trades.equals(expected.trades)
         assert found.equity.equals(expected.equity)
-        assert figures_by(study, [term])["final_equity"] == expected.final_equity
+        assert figures_of(study, found)["final_equity"] == expected.final_equity
 
 
 @pytest.mark.finished
@@ -155,11 +155,14 @@ def test_other_code_is_told_and_another_feature_set_cannot_step(
 @pytest.mark.finished
 def test_terms_must_follow_each_other_and_be_of_one_book(workspace: Workspace, experiment: Experiment) -> None:
     first, second, *_ = found = terms(workspace, experiment, ENSEMBLE)
-    require_following(found)
+    times = study_of(workspace, experiment).times
+    require_following(found, times)
     with pytest.raises(InputError, match="nothing decides"):
-        require_following([first, second._replace(start=second.start + timedelta(days=1))])
+        require_following([first, second._replace(start=second.start + timedelta(days=1))], times)
+    with pytest.raises(InputError, match="nothing decides"):
+        require_following([first._replace(end=None), second], times)
     with pytest.raises(InputError, match="several books"):
-        require_following([first, terms(workspace, experiment, "ridge")[1]])
+        require_following([first, terms(workspace, experiment, "ridge")[1]], times)
 
 
 @pytest.mark.finished

@@ -11,7 +11,9 @@ from tests.study.panels import small_experiment
 from tests.study.running import run
 from tidemill.backtest.result import BacktestResult
 from tidemill.domain.experiment import DrawdownSpec, LimitsSpec, StrategySpec
-from tidemill.study.book import benchmark_book, book, book_fingerprint
+from tidemill.domain.limits_reached import LimitsReached
+from tidemill.queries.results import result_of
+from tidemill.study.book import benchmark_book, book, book_fingerprint, limit_notes
 from tidemill.study.book import tested as out_of_sample
 from tidemill.study.rejections import tradable
 from tidemill.study.scoring import predicted_by
@@ -58,9 +60,12 @@ def test_limits_that_nothing_reaches_change_no_figure_and_no_stored_prediction(f
     wide = under(free)
     assert wide.key != free.key
     assert wide.engine_key(wide.experiment.engines[1]) == free.engine_key(free.experiment.engines[1])
-    told = {name: value for name, value in facts(free).items() if name != "notes"}
-    assert told == {name: value for name, value in facts(wide).items() if name != "notes"}
-    assert facts(wide)["notes"][-1] == "The drawdown policy was on; the highest level that it reached is 'normal'."
+    beside = ("notes", "limits")
+    told = {name: value for name, value in facts(free).items() if name not in beside}
+    assert told == {name: value for name, value in facts(wide).items() if name not in beside}
+    assert facts(free)["limits"] is None
+    assert traded_again(wide).limits == LimitsReached(slots=228, cut={"position": 0, "gross": 0, "net": 0})
+    assert facts(wide)["notes"][-1] == "The drawdown policy was on; no level of it was reached."
     assert facts(free)["clips"] == dict.fromkeys(facts(free)["clips"], 0)
 
 
@@ -78,16 +83,33 @@ def test_each_limit_binds_the_book_of_a_run(free: Study) -> None:
     collar = under(free, collar=0.004)
     assert facts(collar)["orders"]["collar"] > 0
     assert facts(free)["orders"]["collar"] == 0
-    assert any("off the signal's close" in note for note in facts(collar)["notes"])
+    assert any("over 0.4% off the signal's close" in note for note in facts(collar)["notes"])
 
 
 def test_the_drawdown_policy_flattens_a_run_that_loses_two_percent(free: Study) -> None:
     assert facts(free)["max_drawdown"] < -0.02
-    made = traded_again(under(free, drawdown=DrawdownSpec()))
+    study = under(free, drawdown=DrawdownSpec())
+    made = traded_again(study)
     flat = (pl.col("drawdown_level") == 3) & (pl.col("drawdown_level").shift(1) == 3)
     gross = made.exposure.filter(flat)["gross"]
     assert (len(gross) > 20, gross.max()) == (True, 0.0), "what is held when the level is reached is sold at the next open"
     assert made.max_drawdown > facts(free)["max_drawdown"]
+    assert_told(study, made)
+
+
+def assert_told(study: Study, made: BacktestResult) -> None:
+    """What a flattened book says of itself is the same by every door, and in the result's first sentences."""
+    result = study.workspace.call(result_of, study.workspace.settings, study.experiment)
+    assert made.limits == result.limits["ridge"] is not None
+    assert made.limits.levels[-1].level == "flatten"
+    assert set(limit_notes(made.limits)) <= set(made.notes)
+    traded = result.limits["ensemble"]
+    assert traded is not None
+    assert traded.flat_since is not None
+    assert result.sentences[2 : 2 + len(limit_notes(traded))] == limit_notes(traded)
+    page = result.path.read_text(encoding="utf-8")
+    assert f"it has held nothing since {traded.flat_since:%Y-%m-%d}" in page
+    assert "run a copy of the experiment that leaves out <code>limits</code>" in page
 
 
 def test_a_benchmark_is_not_limited(free: Study) -> None:

@@ -12,6 +12,7 @@ from tidemill.backtest.contributions import Replay
 from tidemill.backtest.inputs import known_actions, market_of, sorted_actions, suspected_actions
 from tidemill.backtest.notes import written_notes
 from tidemill.backtest.panel import Panel, bars_panel, weights_panel
+from tidemill.backtest.reached import limits_reached
 from tidemill.backtest.result import BacktestResult
 from tidemill.backtest.scan import Actions, Log, Market, Outputs, larger, new_log, new_outputs, open_trades, scan
 from tidemill.backtest.sessions import Sessions, sessions_of
@@ -173,6 +174,7 @@ def run_prepared(inputs: BacktestInputs, prepared: Prepared, beside: BacktestRes
     changes = log.changes[: log.used[0]]
     still_open = np.empty((symbols, TRADE_COLUMNS))
     open_count = open_trades(account, book, slots - 1, still_open)
+    reached = limits_reached(axes, account, outputs, terms)
     return BacktestResult(
         capital=capital,
         fees=float(totals[FEES]),
@@ -183,7 +185,8 @@ def run_prepared(inputs: BacktestInputs, prepared: Prepared, beside: BacktestRes
         years=((int(axes.times[-1]) - int(axes.times[0])) / 1e6 + inputs.interval.seconds) / _SECONDS_A_YEAR,
         orders=_counts(OUTCOMES, account.outcomes),
         clips=_counts(CLIPS, account.clips),
-        notes=written_notes(axes, account, outputs, changes, terms, inputs.stray_weights),
+        limits=reached,
+        notes=written_notes(axes, account, outputs, changes, terms, inputs.stray_weights, reached),
         with_suspected=beside,
         _axes=axes,
         _outputs=outputs,

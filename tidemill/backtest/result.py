@@ -25,6 +25,7 @@ from tidemill.backtest.scan import (
     holdings,
 )
 from tidemill.backtest.sessions import changes
+from tidemill.domain.limits_reached import LimitsReached
 from tidemill.matching.rules import Floats
 
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ class BacktestResult:
 
     fees, slippage, borrow, dividends: totals in cash; slippage is part of the fill prices. traded: notional bought
     and sold. orders: what became of the orders (`matching.kernel.OUTCOMES`). clips: targets cut, and why
-    (`trading.account.CLIPS`). notes: sentences for a person about everything that was clipped, cancelled, settled or
-    ignored. with_suspected: the same run with profit and loss across suspected corporate actions left in; None if
-    there were none. trial: its id in the ledger of evaluations; None: it is not counted there.
+    (`trading.account.CLIPS`). limits: what its limits did to it; None where it was traded without any. notes: sentences
+    for a person about everything that was clipped, cancelled, settled or ignored. with_suspected: the same run with profit
+    and loss across suspected corporate actions left in; None if there were none. trial: its id in the ledger of
+    evaluations; None: it is not counted there.
     """
 
     capital: float
@@ -64,6 +66,7 @@ class BacktestResult:
     years: float
     orders: dict[str, int]
     clips: dict[str, int]
+    limits: LimitsReached | None
     notes: tuple[str, ...]
     with_suspected: BacktestResult | None = field(repr=False)
     _axes: Axes = field(repr=False)

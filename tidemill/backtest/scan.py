@@ -15,7 +15,7 @@ from tidemill.matching.kernel import QUANTITY as FILL_QUANTITY
 from tidemill.matching.kernel import SIDE as FILL_SIDE
 from tidemill.matching.kernel import SYMBOL as FILL_SYMBOL
 from tidemill.matching.rules import Floats
-from tidemill.risk.drawdown import DrawdownState
+from tidemill.risk.drawdown import DrawdownState, drawdown_from
 from tidemill.trading.account import (
     BORROW,
     CASH,
@@ -67,13 +67,16 @@ class Actions(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """One cell per slot, at its close: equity, gross and net exposure, costs of the slot in cash, drawdown level in force."""
+    """One cell per slot, at its close: equity, gross and net exposure, costs of the slot in cash, drawdown level in force, and
+    what is lost from the high-water mark as a share of it (0 where no policy is in force).
+    """
 
     equity: Floats
     gross: Floats
     net: Floats
     costs: Floats
     level: Indices
+    drawdown: Floats
 
 
 class Log(NamedTuple):
@@ -85,7 +88,8 @@ class Log(NamedTuple):
 
 
 def new_outputs(slots: int) -> Outputs:
-    return Outputs(np.empty(slots), np.empty(slots), np.empty(slots), np.empty(slots), np.zeros(slots, np.int64))
+    equity, gross, net, costs, drawdown = (np.empty(slots) for _ in range(5))
+    return Outputs(equity, gross, net, costs, np.zeros(slots, np.int64), drawdown)
 
 
 def new_log(size: int) -> Log:
@@ -261,6 +265,7 @@ def scan(
         equity, gross, net = mark_row(account, row, slot)
         state = guard(state, equity, gross, terms)
         outputs.equity[slot], outputs.gross[slot], outputs.net[slot], outputs.level[slot] = equity, gross, net, state.action
+        outputs.drawdown[slot] = drawdown_from(state.high_water, equity) if terms.guarded else 0.0
         outputs.costs[slot] = totals[FEES] + totals[SLIPPAGE] + totals[BORROW] - before
         if sessions is None:
             decide_row(account, row.target, equity, gross, net, state.action, state.gross_cap, terms, wanted)

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+import msgspec
 
 from tidemill.cli.common.output import counted, fail, json_option, number, write_json, write_table
 from tidemill.domain.errors import StopError
@@ -52,8 +53,6 @@ def _term(row: "StoredDecider") -> tuple[str, str]:
 
 
 def _facts(row: "StoredDecider") -> dict[str, Any]:
-    import msgspec
-
     return {**msgspec.structs.asdict(row), "content": msgspec.json.decode(row.content)}
 
 
@@ -218,12 +217,15 @@ def backtest(decider_id: str, as_json: bool) -> None:
     """Run the book of ID over its own range, bar by bar; the figures are those of the experiment for that range."""
     from tidemill.cli.common.progress import progress
     from tidemill.study.deciders import Term
-    from tidemill.study.scheduled import figures_by
+    from tidemill.study.scheduled import book_by, figures_of
 
     with _meant(decider_id) as found, progress(f"Stepping {found.row.book} through its bars"):
         row = found.row
-        figures = figures_by(found.study, [Term(found.decider, row.valid_from, row.valid_to)])
+        result = book_by(found.study, [Term(found.decider, row.valid_from, row.valid_to)])
+        figures = figures_of(found.study, result)
     if as_json:
-        write_json({"id": row.id, **figures})
+        write_json({"id": row.id, **figures, "limits": msgspec.to_builtins(result.limits), "notes": result.notes})
         return
     write_table("", ("figure", "value"), [(name.replace("_", " "), number(value, 4)) for name, value in figures.items()])
+    for note in result.notes:
+        click.echo(note)

@@ -1,6 +1,5 @@
 """The result of a run as a person reads it on a terminal, and as a program reads it."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,17 +25,26 @@ def as_dict(result: "Result") -> dict[str, Any]:
         "metrics": result.metrics,
         "summary": list(result.sentences),
         "failed": result.failed,
+        "limits": msgspec.to_builtins(result.limits),
     }
 
 
 def write_result(result: "Result") -> None:
     """The table by engine, the benchmark at its end."""
-    write_table(f"{result.experiment}: out-of-sample results by engine, after costs", _COLUMNS, _rows(result))
+    limited, rows = any(result.limits.values()), _rows(result)
+    columns = (*_COLUMNS, "limits") if limited else _COLUMNS
+    told = [*(_limits(result, book.book) for book in result.books), "–"]
+    shown = [(*row, cell) for row, cell in zip(rows, told, strict=True)] if limited else rows
+    write_table(f"{result.experiment}: out-of-sample results by engine, after costs", columns, shown)
 
 
-def _rows(result: "Result") -> Iterator[tuple[str, ...]]:
-    yield from map(_book_row, result.books)
-    yield _benchmark_row(result.benchmark)
+def _limits(result: "Result", book: str) -> str:
+    reached = result.limits.get(book)
+    return (reached.shortly() if reached is not None else "") or "–"
+
+
+def _rows(result: "Result") -> list[tuple[str, ...]]:
+    return [*map(_book_row, result.books), _benchmark_row(result.benchmark)]
 
 
 def _book_row(book: "BookResult") -> tuple[str, ...]:

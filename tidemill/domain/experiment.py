@@ -14,6 +14,7 @@ Count = Annotated[int, Meta(ge=1, le=_MOST)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
 Exposure = Annotated[float, Meta(gt=0.0, le=10.0)]
+Position = Annotated[float, Meta(gt=0.0, le=1.0)]  # more than all of the equity in one symbol no book may hold
 Loss = Annotated[float, Meta(gt=0.0, le=1.0)]
 BasisPoints = Annotated[float, Meta(ge=0.0, lt=10_000.0)]
 NeutralBars = Annotated[int, Meta(ge=2, le=10_000)]
@@ -117,7 +118,7 @@ class LimitsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     collar: a buy dearer than the close of the signal's bar by more than this share, or a sale as much cheaper, is cancelled.
     """
 
-    position: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.10
+    position: Position = 0.10
     gross: Exposure = 1.0
     net: Exposure = 1.0
     drawdown: DrawdownSpec = DrawdownSpec()

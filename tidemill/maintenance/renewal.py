@@ -135,7 +135,7 @@ def _at(rows: pl.DataFrame, times: pl.Series) -> pl.DataFrame:
 
 def _signals_here(study: Study, row: StoredDecider, made: Decider, times: pl.Series) -> pl.DataFrame:
     """symbol, open_time, weight, confidence of what the chain asks for at these times, after all that decided before."""
-    asked = asked_by(study, [*_before(study, row), Term(made, row.valid_from, row.valid_to)])
+    asked = asked_by(study, [*_before(study, row), Term(made, row.valid_from, row.valid_to)]).weights
     predictions, weights = asked["prediction"].to_numpy(), asked["weight"].to_numpy()
     sure = pl.Series("confidence", confidence(made.confidence, predictions, np.sign(weights)))
     return _at(asked.with_columns(sure).select(*_SIGNALS), times)

@@ -12,10 +12,11 @@ import msgspec
 from tidemill.config import Settings
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import Experiment
+from tidemill.domain.limits_reached import LimitsReached
 from tidemill.queries.experiments import latest_experiment
 from tidemill.storage.lake import Lake
 from tidemill.storage.made_from import read_made
-from tidemill.study.metrics import engine_metrics, portfolio_metrics
+from tidemill.study.metrics import engine_metrics, limits_of, portfolio_metrics
 from tidemill.study.places import MADE_FROM, report_in
 from tidemill.study.registry import Registry
 from tidemill.study.sources import venue_of
@@ -95,7 +96,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     key: `dataset` of its rows in the lake's tables of results (signals, equity, trades, positions, metrics). metrics: of every
     book and the benchmark, by the names of `performance_metrics`. sentences: empty when no report was written yet. failed: the
-    engines that are none of the books, and why.
+    engines that are none of the books, and why. limits: what they did to each book, None where it was traded without any.
     """
 
     experiment: str
@@ -107,6 +108,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, dict[str, Figure]]
     sentences: tuple[str, ...]
     failed: dict[str, str] = {}
+    limits: dict[str, LimitsReached | None] = {}
 
 
 async def result_of(settings: Settings, experiment: Experiment) -> Result:
@@ -138,6 +140,7 @@ def _result(settings: Settings, stated: Experiment) -> Result:
         metrics={row.pop("book"): row for row in portfolio.to_dicts()},
         sentences=_sentences(path.with_name(SUMMARY)),
         failed={engine: held.metadata["why"] for engine, held in lake.manifests(FAILURES, key).items()},
+        limits=limits_of(lake, key),
     )
 
 

@@ -53,7 +53,8 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     one row each with `book` and any of the columns that `report_engines` shows. ic_by_month: month, ic, rank_ic.
     quantile_returns: quantile, mean_return. folds: fold, trained_from, trained_to, tested_from, tested_until. survivorship:
     whether the universe holds only what survived, None if nobody knows. biases, notes: sentences. attribution: part, name,
-    profit, return; rejections: book, why, predictions. missing: sentences about engines that failed.
+    profit, return; rejections: book, why, predictions. missing: sentences about engines that failed. stopped: sentences about
+    what kept the book from its positions: its limits, neutrality.
     """
 
     title: str
@@ -79,6 +80,7 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     data: DataFacts | None = None
     survivorship: bool | None = None
     missing: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
     biases: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: Provenance | None = None

@@ -47,13 +47,14 @@ def years(inputs: ReportInputs) -> float:
 
 
 def verdict(inputs: ReportInputs) -> list[str]:
-    """The first paragraph: who is missing, the result after costs, what costs took, the benchmark, and whether the signal is
-    there at all.
+    """The first paragraph: who is missing, the result after costs, the benchmark, what kept the book from its positions, what
+    costs took, and whether the signal is there at all.
     """
     if inputs.equity.is_empty():
         return [*inputs.missing, "There is no result: nothing was traded."]
-    sentences = (_result, _versus, _before_costs, _signal, _skill, _suspected)
-    return [*inputs.missing, *(text for text in (sentence(inputs) for sentence in sentences) if text)]
+    result, rest = (_result, _versus), (_before_costs, _signal, _skill, _suspected)
+    before, after = ([text for text in (sentence(inputs) for sentence in some) if text] for some in (result, rest))
+    return [*inputs.missing, *before, *inputs.stopped, *after]
 
 
 def _result(inputs: ReportInputs) -> str:

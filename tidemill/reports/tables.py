@@ -1,4 +1,4 @@
-"""The two tables of engines in the report: how good the predictions were, and what was left of them after costs."""
+"""The tables of engines in the report: how good predictions were, what was left of them after costs, and what limits did."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class EngineTable(NamedTuple):
 
 def _one(label: str, name: str, shown: Callable[[Any], str], about: str) -> Column:
     return Column(label, (name,), lambda row: shown(row[name]), about)
+
+
+def _text(value: str | None) -> str:
+    return value or "–"
 
 
 def _span(label: str, name: str, about: str, places: int = 2) -> Column:
@@ -90,6 +94,15 @@ MONEY = (
     ),
     Column("Costs", ("fees", "slippage", "borrow"), lambda row: whole(total_costs(row)), "fees, slippage and borrow, in cash"),
 )
+LIMITS = (
+    _one("Reached", "limit_level", _text, "the severest level of loss that was in force; a dash: none"),
+    _one("First on", "limit_first", _text, "the bar at whose close that was"),
+    _one("Loss then", "limit_drawdown", percent, "below the highest equity"),
+    _one("Bars without additions", "limit_held_back", whole, "over which a level was in force, so that nothing could be added"),
+    _one("Holds nothing since", "limit_flat_since", _text, "to the end, under a level in force"),
+    _one("Targets cut", "limit_cut", whole, "to the limits of position, gross and net exposure"),
+    _one("Orders cancelled", "limit_collar", whole, "at the collar: they would have traded too far from the signal's close"),
+)
 
 
 def engine_tables(engines: pl.DataFrame) -> list[EngineTable]:
@@ -99,8 +112,10 @@ def engine_tables(engines: pl.DataFrame) -> list[EngineTable]:
     kinds = (
         ("Predictions", "Out of sample, before any trading.", SKILL),
         ("After costs", f"The same folds and costs for all.{_counted(engines)}", MONEY),
+        ("Limits", "What the experiment's `limits` did to each book.", LIMITS),
     )
-    return [_table(engines, title, caption, columns) for title, caption, columns in kinds]
+    tables = (_table(engines, title, caption, columns) for title, caption, columns in kinds)
+    return [table for table in tables if table.headings]
 
 
 def _counted(engines: pl.DataFrame) -> str:

@@ -60,6 +60,12 @@ def drawdown_level(drawdown: float, policy: DrawdownPolicy) -> int:
 
 
 @kernel
+def drawdown_from(mark: float, equity: float) -> float:
+    """What is lost from a highest equity, as a share of it; all where there never was any."""
+    return 1.0 - equity / mark if mark > 0.0 else 1.0
+
+
+@kernel
 def threshold(action: int, policy: DrawdownPolicy) -> float:
     """The drawdown at which `action` begins; 0 for NORMAL."""
     if action == FLATTEN:
@@ -83,7 +89,7 @@ def drawdown_step(
     if stale:
         return DrawdownState(mark, state.action, state.calm, state.gross_cap)
     mark = max(mark, equity)
-    drawdown = 1.0 - equity / mark if mark > 0.0 else 1.0
+    drawdown = drawdown_from(mark, equity)
     level = drawdown_level(drawdown, policy)
     if level > state.action:
         cap = policy.reduce_to * gross if level >= REDUCE and state.action < REDUCE else state.gross_cap

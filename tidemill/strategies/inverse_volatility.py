@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tidemill.domain.experiment import Count, Exposure, Position
 from tidemill.strategies.base import Strategy
-from tidemill.strategies.ranking import require_ranking
+from tidemill.strategies.ranking import Quantile
 from tidemill.strategies.sizing import Choice, SizedStepper, by_inverse, require_window
 
 if TYPE_CHECKING:
@@ -19,15 +20,14 @@ class InverseVolatilityParams(msgspec.Struct, frozen=True, forbid_unknown_fields
     that must be known in it.
     """
 
-    quantile: float = 0.2
-    every: int = 5
-    gross: float = 1.0
-    max_weight: float = 0.10
+    quantile: Quantile = 0.2
+    every: Count = 5
+    gross: Exposure = 1.0
+    max_weight: Position = 0.10
     window: int = 60
     least: int = 20
 
     def __post_init__(self) -> None:
-        require_ranking(self.every, self.gross, self.max_weight, self.quantile)
         require_window(self.window, self.least)
 
 

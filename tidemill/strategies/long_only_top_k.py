@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidemill.strategies.base import Carried, Slots, Strategy, Universe, require, unasked
-from tidemill.strategies.ranking import require_ranking, slot_predictions, standing_of, standing_state
+from tidemill.domain.experiment import Count, Exposure, Position
+from tidemill.strategies.base import Carried, Slots, Strategy, Universe, unasked
+from tidemill.strategies.ranking import slot_predictions, standing_of, standing_state
 
 if TYPE_CHECKING:
     from tidemill.strategies.base import Floats
@@ -18,14 +19,10 @@ class TopKParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     in `quantile`.
     """
 
-    k: int = 10
-    every: int = 5
-    gross: float = 1.0
-    max_weight: float = 0.10
-
-    def __post_init__(self) -> None:
-        require(self.k >= 1, "k must be at least 1")
-        require_ranking(self.every, self.gross, self.max_weight)
+    k: Count = 10
+    every: Count = 5
+    gross: Exposure = 1.0
+    max_weight: Position = 0.10
 
 
 class _Stepper:

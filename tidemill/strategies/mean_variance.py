@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tidemill.domain.experiment import Count, Exposure, Position
 from tidemill.strategies.base import Carried, Strategy, Universe, carried, require
-from tidemill.strategies.ranking import require_ranking
+from tidemill.strategies.ranking import Quantile
 from tidemill.strategies.sizing import Choice, SizedStepper, by_inverse, require_window
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ class MeanVarianceParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     the chosen. ic: skill assumed in turning ranks into expected returns a bar. risk_aversion: λ of maximise w·μ − λ·variance.
     """
 
-    quantile: float = 0.2
-    every: int = 20
-    gross: float = 1.0
-    max_weight: float = 0.10
+    quantile: Quantile = 0.2
+    every: Count = 20
+    gross: Exposure = 1.0
+    max_weight: Position = 0.10
     window: int = 120
     least: int = 60
     refit: int = 1
@@ -37,7 +38,6 @@ class MeanVarianceParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     risk_aversion: float = 10.0
 
     def __post_init__(self) -> None:
-        require_ranking(self.every, self.gross, self.max_weight, self.quantile)
         require_window(self.window, self.least)
         require(self.refit >= 1, "refit must be at least 1 rebalancing")
         require(2 <= self.most <= 500, "most must be at least 2 and at most 500 symbols")

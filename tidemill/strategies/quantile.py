@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tidemill.domain.experiment import Count, Exposure, Position
 from tidemill.strategies.base import Carried, Slots, Strategy, Universe, unasked
-from tidemill.strategies.ranking import require_ranking, slot_predictions, standing_of, standing_state
+from tidemill.strategies.ranking import Quantile, slot_predictions, standing_of, standing_state
 
 if TYPE_CHECKING:
     from tidemill.strategies.base import Floats
@@ -18,13 +19,10 @@ class QuantileParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     as a share of equity. max_weight: cap of one position; in a small universe it keeps the gross exposure below `gross`.
     """
 
-    quantile: float = 0.2
-    every: int = 5
-    gross: float = 1.0
-    max_weight: float = 0.10
-
-    def __post_init__(self) -> None:
-        require_ranking(self.every, self.gross, self.max_weight, self.quantile)
+    quantile: Quantile = 0.2
+    every: Count = 5
+    gross: Exposure = 1.0
+    max_weight: Position = 0.10
 
 
 class _Stepper:

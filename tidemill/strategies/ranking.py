@@ -11,20 +11,16 @@ slot of its own at which a symbol has no prediction ends what stood.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tidemill.strategies.base import Carried, Slots, Universe, carried, require
+from msgspec import Meta
+
+from tidemill.strategies.base import Carried, Slots, Universe, carried
 
 if TYPE_CHECKING:
     from tidemill.strategies.ranking_kernel import SlotPredictions, Standing
 
-
-def require_ranking(every: int, gross: float, max_weight: float, quantile: float = 0.5) -> None:
-    """What holds for the parameters of every strategy that ranks symbols; as `require`."""
-    require(0.0 < quantile <= 0.5, "quantile must be above 0 and at most 0.5")
-    require(every >= 1, "every must be at least 1")
-    require(0.0 < gross < float("inf"), "gross must be above 0")
-    require(0.0 < max_weight < float("inf"), "max_weight must be above 0")
+Quantile = Annotated[float, Meta(gt=0.0, le=0.5)]  # of the symbols, on each side
 
 
 def standing_of(universe: Universe, state: Carried | None) -> Standing:

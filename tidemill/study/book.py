@@ -6,6 +6,7 @@ range give the same returns to the bit.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +15,7 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.experiment import Experiment, LimitsSpec, NeutraliseSpec, StrategySpec
+from tidemill.domain.limits_reached import OTHER_LIMITS, LimitsReached
 from tidemill.domain.market import Instrument
 from tidemill.market.column_files import read_sectors
 from tidemill.provenance import fingerprint
@@ -48,7 +50,20 @@ def book(study: Study, predictions: pl.DataFrame, span: Span, *, under: Experime
     predictions: symbol, open_time, prediction; those that count and no others (`study.rejections`). under: the experiment whose
     limits bind, the study's own where none is given.
     """
-    return traded(study, weighed(study, predictions, span).weights, span, under=under)
+    weights, notes = weighed(study, predictions, span)
+    return with_notes(traded(study, weights, span, under=under), notes)
+
+
+def with_notes(result: BacktestResult, notes: tuple[str, ...]) -> BacktestResult:
+    """The same result with notes of what led to its weights before its own."""
+    return dataclasses.replace(result, notes=(*notes, *result.notes)) if notes else result
+
+
+def limit_notes(reached: LimitsReached | None) -> tuple[str, ...]:
+    """Sentences about what its limits did to a book, and how it is seen without them where they kept it from adding."""
+    if reached is None:
+        return ()
+    return (*reached.sentences(), *((OTHER_LIMITS,) if reached.levels else ()))
 
 
 def tested(study: Study) -> Span:
@@ -109,7 +124,9 @@ def traded(
         stray_weights=stray,
     )
     limits = None if benchmark else (under or study.experiment).limited
-    return backtest_panel(inputs, study.experiment.costs, _options(limits, resize=benchmark or _resizes(study)))
+    result = backtest_panel(inputs, study.experiment.costs, _options(limits, resize=benchmark or _resizes(study)))
+    stopped = result.limits is not None and result.limits.levels
+    return dataclasses.replace(result, notes=(*result.notes, OTHER_LIMITS)) if stopped else result
 
 
 def _options(limits: LimitsSpec | None, *, resize: bool) -> Options:

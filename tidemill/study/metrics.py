@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tidemill.study.tables import ENGINES, METRICS, PORTFOLIO, SELECTION
+import msgspec
+
+from tidemill.domain.limits_reached import LimitsReached
+from tidemill.study.tables import BENCHMARK, ENGINES, EQUITY, METRICS, PORTFOLIO, SELECTION
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,3 +25,9 @@ def engine_metrics(lake: Lake, key: str) -> pl.DataFrame:
 def portfolio_metrics(lake: Lake, key: str) -> pl.DataFrame:
     """One row for each book and the benchmark, one column for each metric. key: of the study."""
     return lake.scan(METRICS, key, partitions=[PORTFOLIO]).collect()
+
+
+def limits_of(lake: Lake, key: str) -> dict[str, LimitsReached | None]:
+    """Book → what its limits did to it, None where it was traded without any. key: of the study."""
+    found = {book: manifest.metadata.get("limits") for book, manifest in lake.manifests(EQUITY, key).items()}
+    return {book: msgspec.convert(told, LimitsReached | None) for book, told in found.items() if book != BENCHMARK}

@@ -19,9 +19,9 @@ from tidemill.market.adjusting import COLUMNS
 from tidemill.market.told import told_actions
 from tidemill.metrics.returns import performance_metrics
 from tidemill.models.artifact import Artifact, load
-from tidemill.strategies.base import Universe
+from tidemill.strategies.base import Universe, Weighed
 from tidemill.strategies.slots import book_slots
-from tidemill.study.book import Span, traded
+from tidemill.study.book import Span, traded, with_notes
 from tidemill.study.context import index_versions, items_of
 from tidemill.study.counting import bars_a_year
 from tidemill.study.deciders import Term, known_to
@@ -42,6 +42,11 @@ def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = (
     terms: of one book, in order of time. reload_at: numbers of slots before which the chain is made anew from its state, as a
     session that was stopped makes it. Arrays of an answer are the chain's own until the next slot.
     """
+    return ((time, wanted) for time, wanted, _ in _stepped(study, terms, reload_at))
+
+
+def _stepped(study: Study, terms: Sequence[Term], reload_at: Container[int]) -> Iterator[tuple[datetime, Wanted, Chain]]:
+    """`walked`, with the chain that answered."""
     universe, slots = slots_of(study, terms[0].decider.anchor)
     since, read = terms[0].start, partial(_load, study)
     links, deciding = links_of(terms[0].decider, known_to(study)), deciding_of(terms[0].decider, read)
@@ -54,49 +59,51 @@ def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = (
             chain.decide_by(deciding)
         if at in reload_at:
             chain = Chain(links, universe, deciding, chain.state(), since=since)
-        yield bars.open_time, chain.step(bars)
+        yield bars.open_time, chain.step(bars), chain
 
 
-def asked_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
+def asked_by(study: Study, terms: Sequence[Term]) -> Weighed:
     """symbol, open_time, weight of what the deciders asked for while they held, and the prediction of the book behind it, by
-    time and symbol.
+    time and symbol; with what the chain says of its book.
     """
-    require_following(terms)
-    symbols, rows = slots_of(study, terms[0].decider.anchor)[0].symbols, []
-    traded = -1 if terms[0].decider.book == ENSEMBLE else 0  # a book of one engine has no other in it
-    for time, wanted in walked(study, terms):
-        said, weights = wanted.predictions[:, traded], wanted.weights
+    require_following(terms, study.times)
+    symbols, rows, last = slots_of(study, terms[0].decider.anchor)[0].symbols, [], None
+    column = -1 if terms[0].decider.book == ENSEMBLE else 0  # a book of one engine has no other in it
+    for time, wanted, chain in _stepped(study, terms, ()):
+        said, weights, last = wanted.predictions[:, column], wanted.weights, chain
         rows += [(symbols[at], time, float(weights[at]), float(said[at])) for at in np.flatnonzero(~np.isnan(weights))]
     numbers = dict.fromkeys(("weight", "prediction"), pl.Float64())
-    return pl.DataFrame(
-        rows, schema={"symbol": pl.String(), "open_time": study.bars.schema["open_time"], **numbers}, orient="row"
-    )
+    schema = {"symbol": pl.String(), "open_time": study.bars.schema["open_time"], **numbers}
+    return Weighed(pl.DataFrame(rows, schema=schema, orient="row"), () if last is None else last.notes)
 
 
 def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:
     """`asked_by` without the predictions."""
-    return asked_by(study, terms).drop("prediction")
+    return asked_by(study, terms).weights.drop("prediction")
 
 
 def book_by(study: Study, terms: Sequence[Term]) -> BacktestResult:
     """The book of a schedule over its own range, after the experiment's costs."""
-    return traded(study, weights_by(study, terms), Span(terms[0].start, terms[-1].end))
+    asked, notes = asked_by(study, terms)
+    return with_notes(traded(study, asked.drop("prediction"), Span(terms[0].start, terms[-1].end)), notes)
 
 
-def figures_by(study: Study, terms: Sequence[Term]) -> dict[str, float | int | None]:
-    """What `book_by` came to, by the names of a run's metrics and of its totals."""
-    result = book_by(study, terms)
+def figures_of(study: Study, result: BacktestResult) -> dict[str, float | int | None]:
+    """What a book came to, by the names of a run's metrics and of its totals."""
     returns = result.returns.sort("time")
     measured = performance_metrics(returns["return"].to_numpy(), bars_a_year(study, returns["time"]))
     return {**measured, "final_equity": result.final_equity, "costs": result.costs, "trades": result.trades.height}
 
 
-def require_following(terms: Sequence[Term]) -> None:
-    """InputError unless the terms are of one book and follow each other without a hole."""
+def require_following(terms: Sequence[Term], times: pl.Series) -> None:
+    """InputError unless the terms are of one book and follow each other, with none of the bar times between them.
+
+    Over a weekend one may end on Saturday and the next begin on Monday.
+    """
     if len({term.decider.book for term in terms}) != 1:
         raise InputError("These deciders are of several books. Choose those of one.")
     for before, after in pairwise(terms):
-        if before.end != after.start:
+        if before.end is None or before.end > after.start or times.is_between(before.end, after.start, closed="left").any():
             raise InputError(
                 f"Between {before.decider.id} and {after.decider.id} nothing decides. Choose those that follow each other."
             )

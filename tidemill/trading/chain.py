@@ -137,6 +137,11 @@ class Chain:
         self._neutral = None if links.neutralise is None else Neutral(links.neutralise, universe, carried)
         self.decide_by(deciding)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what strategy and neutrality left out, cut, replaced or closed so far."""
+        return (*self._strategy.notes, *(() if self._neutral is None else self._neutral.notes))
+
     def decide_by(self, deciding: Deciding) -> None:
         """From the next slot on. Models begin with the bars that they look back at, the rest goes on."""
         links, names = self._links, tuple(deciding.engines)

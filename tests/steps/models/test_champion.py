@@ -16,19 +16,25 @@ from tidemill.config import Settings
 from tidemill.domain.errors import InputError, StopError
 from tidemill.domain.experiment import (
     CostSpec,
+    DrawdownSpec,
     EngineSpec,
     Experiment,
     LabelSpec,
     LimitsSpec,
     NeutraliseSpec,
     PromotionSpec,
+    SplitSpec,
     StrategySpec,
 )
 from tidemill.domain.intervals import Interval
+from tidemill.domain.limits_reached import LimitsReached
 from tidemill.embedded import Servers
+from tidemill.experiments.tracked import id_of
 from tidemill.quality.expectations import SuiteName
 from tidemill.quality.flags import FLAG_SCHEMA
 from tidemill.quality.validity import no_rejections
+from tidemill.queries.deciders import decider_named
+from tidemill.queries.results import result_of
 from tidemill.queries.trials import list_trials
 from tidemill.steps.checks.causality import ASSETS, OpenProofs, judge_causality
 from tidemill.steps.checks.suites import judge_suite
@@ -38,10 +44,16 @@ from tidemill.steps.performance.drift import last_drift, measure_drift
 from tidemill.steps.upstream import bring_up_to_date
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion
+from tidemill.study.book import Span
+from tidemill.study.book import book as run_again
+from tidemill.study.deciders import Term, terms_of
 from tidemill.study.losses import confirm
+from tidemill.study.rejections import tradable
+from tidemill.study.scheduled import book_by, figures_of
+from tidemill.study.scoring import predicted_by
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
-from tidemill.study.tables import FLAGS, PREDICTIONS, REFUSALS, partition_of
+from tidemill.study.tables import ENSEMBLE, EQUITY, FLAGS, PREDICTIONS, REFUSALS, TRADES, partition_of
 from tidemill.study.workspace import Workspace, open_workspace
 
 CHECKED: dict[SuiteName, str] = {
@@ -50,6 +62,7 @@ CHECKED: dict[SuiteName, str] = {
     "predictions": "predictions/engines",
 }
 POLICY = PromotionSpec(book="ridge", bars=60, confidence=0.9)
+FOUR_FOLDS = SplitSpec(train=90, test=60, min_folds=3)
 
 
 def trending(days: int = 330) -> pl.DataFrame:
@@ -384,3 +397,51 @@ def test_drift_is_measured_once_and_knows_of_the_champion(workspace: Workspace, 
     assert found is not None
     assert found.new_bars is not None
     assert found.new_bars >= POLICY.bars
+
+
+@pytest.mark.parametrize(
+    ("book", "strategy", "limits", "level"),
+    [
+        (ENSEMBLE, "quantile", LimitsSpec(), None),
+        ("ridge", "long_only_top_k", LimitsSpec(drawdown=DrawdownSpec(block=0.0003, reduce=0.0006)), "reduce"),
+    ],
+)
+def test_the_book_of_a_champion_is_to_the_digit_the_one_that_its_promotion_measured_and_that_the_run_reports(
+    workspace: Workspace, experiment: Experiment, book: str, strategy: str, limits: LimitsSpec, level: str | None
+) -> None:
+    """The last fold of this run holds out the bars of the comparison, so that the champion is what decided in it."""
+    policy, bold = msgspec.structs.replace(POLICY, book=book), StrategySpec(name=strategy, params={"max_weight": 0.5})
+    stated = msgspec.structs.replace(experiment, promotion=policy, splits=FOUR_FOLDS, strategy=bold, limits=limits)
+    study = finished(workspace, stated)
+    report = consider(study)
+    champion = current(study)
+    assert champion is not None, report.notes
+    own = Term.of(workspace.call(decider_named, workspace.database, champion.decider))
+    schedule = terms_of(study, id_of(study.experiment), book)
+    assert [len(schedule), own.decider.id, own.start] == [4, schedule[-1].decider.id, schedule[-1].start]
+
+    alone = book_by(study, [own])
+    assert alone.limits is not None
+    assert alone.limits.cut["position"] > 0, "limits that bind nothing would prove nothing"
+    assert [one.level for one in alone.limits.levels][-1:] == ([level] if level else []), alone.max_drawdown
+    measured, told = figures_of(study, alone), champion.evidence["challenger"]
+    assert msgspec.convert(told["limits"], LimitsReached) == alone.limits
+    assert any(note.startswith("The challenger: On ") for note in report.notes) is (level is not None)
+    for name in ("sharpe", "total_return", "max_drawdown", "costs", "trades"):
+        assert measured[name] == pytest.approx(told[name], rel=1e-9), name
+
+    whole = book_by(study, schedule)
+    found = workspace.call(result_of, workspace.settings, study.experiment)
+    row = next(one for one in found.books if one.book == book)
+    assert found.limits[book] == whole.limits
+    assert (row.trades, row.costs) == (whole.trades.height, pytest.approx(whole.costs, abs=0.005))
+    for name, value in found.metrics[book].items():
+        assert figures_of(study, whole)[name] == pytest.approx(value, rel=1e-9), name
+    stored = study.lake.scan(EQUITY, study.key, partitions=[book]).sort("time").collect()
+    assert whole.equity["equity"].to_list() == pytest.approx(stored["equity"].to_list(), abs=0.005)
+    trips = study.lake.scan(TRADES, study.key, partitions=[book]).sort("exit_time", "symbol", "entry_time").collect()
+    assert whole.trades.equals(trips)
+
+    shared = run_again(study, tradable(study, book, predicted_by(study, book)), Span(own.start, own.end))
+    assert shared.fills.equals(alone.fills), "over the range that both share: the same orders and fills"
+    assert shared.equity.equals(alone.equity)

@@ -10,7 +10,15 @@ from tests.study.running import run
 from tidemill.calendars import XNYS, calendar_named
 from tidemill.domain.experiment import NeutraliseSpec, SplitSpec, StrategySpec
 from tidemill.domain.intervals import Interval
+from tidemill.experiments.tracked import id_of
 from tidemill.queries.results import result_of
+from tidemill.study.book import book
+from tidemill.study.book import tested as out_of_sample
+from tidemill.study.deciders import terms_of
+from tidemill.study.rejections import tradable
+from tidemill.study.scheduled import book_by
+from tidemill.study.scoring import predicted_by
+from tidemill.study.tables import ENSEMBLE
 from tidemill.study.workspace import Workspace
 
 
@@ -29,7 +37,13 @@ def test_a_book_that_neutrality_closed_is_told_by_the_run_and_by_its_report(work
     assert any(note.startswith("ensemble: ") and note.endswith(told) for note in reports["signals"].notes)
     found = workspace.call(result_of, workspace.settings, experiment)
     assert [sentence for sentence in found.sentences if sentence.endswith(told)] != []
-    assert told in found.path.read_text()
+    page = found.path.read_text()
+    assert page.count(told) == 1, "in the first paragraph"
+    assert page.index(told) < page.index("<h2>")
+    again = book(study, tradable(study, ENSEMBLE, predicted_by(study, ENSEMBLE)), out_of_sample(study))
+    by_chain = book_by(study, terms_of(study, id_of(experiment), ENSEMBLE))
+    assert again.notes[0].endswith(told)
+    assert by_chain.notes == again.notes
 
 
 def test_a_source_most_of_whose_rows_are_refused_is_told_first(workspace: Workspace, folder: Path) -> None:

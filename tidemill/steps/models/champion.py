@@ -22,6 +22,7 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, IntegrityError, StopError
 from tidemill.domain.experiment import Experiment
+from tidemill.domain.limits_reached import LimitsReached
 from tidemill.domain.numbers import finite
 from tidemill.experiments.tracked import id_of
 from tidemill.metrics.bootstrap import mean_interval
@@ -57,7 +58,7 @@ _LAST = "last"
 class BookFigures(msgspec.Struct, frozen=True, kw_only=True):
     """A book on the held-out bars. models: engine → id. weights: of the engines in it, empty where they are equal or alone.
 
-    costs: in cash. None where a figure is not defined.
+    costs: in cash. limits: what they did to it. None where a figure is not defined.
     """
 
     engines: tuple[str, ...]
@@ -70,6 +71,7 @@ class BookFigures(msgspec.Struct, frozen=True, kw_only=True):
     costs: float
     trades: int
     predictions_rejected: int
+    limits: LimitsReached | None = None
 
 
 class ChallengeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +274,7 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold, under: Experi
         costs=result.costs,
         trades=result.trades.height,
         predictions_rejected=rejected.of(contender.book).height,
+        limits=result.limits,
     )
     return _Book(returns, figures)
 
@@ -405,6 +408,12 @@ def _decider(study: Study, outcome: Challenge) -> StoredDecider:
 _SHOWN = ("rank_ic", "sharpe", "total_return", "max_drawdown", "costs", "trades")
 
 
+def _stopped(sides: Sequence[tuple[str, BookFigures | None]]) -> tuple[str, ...]:
+    """A sentence about each of the two that its limits kept from adding."""
+    reached = [(who, side.limits) for who, side in sides if side is not None and side.limits is not None]
+    return tuple(f"The {who}: {limits.sentences()[0]}" for who, limits in reached if limits.levels)
+
+
 def _report(champion: Champion | None, outcome: Challenge, *, worked: bool, code: str) -> StepReport[ChallengeFacts]:
     sides = (("challenger", outcome.challenger), ("champion", outcome.champion))
     told = (
@@ -421,5 +430,5 @@ def _report(champion: Champion | None, outcome: Challenge, *, worked: bool, code
         facts=ChallengeFacts(champion=champion.id if champion else None, bars_compared=outcome.bars, promoted=outcome.wins),
         columns=("book", *_SHOWN),
         table=tuple((who, *(getattr(side, name) for name in _SHOWN)) for who, side in sides if side is not None),
-        notes=(outcome.sentence(), told),
+        notes=(outcome.sentence(), told, *_stopped(sides)),
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import polars as pl
 
+from tidemill.domain.limits_reached import LimitsReached, day
 from tidemill.domain.naming import first_of
 from tidemill.durable import make_folder, write_file
 from tidemill.experiments.tracked import record_run
@@ -21,11 +24,11 @@ from tidemill.steps.market_data.news import vintage_notes
 from tidemill.steps.predictions.validity import rejection_counts
 from tidemill.steps.trading.attribution import attribution_table
 from tidemill.storage.made_from import is_made_from, write_note
-from tidemill.study.book import bars_versions
+from tidemill.study.book import bars_versions, limit_notes
 from tidemill.study.failures import failure_notes
 from tidemill.study.freshness import FileFacts, StepReport
 from tidemill.study.losses import loss_notes
-from tidemill.study.metrics import engine_metrics, portfolio_metrics
+from tidemill.study.metrics import engine_metrics, limits_of, portfolio_metrics
 from tidemill.study.model_index import index_of, silent_notes
 from tidemill.study.places import EXPERIMENT, MADE_FROM, report_path
 from tidemill.study.restatements import restatement_notes, withdrawal_notes
@@ -63,7 +66,7 @@ def write_report(study: Study) -> StepReport[FileFacts]:
         make_folder(path.parent)
         inputs = report_inputs(study)
         write_file(path, render_report(inputs).encode())
-        write_file(path.with_name(SUMMARY), msgspec.json.encode([*loss, *verdict(inputs), *weighing, *history]))
+        write_file(path.with_name(SUMMARY), msgspec.json.encode([*loss, *verdict(inputs), *history]))
         write_file(path.with_name(EXPERIMENT), msgspec.json.encode(study.experiment))
         write_note(path.with_name(MADE_FROM), file_fingerprint, path, path.with_name(SUMMARY), path.with_name(EXPERIMENT))
     record_run(study)
@@ -91,7 +94,9 @@ def _shown(study: Study) -> str:
 
 def report_inputs(study: Study) -> ReportInputs:
     experiment, portfolio = study.experiment, portfolio_metrics(study.lake, study.key)
-    scored = scored_rows(study, ENSEMBLE)
+    scored, limits, weighing = scored_rows(study, ENSEMBLE), limits_of(study.lake, study.key), _weighing(study)
+    reached = limit_notes(limits[ENSEMBLE])
+    facts = study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata
     return ReportInputs(
         title=experiment.name,
         dataset=f"{study.dataset.venue}, {study.dataset.interval} bars",
@@ -105,8 +110,8 @@ def report_inputs(study: Study) -> ReportInputs:
         symbols=study.bars["symbol"].n_unique(),
         equity=_equity(study, ENSEMBLE),
         metrics=_metrics(portfolio, ENSEMBLE),
-        facts=study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata,
-        engines=engine_metrics(study.lake, study.key),
+        facts=facts,
+        engines=_engines(study, limits),
         benchmark_equity=_equity(study, BENCHMARK),
         benchmark_metrics=_metrics(portfolio, BENCHMARK),
         ic_by_month=ic_by_month(scored, coefficients_of(study, ENSEMBLE)),
@@ -117,6 +122,7 @@ def report_inputs(study: Study) -> ReportInputs:
         embargo=embargo_length(study.splits, horizon=experiment.label.horizon, lookback=study.features.lookback),
         data=_data_facts(study),
         missing=failure_notes(study),
+        stopped=(*reached, *weighing),
         survivorship=True if experiment.dataset.source in _SOURCE_BIASES else None,
         biases=(
             *loss_notes(study),
@@ -127,11 +133,7 @@ def report_inputs(study: Study) -> ReportInputs:
             *withdrawal_notes(study),
             *restatement_notes(study),
         ),
-        notes=(
-            *_weighing(study),
-            *study.lake.manifests(EQUITY, study.key)[ENSEMBLE].metadata["notes"],
-            *_silent(study),
-        ),
+        notes=(*(note for note in facts["notes"] if note not in reached), *_silent(study)),
         provenance=_provenance(study),
     )
 
@@ -148,6 +150,30 @@ def _refusal_notes(study: Study) -> tuple[str, ...]:
 
 def _largest(reason: tuple[str, int]) -> tuple[int, str]:
     return -reason[1], reason[0]
+
+
+def _engines(study: Study, limits: Mapping[str, LimitsReached | None]) -> pl.DataFrame:
+    """The figures of every book, with what its limits did where the experiment states some."""
+    found = engine_metrics(study.lake, study.key)
+    rows = [{"book": book, **_limit_row(reached)} for book, reached in limits.items() if reached is not None]
+    return (
+        found.join(pl.DataFrame(rows, infer_schema_length=None), on="book", how="left", maintain_order="left")
+        if rows
+        else found
+    )
+
+
+def _limit_row(reached: LimitsReached) -> dict[str, Any]:
+    worst, flat = reached.levels[-1] if reached.levels else None, reached.flat_since
+    return {
+        "limit_level": worst and worst.level,
+        "limit_first": worst and day(worst.first),
+        "limit_drawdown": worst and worst.drawdown,
+        "limit_held_back": reached.held_back,
+        "limit_flat_since": flat and day(flat),
+        "limit_cut": sum(reached.cut.values()),
+        "limit_collar": reached.collar,
+    }
 
 
 def _weighing(study: Study) -> list[str]:

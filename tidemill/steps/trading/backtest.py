@@ -83,6 +83,7 @@ def book_facts(result: BacktestResult) -> dict[str, Any]:
         "trades": result.trades.height,
         "orders": result.orders,
         "clips": result.clips,
+        "limits": msgspec.to_builtins(result.limits),
         "notes": list(result.notes),
         "final_equity_with_suspected": beside.final_equity if beside is not None else None,
     }

@@ -40,7 +40,7 @@ _LINKS = {
     "ensemble": "tidemill.models.ensemble",
     "checks": "tidemill.trading.checks",
     "neutralise": "tidemill.strategies.neutral",
-    "decide": "tidemill.trading.decision",
+    "decide": "tidemill.trading.ordering",
 }
 _LIBRARIES = ("numba", "numpy", "polars")
 _BOUNDS = {"feature": pl.String, "median": pl.Float64, "low": pl.Float64, "high": pl.Float64}

@@ -18,7 +18,9 @@ import numpy as np
 import polars as pl
 
 from benchmarks.models import panel
-from tidemill.domain.experiment import NeutraliseSpec, ValidationSpec
+from tidemill.backtest.backtest import Options, terms_of
+from tidemill.calendars import NEVER
+from tidemill.domain.experiment import CostSpec, NeutraliseSpec, ValidationSpec
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import feature_set
 from tidemill.features.stream import FeatureStream
@@ -33,6 +35,7 @@ from tidemill.strategies.registry import strategy
 from tidemill.trading.arriving import BarsOfSlot
 from tidemill.trading.chain import Chain, Deciding, Links
 from tidemill.trading.checks import PredictionChecks
+from tidemill.trading.ordering import Desk
 
 HOT, COLD = 2_000, 5
 ENGINES: Mapping[str, Mapping[str, Any]] = {
@@ -87,7 +90,9 @@ def whole(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
         links = Links(DAY, features, 20.0, ValidationSpec(), strategy("quantile"), _every_slot(), None, name, SHIPPED_ENGINES)
         model = engine(name).fit(training, features=features.names, params=params, seed=1)
         deciding = Deciding({name: model}, None, feature_bounds(training, features.names), {name: None})
-        chain, at = Chain(links, Universe(names, true), deciding), iter(range(10**9))
+        terms = terms_of(names, {}, CostSpec(), Options())
+        desk = Desk(terms, 1e6, np.full(symbols, NEVER))
+        chain, at = Chain(links, Universe(names, true), deciding, desk=desk), iter(range(10**9))
 
         def step(chain: Chain = chain, at: Iterator[int] = at) -> object:
             number = next(at)

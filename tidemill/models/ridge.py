@@ -9,7 +9,7 @@ promise that (NUMBERS, Models).
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -43,6 +43,25 @@ class RidgeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """penalty: in units of the variance of one standardised feature."""
 
     penalty: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] = 0.1
+
+
+class LinearScorer(NamedTuple):
+    """Rows of features → predictions. The arrays hold one number a feature; see `linear_rows`."""
+
+    lower: Floats
+    upper: Floats
+    mean: Floats
+    deviation: Floats
+    weights: Floats
+    intercept: float
+    limit: float = SCALED_LIMIT
+
+    def __call__(self, values: Floats) -> Floats:
+        from tidemill.models.kernels.linear import linear_rows
+
+        made = np.empty(len(values))
+        linear_rows(values, *self, made)
+        return made
 
 
 class Ridge:
@@ -89,20 +108,11 @@ class Ridge:
 
     def row_scorer(self, artifact: Artifact) -> RowScorer:
         """The bits of `predict`, without a frame."""
-        from tidemill.models.kernels.linear import linear_rows
-
         features = artifact.inputs.features
         require_layout(artifact, _layout(len(features)))
         scaling, weights = Standardizer.restore(artifact.tensors), artifact.tensors["weights"].astype(np.float64)
         intercept = float(artifact.tensors["intercept"][0])
-        learnt = (scaling.lower, scaling.upper, scaling.mean, scaling.deviation, weights, intercept, SCALED_LIMIT)
-
-        def score(values: Floats) -> Floats:
-            made = np.empty(len(values))
-            linear_rows(values, *learnt, made)
-            return made
-
-        return score
+        return LinearScorer(scaling.lower, scaling.upper, scaling.mean, scaling.deviation, weights, intercept)
 
 
 def _layout(features: int) -> dict[str, tuple[int, ...]]:

@@ -32,6 +32,7 @@ from tidemill.trading.account import Terms
 from tidemill.trading.arriving import BarsOfSlot
 from tidemill.trading.checks import PredictionChecks
 from tidemill.trading.context import Context, ContextState
+from tidemill.trading.fused import Parts, fused
 from tidemill.trading.ordering import AccountState, Desk, Ordering, Traded
 from tidemill.trading.recent import Recent, RecentRows
 
@@ -47,7 +48,8 @@ _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME, _QUOTED = range(6)
 class Links(NamedTuple):
     """What stays while deciders change. book: an engine's name, or None for the ensemble.
 
-    features: those that steps can take. half_life: of the sentiment. known: where the engines are found.
+    features: those that steps can take. half_life: of the sentiment. known: where the engines are found. fused: whether links
+    that can go together in one compiled call do, which changes no bit.
     """
 
     interval: Interval
@@ -59,6 +61,7 @@ class Links(NamedTuple):
     neutralise: NeutraliseSpec | None
     book: str | None
     known: Engines
+    fused: bool = True
 
 
 class Deciding(NamedTuple):
@@ -148,6 +151,7 @@ class Chain:
         self._traded = len(names) if links.book is None else names.index(links.book)
         looked_back = [links.known.find(model.inputs.engine).info.history for model in deciding.engines.values()]
         self._recent.keep(max(looked_back, default=0))
+        self._fused = None if self._neutral is not None or not links.fused else fused(self._parts())
         for values, present, open_time in self._recent.slots():
             for (model, columns), history in zip(self._models, looked_back, strict=True):
                 if history:
@@ -156,6 +160,10 @@ class Chain:
     def step(self, bars: BarsOfSlot) -> Wanted:
         """Take one closed slot. Arrays of the answer are the chain's own until the next step."""
         opened = epoch_microseconds(bars.open_time)
+        if self._fused is not None:
+            asking, closes = self._asking(bars), opened + self._links.interval.microseconds
+            silent = not asking and self._since is not None
+            return Wanted(*self._fused.step(bars, opened, closes, asking=asking, silent=silent))
         rows = self._adjuster.step(opened, bars.rows, bars.present, bars.actions)
         context = self._context.step(opened + self._links.interval.microseconds, bars.present, bars.index_versions, bars.news)
         vwap = average_price(rows[_HIGH], rows[_LOW], rows[_CLOSE], rows[_VOLUME], rows[_QUOTED])
@@ -188,6 +196,19 @@ class Chain:
             self._strategy.state(),
             None if self._neutral is None else self._neutral.state(),
             None if self._ordering is None else self._ordering.state(),
+        )
+
+    def _parts(self) -> Parts:
+        return Parts(
+            self._universe,
+            self._adjuster,
+            self._features,
+            self._models,
+            self._ensemble,
+            self._checks,
+            self._traded,
+            self._strategy,
+            self._ordering,
         )
 
     def _asking(self, bars: BarsOfSlot) -> bool:

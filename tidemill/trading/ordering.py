@@ -110,14 +110,23 @@ class Ordering:
 
         opened, closes: of the slot, epoch microseconds. Arrays of the answer are its own until the next step.
         """
+        numbers = self.begin(bars, opened, closes)
+        order_slot(self.table, bars.rows, weights, *numbers)
+        return self.end(opened)
+
+    def begin(self, bars: BarsOfSlot, opened: int, closes: int) -> tuple[int, int, int, float, bool, bool]:
+        """What `order_slot` takes of a slot after its weights."""
         if not self._slots:
             self._first = self._opened = opened
-        if any(action.ex_time <= opened for action in self._waiting):
+        if self._waiting and any(action.ex_time <= opened for action in self._waiting):
             self._bind(self._actions(opened))
         if bars.due is not None:
             self._due[:], self._ordinal[bars.own] = bars.due, self._ordinal[bars.own] + 1
         elapsed = (opened - self._opened) / _MICROSECONDS
-        order_slot(self._table, bars.rows, weights, self._slots, opened, closes, elapsed, bars.contiguous, bars.due is not None)
+        return self._slots, opened, closes, elapsed, bars.contiguous, bars.due is not None
+
+    def end(self, opened: int) -> Traded:
+        """What `order_slot` made of it."""
         self._slots, self._opened = self._slots + 1, opened
         return self._answer()
 
@@ -164,7 +173,7 @@ class Ordering:
             np.array(stated_terms(self._desk.terms)), self._drawdown, self._marked, self._book, self._desk.delisted,
             self._due, self._ordinal, self._group, self._buffers.fills, self._buffers.wanted, *self._buffers.apart,
         )  # fmt: skip
-        self._table = addressed(self._arrays)
+        self.table = addressed(self._arrays)
 
 
 def _no_actions() -> Actions:

@@ -86,6 +86,11 @@ class FeatureStream:
         return self._result.T
 
     @property
+    def context(self) -> tuple[str, ...]:
+        """The columns of CONTEXT that some feature reads."""
+        return tuple(name for name, _ in self._beyond if name not in CALENDAR)
+
+    @property
     def arrays(self) -> tuple[NDArray[np.int64], Floats, Flags, Floats] | None:
         """For a caller that runs `execute(True, table)` itself: the table, the rows of bars that it reads, which symbols are
         present, and where it writes [features, symbols]; for as long as the stream lives. None where a step is more than that.

@@ -14,8 +14,9 @@ other times.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -48,12 +49,13 @@ class EnsembleParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     weights: tuple[Annotated[float, msgspec.Meta(ge=0.0, le=1.0)], ...] | None = None
 
 
-class RankScorer(NamedTuple):
+@dataclass(frozen=True)
+class RankScorer:
     """The ensemble of one bar time: predictions [symbols, engines] → [symbols]. weights: of the engines."""
 
     weights: Floats
 
-    def __call__(self, values: Floats) -> Floats:
+    def __call__(self, values: Floats, /) -> Floats:
         from tidemill.models.kernels.ranks import mean_of_ranks
 
         made = np.empty(len(values))

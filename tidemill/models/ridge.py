@@ -8,13 +8,15 @@ promise that (NUMBERS, Models).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import polars as pl
 
+from tidemill.linear_algebra import one_thread
 from tidemill.models.artifact import Artifact, make
 from tidemill.models.base import (
     NO_LINEAGE,
@@ -45,22 +47,21 @@ class RidgeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     penalty: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] = 0.1
 
 
-class LinearScorer(NamedTuple):
-    """Rows of features → predictions. The arrays hold one number a feature; see `linear_rows`."""
+@dataclass(frozen=True)
+class LinearScorer:
+    """Rows of features → predictions. learnt: lower, upper, mean, deviation, weights, one number a feature in each; see
+    `linear_rows`.
+    """
 
-    lower: Floats
-    upper: Floats
-    mean: Floats
-    deviation: Floats
-    weights: Floats
+    learnt: tuple[Floats, Floats, Floats, Floats, Floats]
     intercept: float
     limit: float = SCALED_LIMIT
 
-    def __call__(self, values: Floats) -> Floats:
+    def __call__(self, values: Floats, /) -> Floats:
         from tidemill.models.kernels.linear import linear_rows
 
         made = np.empty(len(values))
-        linear_rows(values, *self, made)
+        linear_rows(values, *self.learnt, self.intercept, self.limit, made)
         return made
 
 
@@ -112,7 +113,7 @@ class Ridge:
         require_layout(artifact, _layout(len(features)))
         scaling, weights = Standardizer.restore(artifact.tensors), artifact.tensors["weights"].astype(np.float64)
         intercept = float(artifact.tensors["intercept"][0])
-        return LinearScorer(scaling.lower, scaling.upper, scaling.mean, scaling.deviation, weights, intercept)
+        return LinearScorer((scaling.lower, scaling.upper, scaling.mean, scaling.deviation, weights), intercept)
 
 
 def _layout(features: int) -> dict[str, tuple[int, ...]]:
@@ -132,7 +133,8 @@ def _solve(rows: Floats, penalty: float) -> Floats:
         block = rows[first : first + step]
         moments += block[:, :width].T @ block
     moments /= count
-    return np.linalg.solve(moments[:, :width] + penalty * np.eye(width), moments[:, width]).astype(np.float64)
+    with one_thread():
+        return np.linalg.solve(moments[:, :width] + penalty * np.eye(width), moments[:, width]).astype(np.float64)
 
 
 ENGINE = Ridge()

@@ -124,6 +124,7 @@ class Chain:
         self._adjuster = Adjuster(symbols, state.adjust if state else None)
         self._context = Context(symbols, links.half_life, state.context if state else None)
         self._features = FeatureStream(links.features, symbols, state.features if state else None)
+        self._reads_context = bool(self._features.context)
         self._recent = Recent(symbols, len(links.features.names), state.recent if state else None)
         assert links.strategy.start is not None  # nosec B101  # `Links` are of what steps
         self._strategy = links.strategy.start(links.params, universe, state.strategy if state else None)
@@ -165,7 +166,7 @@ class Chain:
             silent = not asking and self._since is not None
             return Wanted(*self._fused.step(bars, opened, closes, asking=asking, silent=silent))
         rows = self._adjuster.step(opened, bars.rows, bars.present, bars.actions)
-        context = self._context.step(opened + self._links.interval.microseconds, bars.present, bars.index_versions, bars.news)
+        context = self._known(bars, opened + self._links.interval.microseconds) if self._reads_context else {}
         vwap = average_price(rows[_HIGH], rows[_LOW], rows[_CLOSE], rows[_VOLUME], rows[_QUOTED])
         stepped = self._features.step(
             rows[_OPEN],
@@ -197,6 +198,9 @@ class Chain:
             None if self._neutral is None else self._neutral.state(),
             None if self._ordering is None else self._ordering.state(),
         )
+
+    def _known(self, bars: BarsOfSlot, closes: int) -> dict[str, float | Floats]:
+        return self._context.step(closes, bars.present, bars.index_versions, bars.news)
 
     def _parts(self) -> Parts:
         return Parts(

@@ -62,6 +62,7 @@ class PredictionChecks:
         values: features [symbols, features]. predictions: [symbols, engines], NaN for none. predicted: whether any engine was
         asked about the symbol: these are compared with one another.
         """
+        predictions = np.ascontiguousarray(predictions)
         rejected = np.zeros((predictions.shape[0], predictions.shape[1] + 1), dtype=np.bool_)
         apart = np.empty(predictions.shape[0])
         apart_of_ranks(predictions, predicted, apart)

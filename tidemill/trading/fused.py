@@ -73,7 +73,7 @@ class Fused:
         self._rejected = np.zeros((symbols, engines + 1), np.bool_)
         self._arrays: tuple[NDArray[Any], ...] = (
             *parts.adjuster.arrays, rows, result, self._values, present, self._own, self._number,
-            np.array([part for one in learnt for part in one[:5]]), np.array([one.intercept for one in learnt]),
+            np.array([part for one in learnt for part in one.learnt]), np.array([one.intercept for one in learnt]),
             np.empty(symbols), np.empty((symbols, engines)), self._predictions, mixture,
             np.array(rules[:4]), rules.bounds, rules.past, np.empty(symbols), self._rejected,
             *standing, parts.universe.can_short, np.array([params.every, params.quantile, params.gross, params.max_weight]),

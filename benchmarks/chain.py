@@ -8,27 +8,41 @@ once a minute; a few such calls are made, so its p50 alone says something. What 
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain as one_after_another
+from typing import Any
 
+import msgspec
 import numpy as np
+import polars as pl
 
 from benchmarks.models import panel
-from tidemill.domain.experiment import NeutraliseSpec, ValidationSpec
+from tidemill.backtest.backtest import Options, terms_of
+from tidemill.calendars import NEVER
+from tidemill.domain.experiment import CostSpec, NeutraliseSpec, ValidationSpec
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import feature_set
 from tidemill.features.stream import FeatureStream
 from tidemill.market.adjusting import Adjuster
 from tidemill.models.ensemble import ENGINE
 from tidemill.models.inference import stream
-from tidemill.models.registry import engine
+from tidemill.models.registry import SHIPPED_ENGINES, engine
 from tidemill.quality.validity import PastRange, feature_bounds
 from tidemill.strategies.base import Slots, Universe
 from tidemill.strategies.neutral import Neutral
 from tidemill.strategies.registry import strategy
+from tidemill.trading.arriving import BarsOfSlot
+from tidemill.trading.chain import Chain, Deciding, Links
 from tidemill.trading.checks import PredictionChecks
+from tidemill.trading.ordering import Desk
 
 HOT, COLD = 2_000, 5
+ENGINES: Mapping[str, Mapping[str, Any]] = {
+    "ridge": {},
+    "lightgbm": {"trees": 100},
+    "transformer": {"minimum_steps": 2, "maximum_steps": 3},
+}
 DAY = Interval.parse("1d")
 
 
@@ -64,6 +78,41 @@ def links(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"neutral by {spec.by}", lambda neutral=neutral: neutral.scan(weights, slots.close)  # type: ignore[misc]  # as above
 
 
+def whole(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
+    """A bar of every symbol through all links, by the engine of each name."""
+    random, names = np.random.default_rng(1), tuple(f"S{number:04d}" for number in range(symbols))
+    features = feature_set("alpha158")
+    training = _training(features.names)
+    rows = 50.0 + random.random((64, 6, symbols))
+    rows[:, 1], rows[:, 2] = rows[:, :4].max(axis=1), rows[:, :4].min(axis=1)
+    true = np.ones(symbols, np.bool_)
+    for name, params in ENGINES.items():
+        links = Links(DAY, features, 20.0, ValidationSpec(), strategy("quantile"), _every_slot(), None, name, SHIPPED_ENGINES)
+        model = engine(name).fit(training, features=features.names, params=params, seed=1)
+        deciding = Deciding({name: model}, None, feature_bounds(training, features.names), {name: None})
+        terms = terms_of(names, {}, CostSpec(), Options())
+        desk = Desk(terms, 1e6, np.full(symbols, NEVER))
+        chain, at = Chain(links, Universe(names, true), deciding, desk=desk), iter(range(10**9))
+
+        def step(chain: Chain = chain, at: Iterator[int] = at) -> object:
+            number = next(at)
+            return chain.step(BarsOfSlot(_day(number), number, rows[number % len(rows)], true, true))
+
+        yield f"chain of {name}", step
+
+
+def _training(features: Sequence[str]) -> pl.DataFrame:
+    """Rows of made-up features under these names."""
+    frame = panel(50, 120, DAY)
+    random = np.random.default_rng(2)
+    columns = [pl.Series(name, np.exp(0.05 * random.normal(size=frame.height))) for name in features]
+    return frame.select("symbol", "open_time", *columns, "label", "label_end_at")
+
+
+def _every_slot() -> msgspec.Struct:
+    return strategy("quantile").parse({"every": 1})
+
+
 def _columns() -> tuple[str, ...]:
     return tuple(name for name in panel(1, 2, DAY).columns if name not in {"symbol", "open_time", "label", "label_end_at"})
 
@@ -91,7 +140,7 @@ def main() -> None:
     given = arguments.parse_args()
     for symbols in given.symbols:
         print(f"{symbols:,} symbols")
-        for name, step in links(symbols):
+        for name, step in one_after_another(links(symbols), whole(symbols)):
             timed(step, 200)
             hot = timed(step, HOT if symbols < 100 else HOT // 10)
             cold = f"  after {given.quiet:g} s p50 {np.median(timed(step, COLD, given.quiet)):9.1f}" if given.quiet else ""

@@ -68,13 +68,21 @@ def call_entries() -> None:
 
 def call_steps() -> None:
     """Those that a session calls bar by bar."""
+    from tidemill.backtest.backtest import Options, terms_of
+    from tidemill.domain.experiment import CostSpec
+    from tidemill.domain.intervals import EPOCH
     from tidemill.market.adjusting import Adjuster
     from tidemill.models.kernels.linear import linear_rows
     from tidemill.models.kernels.ranks import apart_of_ranks, mean_of_ranks
+    from tidemill.trading.arriving import BarsOfSlot
     from tidemill.trading.checks import judge_slot
+    from tidemill.trading.ordering import Desk, Ordering
 
     ones, rows, made = np.ones(2), np.ones((2, 2)), np.empty(2)
     Adjuster(("A", "B")).step(0, np.ones((6, 2)))
+    desk = Desk(terms_of(("A", "B"), {}, CostSpec(), Options()), 1.0, np.zeros(2, np.int64))
+    bars = BarsOfSlot(EPOCH, 0, np.ones((6, 2)), np.ones(2, np.bool_), np.ones(2, np.bool_))
+    Ordering(("A", "B"), desk).step(bars, 0, 1, ones)
     linear_rows(rows, ones, ones, ones, ones, ones, 1.0, 5.0, made)
     mean_of_ranks(rows, ones, made)
     apart_of_ranks(rows, np.ones(2, np.bool_), made)

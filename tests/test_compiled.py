@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numba.core.registry import CPUDispatcher
 
 from tidemill import compiled
 from tidemill.backtest.warm import warm
-from tidemill.compiled import Kernel, entry, kernel
+from tidemill.compiled import entry, kernel
 from tidemill.provenance import source_modules, source_version
 
 PACKAGE = Path(compiled.__file__).parent
@@ -38,7 +39,7 @@ def called_by(function: Any) -> set[Any]:
         code = waiting.pop().py_func
         for name in code.__code__.co_names:
             callee = code.__globals__.get(name)
-            if isinstance(callee, Kernel) and callee not in found:
+            if isinstance(callee, CPUDispatcher) and callee not in found:
                 found.add(callee)
                 waiting.append(callee)
     return found
@@ -119,6 +120,15 @@ def test_no_compiled_function_that_python_calls_ends_the_process() -> None:
             assert outcome.startswith(f"TypeError: {name} is a kernel, which compiled code alone can call."), outcome
         else:
             assert outcome != "called as []", f"{name} is an entry that tests/every_kernel.py does not call"
+
+
+def test_after_set_up_the_first_step_of_a_session_compiles_nothing() -> None:
+    command = [sys.executable, "-P", str(Path(__file__).with_name("first_step.py"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2_000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["stepped"] >= 12
+    assert told["compiled"] == []
 
 
 def test_one_pair_of_decorators_compiles_all_there_is() -> None:

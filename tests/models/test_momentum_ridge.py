@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import polars as pl
@@ -95,6 +96,30 @@ def test_ridge_has_the_same_hash_on_one_thread_and_on_two() -> None:
     runs = [
         subprocess.run(
             [sys.executable, "-c", code], env=os.environ | {"OPENBLAS_NUM_THREADS": count}, capture_output=True, check=True
+        )
+        for count in ("1", "2")
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    assert len(runs[0].stdout.strip()) == 64
+
+
+def test_ridge_on_hundreds_of_features_has_the_same_hash_on_one_thread_and_on_two() -> None:
+    code = """
+        import numpy as np
+        import polars as pl
+        from tests.models.panels import panel
+        from tidemill.models.ridge import ENGINE
+        chance, names = np.random.default_rng(1), [f"w{at}" for at in range(500)]
+        rows = panel(20, 100)
+        rows = rows.with_columns(pl.Series(name, chance.normal(size=rows.height)) for name in names)
+        print(ENGINE.fit(rows, features=tuple(names), params={}, seed=7).hash)
+    """
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": count},
+            capture_output=True,
+            check=True,
         )
         for count in ("1", "2")
     ]

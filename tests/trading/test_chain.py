@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 from tests.databases import new_database
-from tests.study.chained import chained
+from tests.study.chained import chained, terms_of
 from tests.study.panels import START, daily_bars, small_experiment
 from tests.study.running import STEPS
 from tidemill.calendars import XNYS, calendar_named
@@ -21,6 +22,8 @@ from tidemill.embedded import Servers
 from tidemill.steps.models.engines import train
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.study.rejections import rejections_of
+from tidemill.study.scheduled import book_by
+from tidemill.study.scheduled import walked as every_slot
 from tidemill.study.scoring import predictions_of
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
@@ -94,6 +97,20 @@ def test_the_chain_gives_what_a_run_stored(workspace: Workspace, panel: Path, st
     expected = signals.drop_nulls("weight").collect().sort("symbol", "open_time")
     assert framed(found.weights, expected).equals(expected)
     assert expected.filter(pl.col("weight") != 0.0).height > 20
+
+
+@pytest.mark.parametrize("limits", ["default", None])
+def test_the_account_of_the_chain_is_that_of_the_book(workspace: Workspace, panel: Path, limits: str | None) -> None:
+    strategy = StrategySpec(name="quantile", params={"every": 3, "quantile": 0.4})
+    study = ran(workspace, small_experiment(panel, strategy=strategy, limits=limits))
+    terms = terms_of(study, "ridge")
+    terms = [*(before._replace(end=after.start) for before, after in pairwise(terms)), terms[-1]]
+    expected = book_by(study, terms)
+    expected = expected.with_suspected or expected
+    steps = [wanted.traded for _, wanted in every_slot(study, terms, trading=True, reload_at={150, 200, 240}) if wanted.traded]
+    assert [step.equity for step in steps[:-1]] == expected.equity["equity"].to_list()[:-1]
+    assert sum(len(step.changes) for step in steps) > 10
+    assert sum(step.costs for step in steps[:-1]) > 0.0
 
 
 @pytest.mark.parametrize("name", ["gru", "transformer"])

@@ -14,14 +14,13 @@ from tidemill.backtest.notes import written_notes
 from tidemill.backtest.panel import Panel, bars_panel, weights_panel
 from tidemill.backtest.reached import limits_reached
 from tidemill.backtest.result import BacktestResult
-from tidemill.backtest.scan import Actions, Log, Market, Outputs, larger, new_log, new_outputs, open_trades, scan
+from tidemill.backtest.scan import Market, Outputs, larger, new_outputs, open_trades, scan
 from tidemill.backtest.sessions import Sessions, sessions_of
-from tidemill.backtest.trades import TRADE_COLUMNS, new_book
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import CostSpec
 from tidemill.domain.intervals import Interval
 from tidemill.domain.market import Instrument
-from tidemill.matching.kernel import OUTCOMES, fill_buffer
+from tidemill.matching.kernel import OUTCOMES
 from tidemill.matching.rules import PARTICIPATION, Floats, MatchingRules, checked_rules, venue_row
 from tidemill.risk.drawdown import DrawdownPolicy, DrawdownState, checked_policy
 from tidemill.risk.limits import UNLEVERED, Limits, checked_limits
@@ -38,6 +37,8 @@ from tidemill.trading.account import (
     Terms,
     new_account,
 )
+from tidemill.trading.slot import Actions, Log, new_buffers, new_log
+from tidemill.trading.trades import TRADE_COLUMNS, new_book
 
 if TYPE_CHECKING:
     import polars as pl
@@ -140,11 +141,22 @@ def prepare(inputs: BacktestInputs, costs: CostSpec, options: Options) -> Prepar
     """Check everything and make the arrays of a run; `run_prepared` then goes from targets to result."""
     if not 0.0 < costs.capital < float("inf"):
         raise InputError("The capital of a backtest must be above 0.")
+    terms = terms_of(inputs.panel.axes.symbols, inputs.instruments, costs, options)
+    market = market_of(inputs.panel, inputs.targets, inputs.interval, inputs.instruments)
+    known = known_actions(inputs.adjustments, inputs.panel.axes)
+    guesses = suspected_actions(inputs.suspected, inputs.panel.axes)
+    guessed = sorted_actions(known + guesses) if guesses else None
+    sessions = sessions_of(inputs.panel, inputs.interval, inputs.instruments)
+    return Prepared(market, sessions, sorted_actions(known), guessed, terms, costs.capital)
+
+
+def terms_of(symbols: Sequence[str], instruments: Mapping[str, Instrument], costs: CostSpec, options: Options) -> Terms:
+    """What does not change from slot to slot. InputError for what makes no sense."""
     if options.dead_after < 1:
         raise InputError("`dead_after` must be at least 1 slot.")
     rules = MatchingRules(costs.fee_bps / 1e4, costs.slippage_bps / 1e4, options.participation, options.reserve, options.collar)
-    venue = venue_row(inputs.panel.axes.symbols, inputs.instruments)
-    terms = Terms(
+    venue = venue_row(symbols, instruments)
+    return Terms(
         venue=venue,
         rules=checked_rules(rules),
         limits=checked_limits(options.limits),
@@ -154,12 +166,6 @@ def prepare(inputs: BacktestInputs, costs: CostSpec, options: Options) -> Prepar
         resize=options.resize,
         dead_after=options.dead_after,
     )
-    market = market_of(inputs.panel, inputs.targets, inputs.interval, inputs.instruments)
-    known = known_actions(inputs.adjustments, inputs.panel.axes)
-    guesses = suspected_actions(inputs.suspected, inputs.panel.axes)
-    guessed = sorted_actions(known + guesses) if guesses else None
-    sessions = sessions_of(inputs.panel, inputs.interval, inputs.instruments)
-    return Prepared(market, sessions, sorted_actions(known), guessed, terms, costs.capital)
 
 
 def run_prepared(inputs: BacktestInputs, prepared: Prepared, beside: BacktestResult | None = None) -> BacktestResult:
@@ -204,9 +210,9 @@ def _scanned(
     slots, symbols = market.open.shape
     # Pages that are never written cost nothing, so there is room for many changes from the start.
     log, slot = new_log(32_768 + 4 * (symbols + len(actions.slot))), 0
-    state, fills, wanted = DrawdownState(float(account.totals[CASH])), fill_buffer(symbols), np.zeros(symbols)
+    state, buffers = DrawdownState(float(account.totals[CASH])), new_buffers(symbols)
     while True:
-        slot, state = scan(slot, market, sessions, actions, terms, account, book, state, fills, wanted, outputs, log)
+        slot, state = scan(slot, market, sessions, actions, terms, account, book, state, buffers, outputs, log)
         if slot == slots:
             return log
         log = larger(log)

@@ -8,7 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tidemill.backtest.scan import (
+from tidemill.backtest.scan import Market
+from tidemill.backtest.sessions import Sessions
+from tidemill.compiled import entry
+from tidemill.matching.kernel import settled
+from tidemill.matching.rules import SECONDS_A_YEAR, Floats, VenueRow
+from tidemill.trading.slot import (
     DIVIDEND_ACTION,
     FEE,
     KIND,
@@ -21,12 +26,7 @@ from tidemill.backtest.scan import (
     SPLIT_RATIO,
     SYMBOL,
     Actions,
-    Market,
 )
-from tidemill.backtest.sessions import Sessions
-from tidemill.compiled import entry
-from tidemill.matching.kernel import settled
-from tidemill.matching.rules import SECONDS_A_YEAR, Floats, VenueRow
 
 # Columns of the costs of a symbol, in cash.
 FEES, SLIPPAGE, BORROW = 0, 1, 2

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tidemill.backtest.panel import Axes, Panel, microseconds, require_columns
-from tidemill.backtest.scan import DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION, Actions, Market
+from tidemill.backtest.scan import Market
 from tidemill.backtest.sessions import contiguous_slots
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import Interval, epoch_microseconds
 from tidemill.domain.market import AdjustmentKind, Instrument
 from tidemill.matching.rules import Floats
 from tidemill.trading.account import Indices
+from tidemill.trading.slot import DIVIDEND_ACTION, SPLIT_ACTION, SUSPECTED_ACTION, Actions
 
 if TYPE_CHECKING:
     import polars as pl

@@ -3,12 +3,13 @@
 import numpy as np
 
 from tidemill.backtest.panel import Axes
-from tidemill.backtest.scan import KIND, SETTLEMENT, SYMBOL, Outputs
+from tidemill.backtest.scan import Outputs
 from tidemill.domain.limits_reached import LimitsReached
 from tidemill.domain.naming import first_of
 from tidemill.matching.kernel import COLLAR, NO_BAR, NO_FUNDS, NO_VOLUME, PARTLY_FILLED, TOO_SMALL
 from tidemill.matching.rules import Floats
 from tidemill.trading.account import DRAWDOWN, GROSS, NET, POSITION, SHORT, UNPRICED, Account, Terms
+from tidemill.trading.slot import KIND, SETTLEMENT, SYMBOL
 
 
 def _percent(share: float) -> str:

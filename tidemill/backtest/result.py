@@ -10,7 +10,11 @@ import numpy as np
 
 from tidemill.backtest.contributions import Contributions, Replay, contributions
 from tidemill.backtest.panel import Axes
-from tidemill.backtest.scan import (
+from tidemill.backtest.scan import Outputs, holdings
+from tidemill.backtest.sessions import changes
+from tidemill.domain.limits_reached import LimitsReached
+from tidemill.matching.rules import Floats
+from tidemill.trading.slot import (
     FEE,
     KIND,
     PRICE,
@@ -21,12 +25,7 @@ from tidemill.backtest.scan import (
     SLOT,
     SPLIT_RATIO,
     SYMBOL,
-    Outputs,
-    holdings,
 )
-from tidemill.backtest.sessions import changes
-from tidemill.domain.limits_reached import LimitsReached
-from tidemill.matching.rules import Floats
 
 if TYPE_CHECKING:
     import polars as pl
@@ -139,7 +138,7 @@ class BacktestResult:
 
     @cached_property
     def trades(self) -> pl.DataFrame:
-        """Ended round trips (from flat to flat, average cost: `backtest.trades`), by exit time and symbol.
+        """Ended round trips (from flat to flat, average cost: `trading.trades`), by exit time and symbol.
 
         symbol, side (long, short), entry_time, exit_time, entry_price, exit_price, quantity, fees, profit. Profit is
         after fees and borrow and with dividends; prices and quantity are in units after splits.

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import epoch_microseconds
@@ -84,6 +84,26 @@ class FeatureStream:
         if program.stages.models or program.stages.across:
             self._second_stage(open_time)
         return self._result.T
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """The columns of CONTEXT that some feature reads."""
+        return tuple(name for name, _ in self._beyond if name not in CALENDAR)
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.int64], Floats, Flags, Floats] | None:
+        """For a caller that runs `execute(True, table)` itself: the table, the rows of bars that it reads, which symbols are
+        present, and where it writes [features, symbols]; for as long as the stream lives. None where a step is more than that.
+        """
+        stages = self._program.stages
+        if self._beyond or stages.models or stages.across:
+            return None
+        return self._given.table, self._row, self._present, self._result
+
+    def mark(self, open_time: datetime, present: Flags) -> None:
+        """What a step begins with: its time, and which symbols have a bar. InputError for a bar that is not later."""
+        self._present[:], self._whole = present, False
+        self._mark(open_time)
 
     def _take_beyond(self, open_time: datetime | None, context: Mapping[str, Row]) -> None:
         """The columns that are no prices: calendar and context."""

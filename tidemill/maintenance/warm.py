@@ -3,6 +3,7 @@
 from tidemill.backtest import warm as engine
 from tidemill.features import api as features
 from tidemill.models import warm as models
+from tidemill.trading import warm as trading
 
 
 def warm() -> None:
@@ -10,6 +11,7 @@ def warm() -> None:
     features.warm()
     engine.warm()
     models.warm()
+    trading.warm()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,17 @@ class Adjuster:
 
         present: which symbols have a bar; all when not given. told: actions that became known with these bars and not before.
         """
+        self.count(open_time, rows, present, told)
+        adjust_rows(rows, self._factor, self._split, self._made)
+        return self._made
+
+    @property
+    def arrays(self) -> tuple[Floats, Floats, Floats]:
+        """What `adjust_rows` takes beside a slot's rows, as long as the adjuster lives: factor, split, and where it writes."""
+        return self._factor, self._split, self._made
+
+    def count(self, open_time: int, rows: Floats, present: Flags | None = None, told: Iterable[ToldAction] = ()) -> None:
+        """The first half of `step`: all but the prices."""
         self._waiting.extend(action for action in told if action.symbol in self._place)
         if self._waiting:
             self._count(open_time, rows[_CLOSE], present)
@@ -79,8 +90,6 @@ class Adjuster:
             self._started[:] = True
         else:
             self._started |= present
-        adjust_rows(rows, self._factor, self._split, self._made)
-        return self._made
 
     def _count(self, open_time: int, close: Floats, present: Flags | None) -> None:
         """Let count what is told and has reached its ex bar. What went ex by the first bar moved no price."""

@@ -14,6 +14,7 @@ other times.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -46,6 +47,20 @@ class EnsembleParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """weights: one for each engine in its order, none negative, 1 in sum. None: equal ones."""
 
     weights: tuple[Annotated[float, msgspec.Meta(ge=0.0, le=1.0)], ...] | None = None
+
+
+@dataclass(frozen=True)
+class RankScorer:
+    """The ensemble of one bar time: predictions [symbols, engines] → [symbols]. weights: of the engines."""
+
+    weights: Floats
+
+    def __call__(self, values: Floats, /) -> Floats:
+        from tidemill.models.kernels.ranks import mean_of_ranks
+
+        made = np.empty(len(values))
+        mean_of_ranks(values, self.weights, made)
+        return made
 
 
 class Ensemble:
@@ -95,17 +110,8 @@ class Ensemble:
 
     def row_scorer(self, artifact: Artifact) -> RowScorer:
         """The bits of `predict` for the rows of one bar time, without a frame: predictions [symbols, engines]."""
-        from tidemill.models.kernels.ranks import mean_of_ranks
-
         require_layout(artifact, {"weights": (len(artifact.inputs.features),)})
-        weights = artifact.tensors["weights"].astype(np.float64)
-
-        def score(values: Floats) -> Floats:
-            made = np.empty(len(values))
-            mean_of_ranks(values, weights, made)
-            return made
-
-        return score
+        return RankScorer(artifact.tensors["weights"].astype(np.float64))
 
 
 def _weights(chosen: EnsembleParams, features: tuple[str, ...]) -> Floats:

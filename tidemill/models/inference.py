@@ -92,7 +92,7 @@ def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_
     if one.info.history:
         raise InputError(f"The engine {one.info.name} remembers bars and has no stream; score its rows with predict_batch.")
     own = distinct(symbols)
-    return _RowStream(artifact, own, one.row_scorer(artifact) if isinstance(one, ByRows) else _by_frames(artifact, own, known))
+    return RowStream(artifact, own, one.row_scorer(artifact) if isinstance(one, ByRows) else _by_frames(artifact, own, known))
 
 
 def require_device(name: str) -> str:
@@ -117,16 +117,16 @@ def device_named(name: str) -> str:
     return CPU
 
 
-class _RowStream:
+class RowStream:
     """The stream of an engine whose prediction depends on its own row alone."""
 
     def __init__(self, artifact: Artifact, symbols: Sequence[str], score: RowScorer) -> None:
         self.symbols = tuple(symbols)
-        self._shape, self._score = (len(symbols), len(artifact.inputs.features)), score
+        self._shape, self.score = (len(symbols), len(artifact.inputs.features)), score
 
     def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
         require_shape(values, self._shape)
-        scored = self._score(values)
+        scored = self.score(values)
         return scored if present is None else np.where(present, scored, np.nan)
 
 

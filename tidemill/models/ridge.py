@@ -8,6 +8,7 @@ promise that (NUMBERS, Models).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from tidemill.linear_algebra import one_thread
 from tidemill.models.artifact import Artifact, make
 from tidemill.models.base import (
     NO_LINEAGE,
@@ -43,6 +45,24 @@ class RidgeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """penalty: in units of the variance of one standardised feature."""
 
     penalty: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] = 0.1
+
+
+@dataclass(frozen=True)
+class LinearScorer:
+    """Rows of features → predictions. learnt: lower, upper, mean, deviation, weights, one number a feature in each; see
+    `linear_rows`.
+    """
+
+    learnt: tuple[Floats, Floats, Floats, Floats, Floats]
+    intercept: float
+    limit: float = SCALED_LIMIT
+
+    def __call__(self, values: Floats, /) -> Floats:
+        from tidemill.models.kernels.linear import linear_rows
+
+        made = np.empty(len(values))
+        linear_rows(values, *self.learnt, self.intercept, self.limit, made)
+        return made
 
 
 class Ridge:
@@ -89,20 +109,11 @@ class Ridge:
 
     def row_scorer(self, artifact: Artifact) -> RowScorer:
         """The bits of `predict`, without a frame."""
-        from tidemill.models.kernels.linear import linear_rows
-
         features = artifact.inputs.features
         require_layout(artifact, _layout(len(features)))
         scaling, weights = Standardizer.restore(artifact.tensors), artifact.tensors["weights"].astype(np.float64)
         intercept = float(artifact.tensors["intercept"][0])
-        learnt = (scaling.lower, scaling.upper, scaling.mean, scaling.deviation, weights, intercept, SCALED_LIMIT)
-
-        def score(values: Floats) -> Floats:
-            made = np.empty(len(values))
-            linear_rows(values, *learnt, made)
-            return made
-
-        return score
+        return LinearScorer((scaling.lower, scaling.upper, scaling.mean, scaling.deviation, weights), intercept)
 
 
 def _layout(features: int) -> dict[str, tuple[int, ...]]:
@@ -122,7 +133,8 @@ def _solve(rows: Floats, penalty: float) -> Floats:
         block = rows[first : first + step]
         moments += block[:, :width].T @ block
     moments /= count
-    return np.linalg.solve(moments[:, :width] + penalty * np.eye(width), moments[:, width]).astype(np.float64)
+    with one_thread():
+        return np.linalg.solve(moments[:, :width] + penalty * np.eye(width), moments[:, width]).astype(np.float64)
 
 
 ENGINE = Ridge()

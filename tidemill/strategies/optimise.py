@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tidemill.linear_algebra import one_thread
 from tidemill.strategies.past import Floats, volatility
 
 _NOTHING = 1e-6  # of equity: what an interior-point solver leaves where it means zero
@@ -42,7 +43,9 @@ def shrunk_covariance(window: Floats, least: int) -> Covariance:
         return Covariance(np.zeros((0, 0)), place, deviation)
     from skfolio.moments import LedoitWolf
 
-    matrix = np.asarray(LedoitWolf().fit(np.nan_to_num(window[:, able], nan=0.0)).covariance_, dtype=np.float64)
+    with one_thread():
+        found = LedoitWolf().fit(np.nan_to_num(window[:, able], nan=0.0)).covariance_
+    matrix = np.asarray(found, dtype=np.float64)
     deviation[able] = np.sqrt(np.diag(matrix))
     return Covariance(matrix, place, deviation)
 
@@ -80,7 +83,7 @@ def optimal_weights(expected: Floats, covariance: Floats, bounds: Bounds, risk_a
         **room,
     )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), one_thread():
             warnings.simplefilter("ignore")  # an inaccurate solution is judged below, not announced
             problem.fit(np.zeros((2, len(side))))
     except (SolverError, ValueError, np.linalg.LinAlgError):

@@ -12,6 +12,7 @@ from tidemill.strategies.ranking import Quantile, slot_predictions, standing_of,
 
 if TYPE_CHECKING:
     from tidemill.strategies.base import Floats
+    from tidemill.strategies.ranking_kernel import Standing
 
 
 class QuantileParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -25,13 +26,18 @@ class QuantileParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     max_weight: Position = 0.10
 
 
-class _Stepper:
+class QuantileStepper:
     """The highest `quantile` is long and, where the venue lets one short, the lowest short."""
 
     notes: tuple[str, ...] = ()
 
     def __init__(self, params: QuantileParams, universe: Universe, state: Carried | None) -> None:
         self._params, self._universe, self._standing = params, universe, standing_of(universe, state)
+
+    @property
+    def ranking(self) -> tuple[Standing, QuantileParams]:
+        """What `quantile_weights` goes on from, for as long as the stepper lives."""
+        return self._standing, self._params
 
     def scan(self, slots: Slots) -> Floats:
         from tidemill.strategies.ranking_kernel import quantile_weights
@@ -58,5 +64,5 @@ STRATEGY = Strategy(
     about="Long the symbols with the highest predictions, short those with the lowest where the venue allows it.",
     needs="predictions",
     params=QuantileParams,
-    start=_Stepper,
+    start=QuantileStepper,
 )

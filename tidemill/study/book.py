@@ -124,12 +124,12 @@ def traded(
         stray_weights=stray,
     )
     limits = None if benchmark else (under or study.experiment).limited
-    result = backtest_panel(inputs, study.experiment.costs, _options(limits, resize=benchmark or _resizes(study)))
+    result = backtest_panel(inputs, study.experiment.costs, options_of(limits, resize=benchmark or resizes(study)))
     stopped = result.limits is not None and result.limits.levels
     return dataclasses.replace(result, notes=(*result.notes, OTHER_LIMITS)) if stopped else result
 
 
-def _options(limits: LimitsSpec | None, *, resize: bool) -> Options:
+def options_of(limits: LimitsSpec | None, *, resize: bool) -> Options:
     """How the kernel trades under what an experiment says of its limits, or as in research where it says nothing."""
     from tidemill.backtest.backtest import Options
     from tidemill.risk.drawdown import DrawdownPolicy
@@ -191,7 +191,7 @@ def bars_versions(study: Study) -> tuple[str, str, str, str]:
     return study.bars_version, fingerprint(study.action_rows), fingerprint(suspected), fingerprint(instruments)
 
 
-def _resizes(study: Study) -> bool:
+def resizes(study: Study) -> bool:
     spec = study.experiment.strategy
     return spec.neutralise is not None or study.registry.strategies.find(spec.name).resize
 

@@ -12,7 +12,11 @@ from typing import Generic, TypeVar
 import numpy as np
 import polars as pl
 
+from tidemill.backtest.backtest import terms_of
+from tidemill.backtest.panel import bars_panel
 from tidemill.backtest.result import BacktestResult
+from tidemill.backtest.sessions import contiguous_slots, sessions_of
+from tidemill.calendars import NEVER
 from tidemill.domain.errors import InputError
 from tidemill.domain.intervals import epoch_microseconds
 from tidemill.market.adjusting import COLUMNS
@@ -21,7 +25,7 @@ from tidemill.metrics.returns import performance_metrics
 from tidemill.models.artifact import Artifact, load
 from tidemill.strategies.base import Universe, Weighed
 from tidemill.strategies.slots import book_slots
-from tidemill.study.book import Span, traded, with_notes
+from tidemill.study.book import Span, options_of, resizes, traded, with_notes
 from tidemill.study.context import index_versions, items_of
 from tidemill.study.counting import bars_a_year
 from tidemill.study.deciders import Term, known_to
@@ -29,36 +33,45 @@ from tidemill.study.model_index import artifact_folder, models_home
 from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE
-from tidemill.trading.chain import BarsOfSlot, Chain, Wanted
+from tidemill.trading.arriving import BarsOfSlot
+from tidemill.trading.chain import Chain, Wanted
 from tidemill.trading.context import IndexVersion
-from tidemill.trading.decider import deciding_of, links_of
+from tidemill.trading.decider import Decider, deciding_of, links_of
+from tidemill.trading.ordering import Desk
 
 T = TypeVar("T")
 
 
-def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = ()) -> Iterator[tuple[datetime, Wanted]]:
+def walked(
+    study: Study, terms: Sequence[Term], *, trading: bool = False, reload_at: Container[int] = ()
+) -> Iterator[tuple[datetime, Wanted]]:
     """Every slot of the study's bars up to the end of the last term, through the chain; before the first one it warms up.
 
-    terms: of one book, in order of time. reload_at: numbers of slots before which the chain is made anew from its state, as a
-    session that was stopped makes it. Arrays of an answer are the chain's own until the next slot.
+    terms: of one book, in order of time. trading: an account trades what is asked, as the book of the schedule does, but books
+    suspected actions as they come (`with_suspected`). reload_at: numbers of slots before which the chain is made anew from its
+    state, as a session that was stopped makes it. Arrays of an answer are the chain's own until the next slot.
     """
-    return ((time, wanted) for time, wanted, _ in _stepped(study, terms, reload_at))
+    return ((time, wanted) for time, wanted, _ in _stepped(study, terms, trading=trading, reload_at=reload_at))
 
 
-def _stepped(study: Study, terms: Sequence[Term], reload_at: Container[int]) -> Iterator[tuple[datetime, Wanted, Chain]]:
+def _stepped(
+    study: Study, terms: Sequence[Term], *, trading: bool = False, reload_at: Container[int] = ()
+) -> Iterator[tuple[datetime, Wanted, Chain]]:
     """`walked`, with the chain that answered."""
     universe, slots = slots_of(study, terms[0].decider.anchor)
     since, read = terms[0].start, partial(_load, study)
     links, deciding = links_of(terms[0].decider, known_to(study)), deciding_of(terms[0].decider, read)
-    chain, waiting = Chain(links, universe, deciding, since=since), list(terms[1:])
+    desk = desk_of(study, universe, terms[0].decider) if trading else None
+    chain, waiting = Chain(links, universe, deciding, since=since, desk=desk), list(terms[1:])
     for at, bars in enumerate(slots):
         if terms[-1].end is not None and bars.open_time >= terms[-1].end:
             return
         if waiting and bars.open_time >= waiting[0].start:
-            deciding = deciding_of(waiting.pop(0).decider, read)
-            chain.decide_by(deciding)
+            decider = waiting.pop(0).decider
+            deciding, desk = deciding_of(decider, read), desk_of(study, universe, decider) if trading else None
+            chain.decide_by(deciding, None if desk is None else desk.terms)
         if at in reload_at:
-            chain = Chain(links, universe, deciding, chain.state(), since=since)
+            chain = Chain(links, universe, deciding, chain.state(), since=since, desk=desk)
         yield bars.open_time, chain.step(bars), chain
 
 
@@ -69,7 +82,7 @@ def asked_by(study: Study, terms: Sequence[Term]) -> Weighed:
     require_following(terms, study.times)
     symbols, rows, last = slots_of(study, terms[0].decider.anchor)[0].symbols, [], None
     column = -1 if terms[0].decider.book == ENSEMBLE else 0  # a book of one engine has no other in it
-    for time, wanted, chain in _stepped(study, terms, ()):
+    for time, wanted, chain in _stepped(study, terms):
         said, weights, last = wanted.predictions[:, column], wanted.weights, chain
         rows += [(symbols[at], time, float(weights[at]), float(said[at])) for at in np.flatnonzero(~np.isnan(weights))]
     numbers = dict.fromkeys(("weight", "prediction"), pl.Float64())
@@ -141,6 +154,15 @@ def _news_told(study: Study) -> _Told[tuple[str, float]]:
     return _Told((time, (symbol, score)) for time, symbol, score in rows.iter_rows())
 
 
+def desk_of(study: Study, universe: Universe, decider: Decider) -> Desk:
+    """Under what an account trades for a decider."""
+    instruments = instruments_of(study.workspace, study.dataset.venue)
+    terms = terms_of(universe.symbols, instruments, decider.costs, options_of(decider.limits, resize=resizes(study)))
+    ends = [instruments[symbol].delisted_at if symbol in instruments else None for symbol in universe.symbols]
+    delisted = np.array([NEVER if end is None else epoch_microseconds(end) for end in ends], dtype=np.int64)
+    return Desk(terms, decider.costs.capital, delisted)
+
+
 def slots_of(study: Study, anchor: datetime) -> tuple[Universe, Iterator[BarsOfSlot]]:
     """All slots of the study's raw bars, each with what becomes known with it: corporate actions, the index, news."""
     instruments = instruments_of(study.workspace, study.dataset.venue)
@@ -148,15 +170,29 @@ def slots_of(study: Study, anchor: datetime) -> tuple[Universe, Iterator[BarsOfS
     cells = axes.cells(study.bars)
     nothing = np.full(axes.shape, np.nan)
     panels = np.stack([axes.panel(cells, study.bars[name]) if name in study.bars.columns else nothing for name in COLUMNS])
-    told, interval = told_actions(study.bars, study.adjustments), study.dataset.interval.microseconds
+    told, interval = told_actions(study.bars, study.adjustments), study.dataset.interval
     versions, news = _versions_told(study), _news_told(study)
+    panel = bars_panel(study.bars, interval)
+    contiguous = contiguous_slots(panel, interval, instruments)
+    sessions = sessions_of(panel, interval, instruments)
+    due = None if sessions is None else sessions.due[:, sessions.group]
 
     def each() -> Iterator[BarsOfSlot]:
         for at, time in enumerate(axes.times):
             rows = np.ascontiguousarray(panels[:, at])
-            closed, number = epoch_microseconds(time) + interval, int(slots.number[at])
-            beside = told.get(time, ()), versions.until(closed), news.until(closed)
-            yield BarsOfSlot(time, number, rows, slots.present[at], slots.own[at], *beside)
+            closed = epoch_microseconds(time) + interval.microseconds
+            yield BarsOfSlot(
+                time,
+                int(slots.number[at]),
+                rows,
+                slots.present[at],
+                slots.own[at],
+                told.get(time, ()),
+                versions.until(closed),
+                news.until(closed),
+                contiguous=bool(contiguous[at]),
+                due=None if due is None else due[at],
+            )
 
     return universe, each()
 

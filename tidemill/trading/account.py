@@ -48,6 +48,7 @@ class Account(NamedTuple):
     clips: Indices
     short_clipped: NDArray[np.bool_]
     carry: Floats  # dividends less borrow of each symbol since its trade began
+    own_seen: Indices  # the same as `seen`, in slots of its own calendar, where symbols follow calendars of their own
 
 
 class AccountRow(NamedTuple):
@@ -96,6 +97,7 @@ def new_account(symbols: int, capital: float) -> Account:
         clips=np.zeros(len(CLIPS), np.int64),
         short_clipped=np.zeros(symbols, np.bool_),
         carry=carry,
+        own_seen=np.full(symbols, -1, np.int64),
     )
 
 

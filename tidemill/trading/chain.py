@@ -1,5 +1,5 @@
 """The chain from a bar to what is wanted of it, put together once: adjust → context → features → models → ensemble → checks →
-strategy → neutral.
+strategy → neutral → ordering.
 
 A session steps it; over history the same steps give the bits of the batches of a run. What decides (models, the ensemble's
 weights, the bounds of the checks) is replaced at the border of a fold, or when a champion is: all else goes on.
@@ -7,7 +7,7 @@ weights, the bounds of the checks) is replaced at the border of a fold, or when 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,15 +21,19 @@ from tidemill.features.feature_set import FeatureSet
 from tidemill.features.prices import average_price
 from tidemill.features.state import FeatureState
 from tidemill.features.stream import FeatureStream
-from tidemill.market.adjusting import Adjusted, Adjuster, ToldAction
+from tidemill.market.adjusting import Adjusted, Adjuster
 from tidemill.models.artifact import Artifact
 from tidemill.models.inference import ModelStream, stream
 from tidemill.models.registry import Engines
 from tidemill.quality.validity import PastRange
 from tidemill.strategies.base import Carried, Slots, Strategy, Universe
 from tidemill.strategies.neutral import Neutral
+from tidemill.trading.account import Terms
+from tidemill.trading.arriving import BarsOfSlot
 from tidemill.trading.checks import PredictionChecks
-from tidemill.trading.context import Context, ContextState, IndexVersion
+from tidemill.trading.context import Context, ContextState
+from tidemill.trading.fused import Parts, fused
+from tidemill.trading.ordering import AccountState, Desk, Ordering, Traded
 from tidemill.trading.recent import Recent, RecentRows
 
 if TYPE_CHECKING:
@@ -37,13 +41,15 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Indices = NDArray[np.int64]
 _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME, _QUOTED = range(6)
 
 
 class Links(NamedTuple):
     """What stays while deciders change. book: an engine's name, or None for the ensemble.
 
-    features: those that steps can take. half_life: of the sentiment. known: where the engines are found.
+    features: those that steps can take. half_life: of the sentiment. known: where the engines are found. fused: whether links
+    that can go together in one compiled call do, which changes no bit.
     """
 
     interval: Interval
@@ -55,6 +61,7 @@ class Links(NamedTuple):
     neutralise: NeutraliseSpec | None
     book: str | None
     known: Engines
+    fused: bool = True
 
 
 class Deciding(NamedTuple):
@@ -70,33 +77,17 @@ class Deciding(NamedTuple):
     past: Mapping[str, PastRange | None]
 
 
-class BarsOfSlot(NamedTuple):
-    """One slot as it closes. number: which one of the book's calendar, counted from the anchor.
-
-    rows: raw [`adjusting.COLUMNS`, symbols]. present: which symbols have a bar; own: whose calendar has this slot. The others:
-    what became known since the slot before, in order of time.
-    """
-
-    open_time: datetime
-    number: int
-    rows: Floats
-    present: Flags
-    own: Flags
-    actions: Sequence[ToldAction] = ()
-    index_versions: Sequence[IndexVersion] = ()
-    news: Sequence[tuple[str, float]] = ()
-
-
 class Wanted(NamedTuple):
     """What a slot came to. features: [symbols, features]. predictions, rejected: [symbols, engines + 1], the ensemble last.
 
-    weights: [symbols], NaN where nothing is asked.
+    weights: [symbols], NaN where nothing is asked. traded: what they made of the account, where there is one.
     """
 
     features: Floats
     predictions: Floats
     rejected: Flags
     weights: Floats
+    traded: Traded | None = None
 
 
 class ChainState(NamedTuple):
@@ -108,12 +99,14 @@ class ChainState(NamedTuple):
     recent: RecentRows
     strategy: Carried
     neutral: Carried | None
+    account: AccountState | None = None
 
 
 class Chain:
     """The links of one book over the symbols of a universe, from `state` on (None: the dataset's first bar).
 
     since: from when predictions count and anything is asked, at the anchor or later (None: the anchor). Before it all warms up.
+    desk: under what an account trades what is asked, from then on; None: weights are all that is wanted.
     """
 
     def __init__(
@@ -124,17 +117,20 @@ class Chain:
         state: ChainState | None = None,
         *,
         since: datetime | None = None,
+        desk: Desk | None = None,
     ) -> None:
         symbols = universe.symbols
         self._links, self._universe, self._since = links, universe, since
         self._adjuster = Adjuster(symbols, state.adjust if state else None)
         self._context = Context(symbols, links.half_life, state.context if state else None)
         self._features = FeatureStream(links.features, symbols, state.features if state else None)
+        self._reads_context = bool(self._features.context)
         self._recent = Recent(symbols, len(links.features.names), state.recent if state else None)
         assert links.strategy.start is not None  # nosec B101  # `Links` are of what steps
         self._strategy = links.strategy.start(links.params, universe, state.strategy if state else None)
         carried = state.neutral if state else None
         self._neutral = None if links.neutralise is None else Neutral(links.neutralise, universe, carried)
+        self._ordering = None if desk is None else Ordering(symbols, desk, state.account if state else None)
         self.decide_by(deciding)
 
     @property
@@ -142,8 +138,13 @@ class Chain:
         """Sentences about what strategy and neutrality left out, cut, replaced or closed so far."""
         return (*self._strategy.notes, *(() if self._neutral is None else self._neutral.notes))
 
-    def decide_by(self, deciding: Deciding) -> None:
-        """From the next slot on. Models begin with the bars that they look back at, the rest goes on."""
+    def decide_by(self, deciding: Deciding, terms: Terms | None = None) -> None:
+        """From the next slot on. Models begin with the bars that they look back at, the rest goes on.
+
+        terms: under which the account trades from now on; None: as before.
+        """
+        if self._ordering is not None and terms is not None:
+            self._ordering.trade_under(terms)
         links, names = self._links, tuple(deciding.engines)
         place = {name: at for at, name in enumerate(links.features.names)}
         symbols = self._universe.symbols
@@ -156,6 +157,7 @@ class Chain:
         self._traded = len(names) if links.book is None else names.index(links.book)
         looked_back = [links.known.find(model.inputs.engine).info.history for model in deciding.engines.values()]
         self._recent.keep(max(looked_back, default=0))
+        self._fused = None if self._neutral is not None or not links.fused else fused(self._parts())
         for values, present, open_time in self._recent.slots():
             for (model, columns), history in zip(self._models, looked_back, strict=True):
                 if history:
@@ -164,8 +166,12 @@ class Chain:
     def step(self, bars: BarsOfSlot) -> Wanted:
         """Take one closed slot. Arrays of the answer are the chain's own until the next step."""
         opened = epoch_microseconds(bars.open_time)
+        if self._fused is not None:
+            asking, closes = self._asking(bars), opened + self._links.interval.microseconds
+            silent = not asking and self._since is not None
+            return Wanted(*self._fused.step(bars, opened, closes, asking=asking, silent=silent))
         rows = self._adjuster.step(opened, bars.rows, bars.present, bars.actions)
-        context = self._context.step(opened + self._links.interval.microseconds, bars.present, bars.index_versions, bars.news)
+        context = self._known(bars, opened + self._links.interval.microseconds) if self._reads_context else {}
         vwap = average_price(rows[_HIGH], rows[_LOW], rows[_CLOSE], rows[_VOLUME], rows[_QUOTED])
         stepped = self._features.step(
             rows[_OPEN],
@@ -183,7 +189,8 @@ class Chain:
         predictions = self._predicted(values, bars)
         rejected = self._checks.step(values, predictions[:, :-1], bars.present)
         counting = np.where(rejected[:, self._traded], np.nan, predictions[:, self._traded])
-        return Wanted(values, predictions, rejected, self._weights(bars, counting, rows[_CLOSE]))
+        weights = self._weights(bars, counting, rows[_CLOSE])
+        return Wanted(values, predictions, rejected, weights, self._traded_at(bars, opened, weights))
 
     def state(self) -> ChainState:
         """After the last step."""
@@ -194,11 +201,39 @@ class Chain:
             self._recent.state(),
             self._strategy.state(),
             None if self._neutral is None else self._neutral.state(),
+            None if self._ordering is None else self._ordering.state(),
         )
+
+    def _known(self, bars: BarsOfSlot, closes: int) -> dict[str, float | Floats]:
+        return self._context.step(closes, bars.present, bars.index_versions, bars.news)
+
+    def _parts(self) -> Parts:
+        return Parts(
+            self._universe,
+            self._adjuster,
+            self._features,
+            self._models,
+            self._ensemble,
+            self._checks,
+            self._traded,
+            self._strategy,
+            self._ordering,
+        )
+
+    def _asking(self, bars: BarsOfSlot) -> bool:
+        return bars.number >= 0 if self._since is None else bars.open_time >= self._since
+
+    def _traded_at(self, bars: BarsOfSlot, opened: int, weights: Floats) -> Traded | None:
+        if self._ordering is None:
+            return None
+        self._ordering.tell(bars.actions)
+        if not self._asking(bars):
+            return None
+        return self._ordering.step(bars, opened, opened + self._links.interval.microseconds, weights)
 
     def _weights(self, bars: BarsOfSlot, predictions: Floats, close: Floats) -> Floats:
         """Before the anchor nothing is predicted out of sample: the strategy warms up on bars alone."""
-        asking = bars.number >= 0 if self._since is None else bars.open_time >= self._since
+        asking = self._asking(bars)
         out_of_sample = bars.present & asking
         slot = Slots(
             np.array([bars.number]),

@@ -47,7 +47,7 @@ class PredictionChecks:
         known = {name: row for name, *row in bounds.iter_rows()}
         table = [known.get(name) or [None] * 3 for name in features]
         ranges = [_judged_range(past.get(name), spec) for name in engines]
-        self._rules = Rules(
+        self.rules = Rules(
             _limit(spec.missing),
             _limit(spec.distance),
             _limit(spec.range),
@@ -62,10 +62,11 @@ class PredictionChecks:
         values: features [symbols, features]. predictions: [symbols, engines], NaN for none. predicted: whether any engine was
         asked about the symbol: these are compared with one another.
         """
+        predictions = np.ascontiguousarray(predictions)
         rejected = np.zeros((predictions.shape[0], predictions.shape[1] + 1), dtype=np.bool_)
         apart = np.empty(predictions.shape[0])
         apart_of_ranks(predictions, predicted, apart)
-        judge_slot(values, predictions, apart, *self._rules, rejected)
+        judge_slot(values, predictions, apart, *self.rules, rejected)
         return rejected
 
 

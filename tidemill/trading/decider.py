@@ -42,7 +42,7 @@ _LINKS = {
     "ensemble": "tidemill.models.ensemble",
     "checks": "tidemill.trading.checks",
     "neutralise": "tidemill.strategies.neutral",
-    "decide": "tidemill.trading.decision",
+    "decide": "tidemill.trading.ordering",
 }
 # Those that every chain computes with; engines have more. What only trains, fits or reads is not among them.
 _LIBRARIES = ("numba", "numpy", "polars")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -15,6 +16,10 @@ from tidemill.strategies.base import Strategy
 if TYPE_CHECKING:
     import polars as pl
 
+    from tidemill.strategies.base import Start
+
+# What the function may name beside its parameters.
+_GIVEN = ("instruments", "bars")
 _COLUMNS = ("symbol", "open_time", "weight")
 
 
@@ -33,25 +38,66 @@ def custom_strategy(
         frame: pl.DataFrame, params: Any, instruments: Mapping[str, Instrument], bars: pl.DataFrame | None = None
     ) -> pl.DataFrame:
         offered = {"instruments": instruments, "bars": bars, **msgspec.to_builtins(params)}
-        try:
-            answer = weigh(frame, **accepted(weigh, offered, 1))
-        except TidemillError:
-            raise
-        except Exception as exc:  # a user's code may raise anything
-            said = " ".join(str(exc).split())[:300].rstrip(".")
-            raise InputError(f"The strategy {name} failed: {type(exc).__name__}: {said}.") from exc
-        checked = _checked(answer, frame, name)
+        checked = asked_of(name, weigh, frame, accepted(weigh, offered, 1))
         return _a_row_each(checked, frame) if needs == "bars" else checked
 
     return Strategy(
         name=name,
-        about=about or (weigh.__doc__ or "").strip().partition("\n")[0] or "A strategy of a user's module.",
+        about=about or _about(weigh),
         needs=needs,
-        params=parameters_of(weigh, name, ("instruments", "bars")),
+        params=parameters_of(weigh, name, _GIVEN),
         weigh=weights,
         resize=resize,
         source=source,
     )
+
+
+def by_tail_strategy(
+    name: str,
+    weigh: Callable[[object | None, int], Callable[..., Any]],
+    *,
+    by_tail: int,
+    needs: Literal["predictions", "bars", "both"] = "predictions",
+    resize: bool = True,
+    about: str = "",
+    source: str = "",
+) -> Strategy:
+    """As `custom_strategy`, for one that steps. weigh: owner, newest → the function, asked for so many of the newest times, in
+    a process that lives as long as the owner; None: in one for each call.
+    """
+
+    def begin(owner: object | None) -> Start:
+        from tidemill.strategies.by_tail import TailStepper
+
+        return partial(TailStepper, name, partial(weigh, owner), by_tail)
+
+    params = parameters_of(weigh(None, 0), name, _GIVEN)
+    return Strategy(
+        name=name,
+        about=about or _about(weigh(None, 0)),
+        needs=needs,
+        params=params,
+        start=begin(None),
+        begin=begin,
+        resize=resize,
+        source=source,
+    )
+
+
+def asked_of(name: str, weigh: Callable[..., Any], frame: pl.DataFrame, named: Mapping[str, Any]) -> pl.DataFrame:
+    """What a user's function asks for, by time and symbol. InputError when it fails, or answers what is not asked for."""
+    try:
+        answer = weigh(frame, **named)
+    except TidemillError:
+        raise
+    except Exception as exc:  # a user's code may raise anything
+        said = " ".join(str(exc).split())[:300].rstrip(".")
+        raise InputError(f"The strategy {name} failed: {type(exc).__name__}: {said}.") from exc
+    return _checked(answer, frame, name)
+
+
+def _about(weigh: Callable[..., Any]) -> str:
+    return (weigh.__doc__ or "").strip().partition("\n")[0] or "A strategy of a user's module."
 
 
 def _checked(answer: object, frame: pl.DataFrame, name: str) -> pl.DataFrame:

@@ -26,14 +26,17 @@ from tidemill.models.artifact import Artifact
 from tidemill.models.inference import ModelStream, stream
 from tidemill.models.registry import Engines
 from tidemill.quality.validity import PastRange
-from tidemill.strategies.base import Carried, Slots, Strategy, Universe
+from tidemill.strategies.base import Carried, Slots, Stepper, Strategy, Universe
 from tidemill.strategies.neutral import Neutral
 from tidemill.trading.checks import PredictionChecks
 from tidemill.trading.context import Context, ContextState, IndexVersion
+from tidemill.trading.function_columns import FunctionColumns
 from tidemill.trading.recent import Recent, RecentRows
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from tidemill.strategies.base import Start
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -43,7 +46,8 @@ _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME, _QUOTED = range(6)
 class Links(NamedTuple):
     """What stays while deciders change. book: an engine's name, or None for the ensemble.
 
-    features: those that steps can take. half_life: of the sentiment. known: where the engines are found.
+    features: those that steps can take, functions of modules by their tail. half_life: of the sentiment. known: where the
+    engines are found.
     """
 
     interval: Interval
@@ -108,6 +112,11 @@ class ChainState(NamedTuple):
     recent: RecentRows
     strategy: Carried
     neutral: Carried | None
+    tails: RecentRows | None
+
+
+class _InForce:
+    """A decider while it is in force: the processes in which modules are stepped live as long."""
 
 
 class Chain:
@@ -129,21 +138,25 @@ class Chain:
         self._links, self._universe, self._since = links, universe, since
         self._adjuster = Adjuster(symbols, state.adjust if state else None)
         self._context = Context(symbols, links.half_life, state.context if state else None)
-        self._features = FeatureStream(links.features, symbols, state.features if state else None)
+        self._features = FeatureStream(links.features.compiled, symbols, state.features if state else None)
+        tails = state.tails if state else None
+        self._tails = FunctionColumns(links.features, symbols, tails) if links.features.functions else None
         self._recent = Recent(symbols, len(links.features.names), state.recent if state else None)
-        assert links.strategy.start is not None  # nosec B101  # `Links` are of what steps
-        self._strategy = links.strategy.start(links.params, universe, state.strategy if state else None)
         carried = state.neutral if state else None
         self._neutral = None if links.neutralise is None else Neutral(links.neutralise, universe, carried)
+        self._strategy = self._started(links.strategy.start, state.strategy if state else None)
         self.decide_by(deciding)
 
     def decide_by(self, deciding: Deciding) -> None:
         """From the next slot on. Models begin with the bars that they look back at, the rest goes on."""
         links, names = self._links, tuple(deciding.engines)
+        self._in_force = _InForce()  # the processes of the one before end here
+        self._begin_functions()
+        known = links.known.begun(self._in_force)
         place = {name: at for at, name in enumerate(links.features.names)}
         symbols = self._universe.symbols
         self._models = [
-            (stream(model, symbols, links.known), np.array([place[name] for name in model.inputs.features]))
+            (stream(model, symbols, known), np.array([place[name] for name in model.inputs.features]))
             for model in deciding.engines.values()
         ]
         self._ensemble = None if deciding.ensemble is None else stream(deciding.ensemble, symbols, links.known)
@@ -155,6 +168,17 @@ class Chain:
             for (model, columns), history in zip(self._models, looked_back, strict=True):
                 if history:
                     model.step(np.ascontiguousarray(values[:, columns]), present, open_time=open_time)
+
+    def _begin_functions(self) -> None:
+        """Those of modules beside the engines, in processes of their own; what the chain carries for them goes on."""
+        if self._tails is not None:
+            self._tails.begin(self._in_force)
+        if self._links.strategy.begin is not None:
+            self._strategy = self._started(self._links.strategy.begin(self._in_force), self._strategy.state())
+
+    def _started(self, start: Start | None, state: Carried | None) -> Stepper:
+        assert start is not None  # nosec B101  # `Links` are of what steps
+        return start(self._links.params, self._universe, state)
 
     def step(self, bars: BarsOfSlot) -> Wanted:
         """Take one closed slot. Arrays of the answer are the chain's own until the next step."""
@@ -173,7 +197,9 @@ class Chain:
             open_time=bars.open_time,
             context=context,
         )
-        values = np.ascontiguousarray(stepped)
+        values = np.ascontiguousarray(
+            stepped if self._tails is None else self._tails.step(stepped, rows, bars.present, bars.open_time)
+        )
         self._recent.push(values, bars.present, bars.open_time)
         predictions = self._predicted(values, bars)
         rejected = self._checks.step(values, predictions[:, :-1], bars.present)
@@ -189,6 +215,7 @@ class Chain:
             self._recent.state(),
             self._strategy.state(),
             None if self._neutral is None else self._neutral.state(),
+            None if self._tails is None else self._tails.state(),
         )
 
     def _weights(self, bars: BarsOfSlot, predictions: Floats, close: Floats) -> Floats:
@@ -202,6 +229,7 @@ class Chain:
             np.where(out_of_sample, predictions, np.nan)[None],
             bars.present[None],
             np.where(bars.present, close, np.nan)[None],
+            np.array([epoch_microseconds(bars.open_time)]),
         )
         weights = self._strategy.scan(slot)
         made: Floats = (weights if self._neutral is None else self._neutral.scan(weights, slot.close))[0]

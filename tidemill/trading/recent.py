@@ -14,7 +14,7 @@ from tidemill.domain.intervals import EPOCH, epoch_microseconds
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.int64]
-_NEVER = -(2**63)
+NEVER = -(2**63)
 
 
 class RecentRows(NamedTuple):
@@ -32,7 +32,7 @@ class Recent:
         self._symbols = tuple(symbols)
         rows = 0 if state is None else len(state.times)
         self._values = np.full((rows, len(symbols), features), np.nan)
-        self._times = np.full((rows, len(symbols)), _NEVER, dtype=np.int64)
+        self._times = np.full((rows, len(symbols)), NEVER, dtype=np.int64)
         for at, symbol in enumerate(state.symbols) if state is not None else ():
             if state is not None and symbol in self._symbols:
                 place = self._symbols.index(symbol)
@@ -43,7 +43,7 @@ class Recent:
         more = rows - len(self._times)
         if more > 0:
             self._values = np.pad(self._values, ((more, 0), (0, 0), (0, 0)), constant_values=np.nan)
-            self._times = np.pad(self._times, ((more, 0), (0, 0)), constant_values=_NEVER)
+            self._times = np.pad(self._times, ((more, 0), (0, 0)), constant_values=NEVER)
         elif more < 0:
             self._values, self._times = self._values[-more:], self._times[-more:]
 
@@ -58,11 +58,15 @@ class Recent:
     def slots(self) -> Iterator[tuple[Floats, Flags, datetime]]:
         """The rows again, slot by slot in order of time: values [symbols, features], which symbols have one, and when."""
         places = np.arange(len(self._symbols))
-        for time in np.unique(self._times[self._times != _NEVER]):
+        for time in np.unique(self._times[self._times != NEVER]):
             there = self._times == time
             present = there.any(axis=0)
             values = np.where(present[:, None], self._values[there.argmax(axis=0), places], np.nan)
             yield values, present, EPOCH + timedelta(microseconds=int(time))
+
+    def rows(self, newest: int) -> RecentRows:
+        """The last so many of each; its own memory, not a copy."""
+        return RecentRows(self._symbols, self._values[-newest:], self._times[-newest:])
 
     def state(self) -> RecentRows:
         return RecentRows(self._symbols, self._values.copy(), self._times.copy())

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tests.study.chained import terms_of
 from tests.study.panels import small_experiment
 from tests.trading.test_chain import framed, panel, ran, walked
 from tidemill.domain.errors import StopError
@@ -15,7 +16,6 @@ from tidemill.study.study import Study
 from tidemill.study.tables import SIGNALS
 from tidemill.study.workspace import Workspace
 from tidemill.trading.decider import links_of
-from tests.study.chained import terms_of
 
 __all__ = ["panel"]  # a fixture
 

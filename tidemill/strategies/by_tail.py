@@ -6,26 +6,57 @@ A prediction stands while its symbol's market is closed, as for the strategies t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tidemill.domain.parameters import accepted
-from tidemill.strategies.base import Carried, Slots, Universe, carried, unasked
-from tidemill.strategies.custom import asked_of
+from tidemill.domain.parameters import accepted, parameters_of
+from tidemill.strategies.base import Carried, Slots, Strategy, Universe, carried, unasked
+from tidemill.strategies.custom import GIVEN, about_of, asked_of
 
 if TYPE_CHECKING:
-    from tidemill.strategies.base import Floats, Indices
+    from tidemill.strategies.base import Floats, Indices, Start
 
 _NEVER = -(2**63)
 # newest → the function over predictions, asked for so many of their newest times.
 Weighing = Callable[[int], Callable[..., Any]]
 
 
-class TailStepper:
+def by_tail_strategy(
+    name: str,
+    weigh: Callable[[object | None, int], Callable[..., Any]],
+    *,
+    by_tail: int,
+    needs: Literal["predictions"] = "predictions",
+    resize: bool = True,
+    about: str = "",
+    source: str = "",
+) -> Strategy:
+    """As `custom.custom_strategy`, for one that steps. weigh: owner, newest → the function, asked for so many of the newest
+    times, in a process that lives as long as the owner; None: in one for each call.
+    """
+
+    def begin(owner: object | None) -> Start:
+        return partial(_Stepper, name, partial(weigh, owner), by_tail)
+
+    params = parameters_of(weigh(None, 0), name, GIVEN)
+    return Strategy(
+        name=name,
+        about=about or about_of(weigh(None, 0)),
+        needs=needs,
+        params=params,
+        start=begin(None),
+        begin=begin,
+        resize=resize,
+        source=source,
+    )
+
+
+class _Stepper:
     """See `Stepper`. count: slots that the function sees, of those at which anything was predicted."""
 
     notes: tuple[str, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -16,10 +15,8 @@ from tidemill.strategies.base import Strategy
 if TYPE_CHECKING:
     import polars as pl
 
-    from tidemill.strategies.base import Start
-
 # What the function may name beside its parameters.
-_GIVEN = ("instruments", "bars")
+GIVEN = ("instruments", "bars")
 _COLUMNS = ("symbol", "open_time", "weight")
 
 
@@ -43,42 +40,10 @@ def custom_strategy(
 
     return Strategy(
         name=name,
-        about=about or _about(weigh),
+        about=about or about_of(weigh),
         needs=needs,
-        params=parameters_of(weigh, name, _GIVEN),
+        params=parameters_of(weigh, name, GIVEN),
         weigh=weights,
-        resize=resize,
-        source=source,
-    )
-
-
-def by_tail_strategy(
-    name: str,
-    weigh: Callable[[object | None, int], Callable[..., Any]],
-    *,
-    by_tail: int,
-    needs: Literal["predictions", "bars", "both"] = "predictions",
-    resize: bool = True,
-    about: str = "",
-    source: str = "",
-) -> Strategy:
-    """As `custom_strategy`, for one that steps. weigh: owner, newest → the function, asked for so many of the newest times, in
-    a process that lives as long as the owner; None: in one for each call.
-    """
-
-    def begin(owner: object | None) -> Start:
-        from tidemill.strategies.by_tail import TailStepper
-
-        return partial(TailStepper, name, partial(weigh, owner), by_tail)
-
-    params = parameters_of(weigh(None, 0), name, _GIVEN)
-    return Strategy(
-        name=name,
-        about=about or _about(weigh(None, 0)),
-        needs=needs,
-        params=params,
-        start=begin(None),
-        begin=begin,
         resize=resize,
         source=source,
     )
@@ -96,7 +61,8 @@ def asked_of(name: str, weigh: Callable[..., Any], frame: pl.DataFrame, named: M
     return _checked(answer, frame, name)
 
 
-def _about(weigh: Callable[..., Any]) -> str:
+def about_of(weigh: Callable[..., Any]) -> str:
+    """The first line of what a function says of itself."""
     return (weigh.__doc__ or "").strip().partition("\n")[0] or "A strategy of a user's module."
 
 

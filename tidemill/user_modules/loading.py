@@ -224,13 +224,15 @@ class _Loading:
         return CustomEngine(made.name, fit, predict(None), begin=predict, source=self._code(made), **made.options)
 
     def _strategy(self, made: Call) -> Strategy:
-        from tidemill.strategies.custom import by_tail_strategy, custom_strategy
+        from tidemill.strategies.custom import custom_strategy
         from tidemill.strategies.registry import require_free
 
         require_free(made.name)
         told = {"source": self._code(made), **{name: value for name, value in made.options.items() if name != "by_tail"}}
         if "by_tail" not in made.options:
             return custom_strategy(made.name, self._elsewhere(made, made.function), **told)
+
+        from tidemill.strategies.by_tail import by_tail_strategy
 
         def weigh(owner: object | None, newest: int) -> Callable[..., Any]:
             return self._elsewhere(made, made.function, owner=owner, newest=newest)

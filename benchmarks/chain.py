@@ -1,9 +1,10 @@
 """How long each link of the chain takes for one bar of every symbol: hot, and after a quiet minute.
 
-    python -m benchmarks.chain [--symbols 1 1000] [--quiet SECONDS]
+    python -m benchmarks.chain [--symbols 1 1000] [--quiet SECONDS] [--module]
 
 Prints p50 and p99 in microseconds. After a quiet time caches are cold and the processor sleeps, as before a bar that closes
-once a minute; a few such calls are made, so its p50 alone says something. What has no step yet is not listed.
+once a minute; a few such calls are made, so its p50 alone says something. What has no step yet is not listed. With --module
+only what a person's file declares is timed, which is stepped in a process of its own.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain as one_after_another
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -23,11 +26,12 @@ from tidemill.calendars import NEVER
 from tidemill.domain.experiment import CostSpec, NeutraliseSpec, ValidationSpec
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import feature_set
+from tidemill.features.feature_set import FeatureSet
 from tidemill.features.stream import FeatureStream
 from tidemill.market.adjusting import Adjuster
 from tidemill.models.ensemble import ENGINE
 from tidemill.models.inference import stream
-from tidemill.models.registry import SHIPPED_ENGINES, engine
+from tidemill.models.registry import SHIPPED_ENGINES, Engines, engine
 from tidemill.quality.validity import PastRange, feature_bounds
 from tidemill.strategies.base import Slots, Universe
 from tidemill.strategies.neutral import Neutral
@@ -35,7 +39,9 @@ from tidemill.strategies.registry import strategy
 from tidemill.trading.arriving import BarsOfSlot
 from tidemill.trading.chain import Chain, Deciding, Links
 from tidemill.trading.checks import PredictionChecks
+from tidemill.trading.function_columns import FunctionColumns
 from tidemill.trading.ordering import Desk
+from tidemill.user_modules.loading import load_module
 
 HOT, COLD = 2_000, 5
 ENGINES: Mapping[str, Mapping[str, Any]] = {
@@ -111,6 +117,61 @@ def _training(features: Sequence[str]) -> pl.DataFrame:
 
 def _every_slot() -> msgspec.Struct:
     return strategy("quantile").parse({"every": 1})
+MODULE = """
+import numpy as np
+import polars as pl
+
+def weekly(bars):
+    return bars.select("symbol", "open_time", own_return=pl.col("close") / pl.col("close").shift(5).over("symbol") - 1)
+
+features(weekly, by_tail=6, columns=["own_return"])
+
+def fit(training, *, features, penalty=10.0):
+    x = training.select(pl.col(features).fill_null(0.0).fill_nan(0.0)).to_numpy()
+    return {"weights": np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ training["label"].to_numpy())}
+
+def predict(model, frame, *, features):
+    x = frame.select(pl.col(features).fill_null(0.0).fill_nan(0.0)).to_numpy()
+    return (x * model["weights"]).sum(axis=1)
+
+engine("own_engine", fit, predict)
+
+def best(predictions, held=2):
+    rank = pl.col("prediction").rank("ordinal", descending=True).over("open_time")
+    return predictions.select("symbol", "open_time", weight=pl.when(rank <= held).then(1.0 / held).otherwise(0.0))
+
+strategy("own_strategy", best, by_tail=1)
+"""
+
+
+def links_of_a_module(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
+    """As `links`, of a file that a person may write."""
+    random, names = np.random.default_rng(1), tuple(f"S{number:04d}" for number in range(symbols))
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "mine.py"
+        file.write_text(MODULE)
+        own = load_module(file).own
+    owner, true = _Owner(), np.ones((1, symbols), np.bool_)
+    made = own.engines["own_engine"]
+    trained = made.fit(panel(50, 120, DAY), features=_columns(), params={}, seed=1)
+    scorer, values = (
+        stream(trained, names, Engines({"own_engine": made}).begun(owner)),
+        random.normal(size=(symbols, len(_columns()))),
+    )
+    yield f"engine ({len(_columns())} features)", lambda: scorer.step(values)
+    functions = FunctionColumns(FeatureSet(tuple(own.features.values())), names)
+    functions.begin(owner)
+    at, rows = iter(range(10**9)), 50.0 + random.random((6, symbols))
+    yield "features (by_tail=6)", lambda: functions.step(np.empty((symbols, 0)), rows, true[0], _day(next(at)))
+    begin = own.strategies["own_strategy"].begin
+    assert begin is not None
+    stepper = begin(owner)(own.strategies["own_strategy"].parse({}), Universe(names, true[0]), None)
+    slots = Slots(np.array([0]), true, true, random.normal(size=(1, symbols)), true, rows[3:4].copy(), np.array([0]))
+    yield "strategy (by_tail=1)", lambda: stepper.scan(slots)
+
+
+class _Owner:
+    """In place of a decider: the processes of the module end with it."""
 
 
 def _columns() -> tuple[str, ...]:
@@ -137,10 +198,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--symbols", type=int, nargs="+", default=[1, 1_000])
     arguments.add_argument("--quiet", type=float, default=0.0, help="seconds before each cold call; 0: hot ones alone")
+    arguments.add_argument("--module", action="store_true", help="what a person's file declares, and nothing else")
     given = arguments.parse_args()
     for symbols in given.symbols:
         print(f"{symbols:,} symbols")
-        for name, step in one_after_another(links(symbols), whole(symbols)):
+        for name, step in links_of_a_module(symbols) if given.module else one_after_another(links(symbols), whole(symbols)):
             timed(step, 200)
             hot = timed(step, HOT if symbols < 100 else HOT // 10)
             cold = f"  after {given.quiet:g} s p50 {np.median(timed(step, COLD, given.quiet)):9.1f}" if given.quiet else ""

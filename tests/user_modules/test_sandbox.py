@@ -213,12 +213,45 @@ def test_a_library_that_one_module_patches_is_the_real_one_for_every_other_call(
     assert before["root"].fill_nan(0.0).fill_null(0.0).sum() > 0.0
 
 
-def test_a_thread_that_a_function_leaves_running_ends_with_its_call(sandbox: Sandbox, bars: pl.DataFrame) -> None:
-    text = body(
-        "import threading, time; threading.Thread(target=lambda: time.sleep(600)).start()\n"
-        "    return bars.select('symbol', 'open_time', n=pl.lit(threading.active_count()))"
+LEFT = "import threading, time; threading.Thread(target=lambda: time.sleep(600)).start()"
+FAILING = "import threading; t = threading.Thread(target=lambda: {}); t.start(); t.join(); return bars['close']"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LEFT, r"The function features of mine.py leaves a thread running \(Thread-1 .*Wait for its end"),
+        (
+            FAILING.format("open('/etc/passwd')"),
+            "A thread of the function .* wants to open '/etc/passwd' on line 4",
+        ),
+        (FAILING.format("np.ones(1 << 31)"), "A thread of the function features of mine.py failed on line 4: MemoryError"),
+        (FAILING.format("exit(1)"), "A thread of the function features of mine.py wants to end the program on line 4"),
+        (FAILING.format("1 / 0").replace("t.join()", "t.join(); 2 / 0"), "The function features of mine.py failed on line 4"),
+        (
+            "import _thread, time; _thread.start_new_thread(lambda: 1 / 0, ()); time.sleep(0.3); return bars['close']",
+            "A thread of the function features of mine.py failed on line 4: ZeroDivisionError",
+        ),
+        (
+            "import threading\n    for _ in range(9000): threading.Thread(target=threading.Event().wait).start()",
+            "start new thread",
+        ),
+    ],
+)
+def test_a_thread_that_fails_or_is_left_running_is_one_sentence(
+    sandbox: Sandbox, bars: pl.DataFrame, text: str, reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        call(sandbox, body(text if "return" in text else f"{text}\n    return bars['close']"), bars)
+    assert call(sandbox, GOOD, bars).height == bars.height
+
+
+def test_threads_that_end_within_the_call_are_allowed(sandbox: Sandbox, bars: pl.DataFrame) -> None:
+    text = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "    with ThreadPoolExecutor(4) as pool:\n        return list(pool.map(float, bars['close']))"
     )
-    assert [call(sandbox, text, bars)["n"][0] for _ in range(2)] == [2, 2]
+    assert call(sandbox, body(text), bars)["features"].to_list() == bars["close"].to_list()
 
 
 def test_functions_of_two_files_are_kept_apart_and_errors_name_their_own_lines(sandbox: Sandbox, bars: pl.DataFrame) -> None:

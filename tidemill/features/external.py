@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+Run = Callable[["pl.DataFrame"], "pl.DataFrame"]
+
+
 class Function(msgspec.Struct, frozen=True, kw_only=True):
     """A function of a module.
 
     columns: what it answers. lookback: own bars that a value reads, the current one included; None: all of them.
     source: hash of the code that decides the values. run: bars, sorted by symbol and time → `symbol, open_time` and the
-    columns, one row for each bar and in their order; TidemillError when it fails.
+    columns, one row for each bar and in their order; TidemillError when it fails. by_tail: whether each value is computed from
+    the last `lookback` bars of every symbol and nothing else. begin: what runs it bar after bar, in a process that lives as
+    long as the object that is given: such a tail → the rows of its newest time.
     """
 
     name: str
@@ -30,7 +35,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     columns: tuple[str, ...]
     lookback: int | None
-    run: Callable[[pl.DataFrame], pl.DataFrame]
+    run: Run
+    by_tail: bool = False
+    begin: Callable[[object], Run] | None = None
 
 
 class External(Expression):
@@ -47,7 +54,8 @@ class External(Expression):
     @cached_property
     def key(self) -> str:
         """Name, column, look-back and source: equal keys give equal values."""
-        return f"external({self.function.name}.{self.column},{self.function.lookback},{self.function.source})"
+        tail = ",tail" if self.function.by_tail else ""
+        return f"external({self.function.name}.{self.column},{self.function.lookback},{self.function.source}{tail})"
 
     @cached_property
     def lookback(self) -> int:

@@ -49,7 +49,7 @@ def compute_with_functions(
             left_out |= dict.fromkeys((name for name in function.columns if name in features.names), str(exc))
     whole = pl.concat(columns, how="horizontal")
     kept = [name for name in features.names if name in whole.columns]
-    tail = b"" if features.whole_history else _tail(seen, max(function.lookback or 1 for function in features.functions))
+    tail = b"" if features.whole_history else _tail(seen, max(map(_kept, features.functions)))
     return whole.select("symbol", "open_time", *kept), replace(later, fingerprint=features.fingerprint, tail=tail)
 
 
@@ -90,12 +90,15 @@ def _new_rows(function: Function, seen: pl.DataFrame) -> pl.DataFrame:
     return answer.with_columns(seen[_NEW]).filter(pl.col(_NEW)).drop(_NEW)
 
 
-def _tail(seen: pl.DataFrame, lookback: int) -> bytes:
-    """The last `lookback` - 1 bars of every symbol, as an Arrow stream: what the next bar's value may read."""
+def _kept(function: Function) -> int:
+    """Bars of a symbol that the next bar's value may read beside it: one more by tail, where this symbol has no next bar."""
+    return (function.lookback or 1) - (not function.by_tail)
+
+
+def _tail(seen: pl.DataFrame, count: int) -> bytes:
+    """The last bars of every symbol, as an Arrow stream."""
     buffer = io.BytesIO()
-    seen.drop(_NEW).group_by("symbol", maintain_order=True).tail(lookback - 1).select(seen.drop(_NEW).columns).write_ipc_stream(
-        buffer
-    )
+    seen.drop(_NEW).group_by("symbol", maintain_order=True).tail(count).select(seen.drop(_NEW).columns).write_ipc_stream(buffer)
     return buffer.getvalue()
 
 
@@ -118,6 +121,8 @@ def stream_functions(bars: pl.DataFrame, features: FeatureSet, left_out: dict[st
 def _streamed(bars: pl.DataFrame, function: Function) -> pl.DataFrame:
     import polars as pl
 
+    if function.by_tail:
+        return function.run(bars)  # which is a session's way already
     rows = []
     for moment in bars["open_time"].unique().sort():
         known = bars.filter(pl.col("open_time") <= moment)

@@ -4,8 +4,9 @@ Whoever makes one decides where the functions run: those of a module run in a pr
 """
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -33,7 +34,10 @@ _FEW_SYMBOLS, _FEW_ROWS, _LONG = 5, 200, 2_000
 
 
 class CustomEngine:
-    """See `Calls.engine` of tidemill.user_modules.calls. source: hash of the code that decides the predictions."""
+    """See `Calls.engine` of tidemill.user_modules.calls. source: hash of the code that decides the predictions.
+
+    begin: `predict` in a process that lives as long as the object that is given; None: a call is one of this process.
+    """
 
     # What its functions are mostly made of.
     libraries = ("pandas", "scipy", "scikit-learn")
@@ -45,12 +49,13 @@ class CustomEngine:
         predict: Callable[..., Any],
         *,
         source: str,
+        begin: Callable[[object], Callable[..., Any]] | None = None,
         about: str = "",
         history: int = 0,
         needs: tuple[str, ...] = (),
     ) -> None:
         self._params = parameters_of(fit, name, ("features", "seed"))
-        self._fit, self._predict, self.source = fit, predict, source
+        self._fit, self._predict, self.source, self._begin = fit, predict, source, begin
         self._tried: set[str] = set()
         self.info = EngineInfo(
             name=name,
@@ -107,6 +112,14 @@ class CustomEngine:
         given = rows.select("symbol", "open_time", *features)
         answer = self._scored(artifact.tensors, given, features, artifact.inputs.params)
         return predictions(rows, self._numbers(answer, rows.height), features, start)
+
+    def begun(self, owner: object) -> Self:
+        """The same engine, which scores in one process as long as `owner` lives."""
+        if self._begin is None:
+            return self
+        made = copy(self)
+        made._predict = self._begin(owner)
+        return made
 
     def _fitted(self, rows: pl.DataFrame, offered: dict[str, Any]) -> Any:
         return self._called(self._fit, rows, what="fit", **accepted(self._fit, offered, 1))

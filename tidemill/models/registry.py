@@ -29,6 +29,11 @@ class Engines(msgspec.Struct, frozen=True):
             raise UnknownNameError("engine", name, sorted({**_shipped(), **self.own}))
         return found
 
+    def begun(self, owner: object) -> "Engines":
+        """The same, of which those of a user's files score in one process each file as long as `owner` lives."""
+        begun = {name: one.begun(owner) if isinstance(one, CustomEngine) else one for name, one in self.own.items()}
+        return Engines(begun)
+
     def all(self) -> tuple[Engine, ...]:
         """All of them, sorted by name, the ensemble last."""
         known = {**_shipped(), **self.own}

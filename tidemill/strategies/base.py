@@ -44,6 +44,7 @@ class Slots(NamedTuple):
     number: [slots] which slot of the book's calendar it is, counted from the anchor; below 0 before that. The others are
     [slots, symbols]. own: whether it is a slot of the symbol's own calendar. predicted: whether anything was predicted, be it
     unknown or rejected. prediction: NaN for none that counts. present: whether there is a bar. close: adjusted, NaN for none.
+    opens: [slots], epoch microseconds; None where no strategy is told times.
     """
 
     number: Indices
@@ -52,6 +53,7 @@ class Slots(NamedTuple):
     prediction: Floats
     present: Flags
     close: Floats
+    opens: Indices | None = None
 
 
 class Carried(NamedTuple):
@@ -104,6 +106,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     equity wanted, known at the close of the bar that opened at open_time; 0 closes, no row leaves the position alone. One that
     needs `both` is called weigh(predictions, params, instruments, bars) and may use at each time what bars say up to it, and
     nothing later. A strategy over bars returns exactly one row for each bar, in their order, null where it asks for nothing.
+    begin: `start` of a user's own strategy, whose steps run in one process as long as the object lives that is given.
     resize: whether a target may trim or add to a position (see `backtest.backtest`). source: hash of the code of a user's own
     strategy; empty for one that ships.
 
@@ -119,6 +122,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     needs: Literal["predictions", "bars", "both"]
     params: type[msgspec.Struct]
     start: Start | None = None
+    begin: Callable[[object], Start] | None = None
     weigh: Weigh | None = None
     resize: bool = True
     source: str = ""

@@ -15,6 +15,8 @@ from tidemill.strategies.base import Strategy
 if TYPE_CHECKING:
     import polars as pl
 
+# What the function may name beside its parameters.
+GIVEN = ("instruments", "bars")
 _COLUMNS = ("symbol", "open_time", "weight")
 
 
@@ -33,25 +35,35 @@ def custom_strategy(
         frame: pl.DataFrame, params: Any, instruments: Mapping[str, Instrument], bars: pl.DataFrame | None = None
     ) -> pl.DataFrame:
         offered = {"instruments": instruments, "bars": bars, **msgspec.to_builtins(params)}
-        try:
-            answer = weigh(frame, **accepted(weigh, offered, 1))
-        except TidemillError:
-            raise
-        except Exception as exc:  # a user's code may raise anything
-            said = " ".join(str(exc).split())[:300].rstrip(".")
-            raise InputError(f"The strategy {name} failed: {type(exc).__name__}: {said}.") from exc
-        checked = _checked(answer, frame, name)
+        checked = asked_of(name, weigh, frame, accepted(weigh, offered, 1))
         return _a_row_each(checked, frame) if needs == "bars" else checked
 
     return Strategy(
         name=name,
-        about=about or (weigh.__doc__ or "").strip().partition("\n")[0] or "A strategy of a user's module.",
+        about=about or about_of(weigh),
         needs=needs,
-        params=parameters_of(weigh, name, ("instruments", "bars")),
+        params=parameters_of(weigh, name, GIVEN),
         weigh=weights,
         resize=resize,
         source=source,
     )
+
+
+def asked_of(name: str, weigh: Callable[..., Any], frame: pl.DataFrame, named: Mapping[str, Any]) -> pl.DataFrame:
+    """What a user's function asks for, by time and symbol. InputError when it fails, or answers what is not asked for."""
+    try:
+        answer = weigh(frame, **named)
+    except TidemillError:
+        raise
+    except Exception as exc:  # a user's code may raise anything
+        said = " ".join(str(exc).split())[:300].rstrip(".")
+        raise InputError(f"The strategy {name} failed: {type(exc).__name__}: {said}.") from exc
+    return _checked(answer, frame, name)
+
+
+def about_of(weigh: Callable[..., Any]) -> str:
+    """The first line of what a function says of itself."""
+    return (weigh.__doc__ or "").strip().partition("\n")[0] or "A strategy of a user's module."
 
 
 def _checked(answer: object, frame: pl.DataFrame, name: str) -> pl.DataFrame:

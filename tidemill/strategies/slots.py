@@ -96,6 +96,7 @@ def book_slots(
         prediction=axes.panel(told, predictions["prediction"]) if predictions is not None else axes.panel(told, _none()),
         present=present,
         close=axes.panel(traded, bars["close"]) if bars is not None else axes.panel(traded, _none()),
+        opens=axes.opens,
     )
     can_short = np.array([symbol in instruments and instruments[symbol].can_short for symbol in axes.symbols], dtype=np.bool_)
     return BookSlots(axes, Universe(axes.symbols, can_short), slots)

@@ -26,18 +26,21 @@ from tidemill.models.artifact import Artifact
 from tidemill.models.inference import ModelStream, stream
 from tidemill.models.registry import Engines
 from tidemill.quality.validity import PastRange
-from tidemill.strategies.base import Carried, Slots, Strategy, Universe
+from tidemill.strategies.base import Carried, Slots, Stepper, Strategy, Universe
 from tidemill.strategies.neutral import Neutral
 from tidemill.trading.account import Terms
 from tidemill.trading.arriving import BarsOfSlot
 from tidemill.trading.checks import PredictionChecks
 from tidemill.trading.context import Context, ContextState
+from tidemill.trading.function_columns import FunctionColumns
 from tidemill.trading.fused import Parts, fused
 from tidemill.trading.ordering import AccountState, Desk, Ordering, Traded
 from tidemill.trading.recent import Recent, RecentRows
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from tidemill.strategies.base import Start
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -48,8 +51,8 @@ _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME, _QUOTED = range(6)
 class Links(NamedTuple):
     """What stays while deciders change. book: an engine's name, or None for the ensemble.
 
-    features: those that steps can take. half_life: of the sentiment. known: where the engines are found. fused: whether links
-    that can go together in one compiled call do, which changes no bit.
+    features: those that steps can take, functions of modules by their tail. half_life: of the sentiment. known: where the
+    engines are found. fused: whether links that can go together in one compiled call do, which changes no bit.
     """
 
     interval: Interval
@@ -100,6 +103,11 @@ class ChainState(NamedTuple):
     strategy: Carried
     neutral: Carried | None
     account: AccountState | None = None
+    tails: RecentRows | None = None
+
+
+class _InForce:
+    """A decider while it is in force: the processes in which modules are stepped live as long."""
 
 
 class Chain:
@@ -123,13 +131,14 @@ class Chain:
         self._links, self._universe, self._since = links, universe, since
         self._adjuster = Adjuster(symbols, state.adjust if state else None)
         self._context = Context(symbols, links.half_life, state.context if state else None)
-        self._features = FeatureStream(links.features, symbols, state.features if state else None)
+        self._features = FeatureStream(links.features.compiled, symbols, state.features if state else None)
         self._reads_context = bool(self._features.context)
+        tails = state.tails if state else None
+        self._tails = FunctionColumns(links.features, symbols, tails) if links.features.functions else None
         self._recent = Recent(symbols, len(links.features.names), state.recent if state else None)
-        assert links.strategy.start is not None  # nosec B101  # `Links` are of what steps
-        self._strategy = links.strategy.start(links.params, universe, state.strategy if state else None)
         carried = state.neutral if state else None
         self._neutral = None if links.neutralise is None else Neutral(links.neutralise, universe, carried)
+        self._strategy = self._started(links.strategy.start, state.strategy if state else None)
         self._ordering = None if desk is None else Ordering(symbols, desk, state.account if state else None)
         self.decide_by(deciding)
 
@@ -146,10 +155,13 @@ class Chain:
         if self._ordering is not None and terms is not None:
             self._ordering.trade_under(terms)
         links, names = self._links, tuple(deciding.engines)
+        self._in_force = _InForce()  # the processes of the one before end here
+        self._begin_functions()
+        known = links.known.begun(self._in_force)
         place = {name: at for at, name in enumerate(links.features.names)}
         symbols = self._universe.symbols
         self._models = [
-            (stream(model, symbols, links.known), np.array([place[name] for name in model.inputs.features]))
+            (stream(model, symbols, known), np.array([place[name] for name in model.inputs.features]))
             for model in deciding.engines.values()
         ]
         self._ensemble = None if deciding.ensemble is None else stream(deciding.ensemble, symbols, links.known)
@@ -157,11 +169,23 @@ class Chain:
         self._traded = len(names) if links.book is None else names.index(links.book)
         looked_back = [links.known.find(model.inputs.engine).info.history for model in deciding.engines.values()]
         self._recent.keep(max(looked_back, default=0))
-        self._fused = None if self._neutral is not None or not links.fused else fused(self._parts())
+        alone = links.fused and self._neutral is None and self._tails is None
+        self._fused = fused(self._parts()) if alone else None
         for values, present, open_time in self._recent.slots():
             for (model, columns), history in zip(self._models, looked_back, strict=True):
                 if history:
                     model.step(np.ascontiguousarray(values[:, columns]), present, open_time=open_time)
+
+    def _begin_functions(self) -> None:
+        """Those of modules beside the engines, in processes of their own; what the chain carries for them goes on."""
+        if self._tails is not None:
+            self._tails.begin(self._in_force)
+        if self._links.strategy.begin is not None:
+            self._strategy = self._started(self._links.strategy.begin(self._in_force), self._strategy.state())
+
+    def _started(self, start: Start | None, state: Carried | None) -> Stepper:
+        assert start is not None  # nosec B101  # `Links` are of what steps
+        return start(self._links.params, self._universe, state)
 
     def step(self, bars: BarsOfSlot) -> Wanted:
         """Take one closed slot. Arrays of the answer are the chain's own until the next step."""
@@ -184,7 +208,9 @@ class Chain:
             open_time=bars.open_time,
             context=context,
         )
-        values = np.ascontiguousarray(stepped)
+        values = np.ascontiguousarray(
+            stepped if self._tails is None else self._tails.step(stepped, rows, bars.present, bars.open_time)
+        )
         self._recent.push(values, bars.present, bars.open_time)
         predictions = self._predicted(values, bars)
         rejected = self._checks.step(values, predictions[:, :-1], bars.present)
@@ -202,6 +228,7 @@ class Chain:
             self._strategy.state(),
             None if self._neutral is None else self._neutral.state(),
             None if self._ordering is None else self._ordering.state(),
+            None if self._tails is None else self._tails.state(),
         )
 
     def _known(self, bars: BarsOfSlot, closes: int) -> dict[str, float | Floats]:
@@ -242,6 +269,7 @@ class Chain:
             np.where(out_of_sample, predictions, np.nan)[None],
             bars.present[None],
             np.where(bars.present, close, np.nan)[None],
+            np.array([epoch_microseconds(bars.open_time)]),
         )
         weights = self._strategy.scan(slot)
         made: Floats = (weights if self._neutral is None else self._neutral.scan(weights, slot.close))[0]

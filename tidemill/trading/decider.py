@@ -204,10 +204,16 @@ def links_of(decider: Decider, known: Known) -> Links:
         )
     strategy = known.strategies.find(decider.strategy.name)
     if strategy.start is None:
-        raise StopError(f"The strategy {strategy.name} is a function over whole frames, which cannot be stepped bar by bar.")
-    if features.functions:
-        names = ", ".join(function.name for function in features.functions)
-        raise StopError(f"{names} of a module cannot be stepped bar by bar.")
+        raise StopError(
+            f"The strategy {strategy.name} is a function over whole frames, so it cannot be stepped bar by bar. Declare it "
+            "with by_tail=…, the slots of predictions that it reads, and run its experiment again."
+        )
+    whole = next((function for function in features.functions if not function.by_tail), None)
+    if whole is not None:
+        raise StopError(
+            f"The function {whole.name} of {whole.origin} is computed over whole frames, so it cannot be stepped bar by bar. "
+            "Declare it with by_tail=…, the bars that it reads, and run its experiment again."
+        )
     return Links(
         Interval.parse(decider.interval),
         features,

@@ -14,7 +14,7 @@ from tidemill.domain.intervals import EPOCH, epoch_microseconds
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.int64]
-_NEVER = -(2**63)
+NEVER = -(2**63)
 
 
 class RecentRows(NamedTuple):
@@ -33,7 +33,7 @@ class Recent:
         rows = 0 if state is None else len(state.times)
         # A ring for each symbol: a slot writes one row of each, where moving all of them took 0.1 s of 1,000 symbols.
         self._values = np.full((rows, len(symbols), features), np.nan)
-        self._times = np.full((rows, len(symbols)), _NEVER, dtype=np.int64)
+        self._times = np.full((rows, len(symbols)), NEVER, dtype=np.int64)
         self._next = np.zeros(len(symbols), dtype=np.int64)
         for at, symbol in enumerate(state.symbols) if state is not None else ():
             if state is not None and symbol in self._symbols:
@@ -47,7 +47,7 @@ class Recent:
         more = rows - len(self._times)
         if more > 0:
             self._values = np.pad(self._values, ((more, 0), (0, 0), (0, 0)), constant_values=np.nan)
-            self._times = np.pad(self._times, ((more, 0), (0, 0)), constant_values=_NEVER)
+            self._times = np.pad(self._times, ((more, 0), (0, 0)), constant_values=NEVER)
         elif more < 0:
             self._values, self._times = self._values[-more:], self._times[-more:]
 
@@ -71,11 +71,16 @@ class Recent:
     def slots(self) -> Iterator[tuple[Floats, Flags, datetime]]:
         """The rows again, slot by slot in order of time: values [symbols, features], which symbols have one, and when."""
         places, (kept, times) = np.arange(len(self._symbols)), self._in_order()
-        for time in np.unique(times[times != _NEVER]):
+        for time in np.unique(times[times != NEVER]):
             there = times == time
             present = there.any(axis=0)
             values = np.where(present[:, None], kept[there.argmax(axis=0), places], np.nan)
             yield values, present, EPOCH + timedelta(microseconds=int(time))
+
+    def rows(self, newest: int) -> RecentRows:
+        """The last so many of each."""
+        values, times = self._in_order()
+        return RecentRows(self._symbols, values[-newest:], times[-newest:])
 
     def state(self) -> RecentRows:
         values, times = self._in_order()

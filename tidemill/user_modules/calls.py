@@ -1,6 +1,6 @@
 """The calls by which a user's module declares what it has, beside `feature(…)`. They take notes; the loader acts on them.
 
-    features(function, lookback=20)         function(bars) → frame
+    features(function, lookback=20)         function(bars) → frame; by_tail=20 instead: at each bar of the last 20 alone
     label("my_label", function, horizon=5)  function(bars) → one value a bar
     engine("my_engine", fit, predict)       fit(training, features=…) → arrays; predict(arrays, frame) → one number a row
     strategy("my_strategy", weigh)          weigh(predictions) → symbol, open_time, weight
@@ -57,6 +57,7 @@ class Calls:
         function: Callable[..., Any],
         *,
         lookback: int | None = None,
+        by_tail: int | None = None,
         columns: Sequence[str] = (),
         unit: str = "",
         about: str = "",
@@ -65,12 +66,17 @@ class Calls:
         `symbol`, `open_time` and one column a feature, or one row for each bar in their order.
 
         lookback: own bars that a value reads, the current one included; without it the whole history is computed each time.
+        by_tail: instead of it, where a session is to step the function: at each bar time it is given the last so many bars of
+        every symbol, with NaN for what is unknown, and its rows of that time count. So research has the bits of a session.
         columns: names of the features; without them the function is tried on made-up bars to learn them.
         """
-        if lookback is not None and not (_whole(lookback) and 1 <= lookback <= _LONGEST):
-            raise InputError(f"A look-back of {lookback!r} bars is not possible. Use a whole number from 1 to {_LONGEST}.")
         name = getattr(function, "__name__", "features")
-        options = {"lookback": lookback, "columns": tuple(columns), "unit": unit, "about": about}
+        if lookback is not None and by_tail is not None:
+            raise InputError(f"{name!r} has a look-back and a tail. Give one of lookback and by_tail.")
+        _require_bars(lookback, "look-back")
+        _require_bars(by_tail, "tail")
+        told = {} if by_tail is None else {"by_tail": True}
+        options = {"lookback": by_tail or lookback, "columns": tuple(columns), "unit": unit, "about": about, **told}
         return self._note("features", name.strip("<>"), function, options=options)
 
     def label(self, name: str, function: Callable[..., Any], horizon: int, *, about: str = "") -> Callable[..., Any]:
@@ -120,17 +126,24 @@ class Calls:
         *,
         needs: Literal["predictions", "bars"] = "predictions",
         resize: bool = True,
+        by_tail: int | None = None,
         about: str = "",
     ) -> Callable[..., Any]:
         """A strategy. weigh(frame, **parameters) → symbol, open_time, weight: the share of equity wanted from the next open on.
 
         needs: what the frame holds, `predictions` (symbol, open_time, prediction; where coins and stocks are mixed, a stock's
         newest one stands while its market is closed) or adjusted `bars`. A parameter named
-        `instruments` is given what each symbol may do. resize: whether a target may trim or add to a position.
+        `instruments` is given what each symbol may do. resize: whether a target may trim or add to a position. by_tail: where a
+        session is to step it: at each time it is given the predictions of the last so many times at which there were any, and
+        its rows of that time count; it sees no `instruments` then.
         """
+        _require_bars(by_tail, "tail")
+        if by_tail is not None and needs != "predictions":
+            raise InputError(f"The strategy {name!r} needs bars, of which no tail is given yet. Leave by_tail out.")
         if needs not in ("predictions", "bars"):
             raise InputError(f"A strategy needs 'predictions' or 'bars', not {needs!r}.")
-        return self._note("strategy", name, weigh, options={"needs": needs, "resize": resize, "about": about})
+        told = {} if by_tail is None else {"by_tail": by_tail}
+        return self._note("strategy", name, weigh, options={"needs": needs, "resize": resize, "about": about, **told})
 
     def data(self, name: str) -> "pl.DataFrame":
         """The frame in a file: .csv, .parquet or .arrow, of up to 64 MiB. name: its path, relative to the module's file.
@@ -173,6 +186,11 @@ class Calls:
 
 def _whole(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool)
+
+
+def _require_bars(count: int | None, what: str) -> None:
+    if count is not None and not (_whole(count) and 1 <= count <= _LONGEST):
+        raise InputError(f"A {what} of {count!r} bars is not possible. Use a whole number from 1 to {_LONGEST}.")
 
 
 def _require_callable(function: object, name: str) -> None:

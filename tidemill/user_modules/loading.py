@@ -7,7 +7,7 @@ comes from there as values. Its functions run in forks of clean processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from tidemill.user_modules.declared import Call, Shape, unpacked_declarations
 from tidemill.user_modules.execution import parsed, read_text
 from tidemill.user_modules.sandbox import sandbox
 from tidemill.user_modules.sources import Source
+from tidemill.user_modules.stepping import stepping
 from tidemill.user_modules.wire import Bounds, Request
 
 if TYPE_CHECKING:
@@ -161,11 +162,22 @@ class _Loading:
             raise InputError(f"{told} Name each new column.")
         return columns
 
-    def _called(self, made: Call, bars: pl.DataFrame) -> pl.DataFrame:
-        return sandbox(self._bounds.features).call(self._request(made), bars)
+    def _called(self, made: Call, bars: pl.DataFrame, owner: object | None = None) -> pl.DataFrame:
+        """owner: of the process that steps it; None: a fork for this call alone."""
+        request = self._request(made)
+        if request.by_tail:
+            bars = _as_stepped(bars)
+        if owner is None:
+            return sandbox(self._bounds.features).call(request, bars)
+        return stepping(owner, self._plain, self._bounds.features).call(msgspec.structs.replace(request, newest=1), bars)
 
-    def _request(self, made: Call, *, second: bool = False) -> Request:
-        return msgspec.structs.replace(self._plain, kind=made.kind, name=made.name, second=second)
+    def _request(self, made: Call, *, second: bool = False, newest: int = 0) -> Request:
+        by_tail = made.options.get("by_tail", 0)
+        if made.kind == "features" and by_tail:
+            by_tail = made.options["lookback"]
+        return msgspec.structs.replace(
+            self._plain, kind=made.kind, name=made.name, second=second, by_tail=by_tail, newest=newest
+        )
 
     def _code(self, made: Call) -> str:
         """Hash of the code and data that a declaration depends on, and of the libraries that such code is mostly made of."""
@@ -173,8 +185,11 @@ class _Loading:
         return fingerprint(self._source.version(made.line, self._plain.data), libraries)[:16]
 
     def _function(self, made: Call, columns: tuple[str, ...]) -> Function:
-        def run(bars: pl.DataFrame) -> pl.DataFrame:
-            return _numbers(self._called(made, _seen(bars)), columns, f"The function {made.name} of {self._file.name}")
+        def run(bars: pl.DataFrame, owner: object | None = None) -> pl.DataFrame:
+            answer = self._called(made, _seen(bars), owner)
+            return _numbers(answer, columns, f"The function {made.name} of {self._file.name}")
+
+        by_tail = bool(made.options.get("by_tail"))
 
         return Function(
             name=made.name,
@@ -183,6 +198,8 @@ class _Loading:
             columns=columns,
             lookback=made.options["lookback"],
             run=run,
+            by_tail=by_tail,
+            begin=(lambda owner: partial(run, owner=owner)) if by_tail else None,
         )
 
     def _label(self, made: Call) -> Label:
@@ -199,28 +216,54 @@ class _Loading:
         if made.second is None:
             raise InputError(f"The engine {made.name} has no predict. Give engine(name, fit, predict).")
         require_free(made.name)
-        fit, predict = self._elsewhere(made, made.function), self._elsewhere(made, made.second, second=True)
-        return CustomEngine(made.name, fit, predict, source=self._code(made), **made.options)
+        fit, scoring = self._elsewhere(made, made.function), made.second
+
+        def predict(owner: object | None) -> Callable[..., Any]:
+            return self._elsewhere(made, scoring, second=True, owner=owner)
+
+        return CustomEngine(made.name, fit, predict(None), begin=predict, source=self._code(made), **made.options)
 
     def _strategy(self, made: Call) -> Strategy:
         from tidemill.strategies.custom import custom_strategy
         from tidemill.strategies.registry import require_free
 
         require_free(made.name)
-        return custom_strategy(made.name, self._elsewhere(made, made.function), source=self._code(made), **made.options)
+        told = {"source": self._code(made), **{name: value for name, value in made.options.items() if name != "by_tail"}}
+        if "by_tail" not in made.options:
+            return custom_strategy(made.name, self._elsewhere(made, made.function), **told)
 
-    def _elsewhere(self, made: Call, shape: Shape, *, second: bool = False) -> Callable[..., Any]:
-        """A function with this shape, run where a call that does not end can be stopped."""
-        request, limits = self._request(made, second=second), self._bounds.engines
+        from tidemill.strategies.by_tail import by_tail_strategy
+
+        def weigh(owner: object | None, newest: int) -> Callable[..., Any]:
+            return self._elsewhere(made, made.function, owner=owner, newest=newest)
+
+        return by_tail_strategy(made.name, weigh, by_tail=made.options["by_tail"], **told)
+
+    def _elsewhere(
+        self, made: Call, shape: Shape, *, second: bool = False, owner: object | None = None, newest: int = 0
+    ) -> Callable[..., Any]:
+        """A function with this shape, run where a call that does not end can be stopped. owner: as of `_called`."""
+        request, limits = self._request(made, second=second, newest=newest), self._bounds.engines
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return sandbox(limits).apply(request, args, kwargs)
+            process = sandbox(limits) if owner is None else stepping(owner, self._plain, limits)
+            return process.apply(request, args, kwargs)
 
         return shape.given_to(call)
 
 
 def _seen(bars: pl.DataFrame) -> pl.DataFrame:
     return bars.select(name for name in _SEEN if name in bars.columns)
+
+
+def _as_stepped(bars: pl.DataFrame) -> pl.DataFrame:
+    """Bars as a session holds them, whatever table they come from: every column, NaN for what is unknown."""
+    import polars as pl
+
+    none, keys = pl.lit(None, pl.Float64), {"symbol": pl.String(), "open_time": pl.Datetime("us", "UTC")}
+    numbers = (pl.col(name) if name in bars.columns else none.alias(name) for name in _SEEN if name not in keys)
+    known = (one.cast(pl.Float64).fill_null(float("nan")) for one in numbers)
+    return bars.select(*(pl.col(name).cast(kind) for name, kind in keys.items()), *known)
 
 
 def _numbers(answer: pl.DataFrame, columns: tuple[str, ...], what: str) -> pl.DataFrame:

@@ -13,6 +13,7 @@ import signal
 import subprocess  # nosec B404  # starts this interpreter with a list of arguments
 import sys
 import threading
+import time
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # To start Python and to import takes long on a busy machine; it is not part of a call.
 _START_SECONDS = 120.0
+# So often it is looked whether a process that owes an answer is still there.
+_LOOK_SECONDS = 0.2
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "POLARS_MAX_THREADS")
 
 
@@ -60,12 +63,16 @@ class Sandbox:
 
         request: all but the arguments. InputError when it fails or takes too long.
         """
-        parts = [packed(value) for value in (*args, *kwargs.values())]
+        parts = [self._packed(request, at, value) for at, value in enumerate((*args, *kwargs.values()))]
         sizes = [(kind, len(data)) for kind, data in parts]
         named = dict(zip(kwargs, sizes[len(args) :], strict=True))
         whole = msgspec.structs.replace(request, args=tuple(sizes[: len(args)]), kwargs=named)
         answer, data = self._ask(whole, b"".join(data for _, data in parts))
         return unpacked(answer.kind, data)
+
+    def _packed(self, request: Request, at: int, value: Any) -> tuple[str, bytes]:
+        """An argument of a call, by its place."""
+        return packed(value)
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -95,10 +102,8 @@ class Sandbox:
         self, process: "subprocess.Popen[bytes]", request: Request, frame: bytes, what: str, seconds: float
     ) -> tuple[bytes, bytes]:
         """Request and answer within `seconds`; else the process is ended and InputError says why."""
-        expired = threading.Event()
-        timer = threading.Timer(seconds, _stop, (process, expired))
-        timer.daemon = True
-        timer.start()
+        done, expired = threading.Event(), threading.Event()
+        threading.Thread(target=_watch, args=(process, seconds, done, expired), daemon=True).start()
         try:
             send(cast(BinaryIO, process.stdin), request, frame)
             return receive(cast(BinaryIO, process.stdout))
@@ -109,7 +114,7 @@ class Sandbox:
             self._end()
             raise
         finally:
-            timer.cancel()
+            done.set()
             if expired.is_set():
                 self._end()
 
@@ -145,9 +150,15 @@ class Sandbox:
                 _close(pipe)
 
 
-def _stop(process: "subprocess.Popen[bytes]", expired: threading.Event) -> None:
-    expired.set()
-    _kill(process)
+def _watch(process: "subprocess.Popen[bytes]", seconds: float, done: threading.Event, expired: threading.Event) -> None:
+    """End a process whose time is up; and what a dead one left running, which would hold its end of the pipe."""
+    deadline = time.monotonic() + seconds
+    while not done.wait(min(_LOOK_SECONDS, max(deadline - time.monotonic(), 0.0))):
+        if time.monotonic() >= deadline:
+            expired.set()
+        if expired.is_set() or process.poll() is not None:
+            _kill(process)
+            return
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

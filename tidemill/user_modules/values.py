@@ -11,9 +11,10 @@ import msgspec
 
 from tidemill.domain.market import Instrument
 
-FRAME, ARRAYS, NUMBERS, INSTRUMENTS, TUPLE, PLAIN, OTHER = (
+FRAME, ARRAYS, KEPT, NUMBERS, INSTRUMENTS, TUPLE, PLAIN, OTHER = (
     "frame",
     "arrays",
+    "kept",
     "numbers",
     "instruments",
     "tuple",
@@ -76,7 +77,7 @@ def restored(arrays: dict[str, Any]) -> Any:
 
 
 def unpacked(kind: str, data: bytes) -> Any:
-    """The value again; a bare object for OTHER, which no caller takes for an answer."""
+    """The value again; a bare object for OTHER, which no caller takes for an answer; None for KEPT, which is not sent twice."""
     import numpy as np
     import polars as pl
     from safetensors.numpy import load
@@ -91,6 +92,8 @@ def unpacked(kind: str, data: bytes) -> Any:
         return msgspec.msgpack.decode(data, type=dict[str, Instrument])
     if kind == OTHER:
         return object()
+    if kind == KEPT:
+        return None
     value = msgspec.msgpack.decode(data)
     return tuple(value) if kind == TUPLE else value
 

@@ -40,8 +40,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Run the file `path` whose content is `text` and answer what it declares; or, where a `kind` is given, call the function
     declared as `name`, or the `second` one of its declaration, on the arguments that follow.
 
-    args, kwargs: what each argument is and its number of bytes (see `values`). data: data file → digest. prepares: import what
-    such a request needs, and no more.
+    args, kwargs: what each argument is and its number of bytes (see `values`). data: data file → digest. by_tail: rows that
+    the function is given at each time (see `tails`), 0: all at once. newest: of so many times it is asked, 0: of all.
+    prepares: import what such a request needs, and no more. stays: run the file in the process itself, which answers calls of
+    it from then on and of no other.
     """
 
     path: str
@@ -52,7 +54,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     args: tuple[tuple[str, int], ...] = ()
     kwargs: dict[str, tuple[str, int]] = {}
     data: dict[str, str] = {}
+    by_tail: int = 0
+    newest: int = 0
     prepares: bool = False
+    stays: bool = False
 
 
 def described(request: Request) -> str:

@@ -2,7 +2,7 @@
 
 It stays clean: it imports the libraries that a file names, computes nothing and never runs a file. Each request runs the file
 in a fork of its own, so nothing that a call changes, in the module or in a library, reaches another. polars' threads do not
-survive a fork, so polars computes in the forks alone.
+survive a fork, so polars computes in the forks alone. Or it becomes the process of one module, which is asked bar after bar.
 """
 
 import gc
@@ -11,9 +11,9 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
@@ -26,7 +26,9 @@ from tidemill.user_modules.calls import Declared
 from tidemill.user_modules.declared import packed_declarations
 from tidemill.user_modules.execution import Executed, execute, explained
 from tidemill.user_modules.libraries import import_libraries, named_in
-from tidemill.user_modules.values import packed_answer, restored, storable, taken_apart
+from tidemill.user_modules.tails import tails
+from tidemill.user_modules.threads import ended_threads
+from tidemill.user_modules.values import KEPT, packed_answer, restored, storable, taken_apart
 from tidemill.user_modules.wire import READY, Answer, Limits, Request, described, receive, send
 
 if TYPE_CHECKING:
@@ -42,17 +44,23 @@ class _Worker:
 
     def serve(self) -> None:
         """Until the other side closes the pipe."""
+        for request, payload in self._received():
+            if request.prepares:
+                self._import_for(request)
+                send(self._answers, Answer())
+            elif request.stays:
+                self._stay(request)
+                return
+            else:
+                self._in_a_fork(request, payload)
+
+    def _received(self) -> Iterator[tuple[Request, bytes]]:
         while True:
             try:
                 message, payload = receive(self._requests)
             except EOFError:
                 return
-            request = msgspec.json.decode(message, type=Request)
-            if request.prepares:
-                self._import_for(request)
-                send(self._answers, Answer())
-            else:
-                self._in_a_fork(request, payload)
+            yield msgspec.json.decode(message, type=Request), payload
 
     def _import_for(self, request: Request) -> None:
         shipped()
@@ -80,33 +88,65 @@ class _Worker:
     def _end_with_answer(self, request: Request, payload: bytes, sink: int) -> NoReturn:
         """In the fork. A byte in `sink` says that the answer was given, whatever the file's own code did to the process."""
         self._requests.close()
+        own = os.getpid()
         try:
-            answer, frame = self._answer(request, payload)
-            _show_what_was_printed()
-            send(self._answers, answer, frame)
+            self._guard(request)
+            self._give(own, *self._within(request, lambda: _answered(self._executed(request), request, payload, {})))
             os.write(sink, b".")
         finally:
             os._exit(0)
 
-    def _answer(self, request: Request, payload: bytes) -> tuple[Answer, bytes]:
-        """The outcome of one request. A user's error is an answer; only a dead process is none."""
+    def _stay(self, file: Request) -> None:
+        """From here on this is the process of one module: the file runs in it once, and every later request is a call of it."""
+        own, models = os.getpid(), dict[str, Any]()
+        started: list[Executed] = []
+
+        def run() -> tuple[Answer, bytes]:
+            started.append(self._executed(file))
+            return Answer(), b""
+
+        self._guard(file)
+        self._give(own, *self._within(file, run))
+        for request, payload in self._received() if started else ():
+            call = partial(_answered, started[0], request, payload, models)
+            self._give(own, *self._within(request, call))
+
+    def _guard(self, request: Request) -> None:
         file = Path(request.path)
         if self._limits.guarded:
             closing.close_default_database(request.text)
             guard.install(file, *(data.place(name, file) for name in request.data))
+
+    def _executed(self, request: Request) -> Executed:
+        file = Path(request.path)
+        with self._threads(file, f"The module {file.name}"):
+            return execute(request.text, file, request.data)
+
+    def _threads(self, file: Path, what: str) -> AbstractContextManager[None]:
+        """Libraries of engines keep threads of their own; functions of features and labels may not."""
+        return ended_threads(file, what) if self._limits.guarded else nullcontext()
+
+    def _within(self, request: Request, work: Callable[[], tuple[Answer, bytes]]) -> tuple[Answer, bytes]:
+        """The outcome of one request. A user's error is an answer; only a dead process is none."""
+        file = Path(request.path)
         signal.setitimer(signal.ITIMER_REAL, self._limits.seconds + _GRACE)
         try:
-            done = execute(request.text, file, request.data)
-            if not request.kind:
-                return Answer(kind="declared"), packed_declarations(done)
-            if self._limits.guarded:
-                return Answer(), _computed(done, request, payload)
-            return _applied(done.find(request.kind, request.name), request, payload, file)
+            with self._threads(file, described(request)):
+                return work()
         except TidemillError as exc:
             return Answer(error=str(exc)), b""
         except MemoryError:
             most = f"the {self._limits.memory} MiB it may take" if self._limits.guarded else "there is"
             return Answer(error=f"The module {file.name} needs more memory than {most}."), b""
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+    def _give(self, own: int, answer: Answer, data: bytes) -> None:
+        """own: the process that was asked. One that a person's function forked came back here as well, and says nothing."""
+        _show_what_was_printed()
+        if os.getpid() != own:
+            os._exit(0)
+        send(self._answers, answer, data)
 
 
 @cache
@@ -141,32 +181,59 @@ def _end_like(status: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status))
 
 
+def _answered(done: Executed, request: Request, payload: bytes, models: dict[str, Any]) -> tuple[Answer, bytes]:
+    """models: engine → the model that a call brought along; a later one that brings none goes on with it."""
+    if not request.kind:
+        return Answer(kind="declared"), packed_declarations(done)
+    if request.kind in ("features", "label"):
+        return Answer(), _computed(done, request, payload)
+    return _applied(done.find(request.kind, request.name), request, payload, models)
+
+
 def _computed(done: Executed, request: Request, payload: bytes) -> bytes:
     """A function of features or of a label, over bars."""
     read, write = _frames()
-    made = done.find(request.kind, request.name)
-    bars = read(io.BytesIO(payload))
-    what = described(request)
-    with explained(done.file, what):
-        result = made.function(bars)
-    buffer = io.BytesIO()
-    write(_frame_of(result, bars, what, request.name), buffer)
+    made, what = done.find(request.kind, request.name), described(request)
+
+    def called(bars: "pl.DataFrame") -> "pl.DataFrame":
+        with explained(done.file, what):
+            result = made.function(bars)
+        return _frame_of(result, bars, what, request.name)
+
+    bars, buffer = read(io.BytesIO(payload)), io.BytesIO()
+    write(_by_tail(called, bars, request, by_slot=False) if request.by_tail else called(bars), buffer)
     return buffer.getvalue()
 
 
-def _applied(made: Declared, request: Request, payload: bytes, file: Path) -> tuple[Answer, bytes]:
+def _by_tail(function: Callable[..., Any], rows: "pl.DataFrame", request: Request, *, by_slot: bool) -> Any:
+    """What a function answers for each time from its tail alone; what is no frame as it is."""
+    import polars as pl
+
+    found = []
+    for tail in tails(rows, request.by_tail, by_slot=by_slot, newest=request.newest):
+        answer = function(tail.rows)
+        if not isinstance(answer, pl.DataFrame) or answer.schema.get("open_time") != rows.schema["open_time"]:
+            return answer
+        found.append(answer.filter(pl.col("open_time") == tail.time))
+    made = pl.concat(found, how="vertical_relaxed") if found else function(rows)
+    return made.sort("symbol", "open_time") if "symbol" in made.columns else made
+
+
+def _applied(made: Declared, request: Request, payload: bytes, models: dict[str, Any]) -> tuple[Answer, bytes]:
     """A function of an engine or a strategy, called with what came along; models go through `save` and `load`."""
-    function = made.second if request.second else made.function
+    file, function = Path(request.path), made.second if request.second else made.function
     values = taken_apart((*request.args, *request.kwargs.values()), payload)
-    args, named = values[: len(request.args)], values[len(request.args) :]
+    args, named = values[: len(request.args)], dict(zip(request.kwargs, values[len(request.args) :], strict=True))
     if function is None:
         raise InputError(f"The {request.kind} {request.name} of {file.name} lacks a function.")
-    if request.second and made.load is not None:
-        with explained(file, f"load of the engine {request.name} of {file.name}"):
-            args[0] = made.load(restored(args[0]))
+    if request.second:
+        args[0] = _model(made, request, args[0], models)
     try:
         with explained(file, described(request)):
-            result = function(*args, **dict(zip(request.kwargs, named, strict=True)))
+            if request.by_tail:
+                result = _by_tail(partial(function, **named), args[0], request, by_slot=True)
+            else:
+                result = function(*args, **named)
     except InputError as exc:
         return Answer(error=str(exc), raised=True), b""
     if not request.second and made.save is not None:
@@ -174,6 +241,18 @@ def _applied(made: Declared, request: Request, payload: bytes, file: Path) -> tu
             result = storable(made.save(result))
     kind, data = packed_answer(result)
     return Answer(kind=kind), data
+
+
+def _model(made: Declared, request: Request, given: Any, models: dict[str, Any]) -> Any:
+    """The model of a call, as `load` makes it; once for all calls that it is kept for."""
+    if request.args[0][0] == KEPT:
+        return models[made.name]
+    if made.load is not None:
+        file = Path(request.path)
+        with explained(file, f"load of the engine {request.name} of {file.name}"):
+            given = made.load(restored(given))
+    models[made.name] = given
+    return given
 
 
 def _frame_of(result: Any, bars: "pl.DataFrame", what: str, name: str) -> "pl.DataFrame":

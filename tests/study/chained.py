@@ -1,7 +1,10 @@
 """The chain over the bars of a study that was run: one decider for each fold, in a schedule."""
 
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
 
 from tidemill.study.deciders import Term, decider, window_of
 from tidemill.study.scheduled import walked
@@ -16,5 +19,15 @@ def terms_of(study: Study, book: str) -> list[Term]:
 
 
 def chained(study: Study, book: str | None, *, reload_at: frozenset[int] = frozenset()) -> Iterator[tuple[datetime, Wanted]]:
-    """The chain over all slots; at those of `reload_at` a state is saved and taken up. The first decider warms up, too."""
-    return walked(study, terms_of(study, book or ENSEMBLE), reload_at=reload_at)
+    """The chain over all slots; before those of `reload_at` a state is saved and taken up. The first decider warms up, too."""
+    terms = terms_of(study, book or ENSEMBLE)
+    times = study.times
+    stops = [times[at - 1] for at in sorted(reload_at)]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{at}.state") for at in range(len(stops))]
+        for (_, state), (stop, saved) in pairwise([(None, None), *zip(stops, files, strict=True), (None, None)]):
+            saving = {} if stop is None or saved is None else {stop: saved}
+            for time, wanted in walked(study, terms, state=state, save_after=saving):
+                yield time, wanted
+                if time == stop:
+                    break

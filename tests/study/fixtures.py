@@ -52,14 +52,12 @@ def _imported(place: Path, panel: pl.DataFrame) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(
-    servers: Servers, migrated: str, panel: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Finished]:
-    """The one run that tests marked `finished` begin with."""
+def finished_run(servers: Servers, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """The one run that tests marked `finished` begin with, whichever panel is that of the folder which asks first."""
     from tests.study.running import run  # all of the steps: not for sessions that need none
 
     place, kept = tmp_path_factory.mktemp("finished"), tmp_path_factory.mktemp("kept")
-    folder = _imported(place, panel)
+    folder = _imported(place, daily_bars())
     with new_database(servers.postgres_dsn, migrated) as dsn:
         with open_workspace(_settings(place, dsn, servers.redis_url)) as workspace:
             run(workspace, small_experiment(folder))

@@ -1,6 +1,6 @@
 """Bar by bar through the chain: the features, predictions, rejections and signals of a run, to the bit."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,11 +9,9 @@ import polars as pl
 import pytest
 
 from tests.study.chained import chained
-from tests.study.panels import START, daily_bars, small_experiment
+from tests.study.panels import SECTORS, small_experiment, stocks
 from tests.study.running import STEPS
-from tidemill.calendars import XNYS, calendar_named
 from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, SplitSpec, StrategySpec, ValidationSpec
-from tidemill.domain.intervals import Interval
 from tidemill.steps.models.engines import train
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.study.rejections import rejections_of
@@ -23,29 +21,11 @@ from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, SIGNALS
 from tidemill.study.workspace import Workspace
 
-SECTORS = {"AAA": "x", "BBB": "x", "CCC": "y", "DDD": "y", "EEE": "x", "FFF": "y"}
-
 
 @pytest.fixture
 def panel(tmp_path: Path) -> Path:
-    """Stocks with late listings, halts, a death, a split and dividends."""
-    sessions = calendar_named(XNYS).slots(Interval.parse("1d"), START, START + timedelta(days=400)).cast(pl.Date)
-    bars = daily_bars(400).filter(pl.col("date").is_in(sessions.implode()))
-    days = (pl.col("date") - START.date()).dt.total_days()
-    lost = (
-        ((pl.col("symbol") == "BBB") & days.is_between(140, 150))
-        | ((pl.col("symbol") == "CCC") & (days < 170))
-        | ((pl.col("symbol") == "DDD") & (days > 260))
-        | ((pl.col("symbol") == "EEE") & days.is_in([101, 200, 201]))
-    )
-    split = (pl.col("symbol") == "AAA") & (days >= 180)
-    prices = [pl.when(split).then(pl.col(name) / 2.0).otherwise(name).alias(name) for name in ("open", "high", "low", "close")]
-    paid = pl.when((pl.col("symbol") == "FFF") & (days < 210)).then(0.98).otherwise(1.0)
-    adjusted = (pl.col("close") * pl.when((pl.col("symbol") == "AAA") & ~split).then(0.5).otherwise(1.0) * paid).alias(
-        "adjusted_close"
-    )
     path = tmp_path / "panel.parquet"
-    bars.filter(~lost).with_columns(prices).with_columns(adjusted).write_parquet(path)
+    stocks().write_parquet(path)
     return path
 
 

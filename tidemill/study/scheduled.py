@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -27,28 +29,46 @@ from tidemill.study.sources import instruments_of
 from tidemill.study.study import Study
 from tidemill.trading.chain import BarsOfSlot, Chain, Wanted
 from tidemill.trading.decider import deciding_of, links_of
+from tidemill.trading.saved import SavedChain, load_chain, save_chain
+
+_NOWHERE: Mapping[datetime, Path] = MappingProxyType({})
 
 
-def walked(study: Study, terms: Sequence[Term], *, reload_at: Container[int] = ()) -> Iterator[tuple[datetime, Wanted]]:
+def walked(
+    study: Study, terms: Sequence[Term], *, state: Path | None = None, save_after: Mapping[datetime, Path] = _NOWHERE
+) -> Iterator[tuple[datetime, Wanted]]:
     """Every slot of the study's bars up to the end of the last term, through the chain; before the first one it warms up.
 
-    terms: of one book, in order of time. reload_at: numbers of slots before which the chain is made anew from its state, as a
-    session that was stopped makes it. Arrays of an answer are the chain's own until the next slot.
+    terms: of one book, in order of time. state: file of a chain that was stopped; the slots after it are stepped. save_after:
+    when a slot opens → the file that keeps the state after it. Arrays of an answer are the chain's own until the next slot.
     """
     _require_bars_alone(study)
     universe, slots = slots_of(study, terms[0].decider.anchor)
-    since, read = terms[0].start, partial(_load, study)
-    links, deciding = links_of(terms[0].decider, known_to(study)), deciding_of(terms[0].decider, read)
-    chain, waiting = Chain(links, universe, deciding, since=since), list(terms[1:])
-    for at, bars in enumerate(slots):
+    known, read = known_to(study), partial(_load, study)
+    begun = None if state is None else load_chain(state, terms[0].decider, known)
+    now, *waiting = terms if begun is None else _left(terms, begun.after)
+    links, carried = links_of(now.decider, known), None if begun is None else begun.state
+    chain = Chain(links, universe, deciding_of(now.decider, read), carried, since=terms[0].start)
+    for bars in slots if begun is None else _following(slots, begun.after):
         if terms[-1].end is not None and bars.open_time >= terms[-1].end:
             return
         if waiting and bars.open_time >= waiting[0].start:
-            deciding = deciding_of(waiting.pop(0).decider, read)
-            chain.decide_by(deciding)
-        if at in reload_at:
-            chain = Chain(links, universe, deciding, chain.state(), since=since)
-        yield bars.open_time, chain.step(bars)
+            now = waiting.pop(0)
+            chain.decide_by(deciding_of(now.decider, read))
+        wanted = chain.step(bars)
+        if bars.open_time in save_after:
+            save_chain(save_after[bars.open_time], SavedChain(chain.state(), bars.open_time), now.decider, known)
+        yield bars.open_time, wanted
+
+
+def _left(terms: Sequence[Term], after: datetime) -> Sequence[Term]:
+    """The term that held in the slot that opened then, or the first where none did yet, and those after it."""
+    begun = sum(term.start <= after for term in terms)
+    return terms[max(begun - 1, 0) :]
+
+
+def _following(slots: Iterable[BarsOfSlot], after: datetime) -> Iterator[BarsOfSlot]:
+    return (bars for bars in slots if bars.open_time > after)
 
 
 def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:

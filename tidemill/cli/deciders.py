@@ -143,8 +143,8 @@ def calibration(decider_id: str, as_json: bool) -> None:
         study = _study(opened, row)
         found = calibration_of(study, terms_of(study, row.experiment, row.book))
     if as_json:
-        tenths = [one._asdict() for one in found.tenths]
-        write_json({"book": row.book, "refuted": None if found.holds is None else not found.holds, "allowed": found.allowed, "tenths": tenths})
+        tenths, refuted = [one._asdict() for one in found.tenths], None if found.holds is None else not found.holds
+        write_json({"book": row.book, "refuted": refuted, "allowed": found.allowed, "tenths": tenths})
         return
     click.echo(_verdict(row.book, found))
     columns = ("tenth", "outcomes", "claimed", "came true", "distance")

@@ -72,7 +72,8 @@ def _block_sums(excess: Floats, tenth: Indices, slot: Indices, horizon: int) -> 
     times = int(slot.max(initial=-1)) + 1
     blocks = max(times // (_LENGTHS * horizon), 1)
     block = slot * blocks // max(times, 1)
-    return np.bincount(tenth * blocks + block, excess, TENTHS * blocks).reshape(TENTHS, blocks)
+    sums: Floats = np.bincount(tenth * blocks + block, weights=excess, minlength=TENTHS * blocks).astype(np.float64)
+    return sums.reshape(TENTHS, blocks)
 
 
 def _distances(sums: Floats, horizon: int) -> Floats:
@@ -81,7 +82,8 @@ def _distances(sums: Floats, horizon: int) -> Floats:
     """
     whole = _LENGTHS * horizon * horizon
     lost = whole / (whole - (horizon * horizon - 1) / 3.0)
-    return _studentised(sums.sum(axis=1), sums) / np.sqrt(lost)
+    made: Floats = _studentised(sums.sum(axis=1), sums) / np.sqrt(lost)
+    return made
 
 
 def _allowed(sums: Floats) -> float:
@@ -94,4 +96,5 @@ def _allowed(sums: Floats) -> float:
 def _studentised(total: Floats, sums: Floats) -> Floats:
     """In standard errors of a sum of as many blocks."""
     error = np.sqrt(sums.shape[-1] * sums.var(axis=-1, ddof=1))
-    return np.divide(total, error, out=np.zeros_like(total), where=error > 0.0)
+    made: Floats = np.divide(total, error, out=np.zeros_like(total), where=error > 0.0)
+    return made

@@ -117,6 +117,8 @@ def _training(features: Sequence[str]) -> pl.DataFrame:
 
 def _every_slot() -> msgspec.Struct:
     return strategy("quantile").parse({"every": 1})
+
+
 MODULE = """
 import numpy as np
 import polars as pl

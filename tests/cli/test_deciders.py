@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from msgspec.structs import replace
 
@@ -13,9 +14,9 @@ from tidemill.config import Settings
 from tidemill.experiments.tracked import id_of
 from tidemill.storage.champions import Nominee, current, promote
 from tidemill.study.book import Span, book
-from tidemill.study.deciders import decider, stored_decider, window_of
+from tidemill.study.deciders import decider, stored_decider, terms_of, window_of
 from tidemill.study.rejections import tradable
-from tidemill.study.scoring import predicted_by
+from tidemill.study.scoring import predicted_by, scored_rows
 from tidemill.study.sources import study_of
 from tidemill.study.tables import ENSEMBLE
 from tidemill.study.workspace import open_workspace
@@ -67,6 +68,25 @@ def test_the_book_of_one_is_run_again_with_the_figures_of_the_experiment(
         expected = book(study, counting, Span(fold.test_start, fold.test_end))
     assert (found["final_equity"], found["trades"]) == (expected.final_equity, expected.trades.height)
     assert "final equity" in tidemill("deciders", "backtest", row["id"]).out
+
+
+@pytest.mark.finished
+def test_whether_its_confidence_came_true_is_told_with_ten_tenths(there: Settings, folder: Path, tidemill: Tidemill) -> None:
+    row = tidemill("deciders", "list", "--book", "ridge", "--json").json[0]
+    found = tidemill("deciders", "calibration", row["id"], "--json").json
+    assert found["refuted"] is None  # a hundred days after the first 500 outcomes
+    with open_workspace(there) as opened:
+        study = study_of(opened, small_experiment(folder))
+        terms = terms_of(study, id_of(study.experiment), "ridge")
+        claiming = [term.start for term in terms if term.decider.confidence]
+        told = scored_rows(study, "ridge").filter(pl.col("open_time") >= min(claiming))
+    tenths = found["tenths"]
+    assert sum(one["outcomes"] for one in tenths) == told.height
+    came = sum(one["outcomes"] * one["came_true"] for one in tenths)
+    assert came == pytest.approx((told["label"] > 0.0).sum())
+    lines = tidemill("deciders", "calibration", row["id"]).out.splitlines()
+    assert lines[0] == "The confidence of ridge is not judged: its run has too few outcomes of predictions with a confidence."
+    assert len(lines) == 3 + len(tenths)
 
 
 @pytest.mark.finished

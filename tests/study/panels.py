@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tidemill.calendars import XNYS, calendar_named
 from tidemill.domain.experiment import DatasetSpec, EngineSpec, Experiment, FeatureSpec, LabelSpec, SplitSpec
+from tidemill.domain.intervals import Interval
 
 START = datetime(2021, 1, 4, tzinfo=UTC)
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
+SECTORS = {"AAA": "x", "BBB": "x", "CCC": "y", "DDD": "y", "EEE": "x", "FFF": "y"}
 
 
 def daily_bars(days: int = 330, symbols: tuple[str, ...] = SYMBOLS, seed: int = 5) -> pl.DataFrame:
@@ -35,6 +38,26 @@ def daily_bars(days: int = 330, symbols: tuple[str, ...] = SYMBOLS, seed: int = 
             )
         )
     return pl.concat(frames)
+
+
+def stocks() -> pl.DataFrame:
+    """Stocks with late listings, halts, a death, a split and dividends."""
+    sessions = calendar_named(XNYS).slots(Interval.parse("1d"), START, START + timedelta(days=400)).cast(pl.Date)
+    bars = daily_bars(400).filter(pl.col("date").is_in(sessions.implode()))
+    days = (pl.col("date") - START.date()).dt.total_days()
+    lost = (
+        ((pl.col("symbol") == "BBB") & days.is_between(140, 150))
+        | ((pl.col("symbol") == "CCC") & (days < 170))
+        | ((pl.col("symbol") == "DDD") & (days > 260))
+        | ((pl.col("symbol") == "EEE") & days.is_in([101, 200, 201]))
+    )
+    split = (pl.col("symbol") == "AAA") & (days >= 180)
+    prices = [pl.when(split).then(pl.col(name) / 2.0).otherwise(name).alias(name) for name in ("open", "high", "low", "close")]
+    paid = pl.when((pl.col("symbol") == "FFF") & (days < 210)).then(0.98).otherwise(1.0)
+    adjusted = (pl.col("close") * pl.when((pl.col("symbol") == "AAA") & ~split).then(0.5).otherwise(1.0) * paid).alias(
+        "adjusted_close"
+    )
+    return bars.filter(~lost).with_columns(prices).with_columns(adjusted)
 
 
 def day_of(bars: pl.DataFrame, day: int) -> pl.DataFrame:

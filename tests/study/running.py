@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tidemill.domain.experiment import Experiment
+from tidemill.experiments.tracked import record_run
 from tidemill.steps.features.labels import build_training_set
 from tidemill.steps.features.technical import compute_features
 from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
@@ -41,6 +42,19 @@ STEPS: dict[str, Callable[[Study], StepReport[Any]]] = {
 def run(workspace: Workspace, experiment: Experiment) -> tuple[Study, dict[str, StepReport[Any]]]:
     study = study_of(workspace, experiment)
     return study, {name: step(study) for name, step in STEPS.items()}
+
+
+def run_signals(workspace: Workspace, experiment: Experiment) -> Study:
+    """A run up to its signals and deciders, of any engines, kept as one that came to its report."""
+    study = study_of(workspace, experiment)
+    for step in (sync_bars, sync_instruments, list_gaps, compute_features, build_training_set):
+        step(study)
+    for spec in study.engines:
+        train(study, spec.name)
+    for later in (predict, train_ensemble, predict_ensemble, make_signals):
+        later(study)
+    record_run(study)
+    return study
 
 
 def worked(reports: dict[str, StepReport[Any]]) -> set[str]:

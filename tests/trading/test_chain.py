@@ -1,7 +1,7 @@
 """Bar by bar through the chain: the features, predictions, rejections and signals of a run, to the bit."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -11,26 +11,21 @@ import polars as pl
 import pytest
 
 from tests.databases import new_database
-from tests.study.chained import chained, terms_of
-from tests.study.panels import START, daily_bars, small_experiment
+from tests.study.chained import stepped, terms_of
+from tests.study.panels import SECTORS, small_experiment, stocks
 from tests.study.running import STEPS
-from tidemill.calendars import XNYS, calendar_named
 from tidemill.config import Settings
 from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, SplitSpec, StrategySpec, ValidationSpec
-from tidemill.domain.intervals import Interval
 from tidemill.embedded import Servers
 from tidemill.steps.models.engines import train
 from tidemill.steps.predictions.validity import validate_predictions
 from tidemill.study.rejections import rejections_of
 from tidemill.study.scheduled import book_by
-from tidemill.study.scheduled import walked as every_slot
 from tidemill.study.scoring import predictions_of
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE, SIGNALS
 from tidemill.study.workspace import Workspace, open_workspace
-
-SECTORS = {"AAA": "x", "BBB": "x", "CCC": "y", "DDD": "y", "EEE": "x", "FFF": "y"}
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +39,8 @@ def workspace(servers: Servers, migrated: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stocks with late listings, halts, a death, a split and dividends."""
-    sessions = calendar_named(XNYS).slots(Interval.parse("1d"), START, START + timedelta(days=400)).cast(pl.Date)
-    bars = daily_bars(400).filter(pl.col("date").is_in(sessions.implode()))
-    days = (pl.col("date") - START.date()).dt.total_days()
-    lost = (
-        ((pl.col("symbol") == "BBB") & days.is_between(140, 150))
-        | ((pl.col("symbol") == "CCC") & (days < 170))
-        | ((pl.col("symbol") == "DDD") & (days > 260))
-        | ((pl.col("symbol") == "EEE") & days.is_in([101, 200, 201]))
-    )
-    split = (pl.col("symbol") == "AAA") & (days >= 180)
-    prices = [pl.when(split).then(pl.col(name) / 2.0).otherwise(name).alias(name) for name in ("open", "high", "low", "close")]
-    paid = pl.when((pl.col("symbol") == "FFF") & (days < 210)).then(0.98).otherwise(1.0)
-    adjusted = (pl.col("close") * pl.when((pl.col("symbol") == "AAA") & ~split).then(0.5).otherwise(1.0) * paid).alias(
-        "adjusted_close"
-    )
     path = tmp_path_factory.mktemp("chain") / "panel.parquet"
-    bars.filter(~lost).with_columns(prices).with_columns(adjusted).write_parquet(path)
+    stocks().write_parquet(path)
     return path
 
 
@@ -107,7 +86,8 @@ def test_the_account_of_the_chain_is_that_of_the_book(workspace: Workspace, pane
     terms = [*(before._replace(end=after.start) for before, after in pairwise(terms)), terms[-1]]
     expected = book_by(study, terms)
     expected = expected.with_suspected or expected
-    steps = [wanted.traded for _, wanted in every_slot(study, terms, trading=True, reload_at={150, 200, 240}) if wanted.traded]
+    slots = stepped(study, terms, trading=True, reload_at=frozenset({150, 200, 240}))
+    steps = [wanted.traded for _, wanted in slots if wanted.traded]
     assert [step.equity for step in steps[:-1]] == expected.equity["equity"].to_list()[:-1]
     assert sum(len(step.changes) for step in steps) > 10
     assert sum(step.costs for step in steps[:-1]) > 0.0
@@ -160,7 +140,7 @@ def walked(study: Study, book: str | None) -> Walked:
     made = Walked([], {name: [] for name in names}, set(), [])
     symbols, since = sorted(study.bars["symbol"].unique()), study.folds[0].test_start
     present = set(study.bars.select("symbol", "open_time").iter_rows())
-    for time, wanted in chained(study, book, reload_at=frozenset({50, 111, 160, 161, 240})):
+    for time, wanted in stepped(study, terms_of(study, book or ENSEMBLE), reload_at=frozenset({50, 111, 160, 161, 240})):
         there = [(at, symbol) for at, symbol in enumerate(symbols) if (symbol, time) in present]
         made.features.extend((symbol, time, *wanted.features[at]) for at, symbol in there)
         if time < since:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tidemill.maintenance.renewal import Departure, Renewal
+    from tidemill.metrics.calibration import Calibration
     from tidemill.storage.deciders import StoredDecider
     from tidemill.study.study import Study
     from tidemill.study.workspace import Workspace
@@ -229,3 +230,34 @@ def backtest(decider_id: str, as_json: bool) -> None:
     write_table("", ("figure", "value"), [(name.replace("_", " "), number(value, 4)) for name, value in figures.items()])
     for note in result.notes:
         click.echo(note)
+
+
+@deciders.command()
+@click.argument("decider_id", metavar="ID")
+@json_option
+def calibration(decider_id: str, as_json: bool) -> None:
+    """Whether what signals claim of themselves came true as often, for the book of ID over all folds of its run."""
+    from tidemill.study.calibrating import calibration_of
+    from tidemill.study.deciders import terms_of
+
+    with _meant(decider_id) as meant:
+        row, study = meant.row, meant.study
+        found = calibration_of(study, terms_of(study, row.experiment, row.book))
+    if as_json:
+        tenths, refuted = [one._asdict() for one in found.tenths], None if found.holds is None else not found.holds
+        write_json({"book": row.book, "refuted": refuted, "allowed": found.allowed, "tenths": tenths})
+        return
+    click.echo(_verdict(row.book, found))
+    columns = ("tenth", "outcomes", "claimed", "came true", "distance")
+    told = [(str(at), f"{one[0]:,}", *(number(value, 3) for value in one[1:])) for at, one in enumerate(found.tenths, 1)]
+    write_table("", columns, told)
+
+
+def _verdict(book: str, found: "Calibration") -> str:
+    if found.allowed is None:
+        return f"The confidence of {book} is not judged: its run has too few outcomes of predictions with a confidence."
+    largest = max(abs(one.distance) for one in found.tenths)
+    return (
+        f"The confidence of {book} is {'not ' if found.holds else ''}refuted: of ten tenths one lies {largest:.2f} standard "
+        f"errors off, where chance alone explains {found.allowed:.2f}."
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
-from typing import Generic, TypeVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -38,41 +40,69 @@ from tidemill.trading.chain import Chain, Wanted
 from tidemill.trading.context import IndexVersion
 from tidemill.trading.decider import Decider, deciding_of, links_of
 from tidemill.trading.ordering import Desk
+from tidemill.trading.saved import SavedChain, load_chain, save_chain
 
 T = TypeVar("T")
+_NOWHERE: Mapping[datetime, Path] = MappingProxyType({})
 
 
 def walked(
-    study: Study, terms: Sequence[Term], *, trading: bool = False, reload_at: Container[int] = ()
+    study: Study,
+    terms: Sequence[Term],
+    *,
+    trading: bool = False,
+    state: Path | None = None,
+    save_after: Mapping[datetime, Path] = _NOWHERE,
 ) -> Iterator[tuple[datetime, Wanted]]:
     """Every slot of the study's bars up to the end of the last term, through the chain; before the first one it warms up.
 
     terms: of one book, in order of time. trading: an account trades what is asked, as the book of the schedule does, but books
-    suspected actions as they come (`with_suspected`). reload_at: numbers of slots before which the chain is made anew from its
-    state, as a session that was stopped makes it. Arrays of an answer are the chain's own until the next slot.
+    suspected actions as they come (`with_suspected`). state: file of a chain that was stopped; the slots after it are stepped.
+    save_after: when a slot opens → the file that keeps the state after it. Arrays of an answer are the chain's own until the
+    next slot.
     """
-    return ((time, wanted) for time, wanted, _ in _stepped(study, terms, trading=trading, reload_at=reload_at))
+    begun = None if state is None else load_chain(state, terms[0].decider, known_to(study))
+    for bars, wanted, chain, now in _stepped(study, terms, begun, trading=trading):
+        if bars.open_time in save_after:
+            saved = SavedChain(chain.state(), bars.open_time)
+            save_chain(save_after[bars.open_time], saved, now.decider, known_to(study))
+        yield bars.open_time, wanted
 
 
-def _stepped(
-    study: Study, terms: Sequence[Term], *, trading: bool = False, reload_at: Container[int] = ()
-) -> Iterator[tuple[datetime, Wanted, Chain]]:
-    """`walked`, with the chain that answered."""
+class _Step(NamedTuple):
+    """One slot, what the chain made of it, and who decided."""
+
+    bars: BarsOfSlot
+    wanted: Wanted
+    chain: Chain
+    term: Term
+
+
+def _stepped(study: Study, terms: Sequence[Term], begun: SavedChain | None = None, *, trading: bool = False) -> Iterator[_Step]:
     universe, slots = slots_of(study, terms[0].decider.anchor)
-    since, read = terms[0].start, partial(_load, study)
-    links, deciding = links_of(terms[0].decider, known_to(study)), deciding_of(terms[0].decider, read)
-    desk = desk_of(study, universe, terms[0].decider) if trading else None
-    chain, waiting = Chain(links, universe, deciding, since=since, desk=desk), list(terms[1:])
-    for at, bars in enumerate(slots):
+    read, known = partial(_load, study), known_to(study)
+    now, *waiting = terms if begun is None else _left(terms, begun.after)
+    links, carried = links_of(now.decider, known), None if begun is None else begun.state
+    desk = desk_of(study, universe, now.decider) if trading else None
+    chain = Chain(links, universe, deciding_of(now.decider, read), carried, since=terms[0].start, desk=desk)
+    for bars in slots if begun is None else _following(slots, begun.after):
         if terms[-1].end is not None and bars.open_time >= terms[-1].end:
             return
         if waiting and bars.open_time >= waiting[0].start:
-            decider = waiting.pop(0).decider
-            deciding, desk = deciding_of(decider, read), desk_of(study, universe, decider) if trading else None
-            chain.decide_by(deciding, None if desk is None else desk.terms)
-        if at in reload_at:
-            chain = Chain(links, universe, deciding, chain.state(), since=since, desk=desk)
-        yield bars.open_time, chain.step(bars), chain
+            now = waiting.pop(0)
+            account_terms = desk_of(study, universe, now.decider).terms if trading else None
+            chain.decide_by(deciding_of(now.decider, read), account_terms)
+        yield _Step(bars, chain.step(bars), chain, now)
+
+
+def _left(terms: Sequence[Term], after: datetime) -> Sequence[Term]:
+    """The term that held in the slot that opened then, or the first where none did yet, and those after it."""
+    begun = sum(term.start <= after for term in terms)
+    return terms[max(begun - 1, 0) :]
+
+
+def _following(slots: Iterable[BarsOfSlot], after: datetime) -> Iterator[BarsOfSlot]:
+    return (bars for bars in slots if bars.open_time > after)
 
 
 def asked_by(study: Study, terms: Sequence[Term]) -> Weighed:
@@ -80,14 +110,15 @@ def asked_by(study: Study, terms: Sequence[Term]) -> Weighed:
     time and symbol; with what the chain says of its book.
     """
     require_following(terms, study.times)
-    symbols, rows, last = slots_of(study, terms[0].decider.anchor)[0].symbols, [], None
+    symbols, rows, notes = slots_of(study, terms[0].decider.anchor)[0].symbols, [], ()
     column = -1 if terms[0].decider.book == ENSEMBLE else 0  # a book of one engine has no other in it
-    for time, wanted, chain in _stepped(study, terms):
-        said, weights, last = wanted.predictions[:, column], wanted.weights, chain
-        rows += [(symbols[at], time, float(weights[at]), float(said[at])) for at in np.flatnonzero(~np.isnan(weights))]
+    for bars, wanted, chain, _ in _stepped(study, terms):
+        said, weights, notes = wanted.predictions[:, column], wanted.weights, chain.notes
+        asked = np.flatnonzero(~np.isnan(weights))
+        rows += [(symbols[at], bars.open_time, float(weights[at]), float(said[at])) for at in asked]
     numbers = dict.fromkeys(("weight", "prediction"), pl.Float64())
     schema = {"symbol": pl.String(), "open_time": study.bars.schema["open_time"], **numbers}
-    return Weighed(pl.DataFrame(rows, schema=schema, orient="row"), () if last is None else last.notes)
+    return Weighed(pl.DataFrame(rows, schema=schema, orient="row"), notes)
 
 
 def weights_by(study: Study, terms: Sequence[Term]) -> pl.DataFrame:

@@ -23,7 +23,7 @@ import polars as pl
 from benchmarks.models import panel
 from tidemill.backtest.backtest import Options, terms_of
 from tidemill.calendars import NEVER
-from tidemill.domain.experiment import CostSpec, NeutraliseSpec, ValidationSpec
+from tidemill.domain.experiment import CostSpec, NeutraliseSpec, PredictionGuard
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import feature_set
 from tidemill.features.feature_set import FeatureSet
@@ -69,7 +69,7 @@ def links(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
     ensemble = stream(made, names)
     yield "ensemble of 4", lambda: ensemble.step(scores)
     bounds = feature_bounds(panel(50, 120, DAY), _columns())
-    checks = PredictionChecks(ValidationSpec(), _columns(), bounds, "abcd", dict.fromkeys("abcd", PastRange(-1.0, 1.0, 5_000)))
+    checks = PredictionChecks(PredictionGuard(), _columns(), bounds, "abcd", dict.fromkeys("abcd", PastRange(-1.0, 1.0, 5_000)))
     yield "checks of 4", lambda: checks.step(values, scores, np.ones(symbols, np.bool_))
     universe, true = Universe(names, np.ones(symbols, np.bool_)), np.ones((1, symbols), np.bool_)
     slots = Slots(np.array([0]), true, true, random.normal(size=(1, symbols)), true, bars[3:4].copy())
@@ -93,7 +93,7 @@ def whole(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
     rows[:, 1], rows[:, 2] = rows[:, :4].max(axis=1), rows[:, :4].min(axis=1)
     true = np.ones(symbols, np.bool_)
     for name, params in ENGINES.items():
-        links = Links(DAY, features, 20.0, ValidationSpec(), strategy("quantile"), _every_slot(), None, name, SHIPPED_ENGINES)
+        links = Links(DAY, features, 20.0, PredictionGuard(), strategy("quantile"), _every_slot(), None, name, SHIPPED_ENGINES)
         model = engine(name).fit(training, features=features.names, params=params, seed=1)
         deciding = Deciding({name: model}, None, feature_bounds(training, features.names), {name: None})
         terms = terms_of(names, {}, CostSpec(), Options())

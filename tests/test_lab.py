@@ -23,10 +23,10 @@ from tidemill.domain.experiment import (
     LabelSpec,
     NeutraliseSpec,
     NewsSpec,
+    PredictionGuard,
     PromotionSpec,
     RiskSpec,
     StrategySpec,
-    ValidationSpec,
 )
 from tidemill.domain.intervals import Interval
 from tidemill.experiments.files import to_text
@@ -212,7 +212,7 @@ def test_names_that_are_none_are_refused(home: Path) -> None:
         ({"label": LabelSpec(horizon=-3)}, r"label\.horizon is -3; it must be at least 1"),
         ({"costs": CostSpec(fee_bps=float("nan"))}, r"costs\.fee_bps is nan"),
         ({"features": FeatureSpec(sets=(), names=("ROC5",))}, "momentum needs the features"),
-        ({"validation": ValidationSpec(range=-1.0)}, r"validation\.range is -1"),
+        ({"validation": PredictionGuard(range=-1.0)}, r"validation\.range is -1"),
         ({"promotion": PromotionSpec(book="oracle")}, r"promotion\.book"),
         ({"risk": RiskSpec(least=300, window=200)}, r"risk\.least is 300"),
         ({"news": NewsSpec(source="file:nowhere.csv")}, r"nowhere\.csv"),

@@ -15,7 +15,7 @@ from tests.study.panels import SYMBOLS, daily_bars, small_experiment
 from tests.study.running import STEPS
 from tidemill import lab
 from tidemill.config import Secret
-from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, PromotionSpec, StrategySpec, ValidationSpec
+from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, PredictionGuard, PromotionSpec, StrategySpec
 from tidemill.evaluation.cross_validation import Plan, cross_validate
 from tidemill.evaluation.search import score_of
 from tidemill.steps.models.champion import challenge, challenge_fold
@@ -146,7 +146,7 @@ def _case(home: Home, strategy: str, by: str | None, split: bool, strict: bool) 
         "sector": NeutraliseSpec(by="sector", sector_file=str(home.folder / "sectors.csv")),
         "beta": NeutraliseSpec(by="beta", window=40, least=20),
     }[by]
-    rules = ValidationSpec(distance=0.75, history=60, range=0.05) if strict else ValidationSpec()
+    rules = PredictionGuard(distance=0.75, history=60, range=0.05) if strict else PredictionGuard()
     spec = StrategySpec(name=strategy, params=params, neutralise=neutral)
     return _ran(home, home.experiment(split=split, strategy=spec, validation=rules))
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from tidemill.backtest.backtest import Options, terms_of
 from tidemill.calendars import NEVER
-from tidemill.domain.experiment import CostSpec, NeutraliseSpec, ValidationSpec
+from tidemill.domain.experiment import CostSpec, NeutraliseSpec, PredictionGuard
 from tidemill.domain.intervals import EPOCH, Interval, epoch_microseconds
 from tidemill.domain.market import Instrument
 from tidemill.features.api import feature_set
@@ -60,7 +60,7 @@ def links(
     fused: bool = True,
 ) -> Links:
     """Of a book that trades by the strategy `name`."""
-    chosen, rules = strategy(name), ValidationSpec(distance=30.0, range=0.8, disagreement=0.9)
+    chosen, rules = strategy(name), PredictionGuard(distance=30.0, range=0.8, disagreement=0.9)
     return Links(
         DAY, feature_set(*NAMES), 20.0, rules, chosen, chosen.parse(params or {}), neutral, book, SHIPPED_ENGINES, fused
     )  # fmt: skip

@@ -15,7 +15,7 @@ from tests.study.chained import stepped, terms_of
 from tests.study.panels import SECTORS, small_experiment, stocks
 from tests.study.running import STEPS
 from tidemill.config import Settings
-from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, SplitSpec, StrategySpec, ValidationSpec
+from tidemill.domain.experiment import EngineSpec, Experiment, NeutraliseSpec, PredictionGuard, SplitSpec, StrategySpec
 from tidemill.embedded import Servers
 from tidemill.steps.models.engines import train
 from tidemill.steps.predictions.validity import validate_predictions
@@ -59,7 +59,7 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_the_chain_gives_what_a_run_stored(workspace: Workspace, panel: Path, strategy: StrategySpec, book: str | None) -> None:
-    rules = ValidationSpec(distance=1.2, range=0.2, history=150, disagreement=0.8)
+    rules = PredictionGuard(distance=1.2, range=0.2, history=150, disagreement=0.8)
     study = ran(workspace, small_experiment(panel, strategy=strategy, ensemble="skill", validation=rules))
     assert {*study.adjustments["kind"]} == {"split", "dividend"}
     found = walked(study, book)

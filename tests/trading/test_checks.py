@@ -7,15 +7,15 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.domain.experiment import ValidationSpec
+from tidemill.domain.experiment import PredictionGuard
 from tidemill.models.ensemble import ranks
 from tidemill.quality.validity import PastRange, disagreement, distances, feature_bounds, missing_share, outside
 from tidemill.trading.checks import PredictionChecks
 
 ENGINES, FEATURES = ("one", "two", "three"), tuple(f"f{at}" for at in range(10))
 TIME = datetime(2024, 1, 1, tzinfo=UTC)
-SPEC = ValidationSpec(missing=0.3, distance=1.5, range=0.5, history=50, disagreement=0.6)
-OFF = ValidationSpec(missing=None, distance=None, range=None, disagreement=None)
+SPEC = PredictionGuard(missing=0.3, distance=1.5, range=0.5, history=50, disagreement=0.6)
+OFF = PredictionGuard(missing=None, distance=None, range=None, disagreement=None)
 
 
 def above(values: pl.Series, limit: float | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -27,11 +27,11 @@ def above(values: pl.Series, limit: float | None) -> np.ndarray[tuple[int], np.d
     seed=st.integers(0, 100_000),
     symbols=st.integers(1, 12),
     spec=st.sampled_from(
-        [SPEC, OFF, ValidationSpec(), ValidationSpec(missing=0.1, distance=0.9, range=None, disagreement=0.5)]
+        [SPEC, OFF, PredictionGuard(), PredictionGuard(missing=0.1, distance=0.9, range=None, disagreement=0.5)]
     ),
 )
 @settings(max_examples=200, deadline=None)
-def test_a_slot_is_judged_as_frames_are(seed: int, symbols: int, spec: ValidationSpec) -> None:
+def test_a_slot_is_judged_as_frames_are(seed: int, symbols: int, spec: PredictionGuard) -> None:
     random = np.random.default_rng(seed)
     odd = (np.nan, np.inf, -np.inf, 0.0, 1e12)
     training = random.normal(size=(400, len(FEATURES))) * 3.0

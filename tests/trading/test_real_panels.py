@@ -27,9 +27,9 @@ from tidemill.domain.experiment import (
     FeatureSpec,
     LabelSpec,
     NeutraliseSpec,
+    PredictionGuard,
     SplitSpec,
     StrategySpec,
-    ValidationSpec,
 )
 from tidemill.experiments.tracked import id_of
 from tidemill.strategies.registry import SHIPPED
@@ -56,7 +56,7 @@ STRATEGIES: dict[str, tuple[dict[str, object], str]] = {
 }
 LONG = {"long_only_top_k", "sma_cross"}
 # Tight enough that each of the rules rejects something.
-RULES = ValidationSpec(missing=0.3, distance=2.0, range=0.2, history=1000, disagreement=0.7)
+RULES = PredictionGuard(missing=0.3, distance=2.0, range=0.2, history=1000, disagreement=0.7)
 
 
 class Panel(NamedTuple):

@@ -14,7 +14,7 @@ from tests.study.running import run_signals
 from tests.study.stepping import Task, differing, step_apart, stored_by
 from tidemill.config import Settings
 from tidemill.domain.errors import IntegrityError
-from tidemill.domain.experiment import EngineSpec, NeutraliseSpec, StrategySpec, ValidationSpec
+from tidemill.domain.experiment import EngineSpec, NeutraliseSpec, PredictionGuard, StrategySpec
 from tidemill.durable import read_sealed, write_sealed
 from tidemill.experiments.tracked import id_of
 from tidemill.study.deciders import Term, known_to, terms_of
@@ -58,7 +58,7 @@ def test_another_process_goes_on_from_it_with_the_bits_of_the_run(
             params={"window": 30, "least": 20, "every": 3, "quantile": 0.4},
             neutralise=NeutraliseSpec(by="beta", window=40, least=20),
         ),
-        validation=ValidationSpec(distance=1.2, range=0.2, history=150, disagreement=0.8),
+        validation=PredictionGuard(distance=1.2, range=0.2, history=150, disagreement=0.8),
     )
     study, terms, path = stop(run_signals(workspace, experiment), tmp_path / "states" / "one.state")
     said = tmp_path / "said.parquet"

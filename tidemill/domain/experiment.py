@@ -125,7 +125,7 @@ class LimitsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     collar: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.05
 
 
-class ValidationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class PredictionGuard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When a prediction does not count: it is marked, shown and not traded. None switches a rule off.
 
     missing: largest share of features that may be unknown. distance: how far a row's features may lie from the training window,
@@ -200,7 +200,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ensemble: Literal["skill", "equal"] = "skill"
     risk: RiskSpec | None = None
     splits: SplitSpec | None = None
-    validation: ValidationSpec = ValidationSpec()
+    validation: PredictionGuard = PredictionGuard()
     strategy: StrategySpec = StrategySpec()
     costs: CostSpec = CostSpec()
     # Unset and not null: what was written before there were limits keeps every hash that its encoding is part of.

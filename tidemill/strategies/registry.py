@@ -60,8 +60,8 @@ class Strategies(msgspec.Struct, frozen=True):
 
     def code_version(self, name: str) -> str:
         """16 hex digits of the source that decides the weights of a strategy, a user's own code included."""
-        own = source_version(__name__, SHIPPED.get(name, "tidemill.strategies.custom"))
-        return fingerprint(own, self.source(name))[:16]
+        modules = [SHIPPED[name]] if name in SHIPPED else ["tidemill.strategies.custom", "tidemill.strategies.by_tail"]
+        return fingerprint(source_version(__name__, *modules), self.source(name))[:16]
 
 
 SHIPPED_STRATEGIES = Strategies()

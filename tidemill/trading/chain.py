@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill.domain.experiment import NeutraliseSpec, ValidationSpec
+from tidemill.domain.experiment import NeutraliseSpec, PredictionGuard
 from tidemill.domain.intervals import Interval, epoch_microseconds
 from tidemill.features.feature_set import FeatureSet
 from tidemill.features.prices import average_price
@@ -58,7 +58,7 @@ class Links(NamedTuple):
     interval: Interval
     features: FeatureSet
     half_life: float
-    validation: ValidationSpec
+    validation: PredictionGuard
     strategy: Strategy
     params: msgspec.Struct
     neutralise: NeutraliseSpec | None

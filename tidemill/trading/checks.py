@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.compiled import entry, kernel
-from tidemill.domain.experiment import ValidationSpec
+from tidemill.domain.experiment import PredictionGuard
 from tidemill.models.kernels.ranks import apart_of_ranks
 from tidemill.quality.validity import FARTHEST, PastRange
 
@@ -37,7 +37,7 @@ class PredictionChecks:
 
     def __init__(
         self,
-        spec: ValidationSpec,
+        spec: PredictionGuard,
         features: Sequence[str],
         bounds: pl.DataFrame,
         engines: Sequence[str],
@@ -74,7 +74,7 @@ def _limit(value: float | None) -> float:
     return np.nan if value is None else float(value)
 
 
-def _judged_range(past: PastRange | None, spec: ValidationSpec) -> tuple[float, float]:
+def _judged_range(past: PastRange | None, spec: PredictionGuard) -> tuple[float, float]:
     judged = past is not None and past.size >= spec.history
     return (past.low, past.high) if judged and past is not None else (np.nan, np.nan)
 

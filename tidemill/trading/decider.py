@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from tidemill.domain.errors import IntegrityError, StopError, UnknownNameError
-from tidemill.domain.experiment import CostSpec, LimitsSpec, StrategySpec, ValidationSpec
+from tidemill.domain.experiment import CostSpec, LimitsSpec, PredictionGuard, StrategySpec
 from tidemill.domain.intervals import Interval
 from tidemill.features.api import feature_set
 from tidemill.features.declaration import Features
@@ -44,6 +44,7 @@ _LINKS = {
     "neutralise": "tidemill.strategies.neutral",
     "decide": "tidemill.trading.ordering",
 }
+_CHAIN = [f"tidemill.trading.{name}" for name in ("chain", "function_columns", "fused", "fused_kernel", "recent")]
 # Those that every chain computes with; engines have more. What only trains, fits or reads is not among them.
 _LIBRARIES = ("numba", "numpy", "polars")
 _FEATURES = "feature set"
@@ -82,7 +83,7 @@ class Decider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     strategy: StrategySpec
     anchor: datetime
     calendars: tuple[str, ...]
-    validation: ValidationSpec
+    validation: PredictionGuard
     bounds: tuple[Bound, ...]
     past: dict[str, PastRange | None]
     half_life: float
@@ -144,7 +145,7 @@ def code_of(engines: Iterable[str], strategy: str, known: Known) -> dict[str, st
 
 def _versions(engines: Iterable[str], strategy: str, known: Known) -> dict[str, Callable[[], str]]:
     links: dict[str, Callable[[], str]] = {name: partial(source_version, module) for name, module in _LINKS.items()}
-    links["chain"] = partial(source_version, own=["tidemill.trading.chain"])
+    links["chain"] = partial(source_version, own=_CHAIN)
     links["strategy"] = partial(known.strategies.code_version, strategy)
     return links | {f"engine {name}": partial(_of_engine, name, known) for name in engines}
 

@@ -16,7 +16,7 @@ def warm() -> None:
     import numpy as np
 
     from tidemill.calendars import NEVER
-    from tidemill.domain.experiment import ValidationSpec
+    from tidemill.domain.experiment import PredictionGuard
     from tidemill.domain.intervals import EPOCH, Interval
     from tidemill.features.api import feature_set
     from tidemill.matching.rules import MatchingRules, venue_row
@@ -43,7 +43,7 @@ def warm() -> None:
     bars = BarsOfSlot(EPOCH, 0, np.ones((6, len(_SYMBOLS))), true, true)
     for fused in (False, True):
         links = Links(
-            Interval.parse("1d"), feature_set(*_FEATURES), 1.0, ValidationSpec(), STRATEGY, STRATEGY.parse({}), None, None,
+            Interval.parse("1d"), feature_set(*_FEATURES), 1.0, PredictionGuard(), STRATEGY, STRATEGY.parse({}), None, None,
             SHIPPED_ENGINES, fused,
         )  # fmt: skip
         Chain(links, Universe(_SYMBOLS, true), deciding, desk=desk).step(bars)

@@ -9,7 +9,7 @@ import pytest
 from tests.study.panels import SYMBOLS, small_experiment
 from tests.study.running import run
 from tidemill.domain.errors import InputError
-from tidemill.domain.experiment import Experiment, NeutraliseSpec, StrategySpec, ValidationSpec
+from tidemill.domain.experiment import Experiment, NeutraliseSpec, PredictionGuard, StrategySpec
 from tidemill.quality.validity import DISAGREEMENT, RANGE
 from tidemill.steps.predictions.validity import rejection_counts, validate_predictions
 from tidemill.steps.trading.attribution import attribution_facts, attribution_frame, attribution_table
@@ -33,7 +33,7 @@ def signals(study: Study, book: str) -> pl.DataFrame:
 
 def test_books_are_judged_sized_and_taken_apart(workspace: Workspace, folder: Path) -> None:
     # One run carries all of it: training is what takes the time.
-    study, reports = run(workspace, small_experiment(folder, validation=ValidationSpec(history=100)))
+    study, reports = run(workspace, small_experiment(folder, validation=PredictionGuard(history=100)))
     _nothing_sound_is_rejected(study, reports["signals"].facts.predictions_rejected)
     _profit_adds_up(study)
     _what_is_refused_is_not_traded(study)
@@ -48,7 +48,7 @@ def _nothing_sound_is_rejected(study: Study, rejected: int) -> None:
     )
     assert rejected < 0.1 * sum(m.rows for m in study.lake.manifests(PREDICTIONS, study.ensemble_key).values())
     assert validate_predictions(study).worked == 0
-    off = again(study, validation=ValidationSpec(missing=None, distance=None, range=None, disagreement=None))
+    off = again(study, validation=PredictionGuard(missing=None, distance=None, range=None, disagreement=None))
     assert validate_predictions(off).rejected == 0
 
 
@@ -68,7 +68,7 @@ def _profit_adds_up(study: Study) -> None:
 
 
 def _what_is_refused_is_not_traded(study: Study) -> None:
-    strict = again(study, validation=ValidationSpec(disagreement=0.3))
+    strict = again(study, validation=PredictionGuard(disagreement=0.3))
     made = make_signals(strict)
     assert made.facts.predictions_rejected > 0
     assert any("contradict" in note for note in made.notes)

@@ -54,8 +54,10 @@ engine("unstored", remembers, lambda model, frame: frame["my_gap"])
 """
 
 
+# That a changed part makes stale what depends on it alone is in tests/user_modules/test_example.py as well.
+@pytest.mark.parametrize("changed", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_file_of_one_s_own_goes_from_the_option_to_rows_of_the_report_and_an_engine_that_fails_costs_its_own(
-    home: Path, tidemill: Tidemill
+    home: Path, tidemill: Tidemill, changed: bool
 ) -> None:
     (home / "mine.py").write_text(example() + estimator() + FAILING)
     daily_bars(170).write_csv(home / "panel.csv")  # little more than the least for six folds
@@ -75,6 +77,8 @@ def test_a_file_of_one_s_own_goes_from_the_option_to_rows_of_the_report_and_an_e
     assert (kept["label"], kept["strategy"]["name"]) == ({"horizon": 3, "name": "my_label"}, "my_strategy")
     assert kept["features"]["names"] == ["my_gap", "my_reversal"]
 
+    if not changed:
+        return
     (home / "mine.py").write_text(example().replace("held=2", "held=1"))
     second = tidemill(*run)
     assert second.code == 0, second.err

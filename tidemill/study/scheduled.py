@@ -110,7 +110,8 @@ def asked_by(study: Study, terms: Sequence[Term]) -> Weighed:
     time and symbol; with what the chain says of its book.
     """
     require_following(terms, study.times)
-    symbols, rows, notes = slots_of(study, terms[0].decider.anchor)[0].symbols, [], ()
+    symbols, rows = slots_of(study, terms[0].decider.anchor)[0].symbols, []
+    notes: tuple[str, ...] = ()
     column = -1 if terms[0].decider.book == ENSEMBLE else 0  # a book of one engine has no other in it
     for bars, wanted, chain, _ in _stepped(study, terms):
         said, weights, notes = wanted.predictions[:, column], wanted.weights, chain.notes

@@ -45,7 +45,7 @@ def judged(workspace: Workspace, experiment: Experiment) -> Study:
     return study
 
 
-@pytest.mark.parametrize("lookback", ["", ", lookback=6"])
+@pytest.mark.parametrize("lookback", ["", pytest.param(", lookback=6", marks=pytest.mark.long)])
 def test_the_label_behind_a_condition_of_400_bars_is_refuted_by_the_run_as_by_the_command(
     workspace: Workspace, panel_file: Path, tmp_path: Path, lookback: str
 ) -> None:

@@ -123,8 +123,8 @@ def test_no_compiled_function_that_python_calls_ends_the_process() -> None:
 
 
 def test_after_set_up_the_first_step_of_a_session_compiles_nothing() -> None:
-    command = [sys.executable, "-P", str(Path(__file__).with_name("first_step.py"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    command, project = [sys.executable, "-m", "tests.first_step"], Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["stepped"] >= 12

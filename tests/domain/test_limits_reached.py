@@ -21,7 +21,7 @@ def level(name: str, limit: float, times: int = 1) -> LevelReached:
             LimitsReached(slots=2_136, levels=(level("block", 0.01), level("flatten", 0.02)), held_back=2_103, flat_since=FLAT),
             "On 2004-10-21 the book was 2.04 % below its highest equity, so its limits closed it (flatten at 2 %). Nothing "
             "could be added over 2,103 of 2,136 bars, and it has held nothing since 2004-10-22 14:30: what holds nothing does "
-            "not recover, and in a backtest no operator lets it go on.",
+            "not win it back, and in a backtest no operator lets it go on.",
             "flat since 2004-10-22 14:30",
         ),
         (

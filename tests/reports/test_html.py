@@ -122,7 +122,7 @@ def test_a_strategy_that_loses_after_costs_is_said_to_lose_in_the_first_sentence
     sentences = verdict(losing)
     assert re.match(r"After all costs the ensemble portfolio lost \d+\.\d\s%", sentences[0])
     assert any("without them it would have made money, with them it loses" in text for text in sentences)
-    assert any("less than the benchmark" in text for text in sentences)
+    assert any("worse than the benchmark" in text for text in sentences)
     assert any("cannot be told from zero" in text for text in sentences)
     page = Page(render_report(losing))
     assert sentences[0] in re.sub(r"\s+", " ", page.text).replace(" %", "\N{NO-BREAK SPACE}%")
@@ -131,7 +131,7 @@ def test_a_strategy_that_loses_after_costs_is_said_to_lose_in_the_first_sentence
 def test_a_strategy_that_gains_is_said_to_gain_and_is_held_against_the_benchmark() -> None:
     sentences = verdict(inputs(daily=0.01))
     assert " made " in sentences[0]
-    assert sentences[1].startswith("That is more than the benchmark")
+    assert sentences[1].startswith("That is better than the benchmark")
 
 
 def test_predictions_that_point_the_wrong_way_are_called_so() -> None:

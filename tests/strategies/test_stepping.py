@@ -54,7 +54,7 @@ def slots(seed: int, *, slots: int = SLOTS) -> Slots:
 
 
 def part(whole: Slots, start: int, stop: int) -> Slots:
-    return Slots(*(np.ascontiguousarray(values[start:stop]) for values in whole))
+    return Slots(*(np.ascontiguousarray(values[start:stop]) for values in whole if values is not None))
 
 
 def reloaded(state: Carried) -> Carried:
@@ -108,7 +108,7 @@ def test_a_state_is_taken_to_another_universe_by_name(name: str) -> None:
         **{
             field: np.hstack([beside[values.dtype != bool], values, beside[values.dtype != bool]])
             for field, values in rest._asdict().items()
-            if field != "number"
+            if values is not None and field != "number"
         }
     )
     found = started(chosen, name, wider, stepper.state()).scan(spread)

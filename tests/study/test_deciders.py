@@ -120,6 +120,9 @@ def test_its_name_is_its_content_and_nothing_else(workspace: Workspace, experime
     study = study_of(workspace, renamed)
     keep_schedule(study, id_of(renamed))
     assert [one.id for one in schedule(workspace, renamed)] == [one.id for one in schedule(workspace, experiment)]
+    # No run of the other name went to its end: whoever names the decider means that of the experiment that was run.
+    found = workspace.call(decider_named, workspace.database, schedule(workspace, renamed)[0].id)
+    assert found.experiment == id_of(experiment)
 
 
 @pytest.mark.finished

@@ -26,7 +26,7 @@ def limits_reached(axes: Axes, account: Account, outputs: Outputs, terms: Terms)
         slots=len(outputs.level),
         levels=tuple(_level(axes, outputs, terms, action) for action in sorted({*outputs.level.tolist()} - {NORMAL})),
         held_back=int((outputs.level >= BLOCK).sum()),
-        flat_since=_flat_since(axes, outputs),
+        flat_since=_flat_since(axes, outputs, terms),
         cut={name: int(account.clips[kind]) for name, kind in clips.items()},
         collar=int(account.outcomes[COLLAR]),
     )
@@ -37,7 +37,7 @@ def _level(axes: Axes, outputs: Outputs, terms: Terms, action: int) -> LevelReac
     first, before = int(np.argmax(there)), np.concatenate(([False], there[:-1]))
     return LevelReached(
         level=ACTIONS[action],
-        limit=getattr(terms.policy, ACTIONS[action]),
+        limit=_limit(terms, action),
         first=_time(axes.times, first),
         drawdown=float(outputs.drawdown[first]),
         times=int((there & ~before).sum()),
@@ -45,9 +45,16 @@ def _level(axes: Axes, outputs: Outputs, terms: Terms, action: int) -> LevelReac
     )
 
 
-def _flat_since(axes: Axes, outputs: Outputs) -> datetime | None:
-    """From when on nothing was held, if a level was in force at the end."""
-    if outputs.level[-1] == NORMAL or outputs.gross[-1] > 0.0:
+def _limit(terms: Terms, action: int) -> float:
+    """Where a level begins."""
+    found: float = getattr(terms.policy, ACTIONS[action])
+    return found
+
+
+def _flat_since(axes: Axes, outputs: Outputs, terms: Terms) -> datetime | None:
+    """From when on nothing was held, if a level was in force at the end that no calm releases: half of it or more is lost."""
+    action = int(outputs.level[-1])
+    if action == NORMAL or outputs.gross[-1] > 0.0 or outputs.drawdown[-1] < 0.5 * _limit(terms, action):
         return None
     held = np.flatnonzero(outputs.gross > 0.0)
     return _time(axes.times, int(held[-1]) + 1 if len(held) else 0)

@@ -104,6 +104,15 @@ def show(decider_id: str, as_json: bool) -> None:
     write_table("", ("engine", "model", "weight"), models)
 
 
+def _limits_of(decider: "Decider") -> str:
+    limits = decider.limits
+    if limits is None:
+        return "none"
+    held = f"{limits.position:g} of equity a position, {limits.gross:g} gross, {limits.net:g} net"
+    levels = f"{limits.drawdown.block:g} / {limits.drawdown.reduce:g} / {limits.drawdown.flatten:g}"
+    return f"{held}; block, reduce, flatten at a loss of {levels}; collar {limits.collar:g}"
+
+
 def _content(decider: "Decider") -> list[tuple[str, str]]:
     strategy = decider.strategy
     params = ", ".join(f"{name} {value}" for name, value in strategy.params.items())
@@ -115,6 +124,7 @@ def _content(decider: "Decider") -> list[tuple[str, str]]:
         ("calendars", ", ".join(decider.calendars) or "–"),
         ("looks back", f"{decider.look_back} bars"),
         ("costs", f"{decider.costs.fee_bps:g} + {decider.costs.slippage_bps:g} basis points"),
+        ("limits", _limits_of(decider)),
     ]
 
 
@@ -215,7 +225,10 @@ def _refusal(done: "Renewal") -> str:
 @click.argument("decider_id", metavar="ID")
 @json_option
 def backtest(decider_id: str, as_json: bool) -> None:
-    """Run the book of ID over its own range, bar by bar; the figures are those of the experiment for that range."""
+    """Run the book of ID over its own range, bar by bar.
+
+    It begins with cash and no loss, where the experiment's own book comes to that range with what it holds and has lost.
+    """
     from tidemill.cli.common.progress import progress
     from tidemill.study.deciders import Term
     from tidemill.study.scheduled import book_by, figures_of

@@ -4,13 +4,13 @@ from datetime import datetime
 
 import msgspec
 
-_STAYS = "what holds nothing does not recover, and in a backtest no operator lets it go on"
+_STAYS = "what holds nothing does not win it back, and in a backtest no operator lets it go on"
 _DONE = {"block": "let nothing be added", "reduce": "reduced it", "flatten": "closed it"}
 _BRIEF = {"block": "blocked", "reduce": "reduced", "flatten": "closed"}
 # How a person sees the book of an experiment without its limits, or with others.
 OTHER_LIMITS = (
-    "To see the book without limits, run a copy of the experiment that leaves out `limits`; to see it with wider ones, write "
-    "them there, such as `limits: {drawdown: {block: 0.1, reduce: 0.15, flatten: 0.2}}`. Each copy is a trial of its own."
+    "To see the book without limits, run a copy of the experiment that leaves out `limits`; to see it with wider ones, raise "
+    "the levels `block`, `reduce` and `flatten` of its `limits: {drawdown: …}`. Each copy is a trial of its own."
 )
 
 
@@ -33,8 +33,8 @@ class LimitsReached(msgspec.Struct, frozen=True, kw_only=True):
     """slots: of the whole range. levels: of the drawdown policy that were in force, the mildest first. held_back: slots over
     which nothing could be added.
 
-    flat_since: from when on nothing was held, to the end of the range, under a level in force; else None. cut: position, gross,
-    net → targets that the limit made smaller. collar: orders that it cancelled.
+    flat_since: from when on nothing was held, to the end of the range, under a level that no calm releases; else None. cut:
+    position, gross, net → targets that the limit made smaller. collar: orders that it cancelled.
     """
 
     slots: int

@@ -6,7 +6,7 @@ from tidemill.storage.postgres import Database
 
 
 async def decider_named(database: Database, name: str) -> StoredDecider:
-    """The decider with this id, or whose id begins so; of several rows with it the newest.
+    """The decider with this id, or whose id begins so; of several rows with it that of an experiment that was run, in force.
 
     UnknownNameError without one, InputError where several ids begin so.
     """
@@ -17,4 +17,4 @@ async def decider_named(database: Database, name: str) -> StoredDecider:
         raise UnknownNameError("decider", name, known, "`tidemill deciders list` shows them.")
     if len(ids) > 1:
         raise InputError(f"Several deciders begin with {name}: {', '.join(ids)}. Give more digits.")
-    return min(rows, key=lambda row: row.superseded_at is not None)
+    return rows[0]

@@ -68,7 +68,7 @@ def _versus(inputs: ReportInputs) -> str:
     ours, theirs = inputs.metrics.get("total_return"), inputs.benchmark_metrics.get("total_return")
     if ours is None or theirs is None:
         return ""
-    better = "That is more than" if ours > theirs else "That is less than"
+    better = "That is better than" if ours > theirs else "That is worse than"
     sharpes = (inputs.metrics.get("sharpe"), inputs.benchmark_metrics.get("sharpe"))
     risk = f" Sharpe ratios: {number(sharpes[0])} against {number(sharpes[1])}." if None not in sharpes else ""
     return f"{better} the benchmark ({inputs.benchmark}), which {_moved(theirs)}.{risk}"

@@ -29,7 +29,12 @@ WHERE superseded_at IS NULL AND (made_for = 'run' OR id IN ({_CHAMPIONS}))
   AND ($1::text IS NULL OR experiment = $1) AND ($2::text IS NULL OR book = $2)
 ORDER BY experiment, made_for DESC, book, valid_from
 """  # nosec B608
-_NAMED = f"SELECT {_COLUMNS} FROM deciders WHERE starts_with(id, $1) ORDER BY made_at DESC, valid_from"  # nosec B608
+# A run that ended early has rows here and is no experiment that was run.
+_NAMED = f"""
+SELECT {_COLUMNS} FROM deciders WHERE starts_with(id, $1)
+ORDER BY EXISTS (SELECT FROM experiments AS run WHERE run.id = deciders.experiment) DESC, superseded_at IS NULL DESC,
+    made_at DESC, valid_from
+"""  # nosec B608
 
 # A run that is under way waits, or is waited for: what it supersedes has no successor.
 _LOCK_OF = """
@@ -103,5 +108,5 @@ async def in_force(database: Database, experiment: str | None = None, book: str 
 
 
 async def named(database: Database, name: str) -> list[StoredDecider]:
-    """Every row whose id begins with this, the newest first; superseded ones too."""
+    """Every row whose id begins with this: those of experiments that were run first, then those in force, then the newest."""
     return [StoredDecider(**dict(row)) for row in await database.fetch(_NAMED, name)]

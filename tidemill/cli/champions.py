@@ -64,6 +64,8 @@ def undo(dataset: str, why: str, as_json: bool) -> None:
     from tidemill.cli.common.session import workspace
     from tidemill.storage.champions import undo as take_back
 
+    if not why.strip():
+        raise click.UsageError("Say why with --why: it stands in the record for whoever looks next.")
     with workspace() as opened:
         undone, back = opened.call(take_back, opened.database, dataset, why)
     if as_json:

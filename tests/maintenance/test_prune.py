@@ -129,11 +129,15 @@ KILLS: tuple[tuple[str, int, When], ...] = (
     ("postgres/models", 1, "after"),
     ("models/artifacts", 3, "after"),
 )
+# Between a file and the rows that it speaks of, and in the midst of folders. The others are long.
+FEW_KILLS = {("postgres/predictions", 1, "before"), ("models/artifacts", 3, "after")}
 
 
 @pytest.mark.finished
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("table", "number", "when"), KILLS)
+@pytest.mark.parametrize(
+    ("table", "number", "when"), [pytest.param(*kill, marks=[] if kill in FEW_KILLS else pytest.mark.long) for kill in KILLS]
+)
 def test_a_kill_leaves_what_remains_whole_and_the_next_prune_finishes(
     both: Settings, earlier: Experiment, later: Experiment, table: str, number: int, when: When
 ) -> None:

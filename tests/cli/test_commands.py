@@ -142,7 +142,10 @@ def test_what_was_never_checked_is_compared_and_not_promoted(
     assert told["promoted"] is False
     assert "never checked" in told["outcome"]
     assert [row["book"] for row in told["compared"]] == ["challenger"]
-    assert "There is no champion" in tidemill("champions", "promote", "--experiment", experiment_file).out
+    again = tidemill("champions", "promote", "--experiment", experiment_file).out
+    assert "There is no champion" in again
+    assert "Nothing that decides it has changed since the last comparison" in again
+    assert again.startswith(f"{told['experiment']} on {told['dataset']}\n")
     assert "no champion" in tidemill("champions", "undo", "panel.1d.all", "--why", "a test").error
     assert "There is no champion or promotion named 'panel.1d.all'." in tidemill("champions", "show", "panel.1d.all").error
     assert tidemill("champions", "list", "--json").json == []

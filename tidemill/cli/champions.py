@@ -44,13 +44,18 @@ def promote(file: Path | None, as_json: bool) -> None:
     from tidemill.steps.models.champion import consider
 
     with workspace() as opened, progress("Training and comparing a challenger"):
-        report = consider(_study(opened, file))
+        study = _study(opened, file)
+        report = consider(study)
     if as_json:
         facts, rows = report.facts, [dict(zip(report.columns, row, strict=True)) for row in report.table]
         told = {"bars_compared": facts.bars_compared, "promoted": facts.promoted, "outcome": report.notes[0]}
+        told |= {"experiment": study.experiment.name, "dataset": study.dataset.key}
         write_json({"champion": facts.champion, **told, "compared": rows})
         return
-    write_table("", [name.replace("_", " ") for name in report.columns], report.table)
+    title = f"{study.experiment.name} on {study.dataset.key}"
+    write_table(title, [name.replace("_", " ") for name in report.columns], report.table)
+    if not report.worked:
+        click.echo("Nothing that decides it has changed since the last comparison, which came to this:")
     for note in report.notes:
         click.echo(note)
 

@@ -7,9 +7,10 @@ comes from there as values. Its functions run in forks of clean processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -24,7 +25,10 @@ from tidemill.user_modules.execution import parsed, read_text
 from tidemill.user_modules.sandbox import sandbox
 from tidemill.user_modules.sources import Source
 from tidemill.user_modules.stepping import stepping
-from tidemill.user_modules.wire import Bounds, Request
+from tidemill.user_modules.tails import differing
+from tidemill.user_modules.wire import Bounds, Request, described
+
+A = TypeVar("A")
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from tidemill.validation.labels import Label
 
 DEFAULT_BOUNDS = Bounds()
+# So many of the newest times are asked for once more, by themselves, of a function that is declared `by_tail`.
+_AGAIN = 8
 # What a function of features or of a label sees of the bars.
 _SEEN = ("symbol", "open_time", "open", "high", "low", "close", "volume", "quote_volume")
 
@@ -168,8 +174,25 @@ class _Loading:
         if request.by_tail:
             bars = _as_stepped(bars)
         if owner is None:
-            return sandbox(self._bounds.features).call(request, bars)
+            return self._alike(request, lambda asked: sandbox(self._bounds.features).call(asked, bars))
         return stepping(owner, self._plain, self._bounds.features).call(msgspec.structs.replace(request, newest=1), bars)
+
+    def _alike(self, request: Request, ask: Callable[[Request], A]) -> A:
+        """The answer of a fork. By tail its newest times must be those of another fork that was asked for nothing before them:
+        what a function keeps from call to call is a value that no session, which may begin anywhere, would have.
+        """
+        answer = ask(request)
+        if not request.by_tail or request.newest == 1:
+            return answer
+        last = min(_AGAIN, (request.newest + 1) // 2) if request.newest else _AGAIN
+        alone = ask(msgspec.structs.replace(request, newest=last))
+        time = _parting(answer, alone)
+        if time is not None:
+            raise InputError(
+                f"{described(request)} keeps something from call to call: at {time:%Y-%m-%d %H:%M} it answers otherwise where "
+                f"it is asked for the last {last} times alone. What is declared by_tail may use its tail and nothing else."
+            )
+        return answer
 
     def _request(self, made: Call, *, second: bool = False, newest: int = 0) -> Request:
         by_tail = made.options.get("by_tail", 0)
@@ -246,10 +269,19 @@ class _Loading:
         request, limits = self._request(made, second=second, newest=newest), self._bounds.engines
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            process = sandbox(limits) if owner is None else stepping(owner, self._plain, limits)
-            return process.apply(request, args, kwargs)
+            if owner is None:
+                return self._alike(request, lambda asked: sandbox(limits).apply(asked, args, kwargs))
+            return stepping(owner, self._plain, limits).apply(request, args, kwargs)
 
         return shape.given_to(call)
+
+
+def _parting(answer: Any, alone: Any) -> datetime | None:
+    """The first time at which two answers of frames differ; what is no frame with times is judged by who asked."""
+    import polars as pl
+
+    frames = [one for one in (answer, alone) if isinstance(one, pl.DataFrame) and "open_time" in one.columns]
+    return differing(*frames) if len(frames) == 2 else None
 
 
 def _seen(bars: pl.DataFrame) -> pl.DataFrame:

@@ -37,6 +37,17 @@ def tails(frame: pl.DataFrame, count: int, *, by_slot: bool, newest: int = 0) ->
         yield Tail(times[int(place)], frame[_rows(firsts[:, at], ends[:, at])])
 
 
+def differing(whole: pl.DataFrame, alone: pl.DataFrame) -> datetime | None:
+    """The first time at which an answer to `alone`, of some times, is another one than in `whole`; None where all agree."""
+    import polars as pl
+
+    for time in alone["open_time"].unique().sort():
+        there = pl.col("open_time") == time
+        if not whole.filter(there).equals(alone.filter(there)):
+            return time  # type: ignore[no-any-return]  # of a datetime column
+    return None
+
+
 def _bounds(frame: pl.DataFrame, opens: Indices, asked: Indices, count: int, *, by_slot: bool) -> tuple[Indices, Indices]:
     """Where the rows of each symbol end and begin at each time that is asked for, [symbols, times]."""
     own, lengths = frame["open_time"].to_physical().to_numpy(), frame["symbol"].rle().struct.field("len").to_numpy()

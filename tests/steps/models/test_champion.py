@@ -179,6 +179,14 @@ def test_an_equal_challenger_does_not_replace_the_champion(workspace: Workspace,
     assert again.advantage == 0.0
     assert again.champion == again.challenger, "the same model on the same bars"
     assert not again.wins
+    # Another experiment with the same book: nothing can be said, and asked again that is still so.
+    other = finished(
+        workspace, msgspec.structs.replace(experiment, promotion=msgspec.structs.replace(experiment.promotion, confidence=0.8))
+    )
+    first, second = consider(other), consider(other)
+    assert (first.worked, second.worked) == (True, False)
+    assert first.notes == second.notes
+    assert "of which nothing can be said" in second.notes[0]
 
 
 def test_costs_that_eat_the_signal_leave_no_champion(workspace: Workspace, experiment: Experiment) -> None:

@@ -83,7 +83,8 @@ class ChallengeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Challenge(msgspec.Struct, frozen=True, kw_only=True):
-    """What the held-out bars said. advantage, low: mean return per bar over the champion (or cash), and its lower bound.
+    """What the held-out bars said. advantage, low: mean return per bar over the champion (or cash), and its lower bound, None
+    where too few bars, or the same difference on each, give none.
 
     ensemble: id of the model that weighs the others. refusals: why the challenger may not be promoted however well it did.
     """
@@ -94,7 +95,7 @@ class Challenge(msgspec.Struct, frozen=True, kw_only=True):
     challenger: BookFigures
     champion: BookFigures | None
     advantage: float
-    low: float
+    low: float | None
     confidence: float
     models: dict[str, str]
     weights: dict[str, float] = {}
@@ -104,13 +105,16 @@ class Challenge(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wins(self) -> bool:
-        return self.low > 0.0 and not self.refusals
+        return self.low is not None and self.low > 0.0 and not self.refusals
 
     def sentence(self) -> str:
         """The outcome in words."""
         if self.refusals:
             return f"Not promoted: {' '.join(self.refusals)}"
         rival = "the champion" if self.champion else "cash"
+        if self.low is None:
+            told = f"Not promoted: {self.advantage:+.3%} a bar over {rival} after costs, of which nothing can be said"
+            return f"{told}: the bars are too few, or the difference is the same on each."
         told = f"{self.advantage:+.3%} a bar over {rival} after costs, lower bound {self.low:+.3%} at {self.confidence:.0%}"
         return f"Promoted: {told}." if self.wins else f"Not promoted: {told}; it must lie above zero."
 
@@ -165,7 +169,7 @@ def challenge(study: Study, champion: Champion | None) -> Challenge:
         challenger=mine.figures,
         champion=None if theirs is None else theirs.figures,
         advantage=float(np.mean(difference)),
-        low=interval.low if interval.low == interval.low else float("-inf"),
+        low=finite(interval.low),
         confidence=confidence,
         models=contender.ids,
         weights=contender.weights,

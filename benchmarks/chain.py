@@ -43,7 +43,7 @@ from tidemill.trading.function_columns import FunctionColumns
 from tidemill.trading.ordering import Desk
 from tidemill.user_modules.loading import load_module
 
-HOT, COLD = 2_000, 5
+WARM, HOT, COLD = 200, 2_000, 5
 ENGINES: Mapping[str, Mapping[str, Any]] = {
     "ridge": {},
     "lightgbm": {"trees": 100},
@@ -98,13 +98,9 @@ def whole(symbols: int) -> Iterator[tuple[str, Callable[[], object]]]:
         deciding = Deciding({name: model}, None, feature_bounds(training, features.names), {name: None})
         terms = terms_of(names, {}, CostSpec(), Options())
         desk = Desk(terms, 1e6, np.full(symbols, NEVER))
-        chain, at = Chain(links, Universe(names, true), deciding, desk=desk), iter(range(10**9))
-
-        def step(chain: Chain = chain, at: Iterator[int] = at) -> object:
-            number = next(at)
-            return chain.step(BarsOfSlot(_day(number), number, rows[number % len(rows)], true, true))
-
-        yield f"chain of {name}", step
+        chain = Chain(links, Universe(names, true), deciding, desk=desk)
+        slots = iter([BarsOfSlot(_day(at), at, rows[at % len(rows)], true, true) for at in range(WARM + HOT + COLD)])
+        yield f"chain of {name}", lambda chain=chain, slots=slots: chain.step(next(slots))  # type: ignore[misc]  # as above
 
 
 def _training(features: Sequence[str]) -> pl.DataFrame:
@@ -205,7 +201,7 @@ def main() -> None:
     for symbols in given.symbols:
         print(f"{symbols:,} symbols")
         for name, step in links_of_a_module(symbols) if given.module else one_after_another(links(symbols), whole(symbols)):
-            timed(step, 200)
+            timed(step, WARM)
             hot = timed(step, HOT if symbols < 100 else HOT // 10)
             cold = f"  after {given.quiet:g} s p50 {np.median(timed(step, COLD, given.quiet)):9.1f}" if given.quiet else ""
             print(f"  {name:<24} p50 {np.median(hot):9.1f}  p99 {np.quantile(hot, 0.99):9.1f} µs{cold}", flush=True)

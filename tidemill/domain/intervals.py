@@ -16,7 +16,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def epoch_microseconds(moment: datetime) -> int:
     """Microseconds since the epoch of a timezone-aware moment, exact."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    since = moment - EPOCH
+    return (86_400 * since.days + since.seconds) * 1_000_000 + since.microseconds
 
 
 class Interval(msgspec.Struct, frozen=True, order=True):

@@ -1,14 +1,14 @@
 """Features bar by bar: the step. One row of symbols goes in, one row of features comes out, with the bits of the batch."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import TypeAlias
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tidemill.domain.errors import InputError
-from tidemill.domain.intervals import epoch_microseconds
+from tidemill.domain.intervals import EPOCH, epoch_microseconds
 from tidemill.features.arrays import Flags, Floats
 from tidemill.features.binding import Bound
 from tidemill.features.blocks import Blocks
@@ -23,6 +23,19 @@ _NO_HISTORY = np.empty((0, 0))
 _VWAP = COLUMNS.index("vwap")
 
 
+class Arrays(NamedTuple):
+    """What a stream works on, for as long as it lives. table: of `execute`. rows: of bars, read. present: who has one.
+
+    times: [symbols] when each one's last bar opened, epoch microseconds. result: [features, symbols], where it writes.
+    """
+
+    table: NDArray[np.int64]
+    rows: Floats
+    present: Flags
+    times: NDArray[np.int64]
+    result: Floats
+
+
 class FeatureStream:
     """Live features of `symbols`, from `state` on (None: no bar yet). A symbol that the state does not know starts as newly
     listed.
@@ -35,6 +48,7 @@ class FeatureStream:
         if not symbols or len(set(symbols)) != len(symbols):
             raise InputError("A stream needs at least one symbol, and each only once.")
         program = features.program
+        self._latest = 0
         if state is not None:
             state.require(features.fingerprint, program.carried, program.history)
         self.features, self.symbols, self._program = features, tuple(symbols), program
@@ -91,19 +105,21 @@ class FeatureStream:
         return tuple(name for name, _ in self._beyond if name not in CALENDAR)
 
     @property
-    def arrays(self) -> tuple[NDArray[np.int64], Floats, Flags, Floats] | None:
-        """For a caller that runs `execute(True, table)` itself: the table, the rows of bars that it reads, which symbols are
-        present, and where it writes [features, symbols]; for as long as the stream lives. None where a step is more than that.
-        """
+    def arrays(self) -> Arrays | None:
+        """For a caller that runs `execute(True, table)` itself, after `take`; None where a step is more than that."""
         stages = self._program.stages
         if self._beyond or stages.models or stages.across:
             return None
-        return self._given.table, self._row, self._present, self._result
+        return Arrays(self._given.table, self._row, self._present, self._times, self._result)
 
-    def mark(self, open_time: datetime, present: Flags) -> None:
-        """What a step begins with: its time, and which symbols have a bar. InputError for a bar that is not later."""
-        self._present[:], self._whole = present, False
-        self._mark(open_time)
+    def take(self, opened: int, present: Flags) -> None:
+        """What a step of such a caller begins with: a bar that opened then, epoch microseconds, and of whom.
+
+        InputError for one that is not later than the last. The caller writes both into `arrays`.
+        """
+        if opened <= self._latest:
+            self._require_later(opened, present)
+        self._latest, self._whole = max(self._latest, opened), False
 
     def _take_beyond(self, open_time: datetime | None, context: Mapping[str, Row]) -> None:
         """The columns that are no prices: calendar and context."""
@@ -159,11 +175,16 @@ class FeatureStream:
 
     def _mark(self, open_time: datetime) -> None:
         moment = epoch_microseconds(open_time)
-        if moment <= self._latest:  # of some symbol, perhaps an absent one
-            late = np.flatnonzero(self._present & (self._times >= moment))
-            if len(late):
-                raise InputError(
-                    f"A bar of {self.symbols[late[0]]!r} at {open_time} is not later than the last. Rebuild the state instead."
-                )
+        if moment <= self._latest:
+            self._require_later(moment, self._present)
         self._times[... if self._whole else self._present] = moment
         self._latest = max(self._latest, moment)
+
+    def _require_later(self, opened: int, present: Flags) -> None:
+        """The latest bar may be of a symbol that is absent now."""
+        late = np.flatnonzero(present & (self._times >= opened))
+        if len(late):
+            raise InputError(
+                f"A bar of {self.symbols[late[0]]!r} at {EPOCH + timedelta(microseconds=opened)} is not later than the last. "
+                "Rebuild the state instead."
+            )

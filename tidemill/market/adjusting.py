@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from math import prod
 from typing import NamedTuple
@@ -61,13 +61,14 @@ class Adjuster:
                 self._started[place] = state.started[at]
         if state is not None:
             self._waiting = [action for action in state.waiting if action.symbol in self._place]
+        self._all_started = False  # known to be; while it is not known, flags are counted
         self._made = np.empty((len(COLUMNS), len(symbols)))
 
     def state(self) -> Adjusted:
         """What another goes on from."""
         return Adjusted(self.symbols, self._factor.copy(), self._split.copy(), self._started.copy(), tuple(self._waiting))
 
-    def step(self, open_time: int, rows: Floats, present: Flags | None = None, told: Iterable[ToldAction] = ()) -> Floats:
+    def step(self, open_time: int, rows: Floats, present: Flags | None = None, told: Sequence[ToldAction] = ()) -> Floats:
         """Adjusted rows [COLUMNS, symbols] of one slot; NaN where a value is missing. The array is reused by the next step.
 
         present: which symbols have a bar; all when not given. told: actions that became known with these bars and not before.
@@ -81,15 +82,15 @@ class Adjuster:
         """What `adjust_rows` takes beside a slot's rows, as long as the adjuster lives: factor, split, and where it writes."""
         return self._factor, self._split, self._made
 
-    def count(self, open_time: int, rows: Floats, present: Flags | None = None, told: Iterable[ToldAction] = ()) -> None:
+    def count(self, open_time: int, rows: Floats, present: Flags | None = None, told: Sequence[ToldAction] = ()) -> None:
         """The first half of `step`: all but the prices."""
-        self._waiting.extend(action for action in told if action.symbol in self._place)
+        if told:
+            self._waiting.extend(action for action in told if action.symbol in self._place)
         if self._waiting:
             self._count(open_time, rows[_CLOSE], present)
-        if present is None:
-            self._started[:] = True
-        else:
-            self._started |= present
+        if not self._all_started:
+            self._started |= True if present is None else present
+            self._all_started = bool(self._started.all())
 
     def _count(self, open_time: int, close: Floats, present: Flags | None) -> None:
         """Let count what is told and has reached its ex bar. What went ex by the first bar moved no price."""

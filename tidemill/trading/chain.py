@@ -128,7 +128,7 @@ class Chain:
         desk: Desk | None = None,
     ) -> None:
         symbols = universe.symbols
-        self._links, self._universe, self._since = links, universe, since
+        self._links, self._universe, self._since, self._length = links, universe, since, links.interval.microseconds
         self._adjuster = Adjuster(symbols, state.adjust if state else None)
         self._context = Context(symbols, links.half_life, state.context if state else None)
         self._features = FeatureStream(links.features.compiled, symbols, state.features if state else None)
@@ -191,11 +191,11 @@ class Chain:
         """Take one closed slot. Arrays of the answer are the chain's own until the next step."""
         opened = epoch_microseconds(bars.open_time)
         if self._fused is not None:
-            asking, closes = self._asking(bars), opened + self._links.interval.microseconds
+            asking, closes = self._asking(bars), opened + self._length
             silent = not asking and self._since is not None
             return Wanted(*self._fused.step(bars, opened, closes, asking=asking, silent=silent))
         rows = self._adjuster.step(opened, bars.rows, bars.present, bars.actions)
-        context = self._known(bars, opened + self._links.interval.microseconds) if self._reads_context else {}
+        context = self._known(bars, opened + self._length) if self._reads_context else {}
         vwap = average_price(rows[_HIGH], rows[_LOW], rows[_CLOSE], rows[_VOLUME], rows[_QUOTED])
         stepped = self._features.step(
             rows[_OPEN],
@@ -256,7 +256,7 @@ class Chain:
         self._ordering.tell(bars.actions)
         if not self._asking(bars):
             return None
-        return self._ordering.step(bars, opened, opened + self._links.interval.microseconds, weights)
+        return self._ordering.step(bars, opened, opened + self._length, weights)
 
     def _weights(self, bars: BarsOfSlot, predictions: Floats, close: Floats) -> Floats:
         """Before the anchor nothing is predicted out of sample: the strategy warms up on bars alone."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill.features.stream import FeatureStream
+from tidemill.features.stream import Arrays, FeatureStream
 from tidemill.market.adjusting import Adjuster
 from tidemill.models.ensemble import RankScorer
 from tidemill.models.inference import ModelStream, RowStream
@@ -60,19 +60,19 @@ class FusedSlot(NamedTuple):
 class Fused:
     """The parts of a chain, stepped together; what they remember stays theirs."""
 
-    def __init__(self, parts: Parts, bound: tuple[Indices, Floats, Flags, Floats], learnt: Sequence[LinearScorer]) -> None:
+    def __init__(self, parts: Parts, bound: Arrays, learnt: Sequence[LinearScorer]) -> None:
         assert isinstance(parts.strategy, QuantileStepper)  # nosec B101  # as `fused` found
         self._parts, self._limit = parts, learnt[0].limit
-        self._table, rows, present, result = bound
+        self._table, result = bound.table, bound.result
         symbols, engines = len(parts.universe.symbols), len(learnt)
         mixture = parts.ensemble.score.weights if isinstance(parts.ensemble, RowStream) else np.zeros(0)  # type: ignore[attr-defined]
         (standing, params), rules = parts.strategy.ranking, parts.checks.rules
-        self._own, self._number = np.ones((1, symbols), np.bool_), np.zeros(1, np.int64)
         self._values, self._weights = np.full((symbols, result.shape[0]), np.nan), np.full((1, symbols), np.nan)
         self._predictions = np.full((symbols, engines + 1), np.nan)
         self._rejected = np.zeros((symbols, engines + 1), np.bool_)
         self._arrays: tuple[NDArray[Any], ...] = (
-            *parts.adjuster.arrays, rows, result, self._values, present, self._own, self._number,
+            *parts.adjuster.arrays, bound.rows, result, self._values, bound.present, bound.times,
+            np.ones((1, symbols), np.bool_), np.zeros(1, np.int64),
             np.array([part for one in learnt for part in one.learnt]), np.array([one.intercept for one in learnt]),
             np.empty(symbols), np.empty((symbols, engines)), self._predictions, mixture,
             np.array(rules[:4]), rules.bounds, rules.past, np.empty(symbols), self._rejected,
@@ -85,14 +85,16 @@ class Fused:
         """One slot. asking: predictions count. silent: nothing may be asked of the account yet."""
         parts, ordering = self._parts, self._parts.ordering
         parts.adjuster.count(opened, bars.rows, bars.present, bars.actions)
-        parts.features.mark(bars.open_time, bars.present)
-        self._own[0], self._number[0] = bars.own, bars.number
+        parts.features.take(opened, bars.present)
         trades, numbers = False, (0, opened, closes, 0.0, True, False)
         if ordering is not None:
             ordering.tell(bars.actions)
             trades, numbers = asking, ordering.begin(bars, opened, closes) if asking else numbers
         table = self._table if ordering is None else ordering.table
-        slot_of_chain(self._places, self._table, table, bars.rows, self._limit, parts.traded, asking, silent, trades, *numbers)
+        slot_of_chain(
+            self._places, self._table, table, bars.rows, bars.present, bars.own, bars.number,
+            self._limit, parts.traded, asking, silent, trades, *numbers,
+        )  # fmt: skip
         traded = ordering.end(opened) if ordering is not None and trades else None
         return FusedSlot(self._values, self._predictions, self._rejected, self._weights[0], traded)
 

@@ -17,10 +17,10 @@ from tidemill.trading.checks import judge_slot
 from tidemill.trading.ordering_kernel import order_slot
 
 # Places of the table.
-FACTOR, SPLIT, ADJUSTED, BARS, RESULT, VALUES, PRESENT, OWN, NUMBER = range(9)
-LEARNT, INTERCEPTS, SCORED, SCORES, PREDICTIONS, MIXTURE = range(9, 15)
-LIMITS, BOUNDS, PAST, APART, REJECTED = range(15, 20)
-STANDING, CAN_SHORT, PARAMS, PREDICTED, PREDICTION, WEIGHTS = 20, 24, 25, 26, 27, 28
+FACTOR, SPLIT, ADJUSTED, BARS, RESULT, VALUES, PRESENT, TIMES, OWN, NUMBER = range(10)
+LEARNT, INTERCEPTS, SCORED, SCORES, PREDICTIONS, MIXTURE = range(10, 16)
+LIMITS, BOUNDS, PAST, APART, REJECTED = range(16, 21)
+STANDING, CAN_SHORT, PARAMS, PREDICTED, PREDICTION, WEIGHTS = 21, 25, 26, 27, 28, 29
 # Rows of an engine in LEARNT, and of adjusted bars.
 LEARNT_ROWS = 5
 _HIGH, _LOW, _CLOSE, _VOLUME, _QUOTED, _AVERAGE = 1, 2, 3, 4, 5, 5
@@ -30,6 +30,16 @@ _HIGH, _LOW, _CLOSE, _VOLUME, _QUOTED, _AVERAGE = 1, 2, 3, 4, 5, 5
 def _flags_by_row(table: Indices, place: int) -> Flags:
     made: Flags = array_over(flags_from(table[place, ADDRESS]), (table[place, ROWS], table[place, COLUMNS]))
     return made
+
+
+@kernel
+def _arrive(table: Indices, came: Flags, own: Flags, number: int, opened: int) -> None:
+    present, times, follows = flags(table, PRESENT), integers(table, TIMES), _flags_by_row(table, OWN)
+    for j in range(present.size):
+        present[j], follows[0, j] = came[j], own[j]
+        if came[j]:
+            times[j] = opened
+    integers(table, NUMBER)[0] = number
 
 
 @kernel
@@ -106,6 +116,9 @@ def slot_of_chain(
     features: Indices,
     ordering: Indices,
     rows: Floats,
+    came: Flags,
+    own: Flags,
+    number: int,
     limit: float,
     traded: int,
     asking: bool,
@@ -120,8 +133,10 @@ def slot_of_chain(
 ) -> None:
     """The links of `chain.Chain.step` in their order. silent: nothing may be asked yet. trades: an account takes what is asked.
 
-    limit: see `linear_rows`. traded: which prediction the strategy reads. The others: see `order_slot`.
+    came, own: [symbols] who has a bar, whose calendar has this slot. number: of the slot. limit: see `linear_rows`. traded:
+    which prediction the strategy reads. The others: see `order_slot`.
     """
+    _arrive(table, came, own, number, opens)
     present = flags(table, PRESENT)
     _adjust(table, rows)
     execute(True, features)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +90,7 @@ class Ordering:
         self._account, self._book, self._ordinal = begun.account, begun.book, begun.ordinal
         self._slots, self._opened, self._first = begun.slots, begun.opened, begun.first
         self._waiting = list(begun.waiting)
-        self._drawdown, self._marked = np.array(begun.drawdown, dtype=np.float64), np.zeros(4)
+        self._drawdown, self._marked = np.array(begun.drawdown, dtype=np.float64), np.zeros(7)
         self._due, self._buffers = np.zeros(len(symbols), np.int64), new_buffers(len(symbols))
         self._group = np.arange(len(symbols))
         self._desk = desk
@@ -101,9 +101,10 @@ class Ordering:
         self._desk = self._desk._replace(terms=terms)
         self._bind(_no_actions())
 
-    def tell(self, actions: Iterable[ToldAction]) -> None:
+    def tell(self, actions: Sequence[ToldAction]) -> None:
         """Corporate actions as they become known."""
-        self._waiting.extend(action for action in actions if action.symbol in self._place)
+        if actions:
+            self._waiting.extend(action for action in actions if action.symbol in self._place)
 
     def step(self, bars: BarsOfSlot, opened: int, closes: int, weights: Floats) -> Traded:
         """One slot: what was decided before it fills at its open, and `weights` become what fills at the next one.
@@ -146,13 +147,12 @@ class Ordering:
         )
 
     def _answer(self) -> Traded:
-        changes, trades, used = self._log
-        ended, closed = used.tolist()
-        equity, gross, net, costs = self._marked.tolist()
-        waiting = self._account
+        equity, gross, net, costs, level, ended, closed = self._marked.tolist()
+        waiting, log = self._account, self._log
         return Traded(
-            equity, gross, net, costs, int(self._drawdown[1]), waiting.order_quantity, waiting.order_amount,
-            changes[:ended], trades[:closed],
+            equity, gross, net, costs, int(level), waiting.order_quantity, waiting.order_amount,
+            log.changes[: int(ended)] if ended else self._none_ended,
+            log.trades[: int(closed)] if closed else self._none_closed,
         )  # fmt: skip
 
     def _actions(self, opened: int) -> Actions:
@@ -168,6 +168,7 @@ class Ordering:
         """Make the table of all that a step works on. Its arrays live as long as it does."""
         count = len(self._symbols)
         self._log = new_log(2 * (count + len(actions.slot)) + 2 * count)
+        self._none_ended, self._none_closed = self._log.changes[:0], self._log.trades[:0]
         self._arrays: tuple[NDArray[Any], ...] = (
             *self._account, *self._desk.terms.venue, *actions, *self._log,
             np.array(stated_terms(self._desk.terms)), self._drawdown, self._marked, self._book, self._desk.delisted,

@@ -105,3 +105,4 @@ def order_slot(
         )
     kept[0], kept[1], kept[2], kept[3] = after.high_water, float(after.action), float(after.calm), after.gross_cap
     marked[0], marked[1], marked[2], marked[3] = made.equity, made.gross, made.net, made.costs
+    marked[4], marked[5], marked[6] = kept[1], log.used[0], log.used[1]

@@ -1,6 +1,7 @@
 """What is declared `by_tail`: its values are those of its tail, whatever was asked before."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,15 @@ from tests.study.panels import small_experiment
 from tests.study.running import run
 from tidemill.domain.errors import InputError
 from tidemill.domain.experiment import FeatureSpec
-from tidemill.features.external import External, Run
+from tidemill.features.declaration import Feature
+from tidemill.features.external import External, Function, Run
+from tidemill.features.feature_set import FeatureSet
 from tidemill.strategies.base import Slots, Universe
 from tidemill.study.study import LEFT_OUT
 from tidemill.study.workspace import Workspace
 from tidemill.user_modules.loading import load_module
+from tidemill.validation.causality.features import prove_features
+from tidemill.validation.causality.proof import Proof
 
 HEAD = "import polars as pl\nkept = {}\n"
 HONEST = "return bars.select('symbol', 'open_time', pl.col('close').mean().over('symbol').alias('own'))"
@@ -30,6 +35,7 @@ REMEMBERING = (
     "at = bars['open_time'].max(); kept.setdefault(at, float(len(kept))); "
     "return bars.select('symbol', 'open_time', own=pl.lit(kept[at]))",
 )
+LONG_AGO = "return bars.select('symbol', 'open_time', own=pl.when(pl.col('open_time').dt.epoch('d') < 20).then('close'))"
 REFUSED = r"(function f|strategy s) of mine.py keeps something from call to call: at .* it answers otherwise"
 
 
@@ -52,6 +58,36 @@ def test_a_function_of_its_tail_alone_is_computed(features: Callable[[str], Run]
     found = features(HONEST)(bars)
     expected = bars.select("symbol", own=pl.col("close").rolling_mean(3, min_samples=1).over("symbol"))
     assert found["own"].to_list() == pytest.approx(expected["own"].to_list(), rel=1e-12, nan_ok=True)
+
+
+def proof_of(function: Function, bars: pl.DataFrame) -> Proof:
+    declared = Feature("own", External(function, "own"))
+    return prove_features(FeatureSet((declared,)), bars)
+
+
+def function_of(run: Run) -> Function:
+    return Function(name="f", origin="mine.py", source="0", columns=("own",), lookback=3, run=run, by_tail=True)
+
+
+def test_a_function_of_its_tail_is_proven_on_few_bars_whatever_it_says_there(features: Callable[[str], Run]) -> None:
+    bars, asked = random_panel(5, symbols=3, slots=400), list[int]()
+
+    def counted(run: Run, given: pl.DataFrame) -> pl.DataFrame:
+        asked.append(given["open_time"].n_unique())
+        return run(given)
+
+    for body in (HONEST, LONG_AGO):
+        proof = proof_of(function_of(partial(counted, features(body))), bars)
+        assert (proof.proven, proof.refuted, proof.unjudged, proof.silent) == (("own",), (), (), ())
+    assert max(asked) == 67
+
+
+def test_what_is_said_to_be_by_tail_and_looks_ahead_is_refuted() -> None:
+    def peeking(bars: pl.DataFrame) -> pl.DataFrame:
+        return bars.select("symbol", "open_time", own=pl.col("close").shift(-1).over("symbol"))
+
+    (found,) = proof_of(function_of(peeking), random_panel(5, symbols=3, slots=400)).ahead
+    assert found.feature == "own"
 
 
 @pytest.mark.parametrize("body", REMEMBERING)

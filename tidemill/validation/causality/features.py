@@ -30,7 +30,7 @@ _FITTED_CUTS, _FITTED_LIVING, _FITTED_SLOTS = 6, 8, 128
 class _Group(NamedTuple):
     """Features that are proven together. warm: bars before a value. fitted: whether each computation learns anew.
 
-    foreign: whether it is a function of a user's module.
+    foreign: whether it is a function of a user's module. by_tail: whether one that is given its newest bars and nothing else.
     """
 
     features: tuple[Feature, ...]
@@ -39,6 +39,7 @@ class _Group(NamedTuple):
     warm: int
     fitted: bool = False
     foreign: bool = False
+    by_tail: bool = False
 
 
 def prove_features(
@@ -78,6 +79,9 @@ def _proofs(
     def proof(panel: pl.DataFrame, tried: Effort) -> Proof:
         return prove(group.compute, panel, lookback=group.lookback, interval=interval, effort=tried, seed=seed, say=say)
 
+    if group.by_tail:
+        yield _of_tails(proof(_newest(bars, group), msgspec.structs.replace(tried, every_bar=False, living=0)))
+        return
     if not group.fitted:
         yield proof(bars, tried)
         return
@@ -86,6 +90,23 @@ def _proofs(
     if effort.every_bar:
         alone = msgspec.structs.replace(tried, cuts=0, living=0, slots=_FITTED_SLOTS)
         yield msgspec.structs.replace(proof(some_symbols(bars, 1), alone), silent=())
+
+
+def _newest(bars: pl.DataFrame, group: _Group) -> pl.DataFrame:
+    """So many slots that the tail is full on `warm` of them."""
+    times = bars["open_time"].unique().sort().tail((group.lookback or 0) + group.warm)
+    return bars.filter(pl.col("open_time") >= times[0])
+
+
+def _of_tails(proof: Proof) -> Proof:
+    """Who is given nothing later cannot look ahead, also where he says nothing on these bars: cuts of a few show that it is so.
+
+    A call a slot makes every further computation dear: with all that others are put to, they took half of a run.
+    """
+    wrong = {found.feature for found in proof.refuted}
+    return msgspec.structs.replace(
+        proof, proven=tuple(name for name in proof.names if name not in wrong), unjudged=(), silent=()
+    )
 
 
 def _lives_elsewhere(group: _Group, proof: Proof, bars: pl.DataFrame) -> dict[str, str]:
@@ -126,7 +147,7 @@ def _groups(features: FeatureSet) -> Iterator[_Group]:
         yield _Group(ahead, lambda bars: compute_ahead(bars, ahead), None, _warm(ahead))
     for function in features.functions:
         own = [feature for feature in features.features if feature.name in function.columns]
-        yield _Group(tuple(own), function.run, function.lookback, 64, foreign=True)
+        yield _Group(tuple(own), function.run, function.lookback, 64, foreign=True, by_tail=function.by_tail)
     yield from _compiled(rest)
 
 

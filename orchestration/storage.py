@@ -138,7 +138,13 @@ class _OnPool:
 
 
 class PooledRunStorage(_OnPool, PostgresRunStorage):
-    """Run storage on a shared pool."""
+    """Run storage on a shared pool. Columns that a migration adds to the runs are asked for until they are there."""
+
+    _has_run_stats = False
+
+    def has_run_stats_index_cols(self) -> bool:
+        self._has_run_stats = self._has_run_stats or super().has_run_stats_index_cols()
+        return self._has_run_stats
 
 
 class PooledScheduleStorage(_OnPool, PostgresScheduleStorage):

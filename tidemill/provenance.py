@@ -16,8 +16,9 @@ import msgspec
 
 ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("tidemill", "assets", "resources", "orchestration", "sensors")
-_FROM = re.compile(rf"^[ \t]*from[ \t]+((?:{'|'.join(_PACKAGES)})[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]+)", re.MULTILINE)
-_IMPORT = re.compile(rf"^[ \t]*import[ \t]+((?:{'|'.join(_PACKAGES)})[\w.]*)", re.MULTILINE)
+_INIT = "/__init__.py"
+_NAME = rf"(?:{'|'.join(_PACKAGES)})[\w.]*"
+_IMPORT = re.compile(rf"^[ \t]*(?:from[ \t]+({_NAME})[ \t]+import[ \t]+(\([^)]*\)|[^\n]+)|import[ \t]+({_NAME}))", re.MULTILINE)
 
 
 def fingerprint(*parts: object) -> str:
@@ -42,31 +43,32 @@ def _stated_fields(value: msgspec.Struct) -> Iterator[tuple[str, object]]:
 
 
 @cache
-def _module_file(module: str) -> Path | None:
-    path = os.path.join(ROOT, *module.split("."))  # as texts: three thousand of them at each start
-    for candidate in (f"{path}.py", f"{path}/__init__.py"):
-        if os.path.isfile(candidate):
-            return Path(candidate)
-    return None
+def _module_file(module: str) -> str:
+    """Path of a module's source; empty for what is none. As texts: a thousand of them at each start."""
+    package = module.rpartition(".")[0]
+    if package and _module_file(package).endswith(".py") and not _module_file(package).endswith(_INIT):
+        return ""  # what a module defines, which is most of what is imported
+    path = os.path.join(ROOT, *module.split("."))
+    return next((file for file in (f"{path}.py", f"{path}{_INIT}") if os.path.isfile(file)), "")
 
 
 def _imported(text: str) -> Iterable[str]:
-    for match in _FROM.finditer(text):
-        package, names = match[1], re.sub(r"#.*", "", match[2]).strip("() \n")
-        yield package
-        for name in names.split(","):
+    for package, names, module in _IMPORT.findall(text):
+        yield module or package
+        for name in re.sub(r"#.*", "", names).strip("() \n").split(",") if names else ():
             yield f"{package}.{name.split(' as ')[0].strip()}"
-    for match in _IMPORT.finditer(text):
-        yield match[1]
 
 
 @cache
 def _source(module: str) -> tuple[str, tuple[str, ...]]:
+    """Hash of a module's source, and the modules of this project that it imports; empty for what is no module."""
     file = _module_file(module)
-    if file is None:
+    if not file:
         return "", ()
-    text = file.read_text(encoding="utf-8")
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), tuple(sorted(set(_imported(text))))
+    with open(file, encoding="utf-8") as source:
+        text = source.read()
+    imported = tuple(name for name in sorted(set(_imported(text))) if _module_file(name))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), imported
 
 
 def source_modules(*modules: str) -> dict[str, str]:

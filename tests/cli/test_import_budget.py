@@ -63,7 +63,9 @@ def home(tmp_path: Path, fresh_dsn: Secret, redis_url: Secret, monkeypatch: pyte
     [
         (),
         *((name,) for name in COMMANDS),
-        *(("data", name) for name in ("import", "sync", "show", "gaps", "quarantine", "resample", "export")),
+        *(("data", name) for name in ("import", "sync", "show", "gaps", "quarantine", "resample", "export", "prune")),
+        *(("experiments", name) for name in ("list", "show", "check", "track", "untrack")),
+        *(("deciders", name) for name in ("list", "show", "explain", "renew", "backtest", "calibration")),
         *(("features", name) for name in ("list", "explain", "compute")),
         *(("models", name) for name in ("list", "show")),
         *(("champions", name) for name in ("list", "show", "promote", "undo")),
@@ -127,6 +129,15 @@ def test_listing_features_imports_no_numerics(home: Path) -> None:
 
 def test_showing_settings_imports_next_to_nothing(home: Path) -> None:
     assert imported(HELP, modules_after("config", "show")) == []
+
+
+@pytest.mark.parametrize("noun", ["experiments", "deciders", "champions"])
+def test_listing_what_postgres_holds_imports_neither_frames_nor_numerics(home: Path, noun: str) -> None:
+    assert imported((*HEAVY, "polars", "numpy", "yaml"), modules_after(noun, "list")) == []
+
+
+def test_naming_what_can_be_removed_imports_no_compiler_and_no_model(home: Path) -> None:
+    assert imported(HEAVY, modules_after("data", "prune", "--json")) == []
 
 
 def test_metrics_of_returns_import_polars_and_numpy_alone(home: Path) -> None:

@@ -37,6 +37,14 @@ def test_help_lists_every_command_and_exits_with_0(work: Path, tidemill: Tidemil
     assert tidemill("--version").out.startswith("tidemill, version ")
 
 
+@pytest.mark.parametrize(("loaded", "frozen"), [("", True), ("import duckdb", False)])
+def test_a_command_that_ends_leaves_what_it_holds_unless_duckdb_would_call_it_a_leak(loaded: str, frozen: bool) -> None:
+    look = "atexit.register(lambda: print(gc.get_freeze_count() > 0, gc.get_threshold()[0], file=sys.stderr))"
+    script = f"import atexit, gc, sys; {look}; {loaded}\nfrom tidemill.cli.main import main\nmain(['--help'])"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.split() == [str(frozen), "100000"]
+
+
 @pytest.mark.parametrize("arguments", [("bakctest",), ("data", "shwo"), ("data",), (), ("run", "--nonsense"), ("--nonsense",)])
 def test_a_wrong_use_exits_with_2_and_explains_itself_on_stderr(
     work: Path, tidemill: Tidemill, arguments: tuple[str, ...]

@@ -12,7 +12,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.events import AssetMaterializationPlannedData
 from dagster_postgres import PostgresEventLogStorage
 
-from orchestration.storage import Pool, PooledEventLogStorage, PooledPostgresStorage, dagster_dsn
+from orchestration.storage import Pool, PooledEventLogStorage, PooledPostgresStorage, PooledRunStorage, dagster_dsn
 from tidemill.config import Secret
 from tidemill.domain.errors import ConfigError
 
@@ -82,6 +82,18 @@ def test_a_table_that_a_migration_makes_is_noticed_and_then_not_asked_for_again(
         assert storage.has_table("made_later")
         connection.execute(sqlalchemy.text("DROP TABLE made_later"))
     assert storage.has_table("made_later")
+
+
+def test_columns_of_runs_that_a_migration_adds_are_noticed_and_then_not_asked_for_again(opened: DagsterInstance) -> None:
+    storage = opened.run_storage
+    assert isinstance(storage, PooledRunStorage)
+    with storage._engine.connect() as connection:
+        connection.execute(sqlalchemy.text("ALTER TABLE runs RENAME COLUMN start_time TO later"))
+        assert not storage.has_run_stats_index_cols()
+        connection.execute(sqlalchemy.text("ALTER TABLE runs RENAME COLUMN later TO start_time"))
+        assert storage.has_run_stats_index_cols()
+        connection.execute(sqlalchemy.text("ALTER TABLE runs RENAME COLUMN start_time TO later"))
+    assert storage.has_run_stats_index_cols()
 
 
 def planned(run_id: str) -> list[EventLogEntry]:

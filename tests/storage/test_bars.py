@@ -18,7 +18,7 @@ from tidemill.storage import bar_reader, bar_writer
 from tidemill.storage.bar_reader import _BARS
 from tidemill.storage.bar_rows import newest_rows
 from tidemill.storage.bars import BarStore
-from tidemill.storage.endings import Mirrored
+from tidemill.storage.endings import Mirrored, gone_bars
 from tidemill.storage.merge import Merged
 from tidemill.storage.postgres import Database
 
@@ -383,6 +383,28 @@ async def test_bars_that_ended_are_in_no_newest_view_and_stay_for_who_asks_befor
     assert len(await newest_rows(database, "v", HOUR, "A", limit=99, as_of=before)) == gone.height
     assert await store.symbols("v", HOUR) == sorted(set(left["symbol"]))
     assert (await store.month_sizes("v", HOUR))["2024-01"] == (version[0] + 1, version[1] - gone.height)
+
+
+async def test_what_left_is_looked_for_only_in_months_that_changed(store: BarStore, database: Database) -> None:
+    panel = bars(("A", 0, 1.0), ("A", 5, 2.0), ("B", 5, 3.0), ("B", 700, 4.0))
+    await store.write("v", HOUR, panel)
+    async with database.transaction() as other:
+        await other.execute("LOCK TABLE bars IN ACCESS EXCLUSIVE MODE")
+        assert await gone_bars(database, "v", HOUR) is None
+    left = panel.row(2, named=True)
+    await store.end("v", HOUR, panel[2:3].select("symbol", "open_time"))
+    async with database.transaction() as other:
+        await other.execute("LOCK TABLE bars_2024_01 IN ACCESS EXCLUSIVE MODE")
+        gone = await gone_bars(database, "v", HOUR)
+    assert gone is not None
+    assert (gone.bars, gone.symbols, gone.first, gone.last) == (1, ("B",), left["open_time"], left["open_time"])
+    assert await gone_bars(database, "v", HOUR, ["A"]) is None
+    await store.end("v", HOUR, panel[:1].select("symbol", "open_time"))
+    everything = await gone_bars(database, "v", HOUR)
+    assert everything is not None
+    assert (everything.bars, everything.symbols, everything.first) == (2, ("A", "B"), panel["open_time"][0])
+    await store.write("v", HOUR, panel)
+    assert await gone_bars(database, "v", HOUR) is None
 
 
 async def test_a_bar_that_comes_back_is_a_version_known_from_then(store: BarStore) -> None:

@@ -87,19 +87,26 @@ WHERE held.venue = $1 AND held.ended_at IS NULL AND ($3::text[] IS NULL OR held.
 """
 
 
-# Bars of which every version has ended.
+# A month starts at version 1 and whatever ends in it makes the next: only the others can hold what is gone. A connection that
+# opens every month of a history for the first time takes 30 ms for it.
+_CHANGED = """
+SELECT min(month)::timestamp AT TIME ZONE 'UTC' AS first, (max(month) + interval '1 month') AT TIME ZONE 'UTC' AS after
+FROM bar_months WHERE venue = $1 AND interval = $2 AND version > 1
+"""
+# Bars between $5 and $6 of which every version has ended.
 _GONE = """
 SELECT count(*) AS bars, array_agg(DISTINCT symbol ORDER BY symbol) AS symbols,
        min(open_time) AS first, max(open_time) AS last, min(at) AS since, max(at) AS until
 FROM (
     SELECT symbol, open_time, max(ended_at) AS at FROM bars
     WHERE venue = $1 AND interval = $2 AND ended_at IS NOT NULL AND ($3::text[] IS NULL OR symbol = ANY ($3))
+      AND open_time >= $5 AND open_time < $6
     GROUP BY symbol, open_time
 ) ended
 WHERE ($4::timestamptz IS NULL OR at >= $4) AND NOT EXISTS (
     SELECT FROM bars live
     WHERE live.venue = $1 AND live.interval = $2 AND live.symbol = ended.symbol AND live.open_time = ended.open_time
-      AND live.ended_at IS NULL
+      AND live.open_time >= $5 AND live.open_time < $6 AND live.ended_at IS NULL
 )
 """
 
@@ -127,7 +134,10 @@ async def gone_bars(
     database: Database, venue: str, interval: Interval, symbols: Sequence[str] = (), *, since: datetime | None = None
 ) -> Gone | None:
     """What ended, at `since` or later, and did not come back; of all symbols when none is named. None where nothing did."""
-    row = await database.fetchrow(_GONE, venue, str(interval), list(symbols) or None, since)
+    changed = await database.fetchrow(_CHANGED, venue, str(interval))
+    if changed["first"] is None:
+        return None
+    row = await database.fetchrow(_GONE, venue, str(interval), list(symbols) or None, since, changed["first"], changed["after"])
     return Gone(**{**row, "symbols": tuple(row["symbols"])}) if row["bars"] else None
 
 

@@ -167,13 +167,13 @@ class Lake:
     def datasets(self, table: str) -> list[str]:
         """Datasets of a table that hold at least one partition, sorted."""
         folders = _children(self._table(table), "dataset=")
-        names = [folder.name.removeprefix("dataset=") for folder in folders]
+        names = [os.path.basename(folder).removeprefix("dataset=") for folder in folders]
         return [name for name in names if self.manifests(table, name)]
 
     def footprints(self, table: str) -> list[Footprint]:
         """Datasets of a table, by name; also what no manifest names any more, since a writer died."""
         found = []
-        for folder in _children(self._table(table), "dataset="):
+        for folder in map(Path, _children(self._table(table), "dataset=")):
             sizes = [path.stat() for path in folder.glob("partition=*/*") if path.name != _LOCK]
             if sizes:
                 newest = max(one.st_mtime for one in sizes)
@@ -245,7 +245,8 @@ class Lake:
         """Remove a partition, or a whole dataset of a table. Nothing there is no error."""
         # By their folders: what is damaged can be dropped too.
         whole = self._dataset(table, dataset)
-        for folder in _children(whole, "partition=") if partition is None else [self._partition(table, dataset, partition)]:
+        every = map(Path, _children(whole, "partition="))
+        for folder in every if partition is None else [self._partition(table, dataset, partition)]:
             if folder.is_dir():
                 # The folder and its lock stay: another writer may be waiting for it.
                 with self._writing(folder):
@@ -278,13 +279,14 @@ def _name(text: str) -> str:
     return text
 
 
-def _children(folder: Path, prefix: str) -> list[Path]:
-    """By name; texts are put in order, since to compare paths costs five times as much."""
+def _children(folder: Path, prefix: str) -> list[str]:
+    """By name, as texts: to make and compare a path for each costs more than the look at what lies there."""
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [folder / name for name in sorted(names) if name.startswith(prefix)]
+    whole = str(folder)
+    return [f"{whole}/{name}" for name in sorted(names) if name.startswith(prefix)]
 
 
 def _describe(
@@ -309,7 +311,7 @@ def _describe(
     )
 
 
-def _read_manifest(folder: Path) -> Manifest | None:
+def _read_manifest(folder: Path | str) -> Manifest | None:
     path = f"{folder}/{_MANIFEST}"
     try:
         state = os.stat(path)

@@ -336,7 +336,7 @@ class Study:
 
     def part_versions(self, table: str, key: str) -> dict[str, str]:
         """Part → data version of what it holds, by their names."""
-        return {part: manifest.data_version for part, manifest in sorted(self.lake.manifests(table, key).items())}
+        return {part: manifest.data_version for part, manifest in self.lake.manifests(table, key).items()}
 
     def forget(self, *frames: str) -> None:
         """Forget what was read, since what it was read from was written. frames: by name; all where none is named."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact
-from tidemill.models.base import Floats, RowScorer, distinct, require_shape
+from tidemill.models.base import Engine, Floats, RowScorer, distinct, require_shape
 from tidemill.models.registry import SHIPPED_ENGINES, Engines
 
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
@@ -87,12 +87,17 @@ def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_
     known: where the engine is found.
     """
     one = known.find(artifact.inputs.engine)
+    require_stream(one)
     if isinstance(one, Streaming):
         return one.stream(artifact, symbols)
-    if one.info.history:
-        raise InputError(f"The engine {one.info.name} remembers bars and has no stream; score its rows with predict_batch.")
     own = distinct(symbols)
     return RowStream(artifact, own, one.row_scorer(artifact) if isinstance(one, ByRows) else _by_frames(artifact, own, known))
+
+
+def require_stream(one: Engine) -> None:
+    """InputError when an engine cannot stream."""
+    if one.info.history and not isinstance(one, Streaming):
+        raise InputError(f"The engine {one.info.name} remembers bars and has no stream; score its rows with predict_batch.")
 
 
 def require_device(name: str) -> str:

@@ -167,12 +167,12 @@ class Chain:
         self._ensemble = None if deciding.ensemble is None else stream(deciding.ensemble, symbols, links.known)
         self._checks = PredictionChecks(links.validation, links.features.names, deciding.bounds, names, deciding.past)
         self._traded = len(names) if links.book is None else names.index(links.book)
-        looked_back = [links.known.find(model.inputs.engine).info.history for model in deciding.engines.values()]
-        self._recent.keep(max(looked_back, default=0))
+        self._looked_back = [links.known.find(model.inputs.engine).info.history for model in deciding.engines.values()]
+        self._recent.keep(max(self._looked_back, default=0))
         alone = links.fused and self._neutral is None and self._tails is None
         self._fused = fused(self._parts()) if alone else None
         for values, present, open_time in self._recent.slots():
-            for (model, columns), history in zip(self._models, looked_back, strict=True):
+            for (model, columns), history in zip(self._models, self._looked_back, strict=True):
                 if history:
                     model.step(np.ascontiguousarray(values[:, columns]), present, open_time=open_time)
 
@@ -212,7 +212,7 @@ class Chain:
             stepped if self._tails is None else self._tails.step(stepped, rows, bars.present, bars.open_time)
         )
         self._recent.push(values, bars.present, bars.open_time)
-        predictions = self._predicted(values, bars)
+        predictions = self._predicted(values, bars, silent=self._since is not None and not self._asking(bars))
         rejected = self._checks.step(values, predictions[:, :-1], bars.present)
         counting = np.where(rejected[:, self._traded], np.nan, predictions[:, self._traded])
         weights = self._weights(bars, counting, rows[_CLOSE])
@@ -260,7 +260,6 @@ class Chain:
 
     def _weights(self, bars: BarsOfSlot, predictions: Floats, close: Floats) -> Floats:
         """Before the anchor nothing is predicted out of sample: the strategy warms up on bars alone."""
-        asking = self._asking(bars)
         out_of_sample = bars.present & asking
         slot = Slots(
             np.array([bars.number]),
@@ -275,9 +274,12 @@ class Chain:
         made: Floats = (weights if self._neutral is None else self._neutral.scan(weights, slot.close))[0]
         return made if asking or self._since is None else np.full_like(made, np.nan)
 
-    def _predicted(self, values: Floats, bars: BarsOfSlot) -> Floats:
+    def _predicted(self, values: Floats, bars: BarsOfSlot, *, silent: bool) -> Floats:
+        """silent: nothing is asked yet, and a model that looks back at no bars has nothing to warm up."""
         made = np.full((len(self._universe.symbols), len(self._models) + 1), np.nan)
         for at, (model, columns) in enumerate(self._models):
+            if silent and not self._looked_back[at]:
+                continue
             own = np.ascontiguousarray(values[:, columns])
             made[:, at] = model.step(own, bars.present, open_time=bars.open_time)
         if self._ensemble is not None:

@@ -31,6 +31,8 @@ from tidemill.strategies.registry import Strategies
 from tidemill.trading.confidence import Knot
 
 if TYPE_CHECKING:
+    from tidemill.features.feature_set import FeatureSet
+    from tidemill.strategies.base import Strategy
     from tidemill.trading.chain import Deciding, Links
 
 FORMAT = 1
@@ -204,17 +206,7 @@ def links_of(decider: Decider, known: Known) -> Links:
             f"{features.fingerprint[:12]}). Run its experiment again."
         )
     strategy = known.strategies.find(decider.strategy.name)
-    if strategy.start is None:
-        raise StopError(
-            f"The strategy {strategy.name} is a function over whole frames, so it cannot be stepped bar by bar. Declare it "
-            "with by_tail=…, the slots of predictions that it reads, and run its experiment again."
-        )
-    whole = next((function for function in features.functions if not function.by_tail), None)
-    if whole is not None:
-        raise StopError(
-            f"The function {whole.name} of {whole.origin} is computed over whole frames, so it cannot be stepped bar by bar. "
-            "Declare it with by_tail=…, the bars that it reads, and run its experiment again."
-        )
+    require_steps(strategy, features)
     return Links(
         Interval.parse(decider.interval),
         features,
@@ -226,6 +218,21 @@ def links_of(decider: Decider, known: Known) -> Links:
         None if decider.book == ENSEMBLE.info.name else decider.book,
         known.engines,
     )
+
+
+def require_steps(strategy: Strategy, features: FeatureSet) -> None:
+    """StopError for a strategy or a function of features that cannot be stepped bar by bar."""
+    if strategy.start is None:
+        raise StopError(
+            f"The strategy {strategy.name} is a function over whole frames, so it cannot be stepped bar by bar. Declare it "
+            "with by_tail=…, the slots of predictions that it reads, and run its experiment again."
+        )
+    whole = next((function for function in features.functions if not function.by_tail), None)
+    if whole is not None:
+        raise StopError(
+            f"The function {whole.name} of {whole.origin} is computed over whole frames, so it cannot be stepped bar by bar. "
+            "Declare it with by_tail=…, the bars that it reads, and run its experiment again."
+        )
 
 
 def deciding_of(decider: Decider, load: Callable[[str], Artifact]) -> Deciding:

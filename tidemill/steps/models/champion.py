@@ -7,7 +7,8 @@ paired difference, one-sided at `promotion.confidence`); where there is no champ
 trade under the limits of the challenger's experiment, and what states none is refused: what trades is never without them.
 
 Promotion fails closed: what is not proven causal, or whose checks are missing or failed, is not promoted; neither is anything
-on evidence about a champion of the past.
+on evidence about a champion of the past. What would be promoted is stepped over the bars of the comparison before (`walking`),
+and what cannot be stepped is not promoted.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from tidemill.models.ensemble import combine
 from tidemill.models.registry import code_version
 from tidemill.provenance import fingerprint
 from tidemill.steps.models.ensemble import evidence_for
+from tidemill.steps.models.walking import Measured, unsteppable, walk
 from tidemill.steps.upstream import bring_up_to_date
 from tidemill.storage import champions
 from tidemill.storage.champions import Champion, Nominee
-from tidemill.storage.deciders import StoredDecider
 from tidemill.study import code as code_of
-from tidemill.study.book import Span, book, book_fingerprint
+from tidemill.study.book import Span, book_fingerprint, traded, weighed
 from tidemill.study.counting import Evaluated, bars_a_year, configuration, count
-from tidemill.study.deciders import Window, decider, stored_decider
+from tidemill.study.deciders import Term, Window, decider, stored_decider
 from tidemill.study.fitting import fit_ensemble, fit_fold, scores
 from tidemill.study.freshness import StepReport
 from tidemill.study.losses import loss_notes
@@ -48,6 +49,7 @@ from tidemill.study.model_index import artifact_folder, models_home, spec_of
 from tidemill.study.rejections import bounds_over, feature_rows, reject_fold, silenced, stored_past
 from tidemill.study.study import Study
 from tidemill.study.tables import CHALLENGES, ENSEMBLE, LABELS
+from tidemill.trading.decider import Decider
 from tidemill.validation.splits import Fold, embargo_length
 
 # Folds of the walk-forward are numbered from 0; a window of a challenger is none of them.
@@ -87,6 +89,7 @@ class Challenge(msgspec.Struct, frozen=True, kw_only=True):
     where too few bars, or the same difference on each, give none.
 
     ensemble: id of the model that weighs the others. refusals: why the challenger may not be promoted however well it did.
+    walked: bar times over which it was stepped since it earned more; departure: where that said something else, if it did.
     """
 
     start: datetime
@@ -102,15 +105,21 @@ class Challenge(msgspec.Struct, frozen=True, kw_only=True):
     ensemble: str = ""
     trained_until: datetime
     refusals: tuple[str, ...] = ()
+    walked: int = 0
+    departure: str = ""
+
+    @property
+    def earns_more(self) -> bool:
+        return self.low is not None and self.low > 0.0 and not self.refusals
 
     @property
     def wins(self) -> bool:
-        return self.low is not None and self.low > 0.0 and not self.refusals
+        return self.earns_more and self.walked > 0 and not self.departure
 
     def sentence(self) -> str:
         """The outcome in words."""
-        if self.refusals:
-            return f"Not promoted: {' '.join(self.refusals)}"
+        if self.refusals or self.departure:
+            return f"Not promoted: {' '.join((*self.refusals, self.departure)).strip()}"
         rival = "the champion" if self.champion else "cash"
         if self.low is None:
             told = f"Not promoted: {self.advantage:+.3%} a bar over {rival} after costs, of which nothing can be said"
@@ -162,7 +171,7 @@ def challenge(study: Study, champion: Champion | None) -> Challenge:
     difference = mine.net if theirs is None else mine.net - theirs.net
     confidence = study.experiment.promotion.confidence
     interval = mean_interval(difference, level=2.0 * confidence - 1.0)
-    return Challenge(
+    outcome = Challenge(
         start=fold.test_start,
         end=fold.test_end,
         bars=len(difference),
@@ -177,6 +186,7 @@ def challenge(study: Study, champion: Champion | None) -> Challenge:
         trained_until=fold.train_end,
         refusals=_refusals(study),
     )
+    return _walked(study, fold, outcome, mine) if outcome.earns_more else outcome
 
 
 class _Contender(NamedTuple):
@@ -211,9 +221,21 @@ def _count(study: Study, fold: Fold, book: _Book) -> None:
     count(study, Evaluated.one("promotion", study.experiment.promotion.book, config, book.returns))
 
 
+def _walked(study: Study, fold: Fold, outcome: Challenge, book: _Book) -> Challenge:
+    """What would be promoted, stepped over the bars of the comparison. StopError where it fails on them."""
+    features = feature_rows(study, fold.test_start, fold.test_end).select("symbol", "open_time", *study.available.names)
+    term = Term(_decider(study, outcome), fold.test_start, fold.test_end)
+    walked = walk(study, term, Measured(features, book.predicted, book.weights))
+    return msgspec.structs.replace(outcome, walked=walked.slots, departure=walked.departure)
+
+
 class _Book(NamedTuple):
-    returns: pl.DataFrame  # time, return
+    """returns: time, return. predicted, weights: what they came of."""
+
+    returns: pl.DataFrame
     figures: BookFigures
+    predicted: dict[str, pl.DataFrame]
+    weights: pl.DataFrame
 
     @property
     def net(self) -> Floats:
@@ -262,7 +284,9 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold, under: Experi
     predicted = _predicted(study, contender, fold)
     rejected = reject_fold(study, fold, predicted, stored_past(study, fold.test_start))
     predictions = predicted[contender.book]
-    result = book(study, silenced(predictions, rejected.of(contender.book)), Span(fold.test_start, fold.test_end), under=under)
+    span = Span(fold.test_start, fold.test_end)
+    weights = weighed(study, silenced(predictions, rejected.of(contender.book)), span).weights
+    result = traded(study, weights, span, under=under)
     returns = result.returns.sort("time")
     labels = study.lake.scan(LABELS, study.labels_key).collect()
     skill = prediction_metrics(scored(predictions, labels), study.experiment.label.horizon)
@@ -280,7 +304,7 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold, under: Experi
         predictions_rejected=rejected.of(contender.book).height,
         limits=result.limits,
     )
-    return _Book(returns, figures)
+    return _Book(returns, figures, predicted, weights)
 
 
 def _predicted(study: Study, contender: _Contender, fold: Fold) -> dict[str, pl.DataFrame]:
@@ -294,14 +318,16 @@ def _predicted(study: Study, contender: _Contender, fold: Fold) -> dict[str, pl.
 
 
 def _refusals(study: Study) -> tuple[str, ...]:
-    """Why nothing of this study may be promoted: a source that lost much, checks that are missing, old or failed, no proof."""
+    """Why nothing of this study may be promoted: a source that lost much, checks that are missing, old or failed, no proof, a
+    link of its chain that has no step.
+    """
     from tidemill.quality.expectations import SUITES
     from tidemill.steps.checks.causality import is_proven
     from tidemill.steps.checks.suites import standing
 
     found = [reason for suite in SUITES if (reason := standing(study, suite))]
-    unproven = (f"{asset}: {why}." for asset, why in is_proven(study).open.items())
-    return (*loss_notes(study), *found, *unproven)
+    unproven = (f"{asset}: {why.rstrip('.')}." for asset, why in is_proven(study).open.items())
+    return (*loss_notes(study), *found, *unproven, *unsteppable(study, members(study.experiment)))
 
 
 def consider(study: Study) -> StepReport[ChallengeFacts]:
@@ -397,16 +423,16 @@ def nominee(study: Study, outcome: Challenge) -> Nominee:
         trained_until=outcome.trained_until,
         reason=outcome.sentence(),
         evidence=msgspec.to_builtins(outcome),
-        decider=_decider(study, outcome),
+        decider=stored_decider(id_of(study.experiment), _decider(study, outcome), challenge_fold(study).test_start),
     )
 
 
-def _decider(study: Study, outcome: Challenge) -> StoredDecider:
+def _decider(study: Study, outcome: Challenge) -> Decider:
     """All that decided on the bars of the comparison, which is what trades."""
     fold, book = challenge_fold(study), study.experiment.promotion.book
     bounds = bounds_over(study, feature_rows(study, fold.train_start, fold.train_end))
     window = Window(outcome.models, fold.train_end, outcome.ensemble, bounds, stored_past(study, fold.test_start))
-    return stored_decider(id_of(study.experiment), decider(study, book, window), fold.test_start)
+    return decider(study, book, window)
 
 
 _SHOWN = ("rank_ic", "sharpe", "total_return", "max_drawdown", "costs", "trades")

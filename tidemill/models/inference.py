@@ -91,7 +91,14 @@ def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_
     if isinstance(one, Streaming):
         return one.stream(artifact, symbols)
     own = distinct(symbols)
-    return RowStream(artifact, own, one.row_scorer(artifact) if isinstance(one, ByRows) else _by_frames(artifact, own, known))
+    return RowStream(
+        artifact, own, one.row_scorer(artifact) if isinstance(one, ByRows) else _frame_scorer(artifact, own, known)
+    )
+
+
+def by_frames(one: Engine) -> bool:
+    """Whether its stream makes a frame of every bar."""
+    return not isinstance(one, Streaming | ByRows)
 
 
 def require_stream(one: Engine) -> None:
@@ -135,7 +142,7 @@ class RowStream:
         return scored if present is None else np.where(present, scored, np.nan)
 
 
-def _by_frames(artifact: Artifact, symbols: Sequence[str], known: Engines) -> RowScorer:
+def _frame_scorer(artifact: Artifact, symbols: Sequence[str], known: Engines) -> RowScorer:
     """For an engine that knows frames alone; a panel is sorted by symbol, the stream's symbols stand in any order."""
     features, order = artifact.inputs.features, np.argsort(np.array(symbols))
     time = pl.lit(0).cast(pl.Datetime("us", "UTC")).alias("open_time")

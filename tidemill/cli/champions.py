@@ -69,13 +69,8 @@ def _shown(report: "StepReport[ChallengeFacts]", row: tuple[Any, ...]) -> list[o
     """The figures of one side as a person reads them."""
     from tidemill.reports.numbers import number, percent, whole
 
-    shapes: dict[str, Callable[[Any], str]] = {
-        "rank_ic": partial(number, digits=3),
-        "sharpe": number,
-        "costs": whole,
-        "trades": whole,
-    }
-    shapes |= dict.fromkeys(("total_return", "max_drawdown"), percent)
+    shapes: dict[str, Callable[[Any], str]] = {"rank_ic": partial(number, digits=3), "sharpe": number}
+    shapes |= dict.fromkeys(("total_return", "max_drawdown"), percent) | dict.fromkeys(("costs", "trades"), whole)
     return [shapes.get(name, str)(value) for name, value in zip(report.columns, row, strict=True)]
 
 

@@ -47,6 +47,7 @@ from tidemill.study.losses import loss_notes
 from tidemill.study.model_index import artifact_folder, models_home, spec_of
 from tidemill.study.registry import NOUNS, Kind
 from tidemill.study.rejections import bounds_over, feature_rows, reject_fold, silenced, stored_past
+from tidemill.study.scoring import require_predictions
 from tidemill.study.study import Study
 from tidemill.study.tables import CHALLENGES, ENSEMBLE, LABELS
 from tidemill.trading.decider import Decider
@@ -298,6 +299,8 @@ def consider(study: Study, *, accept: bool = False) -> StepReport[ChallengeFacts
     database, call = study.workspace.database, study.workspace.call
     champion = call(champions.current, database, study.dataset.key)
     _require_whole(study)
+    for name in members(study.experiment):
+        require_predictions(study, name)
     code, print_ = _made_of(study, champion, _refusals(study))
     held = study.lake.manifest(CHALLENGES, study.key, _LAST)
     if held is not None and held.metadata.get("settled") == print_:

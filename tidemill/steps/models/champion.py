@@ -24,14 +24,13 @@ from tidemill.domain.errors import InputError, IntegrityError, StopError
 from tidemill.domain.experiment import Experiment
 from tidemill.domain.numbers import finite
 from tidemill.experiments.tracked import id_of
-from tidemill.metrics.bootstrap import mean_interval
 from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import Floats, performance_metrics
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
 from tidemill.models.registry import code_version
 from tidemill.provenance import fingerprint
-from tidemill.steps.models.comparison import BookFigures, Challenge, doubt_of
+from tidemill.steps.models.comparison import BookFigures, Challenge, doubt_of, lower_bound
 from tidemill.steps.models.ensemble import evidence_for
 from tidemill.steps.models.walking import Measured, unsteppable, walk
 from tidemill.steps.upstream import bring_up_to_date
@@ -108,15 +107,14 @@ def challenge(study: Study, champion: Champion | None) -> Challenge:
     theirs = None if champion is None else _champion_returns(study, champion, fold)
     difference = mine.net if theirs is None else mine.net - theirs.net
     confidence = study.experiment.promotion.confidence
-    advantage, interval = float(np.mean(difference)), mean_interval(difference, level=2.0 * confidence - 1.0)
     outcome = Challenge(
         start=fold.test_start,
         end=fold.test_end,
         bars=len(difference),
         challenger=mine.figures,
         champion=None if theirs is None else theirs.figures,
-        advantage=advantage,
-        low=finite(min(interval.low, advantage)),  # at 51 % half of the resampled means lie above that of the bars
+        advantage=float(np.mean(difference)),
+        low=lower_bound(difference, confidence),
         confidence=confidence,
         models=contender.ids,
         weights=contender.weights,

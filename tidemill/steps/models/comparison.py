@@ -5,8 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
+import numpy as np
 
 from tidemill.domain.limits_reached import LimitsReached
+from tidemill.domain.numbers import finite
+from tidemill.metrics.bootstrap import mean_interval
+from tidemill.metrics.returns import Floats
 from tidemill.metrics.suspicion import FEW_SYMBOLS, TOO_GOOD_IC, TOO_GOOD_SHARPE
 
 
@@ -90,6 +94,15 @@ class Challenge(msgspec.Struct, frozen=True, kw_only=True):
             f"Not promoted: {told}. {self.doubt} Look for a leak first; where there is none, "
             "`tidemill champions promote --accept` promotes it as it is."
         )
+
+
+def lower_bound(difference: Floats, confidence: float) -> float | None:
+    """One-sided, of the mean of returns by bar; None where too few bars, or the same difference on each, give none.
+
+    At a confidence near one half a percentile of the resampled means may lie above that of the bars; a bound does not.
+    """
+    low = mean_interval(difference, level=2.0 * confidence - 1.0).low
+    return finite(min(low, float(np.mean(difference))))
 
 
 def reading(files: tuple[str, ...]) -> str:

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import msgspec
 import polars as pl
 import pytest
 
+from assets.models.champion import champion as champion_asset
+from resources.experiment import ExperimentResource
+from resources.postgres import PostgresResource
 from tests.cli.conftest import Tidemill, tidemill
 from tests.databases import new_database
 from tests.steps.models.test_champion import CHECKED, POLICY, current, trending
@@ -23,6 +27,9 @@ from tidemill.queries.deciders import decider_named
 from tidemill.steps.checks.causality import ASSETS, OpenProofs, is_proven, judge_causality
 from tidemill.steps.checks.suites import judge_suite
 from tidemill.steps.models.champion import challenge, consider
+from tidemill.steps.performance.drift import measure_drift
+from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfolio
+from tidemill.steps.trading.backtest import run_backtests
 from tidemill.study.deciders import Term
 from tidemill.study.scheduled import book_by, figures_of
 from tidemill.study.study import Study
@@ -206,9 +213,17 @@ def test_a_module_that_can_be_stepped_and_says_the_same_is_promoted(
         assert {name: figures[name] for name in FIGURES} == {name: champion.evidence["challenger"][name] for name in FIGURES}
 
 
-def test_what_a_fit_keeps_in_a_global_reaches_no_prediction(workspace: Workspace, panel: Path, tmp_path: Path) -> None:
-    text = ENGINE.format(before=KEEPING, then="    said = said * 0.0 if kept else said\n")
-    assert consider(judged(workspace, of_module(panel, tmp_path, text))).facts.promoted
+INNOCENT = {
+    "what fit keeps in a global, which no predict has": (KEEPING, "    said = said * 0.0 if kept else said\n"),
+    "the day of the bar": ("", '    said = said * np.where(frame["open_time"].dt.weekday() == 5, 0.5, 1.0)\n'),
+}
+
+
+@pytest.mark.parametrize("uses", INNOCENT)
+def test_an_innocent_engine_is_promoted(workspace: Workspace, panel: Path, tmp_path: Path, uses: str) -> None:
+    before, then = INNOCENT[uses]
+    report = consider(judged(workspace, of_module(panel, tmp_path, ENGINE.format(before=before, then=then))))
+    assert report.facts.promoted, report.notes
 
 
 @pytest.mark.parametrize(
@@ -219,7 +234,6 @@ def test_what_a_fit_keeps_in_a_global_reaches_no_prediction(workspace: Workspace
         ("lightgbm", StrategySpec(name="inverse_volatility", params={"every": 4, "window": 30})),
         ("gru", StrategySpec(name="mean_variance", params={"every": 10, "window": 60})),
         ("momentum", StrategySpec(name="quantile", neutralise=NeutraliseSpec(by="sector", sectors=SECTORS))),
-        ("ensemble", StrategySpec(name="quantile", neutralise=NeutraliseSpec(by="beta", window=30, least=10))),
         ("mean_reversion", StrategySpec(name="sma_cross", params={"fast": 3, "slow": 8})),
     ],
 )
@@ -280,3 +294,15 @@ def test_what_was_never_run_is_told_to_run_first(workspace: Workspace, tmp_path:
     (tmp_path / "new.yaml").write_bytes(msgspec.yaml.encode(stated(experiment)))
     told = tidemill("champions", "promote", "--experiment", tmp_path / "new.yaml").error
     assert told == "The experiment 'small' has no predictions yet. Run it first: `tidemill run`."
+
+
+def test_the_step_of_the_graph_refuses_it_with_the_same_words(workspace: Workspace, panel: Path, tmp_path: Path) -> None:
+    study = judged(workspace, of_module(panel, tmp_path, LEAKS["looks ahead on a rare condition"]))
+    for step in (run_backtests, evaluate_engines, evaluate_portfolio, measure_drift):
+        step(study)
+    text = msgspec.yaml.encode(stated(study.experiment)).decode()
+    resource = ExperimentResource(yaml_text=text, postgres=PostgresResource())
+    made = dg.materialize([champion_asset], resources={"experiment": resource}, instance=dg.DagsterInstance.ephemeral())
+    (told,) = made.asset_materializations_for_node("models__champion")
+    assert "Not promoted: The prediction of the engine my_engine for AAA at 2021-11-01" in str(told.metadata["notes"].value)
+    assert current(study) is None

@@ -1,6 +1,7 @@
 """Engines of one's own functions, through the interface of every engine."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.models.panels import FEATURES, before, day, information_coefficient, 
 from tidemill.domain.errors import InputError, IntegrityError, UnknownNameError
 from tidemill.models.artifact import load
 from tidemill.models.custom import CustomEngine
+from tidemill.models.inference import stream
 from tidemill.models.registry import Engines, code_version, engine, require_free
 
 Fit = Callable[..., object]
@@ -144,6 +146,25 @@ def test_it_stands_beside_those_that_ship_where_it_is_given_and_nowhere_else() -
     assert ("own" in names, names[-1]) == (True, "ensemble")
     with pytest.raises(UnknownNameError, match="There is no engine named 'own'"):
         engine("own")
+
+
+def test_a_stream_gives_it_the_bar_as_the_batch_does(frame: pl.DataFrame) -> None:
+    """Its time, and the symbols that have one in their order, whichever order those of the stream have."""
+    own = made(predict=lambda model, rows: model["weights"][0] * rows["x1"].to_numpy() * rows["open_time"].dt.weekday())
+    known, artifact = Engines({"own": own}), own.fit(before(frame, 150), features=FEATURES, params={}, seed=7)
+    some = frame.filter(pl.col("symbol") != "S003", pl.col("open_time") >= day(200))
+    expected = own.predict(artifact, some)
+    symbols = ["S005", "S003", *sorted({*some["symbol"]} - {"S005"})]
+    steps = stream(artifact, symbols, known)
+    for (time,), rows in some.partition_by("open_time", as_dict=True).items():
+        told = rows.select("symbol", *FEATURES)
+        aligned = pl.DataFrame({"symbol": symbols}).join(told, on="symbol", how="left", maintain_order="left")
+        present = np.array([symbol != "S003" for symbol in symbols])
+        assert isinstance(time, datetime)
+        said = steps.step(aligned.select(FEATURES).fill_null(float("nan")).to_numpy(), present, open_time=time)
+        wanted = dict(expected.filter(pl.col("open_time") == time).select("symbol", "prediction").iter_rows())
+        assert [wanted.get(symbol) for symbol in symbols] == [None if np.isnan(one) else one for one in said]
+    assert np.isnan(steps.step(np.zeros((len(symbols), len(FEATURES))), np.zeros(len(symbols), bool), open_time=day(219))).all()
 
 
 def test_it_cannot_take_the_name_of_one_that_ships() -> None:

@@ -50,6 +50,32 @@ def put(folder: Path, text: str = SCALES, name: str = "scales.csv") -> None:
     (folder / name).write_text(text)
 
 
+def test_what_depends_on_a_data_file_is_known(write: Write, tmp_path: Path) -> None:
+    put(tmp_path)
+    put(tmp_path, name="other.csv")
+    assert load_module(write(TEXT)).reads == {("features", "my_scaled"): ("scales.csv",)}
+    more = """
+OTHER = data("other.csv")
+
+def fit(training):
+    return {"a": 1.0}
+
+def predict(model, frame):
+    return frame.join(OTHER, on="symbol", how="left")["scale"].fill_null(0.0).to_numpy()
+
+engine("my_engine", fit, predict)
+HIGHEST = float(SCALES["scale"].max())
+feature("my_high", close * HIGHEST, unit="", about="a test")
+"""
+    assert load_module(write(TEXT + more)).reads == {
+        ("features", "my_scaled"): ("scales.csv",),
+        ("features", "my_high"): ("scales.csv",),
+        ("engines", "my_engine"): ("other.csv",),
+    }
+    without = TEXT.replace('data("scales.csv")', "pl.DataFrame({'symbol': ['S0'], 'scale': [1.0]})")
+    assert load_module(write(without)).reads == {}
+
+
 def test_a_data_file_is_a_frame_and_its_content_counts_for_what_names_it_alone(write: Write, tmp_path: Path) -> None:
     put(tmp_path)
     first = load_module(write(TEXT))

@@ -1,7 +1,9 @@
 """`tidemill champions`: which models trade a dataset, since when, and on what evidence."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,7 +11,9 @@ from tidemill.cli.common.output import json_option, write_json, write_table
 from tidemill.cli.common.progress import progress
 
 if TYPE_CHECKING:
+    from tidemill.steps.models.champion import ChallengeFacts
     from tidemill.storage.champions import Champion
+    from tidemill.study.freshness import StepReport
     from tidemill.study.study import Study
     from tidemill.study.workspace import Workspace
 
@@ -37,15 +41,16 @@ def _study(opened: "Workspace", file: Path | None) -> "Study":
 
 @champions.command()
 @click.option("--experiment", "file", type=click.Path(path_type=Path), help="YAML file; the experiment that was run last.")
+@click.option("--accept", is_flag=True, help="Promote it also where its figures are too good to be taken as they are.")
 @json_option
-def promote(file: Path | None, as_json: bool) -> None:
+def promote(file: Path | None, accept: bool, as_json: bool) -> None:
     """Train a challenger, compare it with the champion on bars that neither saw, and promote it if it earned more."""
     from tidemill.cli.common.session import workspace
     from tidemill.steps.models.champion import consider
 
     with workspace() as opened, progress("Training and comparing a challenger"):
         study = _study(opened, file)
-        report = consider(study)
+        report = consider(study, accept=accept)
     if as_json:
         facts, rows = report.facts, [dict(zip(report.columns, row, strict=True)) for row in report.table]
         told = {"bars_compared": facts.bars_compared, "promoted": facts.promoted, "outcome": report.notes[0]}
@@ -53,11 +58,20 @@ def promote(file: Path | None, as_json: bool) -> None:
         write_json({"champion": facts.champion, **told, "compared": rows})
         return
     title = f"{study.experiment.name} on {study.dataset.key}"
-    write_table(title, [name.replace("_", " ") for name in report.columns], report.table)
+    write_table(title, [name.replace("_", " ") for name in report.columns], [_shown(report, row) for row in report.table])
     if not report.worked:
         click.echo("Nothing that decides it has changed since the last comparison, which came to this:")
     for note in report.notes:
         click.echo(note)
+
+
+def _shown(report: "StepReport[ChallengeFacts]", row: tuple[Any, ...]) -> list[object]:
+    """The figures of one side as a person reads them."""
+    from tidemill.reports.numbers import number, percent, whole
+
+    shapes: dict[str, Callable[[Any], str]] = {"rank_ic": partial(number, digits=3), "sharpe": number}
+    shapes |= dict.fromkeys(("total_return", "max_drawdown"), percent) | dict.fromkeys(("costs", "trades"), whole)
+    return [shapes.get(name, str)(value) for name, value in zip(report.columns, row, strict=True)]
 
 
 @champions.command()

@@ -7,7 +7,7 @@ name: its arithmetic rounds differently, so what it scored cannot be repeated bi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from tidemill.models.base import Engine, Floats, RowScorer, distinct, require_sh
 from tidemill.models.registry import SHIPPED_ENGINES, Engines
 
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # of a bar whose time nobody says
 
 
 @runtime_checkable
@@ -91,7 +92,12 @@ def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_
     if isinstance(one, Streaming):
         return one.stream(artifact, symbols)
     own = distinct(symbols)
-    return RowStream(artifact, own, one.row_scorer(artifact) if isinstance(one, ByRows) else _by_frames(artifact, own, known))
+    return RowStream(artifact, own, one.row_scorer(artifact)) if isinstance(one, ByRows) else FrameStream(artifact, own, known)
+
+
+def by_frames(one: Engine) -> bool:
+    """Whether its stream makes a frame of every bar."""
+    return not isinstance(one, Streaming | ByRows)
 
 
 def require_stream(one: Engine) -> None:
@@ -135,17 +141,23 @@ class RowStream:
         return scored if present is None else np.where(present, scored, np.nan)
 
 
-def _by_frames(artifact: Artifact, symbols: Sequence[str], known: Engines) -> RowScorer:
-    """For an engine that knows frames alone; a panel is sorted by symbol, the stream's symbols stand in any order."""
-    features, order = artifact.inputs.features, np.argsort(np.array(symbols))
-    time = pl.lit(0).cast(pl.Datetime("us", "UTC")).alias("open_time")
-    keys = pl.DataFrame({"symbol": sorted(symbols)}).with_columns(time)
+class FrameStream:
+    """The stream of an engine that knows frames alone: it is given a row of each symbol that has a bar, sorted."""
 
-    def score(values: Floats) -> Floats:
-        columns = zip(features, np.ascontiguousarray(values[order].T, dtype=np.float64), strict=True)
-        rows = keys.with_columns(pl.Series(name, column) for name, column in columns)
-        made = np.empty(len(values))
-        made[order] = predict_batch(artifact, rows, known=known)["prediction"].fill_null(float("nan")).to_numpy()
+    def __init__(self, artifact: Artifact, symbols: Sequence[str], known: Engines) -> None:
+        self.symbols = tuple(symbols)
+        self._artifact, self._known, self._order = artifact, known, np.argsort(np.array(symbols))
+
+    def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
+        features = self._artifact.inputs.features
+        require_shape(values, (len(self.symbols), len(features)))
+        rows = self._order if present is None else self._order[present[self._order]]
+        made = np.full(len(values), np.nan)
+        if len(rows):
+            columns = zip(features, np.ascontiguousarray(values[rows].T, dtype=np.float64), strict=True)
+            time = pl.lit(open_time or _EPOCH).cast(pl.Datetime("us", "UTC")).alias("open_time")
+            keys = pl.DataFrame({"symbol": [self.symbols[at] for at in rows]}).with_columns(time)
+            frame = keys.with_columns(pl.Series(name, column) for name, column in columns)
+            said = predict_batch(self._artifact, frame, known=self._known)["prediction"]
+            made[rows] = said.fill_null(float("nan")).to_numpy()
         return made
-
-    return score

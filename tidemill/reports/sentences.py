@@ -8,14 +8,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidemill.domain.intervals import Interval
+from tidemill.metrics.suspicion import FEW_SYMBOLS, TOO_GOOD_IC, TOO_GOOD_SHARPE
 from tidemill.reports.numbers import _NOTHING, _known, interval, number, percent, whole
 
 if TYPE_CHECKING:
     from tidemill.reports.inputs import ReportInputs
 
-_FEW_SYMBOLS = 30
 _SHORT_YEARS = 3.0
-_TOO_GOOD_SHARPE, _TOO_GOOD_IC = 3.0, 0.15
 _SKILL = 0.95  # deflated Sharpe ratio from which skill is spoken of
 _A_DAY = 86_400
 _SURE = 2.0  # |t| above which a mean is called different from zero
@@ -183,7 +182,7 @@ def _survivorship(inputs: ReportInputs) -> list[str]:
 
 def _smallness(inputs: ReportInputs) -> list[str]:
     found = []
-    if inputs.symbols < _FEW_SYMBOLS:
+    if inputs.symbols < FEW_SYMBOLS:
         one = inputs.symbols == 1
         found.append(
             f"Only {inputs.symbols} symbol{'' if one else 's'}: one of them can decide the outcome, and coefficients across so "
@@ -237,8 +236,8 @@ def _suspicion(inputs: ReportInputs) -> list[str]:
     sharpe = inputs.metrics.get("sharpe")
     coefficients = [row.get("rank_ic") for row in inputs.engines.iter_rows(named=True)]
     found = []
-    if sharpe is not None and sharpe > _TOO_GOOD_SHARPE:
+    if sharpe is not None and sharpe > TOO_GOOD_SHARPE:
         found.append(f"A Sharpe ratio of {number(sharpe)} is too good to be taken as it is: look for a leak first.")
-    if any(_known(value) and value > _TOO_GOOD_IC for value in coefficients) and inputs.symbols >= _FEW_SYMBOLS:
-        found.append(f"A rank IC above {_TOO_GOOD_IC} is too good to be taken as it is: look for a leak first.")
+    if any(_known(value) and value > TOO_GOOD_IC for value in coefficients) and inputs.symbols >= FEW_SYMBOLS:
+        found.append(f"A rank IC above {TOO_GOOD_IC} is too good to be taken as it is: look for a leak first.")
     return found

@@ -107,7 +107,8 @@ def challenge(*strategies: str) -> str:
     own = [
         *("tidemill.study.book", "tidemill.study.rejections", "tidemill.study.weighing", "tidemill.study.fitting"),
         *("tidemill.study.scoring", "tidemill.study.counting", "tidemill.steps.models.champion"),
-        *("tidemill.steps.models.walking", "tidemill.study.scheduled", "tidemill.study.deciders", "tidemill.trading.decider"),
+        *("tidemill.steps.models.comparison", "tidemill.steps.models.walking"),
+        *("tidemill.study.scheduled", "tidemill.study.deciders", "tidemill.trading.decider"),
     ]
     chain = ("tidemill.trading.chain", "tidemill.validation.splits")
     return source_version(*_WEIGHTS, *_FILLS, *_SKILL, *chain, *strategies, own=own)

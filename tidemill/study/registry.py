@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tidemill.validation.labels import Labels
 
 Kind = Literal["features", "labels", "engines", "strategies"]
-_ONE: dict[str, str] = {"features": "feature", "labels": "label", "engines": "engine", "strategies": "strategy"}
+NOUNS: dict[str, str] = {"features": "feature", "labels": "label", "engines": "engine", "strategies": "strategy"}
 _PLAIN_LABEL = LabelSpec().name
 
 
@@ -108,6 +108,11 @@ class Registry(msgspec.Struct, frozen=True, dict=True):
         found = [own[name] for name in names if name in own]
         return tuple(one.expression.key if kind == "features" else one.source for one in found)
 
+    def data_files(self, kind: Kind, *names: str) -> tuple[str, ...]:
+        """The data files that those of these names that files declare depend on, sorted."""
+        found = (module.reads.get((kind, name), ()) for module in (*self.beside, *self.files) for name in names)
+        return tuple(sorted({file for files in found for file in files}))
+
     def code_of(self, experiment: Experiment) -> tuple[str, ...]:
         """`code` of everything that an experiment names."""
         return (
@@ -163,6 +168,6 @@ def _require_apart(module: Module, before: Iterable[Module]) -> None:
             here, there = getattr(module.own, kind)[name], getattr(other.own, kind)[name]
             if kind != "features" or here.expression != there.expression:
                 raise InputError(
-                    f"{other.file} and {module.file} both declare the {_ONE[kind]} {name!r}. "
+                    f"{other.file} and {module.file} both declare the {NOUNS[kind]} {name!r}. "
                     "Choose another name in one of them."
                 )

@@ -23,7 +23,7 @@ from tidemill.features.state import FeatureState
 from tidemill.features.stream import FeatureStream
 from tidemill.market.adjusting import Adjusted, Adjuster
 from tidemill.models.artifact import Artifact
-from tidemill.models.inference import ModelStream, stream
+from tidemill.models.inference import ModelStream, by_frames, stream
 from tidemill.models.registry import Engines
 from tidemill.quality.validity import PastRange
 from tidemill.strategies.base import Carried, Slots, Stepper, Strategy, Universe
@@ -167,12 +167,15 @@ class Chain:
         self._ensemble = None if deciding.ensemble is None else stream(deciding.ensemble, symbols, links.known)
         self._checks = PredictionChecks(links.validation, links.features.names, deciding.bounds, names, deciding.past)
         self._traded = len(names) if links.book is None else names.index(links.book)
-        self._looked_back = [links.known.find(model.inputs.engine).info.history for model in deciding.engines.values()]
-        self._recent.keep(max(self._looked_back, default=0))
+        engines = [links.known.find(model.inputs.engine) for model in deciding.engines.values()]
+        looked_back = [engine.info.history for engine in engines]
+        # A call with frames costs milliseconds: before anything is asked they are made for what remembers alone.
+        self._warming = [bool(engine.info.history) or not by_frames(engine) for engine in engines]
+        self._recent.keep(max(looked_back, default=0))
         alone = links.fused and self._neutral is None and self._tails is None
         self._fused = fused(self._parts()) if alone else None
         for values, present, open_time in self._recent.slots():
-            for (model, columns), history in zip(self._models, self._looked_back, strict=True):
+            for (model, columns), history in zip(self._models, looked_back, strict=True):
                 if history:
                     model.step(np.ascontiguousarray(values[:, columns]), present, open_time=open_time)
 
@@ -260,6 +263,7 @@ class Chain:
 
     def _weights(self, bars: BarsOfSlot, predictions: Floats, close: Floats) -> Floats:
         """Before the anchor nothing is predicted out of sample: the strategy warms up on bars alone."""
+        asking = self._asking(bars)
         out_of_sample = bars.present & asking
         slot = Slots(
             np.array([bars.number]),
@@ -275,10 +279,10 @@ class Chain:
         return made if asking or self._since is None else np.full_like(made, np.nan)
 
     def _predicted(self, values: Floats, bars: BarsOfSlot, *, silent: bool) -> Floats:
-        """silent: nothing is asked yet, and a model that looks back at no bars has nothing to warm up."""
+        """silent: nothing is asked yet; models that need no warming say nothing."""
         made = np.full((len(self._universe.symbols), len(self._models) + 1), np.nan)
         for at, (model, columns) in enumerate(self._models):
-            if silent and not self._looked_back[at]:
+            if silent and not self._warming[at]:
                 continue
             own = np.ascontiguousarray(values[:, columns])
             made[:, at] = model.step(own, bars.present, open_time=bars.open_time)

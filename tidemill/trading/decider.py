@@ -223,9 +223,11 @@ def links_of(decider: Decider, known: Known) -> Links:
 def require_steps(strategy: Strategy, features: FeatureSet) -> None:
     """StopError for a strategy or a function of features that cannot be stepped bar by bar."""
     if strategy.start is None:
+        told = f"The strategy {strategy.name} is a function over whole frames, so it cannot be stepped bar by bar."
+        if strategy.needs != "predictions":
+            raise StopError(f"{told} One over bars serves research: give it what it reads of them as features.")
         raise StopError(
-            f"The strategy {strategy.name} is a function over whole frames, so it cannot be stepped bar by bar. Declare it "
-            "with by_tail=…, the slots of predictions that it reads, and run its experiment again."
+            f"{told} Declare it with by_tail=…, the slots of predictions that it reads, and run its experiment again."
         )
     whole = next((function for function in features.functions if not function.by_tail), None)
     if whole is not None:

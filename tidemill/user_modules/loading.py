@@ -58,11 +58,15 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Module(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file declares, as values; nothing else knows of it. failed: function → why its features could not be learned."""
+    """What a file declares, as values; nothing else knows of it. failed: function → why its features could not be learned.
+
+    reads: kind and name of a declaration → the data files that it depends on, where there are any.
+    """
 
     file: Path
     own: Own
     failed: dict[str, str] = {}
+    reads: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def __repr__(self) -> str:
         named = {kind: tuple(getattr(self.own, kind)) for kind in self.own.__struct_fields__} | {"failed": self.failed}
@@ -139,7 +143,17 @@ class _Loading:
                 'Call for example feature("name", expression, unit="…", about="…").'
             )
             raise InputError(next(iter(failed.values()), nothing))
-        return Module(file=self._file, own=own, failed=failed)
+        return Module(file=self._file, own=own, failed=failed, reads=self._reads(own))
+
+    def _reads(self, own: Own) -> dict[tuple[str, str], tuple[str, ...]]:
+        lines = {(made.kind, made.name): made.line for made in self._made}
+        found = {}
+        for kind, name in own.names() if self._plain.data else ():
+            line = lines.get(_declared_by(own, kind, name))
+            files = self._source.data_behind_expressions() if line is None else self._source.data_behind(line)
+            if files:
+                found[kind, name] = files
+        return found
 
     def _calls(self, kind: Kind) -> list[Call]:
         return [made for made in self._made if made.kind == kind]
@@ -274,6 +288,17 @@ class _Loading:
             return stepping(owner, self._plain, limits).apply(request, args, kwargs)
 
         return shape.given_to(call)
+
+
+_CALLED: dict[str, Kind] = {"labels": "label", "engines": "engine", "strategies": "strategy"}
+
+
+def _declared_by(own: Own, kind: str, name: str) -> tuple[Kind, str]:
+    """Kind and name of the call that declares something; no call has those of a feature by expression."""
+    if kind in _CALLED:
+        return _CALLED[kind], name
+    expression = own.features[name].expression
+    return "features", expression.function.name if isinstance(expression, External) else ""
 
 
 def _parting(answer: Any, alone: Any) -> datetime | None:

@@ -24,8 +24,7 @@ class Source:
         """16 hex digits of everything that the statement on `line` depends on. data: name of a data file → its digest."""
         kept = self._closure(self._at(line))
         text = "\n".join(ast.unparse(self._statements[index]) for index in sorted(kept))
-        named = {name for index in kept for name in _data_names(self._statements[index])}
-        text += "".join(f"\n{name} {data[name]}" for name in sorted(named) if name in data)
+        text += "".join(f"\n{name} {data[name]}" for name in self._data_in(kept) if name in data)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def data_names(self) -> tuple[str, ...]:
@@ -33,6 +32,18 @@ class Source:
         if any("data" in bound for bound in self._binds):
             return ()
         return tuple(dict.fromkeys(name for node in self._statements for name in _data_names(node)))
+
+    def data_behind(self, line: int) -> tuple[str, ...]:
+        """The files that the statement on `line` depends on, sorted."""
+        return self._data_in(self._closure(self._at(line)))
+
+    def data_behind_expressions(self) -> tuple[str, ...]:
+        """The files that statements with `feature` depend on, sorted; which of them declares which is not told apart."""
+        roots = [index for index, used in enumerate(self._uses) if "feature" in used]
+        return self._data_in({index for root in roots for index in self._closure(root)})
+
+    def _data_in(self, kept: set[int]) -> tuple[str, ...]:
+        return tuple(sorted({name for index in kept for name in _data_names(self._statements[index])}))
 
     def line_of(self, name: str) -> int:
         """Line of the last statement that binds `name`; 1 when none does."""

@@ -210,9 +210,9 @@ def test_a_refuted_strategy_is_not_promoted(
     workspace: Workspace, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = finished(workspace, experiment)
-    refuted = OpenProofs(open={"trading/signals": "looks ahead at 2021-05-01"})
+    refuted = OpenProofs(open={"trading/signals": "looks ahead at 2021-05-01."})
     monkeypatch.setattr("tidemill.steps.checks.causality.is_proven", lambda _: refuted)
-    assert "looks ahead" in consider(study).notes[0]
+    assert consider(study).notes[0] == "Not promoted: trading/signals: looks ahead at 2021-05-01."
     assert current(study) is None
 
 

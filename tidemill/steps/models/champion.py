@@ -14,7 +14,6 @@ and what cannot be stepped is not promoted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -23,16 +22,15 @@ import polars as pl
 
 from tidemill.domain.errors import InputError, IntegrityError, StopError
 from tidemill.domain.experiment import Experiment
-from tidemill.domain.limits_reached import LimitsReached
 from tidemill.domain.numbers import finite
 from tidemill.experiments.tracked import id_of
-from tidemill.metrics.bootstrap import mean_interval
 from tidemill.metrics.predictions import prediction_metrics, scored
 from tidemill.metrics.returns import Floats, performance_metrics
 from tidemill.models.artifact import Artifact, load
 from tidemill.models.ensemble import combine
 from tidemill.models.registry import code_version
 from tidemill.provenance import fingerprint
+from tidemill.steps.models.comparison import BookFigures, Challenge, doubt_of, lower_bound
 from tidemill.steps.models.ensemble import evidence_for
 from tidemill.steps.models.walking import Measured, unsteppable, walk
 from tidemill.steps.upstream import bring_up_to_date
@@ -46,7 +44,9 @@ from tidemill.study.fitting import fit_ensemble, fit_fold, scores
 from tidemill.study.freshness import StepReport
 from tidemill.study.losses import loss_notes
 from tidemill.study.model_index import artifact_folder, models_home, spec_of
+from tidemill.study.registry import NOUNS, Kind
 from tidemill.study.rejections import bounds_over, feature_rows, reject_fold, silenced, stored_past
+from tidemill.study.scoring import require_predictions
 from tidemill.study.study import Study
 from tidemill.study.tables import CHALLENGES, ENSEMBLE, LABELS
 from tidemill.trading.decider import Decider
@@ -57,75 +57,12 @@ _CHALLENGE = 1_000_000
 _LAST = "last"
 
 
-class BookFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """A book on the held-out bars. models: engine → id. weights: of the engines in it, empty where they are equal or alone.
-
-    costs: in cash. limits: what they did to it. None where a figure is not defined.
-    """
-
-    engines: tuple[str, ...]
-    models: dict[str, str]
-    weights: dict[str, float]
-    rank_ic: float | None
-    sharpe: float | None
-    total_return: float | None
-    max_drawdown: float | None
-    costs: float
-    trades: int
-    predictions_rejected: int
-    limits: LimitsReached | None = None
-
-
 class ChallengeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """champion: id of the promotion in force, None where there is none. bars_compared: bar times."""
 
     champion: int | None
     bars_compared: int
     promoted: bool
-
-
-class Challenge(msgspec.Struct, frozen=True, kw_only=True):
-    """What the held-out bars said. advantage, low: mean return per bar over the champion (or cash), and its lower bound, None
-    where too few bars, or the same difference on each, give none.
-
-    ensemble: id of the model that weighs the others. refusals: why the challenger may not be promoted however well it did.
-    walked: bar times over which it was stepped since it earned more; departure: where that said something else, if it did.
-    """
-
-    start: datetime
-    end: datetime
-    bars: int
-    challenger: BookFigures
-    champion: BookFigures | None
-    advantage: float
-    low: float | None
-    confidence: float
-    models: dict[str, str]
-    weights: dict[str, float] = {}
-    ensemble: str = ""
-    trained_until: datetime
-    refusals: tuple[str, ...] = ()
-    walked: int = 0
-    departure: str = ""
-
-    @property
-    def earns_more(self) -> bool:
-        return self.low is not None and self.low > 0.0 and not self.refusals
-
-    @property
-    def wins(self) -> bool:
-        return self.earns_more and self.walked > 0 and not self.departure
-
-    def sentence(self) -> str:
-        """The outcome in words."""
-        if self.refusals or self.departure:
-            return f"Not promoted: {' '.join((*self.refusals, self.departure)).strip()}"
-        rival = "the champion" if self.champion else "cash"
-        if self.low is None:
-            told = f"Not promoted: {self.advantage:+.3%} a bar over {rival} after costs, of which nothing can be said"
-            return f"{told}: the bars are too few, or the difference is the same on each."
-        told = f"{self.advantage:+.3%} a bar over {rival} after costs, lower bound {self.low:+.3%} at {self.confidence:.0%}"
-        return f"Promoted: {told}." if self.wins else f"Not promoted: {told}; it must lie above zero."
 
 
 def members(experiment: Experiment) -> tuple[str, ...]:
@@ -170,7 +107,6 @@ def challenge(study: Study, champion: Champion | None) -> Challenge:
     theirs = None if champion is None else _champion_returns(study, champion, fold)
     difference = mine.net if theirs is None else mine.net - theirs.net
     confidence = study.experiment.promotion.confidence
-    interval = mean_interval(difference, level=2.0 * confidence - 1.0)
     outcome = Challenge(
         start=fold.test_start,
         end=fold.test_end,
@@ -178,13 +114,14 @@ def challenge(study: Study, champion: Champion | None) -> Challenge:
         challenger=mine.figures,
         champion=None if theirs is None else theirs.figures,
         advantage=float(np.mean(difference)),
-        low=finite(interval.low),
+        low=lower_bound(difference, confidence),
         confidence=confidence,
         models=contender.ids,
         weights=contender.weights,
         ensemble=contender.ensemble,
         trained_until=fold.train_end,
         refusals=_refusals(study),
+        doubt=doubt_of(mine.figures, mine.symbols),
     )
     return _walked(study, fold, outcome, mine) if outcome.earns_more else outcome
 
@@ -230,10 +167,11 @@ def _walked(study: Study, fold: Fold, outcome: Challenge, book: _Book) -> Challe
 
 
 class _Book(NamedTuple):
-    """returns: time, return. predicted, weights: what they came of."""
+    """returns: time, return. symbols: of the median time. predicted, weights: what they came of."""
 
     returns: pl.DataFrame
     figures: BookFigures
+    symbols: float
     predicted: dict[str, pl.DataFrame]
     weights: pl.DataFrame
 
@@ -303,8 +241,25 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold, under: Experi
         trades=result.trades.height,
         predictions_rejected=rejected.of(contender.book).height,
         limits=result.limits,
+        reads=_files_read(study, tuple(contender.models)),
     )
-    return _Book(returns, figures, predicted, weights)
+    return _Book(returns, figures, skill.symbols, predicted, weights)
+
+
+def _files_read(study: Study, engines: tuple[str, ...]) -> tuple[str, ...]:
+    """Data files that modules declare for what decides in a book, each with who reads it."""
+    strategy = study.experiment.strategy.name
+    parts: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+        ("features", study.available.names),
+        ("engines", engines),
+        ("strategies", (strategy,)),
+    )
+    told: dict[str, list[str]] = {}
+    for kind, names in parts:
+        for name in names:
+            for file in study.registry.data_files(kind, name):
+                told.setdefault(file, []).append(f"{NOUNS[kind]} {name}")
+    return tuple(f"{file} ({', '.join(who)})" for file, who in sorted(told.items()))
 
 
 def _predicted(study: Study, contender: _Contender, fold: Fold) -> dict[str, pl.DataFrame]:
@@ -330,23 +285,28 @@ def _refusals(study: Study) -> tuple[str, ...]:
     return (*loss_notes(study), *found, *unproven, *unsteppable(study, members(study.experiment)))
 
 
-def consider(study: Study) -> StepReport[ChallengeFacts]:
+def consider(study: Study, *, accept: bool = False) -> StepReport[ChallengeFacts]:
     """Compare a challenger of this study with the champion of its dataset, and promote it if it wins.
 
     Nothing is done while all that decides it is that of the last comparison: on both sides experiment, code and bars, with what
     follows from these; the champion; and whether checks and proofs let anything be promoted.
 
-    InputError for an experiment without limits.
+    accept: promote figures that are too good to be taken as they are, too. InputError for an experiment without limits.
     """
     require_limits(study.experiment)
     database, call = study.workspace.database, study.workspace.call
     champion = call(champions.current, database, study.dataset.key)
     _require_whole(study)
+    for name in members(study.experiment):
+        require_predictions(study, name)
     code, print_ = _made_of(study, champion, _refusals(study))
     held = study.lake.manifest(CHALLENGES, study.key, _LAST)
     if held is not None and held.metadata.get("settled") == print_:
-        return _report(champion, msgspec.convert(held.metadata["comparison"], Challenge), worked=False, code=code)
+        known = msgspec.convert(held.metadata["comparison"], Challenge)
+        if not (accept and known.doubt and known.is_walked and not known.wins):
+            return _report(champion, known, worked=False, code=code)
     outcome = challenge(study, champion)
+    outcome = msgspec.structs.replace(outcome, accepted=accept and bool(outcome.doubt))
     if outcome.wins:
         champion = call(champions.promote, database, nominee(study, outcome), instead_of=champion.id if champion else None)
     _, settled = _made_of(study, champion, outcome.refusals)
@@ -444,8 +404,14 @@ def _stopped(sides: Sequence[tuple[str, BookFigures | None]]) -> tuple[str, ...]
     return tuple(f"The {who}: {limits.sentences()[0]}" for who, limits in reached if limits.levels)
 
 
+def _cell(side: BookFigures, name: str) -> object:
+    value = getattr(side, name)
+    return ", ".join(value) if isinstance(value, tuple) else value
+
+
 def _report(champion: Champion | None, outcome: Challenge, *, worked: bool, code: str) -> StepReport[ChallengeFacts]:
     sides = (("challenger", outcome.challenger), ("champion", outcome.champion))
+    shown = (*_SHOWN, *(("reads",) if any(side.reads for _, side in sides if side is not None) else ()))
     told = (
         "There is no champion: nothing has beaten cash after costs yet."
         if champion is None
@@ -458,7 +424,7 @@ def _report(champion: Champion | None, outcome: Challenge, *, worked: bool, code
         data_version=fingerprint(champion.id if champion else 0),
         code_version=code,
         facts=ChallengeFacts(champion=champion.id if champion else None, bars_compared=outcome.bars, promoted=outcome.wins),
-        columns=("book", *_SHOWN),
-        table=tuple((who, *(getattr(side, name) for name in _SHOWN)) for who, side in sides if side is not None),
+        columns=("book", *shown),
+        table=tuple((who, *(_cell(side, name) for name in shown)) for who, side in sides if side is not None),
         notes=(outcome.sentence(), told, *_stopped(sides)),
     )

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact
-from tidemill.models.base import Floats, RowScorer, distinct, require_shape
+from tidemill.models.base import Engine, Floats, RowScorer, distinct, require_shape
+from tidemill.models.recent import Recent
 from tidemill.models.registry import SHIPPED_ENGINES, Engines
 
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
@@ -89,10 +90,17 @@ def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_
     one = known.find(artifact.inputs.engine)
     if isinstance(one, Streaming):
         return one.stream(artifact, symbols)
-    if one.info.history:
-        raise InputError(f"The engine {one.info.name} remembers bars and has no stream; score its rows with predict_batch.")
     own = distinct(symbols)
-    return RowStream(artifact, own, one.row_scorer(artifact) if isinstance(one, ByRows) else _by_frames(artifact, own, known))
+    if isinstance(one, ByRows):
+        return RowStream(artifact, own, one.row_scorer(artifact))
+    if not can_step(one):
+        raise InputError(f"The engine {one.info.name} remembers bars and has no stream; score its rows with predict_batch.")
+    return FrameStream(artifact, own, one)
+
+
+def can_step(one: Engine) -> bool:
+    """Whether an engine can be asked bar by bar: by its own stream, by rows, or by its tail where it remembers bars."""
+    return isinstance(one, Streaming | ByRows) or not one.info.history or bool(getattr(one, "by_tail", 0))
 
 
 def require_device(name: str) -> str:
@@ -130,17 +138,38 @@ class RowStream:
         return scored if present is None else np.where(present, scored, np.nan)
 
 
-def _by_frames(artifact: Artifact, symbols: Sequence[str], known: Engines) -> RowScorer:
-    """For an engine that knows frames alone; a panel is sorted by symbol, the stream's symbols stand in any order."""
-    features, order = artifact.inputs.features, np.argsort(np.array(symbols))
-    time = pl.lit(0).cast(pl.Datetime("us", "UTC")).alias("open_time")
-    keys = pl.DataFrame({"symbol": sorted(symbols)}).with_columns(time)
+class FrameStream:
+    """The stream of an engine that knows frames alone: it is given the rows of a bar, behind those that they look back at."""
 
-    def score(values: Floats) -> Floats:
-        columns = zip(features, np.ascontiguousarray(values[order].T, dtype=np.float64), strict=True)
-        rows = keys.with_columns(pl.Series(name, column) for name, column in columns)
-        made = np.empty(len(values))
-        made[order] = predict_batch(artifact, rows, known=known)["prediction"].fill_null(float("nan")).to_numpy()
+    def __init__(self, artifact: Artifact, symbols: Sequence[str], engine: Engine) -> None:
+        self._artifact, self._engine, self._features = artifact, engine, artifact.inputs.features
+        self.symbols, self._order = tuple(symbols), np.argsort(np.array(symbols))  # a panel is sorted by symbol
+        self._recent = Recent(sorted(symbols), len(self._features))
+        self._recent.keep(engine.info.history + 1)
+
+    def remember(self, values: Floats, present: NDArray[np.bool_], open_time: datetime) -> None:
+        """Take a bar, of which nothing is asked."""
+        require_shape(values, (len(self.symbols), len(self._features)))
+        self._recent.push(np.asarray(values, dtype=np.float64)[self._order], present[self._order], open_time)
+
+    def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
+        """See ModelStream; `open_time` must be given, since a frame has a column of it."""
+        require_shape(values, (len(self.symbols), len(self._features)))
+        if open_time is None:
+            raise InputError(f"The engine {self._engine.info.name} sees the times of bars: pass the open_time of each.")
+        there = np.ones(len(self.symbols), dtype=np.bool_) if present is None else present
+        self.remember(values, there, open_time)
+        made = np.full(len(self.symbols), np.nan)
+        if there.any():
+            rows = self._recent.rows(self._engine.info.history + 1, there[self._order]).frame(self._features)
+            said = self._engine.predict(self._artifact, rows, start=open_time)["prediction"]
+            made[self._order[there[self._order]]] = said.fill_null(float("nan")).to_numpy()
         return made
 
-    return score
+
+def warm(model: ModelStream, values: Floats, present: NDArray[np.bool_], open_time: datetime) -> None:
+    """Let a stream take a bar that it is to look back at; what it would say of it is not asked where that costs a call."""
+    if isinstance(model, FrameStream):
+        model.remember(values, present, open_time)
+    else:
+        model.step(values, present, open_time=open_time)

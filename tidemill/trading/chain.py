@@ -23,7 +23,8 @@ from tidemill.features.state import FeatureState
 from tidemill.features.stream import FeatureStream
 from tidemill.market.adjusting import Adjusted, Adjuster
 from tidemill.models.artifact import Artifact
-from tidemill.models.inference import ModelStream, stream
+from tidemill.models.inference import ModelStream, stream, warm
+from tidemill.models.recent import Recent, RecentRows
 from tidemill.models.registry import Engines
 from tidemill.quality.validity import PastRange
 from tidemill.strategies.base import Carried, Slots, Stepper, Strategy, Universe
@@ -35,7 +36,6 @@ from tidemill.trading.context import Context, ContextState
 from tidemill.trading.function_columns import FunctionColumns
 from tidemill.trading.fused import Parts, fused
 from tidemill.trading.ordering import AccountState, Desk, Ordering, Traded
-from tidemill.trading.recent import Recent, RecentRows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -174,7 +174,7 @@ class Chain:
         for values, present, open_time in self._recent.slots():
             for (model, columns), history in zip(self._models, looked_back, strict=True):
                 if history:
-                    model.step(np.ascontiguousarray(values[:, columns]), present, open_time=open_time)
+                    warm(model, np.ascontiguousarray(values[:, columns]), present, open_time)
 
     def _begin_functions(self) -> None:
         """Those of modules beside the engines, in processes of their own; what the chain carries for them goes on."""

@@ -118,5 +118,5 @@ def test_an_answer_that_is_no_number_a_row_is_refused(tmp_path: Path, body: str)
 
 
 def test_history_and_tail_are_not_given_together(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has a history and a tail. Give one of history and by_tail"):
+    with pytest.raises(InputError, match=r"has a history and a tail\. Give one of history and by_tail"):
         made(tmp_path, "history=2, by_tail=3")

@@ -71,6 +71,8 @@ STRATEGIES: dict[str, tuple[dict[str, object], str]] = {
     "mean_variance": ({"window": 60, "least": 40, "every": 10, "refit": 2}, ENSEMBLE),
     "sma_cross": ({"fast": 5, "slow": 20}, "momentum"),
 }
+# Linear under `quantile` and not neutral: its links go together in one compiled call, where those of the others go one by one.
+FUSED = "ridge"
 LONG = {"long_only_top_k", "sma_cross"}
 # Tight enough that each of the rules rejects something.
 RULES = PredictionGuard(missing=0.3, distance=2.0, range=0.2, history=1000, disagreement=0.7)
@@ -191,7 +193,8 @@ def experiments(panel: Panel, module: Path) -> Iterator[tuple[Experiment, str]]:
             if how is not None and panel.shorts and name in LONG:
                 continue  # where something can be short a long side alone is closed, and nothing is left to compare
             limits = LIMITS if at % 2 == 0 else None
-            yield _experiment(panel, StrategySpec(name=name, params=params, neutralise=how), limits=limits), book
+            made = _experiment(panel, StrategySpec(name=name, params=params, neutralise=how), limits=limits)
+            yield made, FUSED if how is None and name == "quantile" else book
     own = tuple(map(_named, ("momentum", "my_engine", "my_memory")))
     features = FeatureSpec(sets=("classic",), names=("my_gap", "my_mean", "my_rank"))
     strategy = StrategySpec(name="my_strategy")

@@ -192,8 +192,8 @@ def experiments(panel: Panel, module: Path) -> Iterator[tuple[Experiment, str]]:
         for at, how in enumerate(neutral):
             if how is not None and panel.shorts and name in LONG:
                 continue  # where something can be short a long side alone is closed, and nothing is left to compare
-            limits = LIMITS if at % 2 == 0 else None
-            made = _experiment(panel, StrategySpec(name=name, params=params, neutralise=how), limits=limits)
+            limits = {"limits": LIMITS} if at % 2 == 0 else {}
+            made = _experiment(panel, StrategySpec(name=name, params=params, neutralise=how), **limits)
             yield made, FUSED if how is None and name == "quantile" else book
     own = tuple(map(_named, ("momentum", "my_engine", "my_memory")))
     features = FeatureSpec(sets=("classic",), names=("my_gap", "my_mean", "my_rank"))

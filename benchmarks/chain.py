@@ -152,14 +152,15 @@ def links_of_a_module(symbols: int) -> Iterator[tuple[str, Callable[[], object]]
     owner, true = _Owner(), np.ones((1, symbols), np.bool_)
     made = own.engines["own_engine"]
     trained = made.fit(panel(50, 120, DAY), features=_columns(), params={}, seed=1)
-    scorer, values = (
+    at, scorer, values = (
+        iter(range(10**9)),
         stream(trained, names, Engines({"own_engine": made}).begun(owner)),
         random.normal(size=(symbols, len(_columns()))),
     )
-    yield f"engine ({len(_columns())} features)", lambda: scorer.step(values)
+    yield f"engine ({len(_columns())} features)", lambda: scorer.step(values, open_time=_day(next(at)))
     functions = FunctionColumns(FeatureSet(tuple(own.features.values())), names)
     functions.begin(owner)
-    at, rows = iter(range(10**9)), 50.0 + random.random((6, symbols))
+    rows = 50.0 + random.random((6, symbols))
     yield "features (by_tail=6)", lambda: functions.step(np.empty((symbols, 0)), rows, true[0], _day(next(at)))
     begin = own.strategies["own_strategy"].begin
     assert begin is not None

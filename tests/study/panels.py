@@ -60,6 +60,17 @@ def stocks() -> pl.DataFrame:
     return bars.filter(~lost).with_columns(prices).with_columns(adjusted)
 
 
+def coins_and_stocks(days: int = 330) -> pl.DataFrame:
+    """Two coins that trade every day, and four stocks on the sessions of New York, two of which halt and one is listed late."""
+    bars = daily_bars(days, ("AAA", "BBB", "KO", "PEP", "TGT", "XOM"))
+    sessions = calendar_named(XNYS).slots(Interval.parse("1d"), START, START + timedelta(days=days)).cast(pl.Date)
+    day, symbol = (pl.col("date") - START.date()).dt.total_days(), pl.col("symbol")
+    halted = (symbol.is_in(["KO", "PEP"]) & day.is_between(151, 158)) | ((symbol == "AAA") & day.is_in([130, 131, 245]))
+    return bars.filter(symbol.is_in(["AAA", "BBB"]) | pl.col("date").is_in(sessions.implode())).filter(
+        ~halted & ((symbol != "XOM") | (day > 140))
+    )
+
+
 def day_of(bars: pl.DataFrame, day: int) -> pl.DataFrame:
     """The bars of one day, counted from 0."""
     return bars.filter(pl.col("date") == (START + timedelta(days=day)).date())

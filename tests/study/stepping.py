@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from tests.study.accounts import Kept, Recorder
 from tidemill.config import Settings, load_settings
 from tidemill.experiments.tracked import content_of, experiments_of, meant
 from tidemill.storage.lake import Lake
@@ -41,7 +42,7 @@ class Task(msgspec.Struct, frozen=True):
     """One book of an experiment, by its id, from the slot after a saved state (None: from the first bar) until a slot.
 
     until: opens the last slot that is stepped, None for that of the last decider. save: where the state after it is kept.
-    said: what each slot came to is written there, a row for each bar.
+    said: what each slot came to is written there, a row for each bar, and beside it what the account came to.
     """
 
     experiment: str
@@ -50,6 +51,11 @@ class Task(msgspec.Struct, frozen=True):
     until: datetime | None
     save: str | None
     said: str
+
+    @property
+    def accounts(self) -> list[str]:
+        """The files of the frames of `accounts.Kept`."""
+        return [f"{self.said}.{name}" for name in Kept._fields]
 
 
 def step_apart(tasks: Sequence[Task], settings: Settings, folder: Path) -> None:
@@ -68,18 +74,20 @@ def step_apart(tasks: Sequence[Task], settings: Settings, folder: Path) -> None:
     subprocess.run(call, check=True, timeout=900, env=os.environ | told)
 
 
-def said_by(study: Study, terms: Sequence[Term], slots: Iterator[tuple[datetime, Wanted]]) -> pl.DataFrame:
+def said_by(study: Study, terms: Sequence[Term], slots: Iterator[tuple[datetime, Wanted]]) -> tuple[pl.DataFrame, Kept]:
     """What slots came to, a row for each bar: features, predictions and rejections of each engine and the ensemble (those of a
-    traded engine alone where it is one), and the signal, with nulls where nothing is asked.
+    traded engine alone where it is one), and the signal, with nulls where nothing is asked. And what they made of the account.
     """
     names, symbols = _names(terms), np.array(sorted(study.bars["symbol"].unique()))
     present = {time: rows["symbol"].to_list() for (time,), rows in study.bars.select(KEYS).group_by("open_time")}
     traded = names.index(terms[0].decider.book)
-    rows = []
+    rows, recorder = [], Recorder(symbols.tolist())
     for time, wanted in slots:
+        if wanted.traded is not None:
+            recorder.take(time, wanted.traded)
         there = np.searchsorted(symbols, sorted(present.get(time, ())))
         rows.append(_rows(time, symbols, there, wanted, names, study.available.names, traded, _deciding(terms, time)))
-    return pl.concat(rows).sort("symbol", "open_time")
+    return pl.concat(rows).sort("symbol", "open_time"), recorder.kept()
 
 
 def _names(terms: Sequence[Term]) -> list[str]:
@@ -162,8 +170,12 @@ def step(workspace: Workspace, task: Task) -> None:
     study = study_of(workspace, content_of(meant(known, task.experiment)))
     terms = terms_of(study, task.experiment, task.book)
     saving = {task.until: Path(task.save)} if task.until is not None and task.save is not None else {}
-    slots = _until(walked(study, terms, state=Path(task.state) if task.state else None, save_after=saving), task.until)
-    said_by(study, terms, slots).write_parquet(task.said)
+    begun = Path(task.state) if task.state else None
+    slots = _until(walked(study, terms, trading=True, state=begun, save_after=saving), task.until)
+    said, account = said_by(study, terms, slots)
+    said.write_parquet(task.said)
+    for frame, file in zip(account, task.accounts, strict=True):
+        frame.write_parquet(file)
 
 
 def _until(slots: Iterator[tuple[datetime, Wanted]], last: datetime | None) -> Iterator[tuple[datetime, Wanted]]:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from tests.databases import new_database
+from tests.study.accounts import Kept, Recorder, backtested, booked, require_same_account
 from tests.study.chained import stepped, terms_of
 from tests.study.panels import SECTORS, small_experiment, stocks
 from tests.study.running import STEPS
@@ -76,6 +77,7 @@ def test_the_chain_gives_what_a_run_stored(workspace: Workspace, panel: Path, st
     expected = signals.drop_nulls("weight").collect().sort("symbol", "open_time")
     assert framed(found.weights, expected).equals(expected)
     assert expected.filter(pl.col("weight") != 0.0).height > 20
+    assert require_same_account(found.account, booked(backtested(study, expected))) > 10
 
 
 @pytest.mark.parametrize("limits", ["default", None])
@@ -132,22 +134,29 @@ class Walked(NamedTuple):
     predictions: dict[str, list[tuple[object, ...]]]
     rejected: set[tuple[str, str, datetime]]
     weights: list[tuple[object, ...]]
+    account: Kept
 
 
-def walked(study: Study, book: str | None) -> Walked:
-    """What the chain says of the bars that there are; predictions and weights from the first test window on."""
+def walked(study: Study, book: str | None, reload_at: frozenset[int] = frozenset({50, 111, 160, 161, 240})) -> Walked:
+    """What the chain says of the bars that there are; predictions, weights and the account from the first test window on."""
     names = [*(spec.name for spec in study.experiment.engines), ENSEMBLE] if book is None else [book]
-    made = Walked([], {name: [] for name in names}, set(), [])
     symbols, since = sorted(study.bars["symbol"].unique()), study.folds[0].test_start
+    features: list[tuple[object, ...]] = []
+    predictions: dict[str, list[tuple[object, ...]]] = {name: [] for name in names}
+    rejected: set[tuple[str, str, datetime]] = set()
+    weights: list[tuple[object, ...]] = []
+    recorder = Recorder(symbols)
     present = set(study.bars.select("symbol", "open_time").iter_rows())
-    for time, wanted in stepped(study, terms_of(study, book or ENSEMBLE), reload_at=frozenset({50, 111, 160, 161, 240})):
+    for time, wanted in stepped(study, terms_of(study, book or ENSEMBLE), trading=True, reload_at=reload_at):
         there = [(at, symbol) for at, symbol in enumerate(symbols) if (symbol, time) in present]
-        made.features.extend((symbol, time, *wanted.features[at]) for at, symbol in there)
+        features.extend((symbol, time, *wanted.features[at]) for at, symbol in there)
         if time < since:
             continue
         for place, name in enumerate(names):
-            made.predictions[name].extend((symbol, time, wanted.predictions[at, place]) for at, symbol in there)
-            made.rejected.update((name, symbol, time) for at, symbol in there if wanted.rejected[at, place])
+            predictions[name].extend((symbol, time, wanted.predictions[at, place]) for at, symbol in there)
+            rejected.update((name, symbol, time) for at, symbol in there if wanted.rejected[at, place])
         asked = np.flatnonzero(~np.isnan(wanted.weights))
-        made.weights.extend((symbols[at], time, wanted.weights[at]) for at in asked)
-    return made
+        weights.extend((symbols[at], time, wanted.weights[at]) for at in asked)
+        assert wanted.traded is not None
+        recorder.take(time, wanted.traded)
+    return Walked(features, predictions, rejected, weights, recorder.kept())

@@ -8,6 +8,7 @@ import msgspec
 import polars as pl
 import pytest
 
+from tests.study.accounts import Kept, Recorder, backtested, booked, joined, require_same_account
 from tests.study.changed_code import change_line
 from tests.study.panels import small_experiment, stocks
 from tests.study.running import run_signals
@@ -21,27 +22,30 @@ from tidemill.study.deciders import Term, known_to, terms_of
 from tidemill.study.scheduled import walked
 from tidemill.study.sources import study_of
 from tidemill.study.study import Study
-from tidemill.study.tables import ENSEMBLE
+from tidemill.study.tables import ENSEMBLE, SIGNALS
 from tidemill.study.workspace import Workspace
 from tidemill.trading.decider import Decider
 from tidemill.trading.saved import load_chain, save_chain
 
 
 class Stopped(NamedTuple):
-    """A chain that was stopped after the slot number 150 of its study."""
+    """A chain that was stopped after the slot number 150 of its study, and what its account had come to where it had one."""
 
     study: Study
     terms: list[Term]
     path: Path
+    account: Kept
 
 
-def stop(study: Study, path: Path) -> Stopped:
-    made = Stopped(study, terms_of(study, id_of(study.experiment), ENSEMBLE), path)
-    time = study.times[150]
-    for at, _ in walked(study, made.terms, save_after={time: path}):
+def stop(study: Study, path: Path, *, trading: bool = False) -> Stopped:
+    terms, time = terms_of(study, id_of(study.experiment), ENSEMBLE), study.times[150]
+    recorder = Recorder(sorted(study.bars["symbol"].unique()))
+    for at, wanted in walked(study, terms, trading=trading, save_after={time: path}):
+        if wanted.traded is not None:
+            recorder.take(at, wanted.traded)
         if at == time:
             break
-    return made
+    return Stopped(study, terms, path, recorder.kept())
 
 
 def test_another_process_goes_on_from_it_with_the_bits_of_the_run(
@@ -60,15 +64,19 @@ def test_another_process_goes_on_from_it_with_the_bits_of_the_run(
         ),
         validation=PredictionGuard(distance=1.2, range=0.2, history=150, disagreement=0.8),
     )
-    study, terms, path = stop(run_signals(workspace, experiment), tmp_path / "states" / "one.state")
-    said = tmp_path / "said.parquet"
-    step_apart([Task(id_of(experiment), ENSEMBLE, str(path), None, None, str(said))], settings, tmp_path)
-    found, stored = pl.read_parquet(said), stored_by(study, [*terms[0].decider.models, ENSEMBLE], ENSEMBLE)
+    study, terms, path, begun = stop(run_signals(workspace, experiment), tmp_path / "states" / "one.state", trading=True)
+    task = Task(id_of(experiment), ENSEMBLE, str(path), None, None, str(tmp_path / "said.parquet"))
+    step_apart([task], settings, tmp_path)
+    found, stored = pl.read_parquet(task.said), stored_by(study, [*terms[0].decider.models, ENSEMBLE], ENSEMBLE)
     assert differing(found, stored, study.folds[0].test_start) == {}
     assert found["open_time"].min() == study.times[151]
     assert found["open_time"].max() == study.times[-1]
     assert found.filter(pl.col("weight").is_finite() & (pl.col("weight") != 0.0)).height > 20
     assert found["rejected ridge"].sum() > 0
+    account = joined([begun, Kept(*map(pl.read_parquet, task.accounts))])
+    signals = study.lake.scan(SIGNALS, study.key, partitions=[ENSEMBLE]).collect()
+    assert require_same_account(account, booked(backtested(study, signals))) > 20
+    assert 20 < begun.slots.height < account.slots.height - 20
     with monkeypatch.context() as patch:
         change_line(patch, "tidemill.strategies.neutral")
         with pytest.raises(IntegrityError, match="was made with another code of neutralise, another code of strategy"):

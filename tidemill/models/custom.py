@@ -29,6 +29,8 @@ from tidemill.models.base import (
 )
 from tidemill.provenance import fingerprint
 
+# Owner, newest → a function.
+Beginning = Callable[[object | None, int], Callable[..., Any]]
 # Before a fit on more rows than `_LONG`, one on so many rows of so many symbols shows whether its answer can be stored.
 _FEW_SYMBOLS, _FEW_ROWS, _LONG = 5, 200, 2_000
 
@@ -36,7 +38,9 @@ _FEW_SYMBOLS, _FEW_ROWS, _LONG = 5, 200, 2_000
 class CustomEngine:
     """See `Calls.engine` of tidemill.user_modules.calls. source: hash of the code that decides the predictions.
 
-    begin: `predict` in a process that lives as long as the object that is given; None: a call is one of this process.
+    begin: owner, newest → `predict` in a process that lives as long as the owner (None: in one for each call), asked for so
+    many of the newest times where it goes by its tail (0: of all); without `begin` a call is one of this process. by_tail: rows
+    of a symbol that it is given at each time, 0: all at once; its answer is a frame then: symbol, open_time, prediction.
     """
 
     # What its functions are mostly made of.
@@ -49,19 +53,22 @@ class CustomEngine:
         predict: Callable[..., Any],
         *,
         source: str,
-        begin: Callable[[object], Callable[..., Any]] | None = None,
+        begin: Beginning | None = None,
         about: str = "",
         history: int = 0,
+        by_tail: int = 0,
         needs: tuple[str, ...] = (),
     ) -> None:
         self._params = parameters_of(fit, name, ("features", "seed"))
         self._fit, self._predict, self.source, self._begin = fit, predict, source, begin
+        self.by_tail = by_tail
+        self._owner: object | None = None
         self._tried: set[str] = set()
         self.info = EngineInfo(
             name=name,
             kind="custom",
             about=about or (fit.__doc__ or "").strip().partition("\n")[0].rstrip(".") or "an engine of a user's module",
-            history=history,
+            history=max(by_tail - 1, 0) or history,
             needs=(needs,) if needs else (),
             params=self._params,
         )
@@ -103,32 +110,51 @@ class CustomEngine:
         except FunctionError:
             pass
         else:
-            self._numbers(self._scored(self._tensors(answer), few.drop("label"), features, params), few.height)
+            last = few["open_time"].max() if self.by_tail else None
+            self._scored(self._tensors(answer), few.drop("label"), features, params, last)
         self._tried.add(key)
 
     def predict(self, artifact: Artifact, frame: pl.DataFrame, *, start: datetime | None = None) -> pl.DataFrame:
         features = require_scoring(artifact, frame, self.info.name)
         rows = frame if self.info.history else from_start(frame, start)
-        given = rows.select("symbol", "open_time", *features)
-        answer = self._scored(artifact.tensors, given, features, artifact.inputs.params)
-        return predictions(rows, self._numbers(answer, rows.height), features, start)
+        numbers = self._scored(artifact.tensors, rows, features, artifact.inputs.params, start)
+        return predictions(rows, numbers, features, start)
 
     def begun(self, owner: object) -> Self:
         """The same engine, which scores in one process as long as `owner` lives."""
         if self._begin is None:
             return self
         made = copy(self)
-        made._predict = self._begin(owner)
+        made._owner, made._predict = owner, self._begin(owner, 0)
         return made
 
     def _fitted(self, rows: pl.DataFrame, offered: dict[str, Any]) -> Any:
         return self._called(self._fit, rows, what="fit", **accepted(self._fit, offered, 1))
 
     def _scored(
-        self, tensors: Mapping[str, Tensor], rows: pl.DataFrame, features: tuple[str, ...], params: Mapping[str, Any]
-    ) -> Any:
-        offered = {"features": features, **params}
-        return self._called(self._predict, dict(tensors), rows, what="predict", **accepted(self._predict, offered, 2))
+        self,
+        tensors: Mapping[str, Tensor],
+        rows: pl.DataFrame,
+        features: tuple[str, ...],
+        params: Mapping[str, Any],
+        start: Any = None,
+    ) -> Floats:
+        """A number for each row; by its tail NaN before `start`. It is given NaN for what is unknown, as in steps."""
+        known = (pl.col(name).cast(pl.Float64).fill_null(float("nan")) for name in features)
+        given, predict = rows.select("symbol", "open_time", *known), self._predict
+        if self.by_tail and self._begin is not None and rows.height:
+            predict = self._begin(self._owner, from_start(rows, start)["open_time"].n_unique())
+        offered = accepted(self._predict, {"features": features, **params}, 2)
+        answer = self._called(predict, dict(tensors), given, what="predict", **offered)
+        return self._numbers(self._in_order(answer, given) if self.by_tail else answer, rows.height)
+
+    def _in_order(self, answer: object, rows: pl.DataFrame) -> pl.Series:
+        """What it says by its tail, a number for each of `rows`."""
+        if not isinstance(answer, pl.DataFrame):
+            raise InputError(f"predict of the engine {self.info.name} must answer one number a row of what it is given.")
+        keys = rows.select("symbol", "open_time")
+        found = keys.join(answer, on=("symbol", "open_time"), how="left", maintain_order="left")
+        return found["prediction"].fill_null(float("nan"))
 
     def _called(self, function: Callable[..., Any], *args: Any, what: str, **kwargs: Any) -> Any:
         try:

@@ -7,7 +7,7 @@ name: its arithmetic rounds differently, so what it scored cannot be repeated bi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Protocol, runtime_checkable
 
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from tidemill.domain.errors import InputError
 from tidemill.models.artifact import Artifact
 from tidemill.models.base import Engine, Floats, RowScorer, distinct, require_shape
+from tidemill.models.recent import Recent
 from tidemill.models.registry import SHIPPED_ENGINES, Engines
 
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # of a bar whose time nobody says
 
 
 @runtime_checkable
@@ -88,22 +88,19 @@ def stream(artifact: Artifact, symbols: Sequence[str], known: Engines = SHIPPED_
     known: where the engine is found.
     """
     one = known.find(artifact.inputs.engine)
-    require_stream(one)
     if isinstance(one, Streaming):
         return one.stream(artifact, symbols)
     own = distinct(symbols)
-    return RowStream(artifact, own, one.row_scorer(artifact)) if isinstance(one, ByRows) else FrameStream(artifact, own, known)
-
-
-def by_frames(one: Engine) -> bool:
-    """Whether its stream makes a frame of every bar."""
-    return not isinstance(one, Streaming | ByRows)
-
-
-def require_stream(one: Engine) -> None:
-    """InputError when an engine cannot stream."""
-    if one.info.history and not isinstance(one, Streaming):
+    if isinstance(one, ByRows):
+        return RowStream(artifact, own, one.row_scorer(artifact))
+    if not can_step(one):
         raise InputError(f"The engine {one.info.name} remembers bars and has no stream; score its rows with predict_batch.")
+    return FrameStream(artifact, own, one)
+
+
+def can_step(one: Engine) -> bool:
+    """Whether an engine can be asked bar by bar: by its own stream, by rows, or by its tail where it remembers bars."""
+    return isinstance(one, Streaming | ByRows) or not one.info.history or bool(getattr(one, "by_tail", 0))
 
 
 def require_device(name: str) -> str:
@@ -142,22 +139,37 @@ class RowStream:
 
 
 class FrameStream:
-    """The stream of an engine that knows frames alone: it is given a row of each symbol that has a bar, sorted."""
+    """The stream of an engine that knows frames alone: it is given the rows of a bar, behind those that they look back at."""
 
-    def __init__(self, artifact: Artifact, symbols: Sequence[str], known: Engines) -> None:
-        self.symbols = tuple(symbols)
-        self._artifact, self._known, self._order = artifact, known, np.argsort(np.array(symbols))
+    def __init__(self, artifact: Artifact, symbols: Sequence[str], engine: Engine) -> None:
+        self._artifact, self._engine, self._features = artifact, engine, artifact.inputs.features
+        self.symbols, self._order = tuple(symbols), np.argsort(np.array(symbols))  # a panel is sorted by symbol
+        self._recent = Recent(sorted(symbols), len(self._features))
+        self._recent.keep(engine.info.history + 1)
+
+    def remember(self, values: Floats, present: NDArray[np.bool_], open_time: datetime) -> None:
+        """Take a bar, of which nothing is asked."""
+        require_shape(values, (len(self.symbols), len(self._features)))
+        self._recent.push(np.asarray(values, dtype=np.float64)[self._order], present[self._order], open_time)
 
     def step(self, values: Floats, present: NDArray[np.bool_] | None = None, *, open_time: datetime | None = None) -> Floats:
-        features = self._artifact.inputs.features
-        require_shape(values, (len(self.symbols), len(features)))
-        rows = self._order if present is None else self._order[present[self._order]]
-        made = np.full(len(values), np.nan)
-        if len(rows):
-            columns = zip(features, np.ascontiguousarray(values[rows].T, dtype=np.float64), strict=True)
-            time = pl.lit(open_time or _EPOCH).cast(pl.Datetime("us", "UTC")).alias("open_time")
-            keys = pl.DataFrame({"symbol": [self.symbols[at] for at in rows]}).with_columns(time)
-            frame = keys.with_columns(pl.Series(name, column) for name, column in columns)
-            said = predict_batch(self._artifact, frame, known=self._known)["prediction"]
-            made[rows] = said.fill_null(float("nan")).to_numpy()
+        """See ModelStream; `open_time` must be given, since a frame has a column of it."""
+        require_shape(values, (len(self.symbols), len(self._features)))
+        if open_time is None:
+            raise InputError(f"The engine {self._engine.info.name} sees the times of bars: pass the open_time of each.")
+        there = np.ones(len(self.symbols), dtype=np.bool_) if present is None else present
+        self.remember(values, there, open_time)
+        made = np.full(len(self.symbols), np.nan)
+        if there.any():
+            rows = self._recent.rows(self._engine.info.history + 1, there[self._order]).frame(self._features)
+            said = self._engine.predict(self._artifact, rows, start=open_time)["prediction"]
+            made[self._order[there[self._order]]] = said.fill_null(float("nan")).to_numpy()
         return made
+
+
+def warm(model: ModelStream, values: Floats, present: NDArray[np.bool_], open_time: datetime) -> None:
+    """Let a stream take a bar that it is to look back at; what it would say of it is not asked where that costs a call."""
+    if isinstance(model, FrameStream):
+        model.remember(values, present, open_time)
+    else:
+        model.step(values, present, open_time=open_time)

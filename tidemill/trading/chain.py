@@ -23,7 +23,8 @@ from tidemill.features.state import FeatureState
 from tidemill.features.stream import FeatureStream
 from tidemill.market.adjusting import Adjusted, Adjuster
 from tidemill.models.artifact import Artifact
-from tidemill.models.inference import ModelStream, by_frames, stream
+from tidemill.models.inference import FrameStream, ModelStream, stream, warm
+from tidemill.models.recent import Recent, RecentRows
 from tidemill.models.registry import Engines
 from tidemill.quality.validity import PastRange
 from tidemill.strategies.base import Carried, Slots, Stepper, Strategy, Universe
@@ -35,7 +36,6 @@ from tidemill.trading.context import Context, ContextState
 from tidemill.trading.function_columns import FunctionColumns
 from tidemill.trading.fused import Parts, fused
 from tidemill.trading.ordering import AccountState, Desk, Ordering, Traded
-from tidemill.trading.recent import Recent, RecentRows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -167,17 +167,14 @@ class Chain:
         self._ensemble = None if deciding.ensemble is None else stream(deciding.ensemble, symbols, links.known)
         self._checks = PredictionChecks(links.validation, links.features.names, deciding.bounds, names, deciding.past)
         self._traded = len(names) if links.book is None else names.index(links.book)
-        engines = [links.known.find(model.inputs.engine) for model in deciding.engines.values()]
-        looked_back = [engine.info.history for engine in engines]
-        # A call with frames costs milliseconds: before anything is asked they are made for what remembers alone.
-        self._warming = [bool(engine.info.history) or not by_frames(engine) for engine in engines]
+        looked_back = [links.known.find(model.inputs.engine).info.history for model in deciding.engines.values()]
         self._recent.keep(max(looked_back, default=0))
         alone = links.fused and self._neutral is None and self._tails is None
         self._fused = fused(self._parts()) if alone else None
         for values, present, open_time in self._recent.slots():
             for (model, columns), history in zip(self._models, looked_back, strict=True):
                 if history:
-                    model.step(np.ascontiguousarray(values[:, columns]), present, open_time=open_time)
+                    warm(model, np.ascontiguousarray(values[:, columns]), present, open_time)
 
     def _begin_functions(self) -> None:
         """Those of modules beside the engines, in processes of their own; what the chain carries for them goes on."""
@@ -279,13 +276,14 @@ class Chain:
         return made if asking or self._since is None else np.full_like(made, np.nan)
 
     def _predicted(self, values: Floats, bars: BarsOfSlot, *, silent: bool) -> Floats:
-        """silent: nothing is asked yet; models that need no warming say nothing."""
+        """silent: nothing is asked yet; models of frames say nothing then, since a call with one costs milliseconds."""
         made = np.full((len(self._universe.symbols), len(self._models) + 1), np.nan)
         for at, (model, columns) in enumerate(self._models):
-            if silent and not self._warming[at]:
-                continue
             own = np.ascontiguousarray(values[:, columns])
-            made[:, at] = model.step(own, bars.present, open_time=bars.open_time)
+            if silent and isinstance(model, FrameStream):
+                model.remember(own, bars.present, bars.open_time)
+            else:
+                made[:, at] = model.step(own, bars.present, open_time=bars.open_time)
         if self._ensemble is not None:
             made[:, -1] = _of_ensemble(self._ensemble, made[:, :-1], bars.present)
         return made

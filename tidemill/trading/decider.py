@@ -7,7 +7,7 @@ are others than it was made with, that is told (`strangers`), and it takes no ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from tidemill.features.api import feature_set
 from tidemill.features.declaration import Features
 from tidemill.models.artifact import Artifact
 from tidemill.models.ensemble import ENGINE as ENSEMBLE
+from tidemill.models.inference import can_step
 from tidemill.models.registry import Engines, computing_libraries
 from tidemill.models.registry import code_version as engine_version
 from tidemill.provenance import fingerprint, library_version, source_version, stated
@@ -31,7 +32,8 @@ from tidemill.strategies.registry import Strategies
 from tidemill.trading.confidence import Knot
 
 if TYPE_CHECKING:
-    from tidemill.features.feature_set import FeatureSet
+    from tidemill.features.external import Function
+    from tidemill.models.base import Engine
     from tidemill.strategies.base import Strategy
     from tidemill.trading.chain import Deciding, Links
 
@@ -46,7 +48,8 @@ _LINKS = {
     "neutralise": "tidemill.strategies.neutral",
     "decide": "tidemill.trading.ordering",
 }
-_CHAIN = [f"tidemill.trading.{name}" for name in ("chain", "function_columns", "fused", "fused_kernel", "recent")]
+_CHAIN = [f"tidemill.trading.{name}" for name in ("chain", "function_columns", "fused", "fused_kernel")]
+_CHAIN.append("tidemill.models.recent")
 # Those that every chain computes with; engines have more. What only trains, fits or reads is not among them.
 _LIBRARIES = ("numba", "numpy", "polars")
 _FEATURES = "feature set"
@@ -206,7 +209,10 @@ def links_of(decider: Decider, known: Known) -> Links:
             f"{features.fingerprint[:12]}). Run its experiment again."
         )
     strategy = known.strategies.find(decider.strategy.name)
-    require_steps(strategy, features)
+    engines = [known.engines.find(name) for name in decider.models]
+    refused = next(without_steps(strategy, features.functions, engines), None)
+    if refused is not None:
+        raise StopError(refused)
     return Links(
         Interval.parse(decider.interval),
         features,
@@ -220,21 +226,31 @@ def links_of(decider: Decider, known: Known) -> Links:
     )
 
 
-def require_steps(strategy: Strategy, features: FeatureSet) -> None:
-    """StopError for a strategy or a function of features that cannot be stepped bar by bar."""
-    if strategy.start is None:
-        told = f"The strategy {strategy.name} is a function over whole frames, so it cannot be stepped bar by bar."
-        if strategy.needs != "predictions":
-            raise StopError(f"{told} One over bars serves research: give it what it reads of them as features.")
-        raise StopError(
-            f"{told} Declare it with by_tail=…, the slots of predictions that it reads, and run its experiment again."
+def without_steps(strategy: Strategy, functions: Sequence[Function], engines: Sequence[Engine]) -> Iterator[str]:
+    """Why these cannot be stepped bar by bar, a sentence for each that a person's file declares over whole frames."""
+    if strategy.start is None and strategy.needs != "predictions":
+        yield (
+            f"The strategy {strategy.name} is a function over whole frames, so it cannot be stepped bar by bar. One over bars "
+            "serves research: give it what it reads of them as features."
         )
-    whole = next((function for function in features.functions if not function.by_tail), None)
-    if whole is not None:
-        raise StopError(
-            f"The function {whole.name} of {whole.origin} is computed over whole frames, so it cannot be stepped bar by bar. "
-            "Declare it with by_tail=…, the bars that it reads, and run its experiment again."
-        )
+    elif strategy.start is None:
+        yield _over_frames(f"strategy {strategy.name} is a function", "by_tail=…, the slots of predictions that it reads")
+    for function in functions:
+        if not function.by_tail:
+            yield _over_frames(
+                f"function {function.name} of {function.origin} is computed", "by_tail=…, the bars that it reads"
+            )
+    for one in engines:
+        if not can_step(one):
+            tail = one.info.history + 1
+            yield _over_frames(f"engine {one.info.name} looks back", f"by_tail={tail} in place of history={tail - 1}")
+
+
+def _over_frames(what: str, with_: str) -> str:
+    return (
+        f"The {what} over whole frames, so it cannot be stepped bar by bar. Declare it with {with_}, and run its "
+        "experiment again."
+    )
 
 
 def deciding_of(decider: Decider, load: Callable[[str], Artifact]) -> Deciding:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.features.external import Function, Run
 from tidemill.features.feature_set import FeatureSet
 from tidemill.market.adjusting import COLUMNS
-from tidemill.trading.recent import NEVER, Recent, RecentRows
+from tidemill.models.recent import Recent, RecentRows
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -38,7 +37,7 @@ class FunctionColumns:
         made = np.full((len(present), len(self._place)), np.nan)
         made[:, self._compiled] = computed
         for function, run in self._running if present.any() else ():
-            answer = run(_frame(self._bars.rows(function.lookback or 1)))
+            answer = run(self._bars.rows(function.lookback or 1).frame(COLUMNS))
             for name in self._place.keys() & set(function.columns):
                 made[present, self._place[name]] = answer[name].to_numpy()
         return made
@@ -46,12 +45,3 @@ class FunctionColumns:
     def state(self) -> RecentRows:
         """After the last step."""
         return self._bars.state()
-
-
-def _frame(bars: RecentRows) -> pl.DataFrame:
-    """The bars that there are, sorted by symbol and time."""
-    symbols, rows = np.nonzero(bars.times.T != NEVER)
-    times = pl.Series("open_time", bars.times[rows, symbols]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    names = pl.Series("symbol", bars.symbols, dtype=pl.String).gather(symbols)
-    values = bars.values[rows, symbols].T
-    return pl.DataFrame([names, times, *(pl.Series(name, column) for name, column in zip(COLUMNS, values, strict=True))])

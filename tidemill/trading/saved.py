@@ -20,6 +20,7 @@ from tidemill.domain.errors import IntegrityError
 from tidemill.durable import read_sealed, write_sealed
 from tidemill.features.state import FeatureState
 from tidemill.market.adjusting import Adjusted, ToldAction
+from tidemill.models.recent import RecentRows
 from tidemill.provenance import fingerprint, stated
 from tidemill.risk.drawdown import DrawdownState
 from tidemill.strategies.base import Carried
@@ -28,7 +29,6 @@ from tidemill.trading.chain import ChainState
 from tidemill.trading.context import ContextState
 from tidemill.trading.decider import Decider, Known, code_of
 from tidemill.trading.ordering import AccountState
-from tidemill.trading.recent import RecentRows
 
 FORMAT = 1
 # Links whose code gives the state its meaning. Models and checks remember nothing that is saved.

@@ -2,7 +2,8 @@
 
     features(function, lookback=20)         function(bars) → frame; by_tail=20 instead: at each bar of the last 20 alone
     label("my_label", function, horizon=5)  function(bars) → one value a bar
-    engine("my_engine", fit, predict)       fit(training, features=…) → arrays; predict(arrays, frame) → one number a row
+    engine("my_engine", fit, predict)       fit(training, features=…) → arrays; predict(arrays, frame) → one number a row;
+                                            by_tail=20: of the last 20 rows of a symbol alone
     strategy("my_strategy", weigh)          weigh(predictions) → symbol, open_time, weight
     data("sectors.csv")                     a polars frame: what stands in a file beside the module
 
@@ -98,7 +99,8 @@ class Calls:
         save: Callable[[Any], Any] | None = None,
         load: Callable[[Any], Any] | None = None,
         about: str = "",
-        history: int = 0,
+        history: int | None = None,
+        by_tail: int | None = None,
         needs: Sequence[str] = (),
     ) -> None:
         """An engine. fit(training, *, features, seed, **parameters) → dict of numbers and arrays; training: symbol, open_time,
@@ -107,16 +109,23 @@ class Calls:
         save, load: for a `fit` that answers anything else, such as an estimator of sklearn. save(model) → a dict of numbers and
         arrays, bytes or a text, which is what is stored; load(stored) → what `predict` gets. Arrays come back as float64.
 
-        `features` and `seed` are given where the function names them. history: earlier rows of a symbol that a prediction
-        reads. needs: features without which the engine cannot work.
+        `features` and `seed` are given where the function names them. What is unknown is NaN in a frame of `predict`. history:
+        earlier rows of a symbol that a prediction reads. by_tail: instead of it, where a session is to step the engine: at each
+        time `predict` is given the last so many rows of every symbol that has one then, and its numbers of that time count.
+        needs: features without which the engine cannot work.
         """
+        if history is not None and by_tail is not None:
+            raise InputError(f"The engine {name!r} has a history and a tail. Give one of history and by_tail.")
+        _require_bars(by_tail, "tail")
+        history = 0 if history is None else history
         if not _whole(history) or not 0 <= history <= _LONGEST:
             raise InputError(f"A history of {history!r} rows is not possible. Use a whole number from 0 to {_LONGEST}.")
         if (save is None) != (load is None):
             raise InputError(f"The engine {name!r} has one of save and load. Give both, or none.")
         for function in (predict, save or predict, load or predict):
             _require_callable(function, name)
-        options = {"about": about, "history": history, "needs": tuple(needs)}
+        told = {} if by_tail is None else {"by_tail": by_tail}
+        options = {"about": about, "history": history, "needs": tuple(needs), **told}
         self._note("engine", name, fit, second=predict, save=save, load=load, options=options)
 
     def strategy(

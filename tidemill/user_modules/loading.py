@@ -212,6 +212,8 @@ class _Loading:
         by_tail = made.options.get("by_tail", 0)
         if made.kind == "features" and by_tail:
             by_tail = made.options["lookback"]
+        if made.kind == "engine" and not second:
+            by_tail = 0  # a fit sees all of its rows
         return msgspec.structs.replace(
             self._plain, kind=made.kind, name=made.name, second=second, by_tail=by_tail, newest=newest
         )
@@ -255,10 +257,10 @@ class _Loading:
         require_free(made.name)
         fit, scoring = self._elsewhere(made, made.function), made.second
 
-        def predict(owner: object | None) -> Callable[..., Any]:
-            return self._elsewhere(made, scoring, second=True, owner=owner)
+        def predict(owner: object | None, newest: int) -> Callable[..., Any]:
+            return self._elsewhere(made, scoring, second=True, owner=owner, newest=newest)
 
-        return CustomEngine(made.name, fit, predict(None), begin=predict, source=self._code(made), **made.options)
+        return CustomEngine(made.name, fit, predict(None, 0), begin=predict, source=self._code(made), **made.options)
 
     def _strategy(self, made: Call) -> Strategy:
         from tidemill.strategies.custom import custom_strategy

@@ -219,6 +219,26 @@ def _by_tail(function: Callable[..., Any], rows: "pl.DataFrame", request: Reques
     return made.sort("symbol", "open_time") if "symbol" in made.columns else made
 
 
+def _scored(predict: Callable[..., Any], rows: "pl.DataFrame", request: Request) -> Any:
+    """symbol, open_time, prediction of each time by the tails of its symbols alone; what is not a number a row as it is.
+
+    A symbol without a row at that time is not in the tail: no prediction of another may depend on it.
+    """
+    import numpy as np
+    import polars as pl
+
+    found = []
+    for tail in tails(rows, request.by_tail, by_slot=False, newest=request.newest):
+        now = pl.col("open_time") == tail.time
+        given = tail.rows.filter(now.any().over("symbol"))
+        answer = predict(given)
+        numbers = np.asarray(answer, dtype=np.float64).reshape(-1)
+        if len(numbers) != given.height:
+            return answer
+        found.append(given.select("symbol", "open_time", prediction=pl.Series(numbers)).filter(now))
+    return pl.concat(found) if found else rows.select("symbol", "open_time", prediction=pl.lit(None, pl.Float64))
+
+
 def _applied(made: Declared, request: Request, payload: bytes, models: dict[str, Any]) -> tuple[Answer, bytes]:
     """A function of an engine or a strategy, called with what came along; models go through `save` and `load`."""
     file, function = Path(request.path), made.second if request.second else made.function
@@ -230,7 +250,9 @@ def _applied(made: Declared, request: Request, payload: bytes, models: dict[str,
         args[0] = _model(made, request, args[0], models)
     try:
         with explained(file, described(request)):
-            if request.by_tail:
+            if request.by_tail and request.second:
+                result = _scored(partial(function, args[0], **named), args[1], request)
+            elif request.by_tail:
                 result = _by_tail(partial(function, **named), args[0], request, by_slot=True)
             else:
                 result = function(*args, **named)

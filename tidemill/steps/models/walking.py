@@ -6,9 +6,8 @@ frames, to the bit, nothing in it looked ahead on these bars, in whatever way an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +16,11 @@ from numpy.typing import NDArray
 
 from tidemill.calendars import epochs
 from tidemill.domain.errors import IntegrityError, StopError
-from tidemill.models.inference import require_stream
 from tidemill.strategies.slots import Axes
 from tidemill.study.deciders import Term
 from tidemill.study.study import Study
 from tidemill.study.tables import ENSEMBLE
-from tidemill.trading.decider import require_steps
+from tidemill.trading.decider import without_steps
 
 Floats = NDArray[np.float64]
 
@@ -53,19 +51,7 @@ class Walk(NamedTuple):
 def unsteppable(study: Study, engines: tuple[str, ...]) -> tuple[str, ...]:
     """Why a book of these engines can be neither walked nor traded bar by bar; empty where it can."""
     known, strategy = study.registry, study.registry.strategies.find(study.experiment.strategy.name)
-    checks = [
-        partial(require_steps, strategy, study.available),
-        *(partial(require_stream, known.engines.find(name)) for name in engines),
-    ]
-    return tuple(filter(None, map(_refusal, checks)))
-
-
-def _refusal(check: Callable[[], None]) -> str:
-    try:
-        check()
-    except StopError as exc:
-        return str(exc)
-    return ""
+    return tuple(without_steps(strategy, study.available.functions, [known.engines.find(name) for name in engines]))
 
 
 def walk(study: Study, term: Term, measured: Measured) -> Walk:

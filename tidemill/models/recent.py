@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tidemill.domain.intervals import EPOCH, epoch_microseconds
@@ -23,6 +24,14 @@ class RecentRows(NamedTuple):
     symbols: tuple[str, ...]
     values: Floats
     times: Indices
+
+    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
+        """The rows that there are, sorted by symbol and time: symbol, open_time and a column for each of the values."""
+        symbols, rows = np.nonzero(self.times.T != NEVER)
+        times = pl.Series("open_time", self.times[rows, symbols]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        names = pl.Series("symbol", self.symbols, dtype=pl.String).gather(symbols)
+        values = self.values[rows, symbols].T
+        return pl.DataFrame([names, times, *(pl.Series(name, column) for name, column in zip(columns, values, strict=True))])
 
 
 class Recent:
@@ -77,10 +86,13 @@ class Recent:
             values = np.where(present[:, None], kept[there.argmax(axis=0), places], np.nan)
             yield values, present, EPOCH + timedelta(microseconds=int(time))
 
-    def rows(self, newest: int) -> RecentRows:
-        """The last so many of each."""
+    def rows(self, newest: int, of: Flags | None = None) -> RecentRows:
+        """The last so many of each. of: [symbols] which symbols' alone."""
         values, times = self._in_order()
-        return RecentRows(self._symbols, values[-newest:], times[-newest:])
+        if of is None:
+            return RecentRows(self._symbols, values[-newest:], times[-newest:])
+        symbols = tuple(name for name, there in zip(self._symbols, of, strict=True) if there)
+        return RecentRows(symbols, values[-newest:, of], times[-newest:, of])
 
     def state(self) -> RecentRows:
         values, times = self._in_order()

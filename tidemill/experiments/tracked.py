@@ -157,7 +157,10 @@ async def start_tracking(database: Database, home: Path, name: str) -> StoredExp
 
 
 async def stop_tracking(database: Database, home: Path, name: str) -> StoredExperiment:
-    """Let an experiment go on no longer, by name, id or the beginning of one. InputError when two of that name are tracked, or none."""
+    """Let an experiment go on no longer, by name, id or the beginning of one.
+
+    InputError when two of that name are tracked, or none.
+    """
     rows = await experiments_of(database, home)
     known = meant(rows, name)
     going = [row for row in rows if (row.id == known.id or row.name == name) and row.tracked_since is not None]

@@ -104,8 +104,8 @@ LIMITS = (
         "Cuts of targets",
         "limit_cut",
         whole,
-        "to the limits of position, gross and net exposure; a target that several of them cut counts for each, one that a level "
-        "of loss held back for none",
+        "to the limits of position, gross and net exposure; a target that several of them cut counts for each, one that a "
+        "level of loss held back for none",
     ),
     _one("Orders cancelled", "limit_collar", whole, "at the collar: they would have traded too far from the signal's close"),
 )

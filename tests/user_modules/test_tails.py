@@ -30,7 +30,7 @@ REMEMBERING = (
     "at = bars['open_time'].max(); kept.setdefault(at, float(len(kept))); "
     "return bars.select('symbol', 'open_time', own=pl.lit(kept[at]))",
 )
-REFUSED = r"(function f|strategy s) of mine.py keeps something from call to call: at .* it answers otherwise"
+REFUSED = r"(function f|strategy s) of mine.py keeps something from call to call: at .* it returns something else"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from tidemill.domain.experiment import (
 )
 from tidemill.domain.intervals import Interval
 from tidemill.experiments.files import to_text
+from tidemill.experiments.tracked import id_of
 
 
 @pytest.fixture
@@ -171,6 +172,10 @@ def test_predictions_and_results_are_there_after_a_run_and_say_so_before(folder:
     assert frame.columns == ["symbol", "open_time", "engine", "prediction", "fold", "model_id", "known_at"]
     assert frame.height > 0
     assert lab.predictions("mine.yaml").equals(frame)
+    assert lab.predictions("small").equals(frame), "of an experiment that was run, by its name"
+    assert lab.result(id_of(experiment)[:8]).key == lab.result(experiment).key
+    assert lab.book("small", "ridge").trades.height > 0
+    _served_signals_say_what_is_served()
     assert set(lab.predictions(Path("mine.yaml"), engine="ridge")["engine"]) == {"ridge"}
     with pytest.raises(UnknownNameError, match="ridge"):
         lab.predictions(experiment, engine="oracle")
@@ -179,6 +184,23 @@ def test_predictions_and_results_are_there_after_a_run_and_say_so_before(folder:
     assert told["metrics"] == json.loads(json.dumps(result.metrics))
     assert Path(told["path"]) == result.path
     assert lab.bars(experiment).height == 6 * 328
+
+
+def _served_signals_say_what_is_served() -> None:
+    assert lab.signals("small").height > 0
+    only = r"only the signals of ensemble, the book that it would trade, .* write promotion: {book: ridge} and run it again"
+    with pytest.raises(InputError, match=only):
+        lab.signals("small", "ridge")
+    with pytest.raises(UnknownNameError, match="no book in this experiment named 'oracle'"):
+        lab.signals("small", "oracle")
+
+
+@pytest.mark.parametrize("use", [lab.signals, lab.result, lab.book, lab.predictions])
+def test_what_is_no_experiment_is_told_what_is_one(home: Path, use: Callable[[object], object]) -> None:
+    with pytest.raises(InputError, match=r"7 is no experiment\. Give an Experiment, a YAML file, a source, or the name or id"):
+        use(7)
+    with pytest.raises(UnknownNameError, match="There is no experiment that was run named 'nowhere'"):
+        use("nowhere")
 
 
 def test_an_experiment_that_comes_along_is_meant_by_its_name(folder: Path) -> None:

@@ -7,6 +7,7 @@
     result = lab.backtest(frame, weights)               # your own weights: symbol, open_time, weight
     lab.metrics(result.returns["return"])
     lab.load("mine.py")                                 # features, labels, engines and strategies of your own
+    lab.signals("mine"), lab.result("mine")             # of an experiment that was run, by name or id; a file works too
     lab.predictions("sample"), lab.sql("SELECT count(*) FROM bars")
 
 Servers are joined, or started, at the first call that needs them, and let go when Python ends.
@@ -90,15 +91,41 @@ def close() -> None:
 
 def _experiment(of: str | Path | Experiment, engine: str | None = None) -> Experiment:
     """What is meant, with the loaded files that declare what it names, or an engine that is asked for beside."""
-    from tidemill.domain.experiment import DatasetSpec, Experiment
-    from tidemill.experiments.files import checked, experiment_for, shipped, written
+    from tidemill.experiments.files import checked
     from tidemill.user_modules.adoption import with_named
 
     known = _settled()
-    if isinstance(of, Path) or (isinstance(of, str) and (of.endswith((".yaml", ".yml")) or of in shipped())):
-        of = written(Path(of))
-    experiment = of if isinstance(of, Experiment) else experiment_for(DatasetSpec(source=of), registry=known)
-    return checked(with_named(experiment, _there(), known.bounds, engine), known)
+    return checked(with_named(_meant(of, known), _there(), known.bounds, engine), known)
+
+
+def _meant(of: object, known: Registry) -> Experiment:
+    """The experiment of a file, the default one of a source, one that ships, or one that was run, unchecked."""
+    from tidemill.domain.errors import InputError
+    from tidemill.domain.experiment import DatasetSpec, Experiment
+    from tidemill.experiments.files import experiment_for, shipped, written
+    from tidemill.market.sources import SAMPLE, VENUES
+
+    if isinstance(of, Experiment):
+        return of
+    if not isinstance(of, str | Path):
+        raise InputError(
+            f"{of!r} is no experiment. Give an Experiment, a YAML file, a source, or the name or id of one that was run "
+            "(`tidemill experiments list`)."
+        )
+    if isinstance(of, Path) or of.endswith((".yaml", ".yml")) or of in shipped():
+        return written(Path(of))
+    if of in (SAMPLE, *VENUES) or of.startswith("file:"):
+        return experiment_for(DatasetSpec(source=of), registry=known)
+    return _ran(of)
+
+
+def _ran(name: str) -> Experiment:
+    """The experiment with this name or id that was run."""
+    from tidemill.experiments.tracked import content_of, experiments_of, meant
+
+    workspace = _workspace()
+    rows = workspace.call(experiments_of, workspace.database, workspace.settings.home)
+    return content_of(meant(rows, name))
 
 
 def _settled() -> Registry:

@@ -25,7 +25,7 @@ from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instrumen
     "restated bar are kept.",
 )
 def bars(context: dg.AssetExecutionContext, experiment: ExperimentResource) -> dg.MaterializeResult[Any]:
-    study = experiment.study
+    study = study_for(context, experiment)
     return result(context, sync_bars(study), lambda: plots.closes(study))
 
 

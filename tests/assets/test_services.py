@@ -25,6 +25,7 @@ from tests.study.panels import START, daily_bars, small_experiment
 from tidemill.config import Secret, Settings
 from tidemill.domain.experiment import Experiment, FeatureSpec, LimitsSpec, NewsSpec, RiskSpec
 from tidemill.embedded import Servers
+from tidemill.steps.market_data.bars import list_gaps, sync_bars, sync_instruments
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.steps.trading.signals import make_signals
 from tidemill.study.sources import study_of
@@ -181,6 +182,40 @@ def test_a_service_alone_makes_of_what_lies_in_the_lake_what_was_made_with_all_o
     assert versions(finished) == {name: report.data_version for name, report in before.items()}
 
 
+def keys_of(service: str) -> set[dg.AssetKey]:
+    """What the job of a service makes."""
+    return set(importlib.import_module(SERVICES[service]).defs.resolve_asset_graph().materializable_asset_keys)
+
+
+def launched(settings: Settings, service: str, experiment: Experiment) -> int:
+    """The exit code of the job of a service, launched over the months of the run: the jobs of three make none by months."""
+    return on_service(settings, service, experiment, "job", "execute", "-j", service, "--tags", json.dumps(range_tags(RANGE)))
+
+
+@pytest.mark.long
+def test_the_job_of_the_data_makes_what_the_steps_made(
+    finished: Settings, finished_run: Finished, capfd: pytest.CaptureFixture[str]
+) -> None:
+    experiment = small_experiment(finished_run.place / "panel")
+    assert launched(finished, "data", experiment) == 0, capfd.readouterr().err[-3_000:]
+    with open_workspace(finished) as workspace:
+        study = study_of(workspace, experiment)
+        made = [sync_bars(study), sync_instruments(study), list_gaps(study)]
+    names = ("market_data/bars", "market_data/instruments", "market_data/gaps")
+    wanted = dict(zip(names, (report.data_version for report in made), strict=True))
+    assert versions(finished) == {**wanted, "market_data/fear_greed": "unused", "market_data/news": "unused"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("service", "asset"), [("data", "market_data/bars"), ("features", "features/regime")])
+def test_a_job_over_months_that_is_launched_without_any_says_how_to_give_them(
+    finished: Settings, finished_run: Finished, service: str, asset: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert on_service(finished, service, small_experiment(finished_run.place / "panel"), "job", "execute", "-j", service) == 1
+    said = capfd.readouterr().err
+    assert f"{asset} is made by months, and the run does not say which. Give `job execute` --tags" in said.splitlines()[-1]
+
+
 def everything(folder: Path) -> Experiment:
     """An experiment that asks for every asset but the other engines."""
     panel = folder / "panel"
@@ -253,16 +288,38 @@ def test_each_asset_alone_in_a_process_of_its_own_has_the_data_version_of_the_ma
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("service", ["training", "prediction", "trading"])
+@pytest.mark.timeout(300)
+# Monitoring before training, whose challenger is counted as a trial: the report shows how many there are.
+@pytest.mark.parametrize("service", ["data", "features", "monitoring", "training", "prediction", "trading"])
 def test_the_job_of_a_service_goes_to_its_end_and_says_what_the_experiment_does_not_ask_for(
     whole: Settings, experiment: Experiment, service: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = versions(whole)
-    assert on_service(whole, service, experiment, "job", "execute", "-j", service) == 0, capfd.readouterr().err[-3_000:]
-    after, group = (
-        versions(whole),
-        importlib.import_module(SERVICES[service]).defs.resolve_asset_graph().materializable_asset_keys,
-    )
-    added = {name: version for name, version in after.items() if before.get(name) != version and name != "models/champion"}
-    asked = {key.to_user_string() for key in asset_selection(experiment)} | {"models/champion"}
+    assert launched(whole, service, experiment) == 0, capfd.readouterr().err[-3_000:]
+    after = versions(whole)
+    group = keys_of(service)
+    # What no main job makes: the champion, and the notebooks.
+    apart = {"models/champion", *(key.to_user_string() for key in group if key.path[0] == "notebooks")}
+    asked = {key.to_user_string() for key in asset_selection(experiment)} | apart
+    added = {name: version for name, version in after.items() if before.get(name) != version and name not in apart}
     assert added == dict.fromkeys({key.to_user_string() for key in group} - asked, "unused")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_jobs_of_data_and_features_make_in_an_empty_home_what_the_main_job_makes(
+    whole: Settings,
+    place: Path,
+    experiment: Experiment,
+    servers: Servers,
+    with_dagster: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with fresh(servers, with_dagster, place / "two") as two:
+        for service in ("data", "features"):
+            failed = launched(two, service, experiment)
+            assert not failed, (service, capfd.readouterr().err[-3_000:])
+        made = versions(two)
+    named = {key.to_user_string() for service in ("data", "features") for key in keys_of(service)}
+    assert set(made) == named
+    assert made == {name: version for name, version in versions(whole).items() if name in named}

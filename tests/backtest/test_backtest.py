@@ -420,6 +420,24 @@ def test_the_reduce_level_halves_exposure_once_and_the_block_level_adds_nothing(
     assert mild.positions.get_column("quantity").to_list() == pytest.approx([5, 5, 5, 5])
 
 
+def test_a_target_that_a_level_of_loss_holds_back_is_not_counted_as_cut_to_the_position_limit() -> None:
+    policy = DrawdownPolicy(block=0.01, reduce=0.5, flatten=0.6)
+    asked = weights([("A", 0, 0.9), ("A", 2, 0.9), ("A", 3, 0.9)])  # the last two while the book is blocked
+    limits = Limits(max_position=0.5)
+    result = backtest(
+        one("A", [100, 100, 90, 90, 90]),
+        asked,
+        interval=DAY,
+        instruments={},
+        costs=FREE,
+        limits=limits,
+        drawdown_policy=policy,
+    )
+    assert (result.clips["position"], result.clips["drawdown"]) == (1, 2)
+    assert result.limits is not None
+    assert result.limits.cut["position"] == 1
+
+
 def test_a_ruined_account_trades_no_more_and_says_so() -> None:
     rules = {"A": instrument("A", can_short=True)}
     market = one("A", [10, 10, 25, 25, 25])

@@ -85,7 +85,13 @@ def test_whether_its_confidence_came_true_is_told_with_ten_tenths(there: Setting
     came = sum(one["outcomes"] * one["came_true"] for one in tenths)
     assert came == pytest.approx((told["label"] > 0.0).sum())
     lines = tidemill("deciders", "calibration", row["id"]).out.splitlines()
-    assert lines[0] == "The confidence of ridge is not judged: its run has too few outcomes of predictions with a confidence."
+    times = told["open_time"].n_unique()
+    assert (found["id"], found["times"], found["needed"]) == (row["id"], times, 80 * 3)
+    assert lines[0] == (
+        f"The confidence of ridge, for which {row['id']} decides, is not judged: its run has outcomes of predictions with a "
+        f"confidence at {times} bar times, and 240 are needed. A longer history brings them, or a shorter label.horizon asks "
+        "for fewer."
+    )
     assert len(lines) == 3 + len(tenths)
 
 
@@ -93,7 +99,9 @@ def test_whether_its_confidence_came_true_is_told_with_ten_tenths(there: Setting
 def test_wrong_arguments_give_a_sentence_that_says_what_to_do(there: Settings, tidemill: Tidemill) -> None:
     assert "There is no decider named 'nothing'" in tidemill("deciders", "show", "nothing").error
     assert "There is no experiment that was run named 'mine'" in tidemill("deciders", "list", "--experiment", "mine").error
-    assert "There is no such decider" in tidemill("deciders", "list", "--book", "lstm").out
+    assert tidemill("deciders", "list", "--book", "lstm").error == (
+        "There is no book named 'lstm'. Choose one of: ensemble, momentum, ridge."
+    )
     assert "There is no decider named 'nothing'" in tidemill("deciders", "renew", "nothing", "--accept").error
     assert tidemill("deciders", "renew").code == 2
     assert tidemill("deciders", "show").code == 2

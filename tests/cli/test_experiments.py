@@ -59,6 +59,19 @@ def test_one_is_shown_by_name_with_the_others_of_that_name_and_by_id(ran: Callab
     assert tidemill("experiments", "show", id_of(LIVE), "--json").json["id"] == id_of(LIVE)
 
 
+def test_the_beginning_of_an_id_names_one_where_it_is_that_of_no_other(ran: Callable[..., None], tidemill: Tidemill) -> None:
+    ran(LIVE, DEARER)
+    assert tidemill("experiments", "show", id_of(LIVE)[:6], "--json").json["id"] == id_of(LIVE)
+    assert tidemill("experiments", "untrack", id_of(LIVE)[:6], "--json").json["experiment"] == id_of(LIVE)
+    assert tidemill("experiments", "track", id_of(LIVE)[:6]).error.startswith("Two different experiments are named live")
+    many = [msgspec.structs.replace(LIVE, name=f"n{at}") for at in range(17)]  # two of them begin alike
+    ran(*many)
+    digits = [id_of(one)[0] for one in many]
+    twice = next(digit for digit in digits if digits.count(digit) > 1)
+    assert f"Several experiments begin with {twice}: " in tidemill("experiments", "show", twice).error
+    assert "There is no experiment that was run named ''" in tidemill("experiments", "show", "").error
+
+
 def test_tracking_is_switched_off_and_on(ran: Callable[..., None], tidemill: Tidemill) -> None:
     ran(LIVE)
     assert "live (" in tidemill("experiments", "untrack", "live").out

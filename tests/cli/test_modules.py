@@ -69,7 +69,7 @@ def test_a_file_of_one_s_own_goes_from_the_option_to_rows_of_the_report_and_an_e
     assert first.json["summary"][0].startswith("The engine boom failed and is missing here: ")
     assert first.err.startswith("Error: 2 engines failed and are left out. boom: ")
     assert "no rank" in first.err
-    assert "fit of the engine unstored must answer a dict of names to numbers or arrays. For any other model give" in first.err
+    assert "fit of the engine unstored must return a dict of names to numbers or arrays. For any other model give" in first.err
     assert "models/my_engine" in worked(first.json)
     report = Path(first.json["report"])
     assert "my_engine" in report.read_text(encoding="utf-8")

@@ -94,10 +94,10 @@ def test_history_reaches_back_before_the_start(frame: pl.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (None, "must answer a dict"),
-        ({}, "must answer a dict"),
-        ({1: 2.0}, "must answer a dict"),
-        ({"weights": "many"}, "not an array of numbers"),
+        (None, "must return a dict"),
+        ({}, "must return a dict"),
+        ({1: 2.0}, "must return a dict"),
+        ({"weights": "many"}, "returned something other than numbers or arrays of numbers"),
         ({"weights": [1.0, float("nan")]}, "non-finite weights"),
     ],
 )
@@ -108,7 +108,7 @@ def test_what_is_no_model_is_refused(frame: pl.DataFrame, answer: object, reason
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [(lambda frame: [1.0], "answers 1 numbers for 1540 rows"), (lambda frame: ["x"] * frame.height, "not a number")],
+    [(lambda frame: [1.0], "returned 1 predictions for 1,540 rows"), (lambda frame: ["x"] * frame.height, "not a number")],
 )
 def test_what_is_no_prediction_is_refused(frame: pl.DataFrame, answer: Callable[[pl.DataFrame], Any], reason: str) -> None:
     own = made(predict=lambda model, frame: answer(frame))
@@ -201,9 +201,9 @@ def long() -> pl.DataFrame:
 @pytest.mark.parametrize(
     ("answer", "score", "reason"),
     [
-        (lambda rows: object(), np.ones, r"must answer a dict .* give engine\('own', fit, predict, save=…, load=…\)"),
-        (lambda rows: {"w": "x"}, np.ones, "not an array of numbers"),
-        (lambda rows: {"w": 1.0}, lambda rows: np.ones(3), "answers 3 numbers for 1000 rows"),
+        (lambda rows: object(), np.ones, r"must return a dict .* give engine\('own', fit, predict, save=…, load=…\)"),
+        (lambda rows: {"w": "x"}, np.ones, "returned something other than numbers or arrays of numbers"),
+        (lambda rows: {"w": 1.0}, lambda rows: np.ones(3), "returned 3 predictions for 1,000 rows"),
         (lambda rows: {"w": 1.0}, lambda rows: 1 / 0, "predict of the engine own failed: ZeroDivisionError"),
     ],
 )

@@ -293,10 +293,10 @@ def test_libraries_can_be_imported_inside_a_function(sandbox: Sandbox, bars: pl.
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("return 1", "answers a int"),
-        ("return bars['close'].head(3)", "answers 3 rows for"),
-        ("return pl.concat([bars, bars])", "answers two rows for one bar"),
-        ("return bars.with_columns(open_time=pl.lit('x'))", "answers times or symbols"),
+        ("return 1", "returned a value of type int; it must return a polars DataFrame or Series"),
+        ("return bars['close'].head(3)", "returned 3 rows for"),
+        ("return pl.concat([bars, bars])", "returned two rows for one bar"),
+        ("return bars.with_columns(open_time=pl.lit('x'))", "returned a symbol or open_time of another type"),
     ],
 )
 def test_an_answer_that_is_no_frame_of_the_bars_is_refused(

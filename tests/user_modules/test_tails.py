@@ -36,7 +36,7 @@ REMEMBERING = (
     "return bars.select('symbol', 'open_time', own=pl.lit(kept[at]))",
 )
 LONG_AGO = "return bars.select('symbol', 'open_time', own=pl.when(pl.col('open_time').dt.epoch('d') < 20).then('close'))"
-REFUSED = r"(function f|strategy s) of mine.py keeps something from call to call: at .* it answers otherwise"
+REFUSED = r"(function f|strategy s) of mine.py keeps something from call to call: at .* it returns something else"
 
 
 @pytest.fixture

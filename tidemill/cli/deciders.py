@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from tidemill.cli.common.output import counted, fail, json_option, number, write_json, write_table
-from tidemill.domain.errors import StopError
+from tidemill.domain.errors import StopError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def list_deciders(experiment: str | None, book: str | None, as_json: bool) -> No
     with workspace() as opened:
         known = opened.call(experiments_of, opened.database, opened.settings.home)
         chosen = None if experiment is None else meant(known, experiment).id
-        rows = opened.call(in_force, opened.database, chosen, book)
+        rows = _of_book(opened.call(in_force, opened.database, chosen), book)
     if as_json:
         write_json([_facts(row) for row in rows])
     elif not rows:
@@ -47,6 +47,14 @@ def list_deciders(experiment: str | None, book: str | None, as_json: bool) -> No
         names = {row.id: row.name for row in known}
         columns = ("decider", "experiment", "book", "from", "until")
         write_table("", columns, [(row.id, names.get(row.experiment, row.experiment), row.book, *_term(row)) for row in rows])
+
+
+def _of_book(rows: "list[StoredDecider]", book: str | None) -> "list[StoredDecider]":
+    """All without a book. UnknownNameError for one that none of them decides for."""
+    known = tuple(dict.fromkeys(row.book for row in rows))
+    if book is not None and known and book not in known:
+        raise UnknownNameError("book", book, known)
+    return [row for row in rows if book in (None, row.book)]
 
 
 def _term(row: "StoredDecider") -> tuple[str, str]:
@@ -258,19 +266,24 @@ def calibration(decider_id: str, as_json: bool) -> None:
         found = calibration_of(study, terms_of(study, row.experiment, row.book))
     if as_json:
         tenths, refuted = [one._asdict() for one in found.tenths], None if found.holds is None else not found.holds
-        write_json({"book": row.book, "refuted": refuted, "allowed": found.allowed, "tenths": tenths})
+        times = {"times": found.times, "needed": found.needed}
+        write_json({"id": row.id, "book": row.book, "refuted": refuted, "allowed": found.allowed, **times, "tenths": tenths})
         return
-    click.echo(_verdict(row.book, found))
+    click.echo(_verdict(row, found))
     columns = ("tenth", "outcomes", "claimed", "came true", "distance")
     told = [(str(at), f"{one[0]:,}", *(number(value, 3) for value in one[1:])) for at, one in enumerate(found.tenths, 1)]
     write_table("", columns, told)
 
 
-def _verdict(book: str, found: "Calibration") -> str:
+def _verdict(row: "StoredDecider", found: "Calibration") -> str:
+    of = f"The confidence of {row.book}, for which {row.id} decides,"
     if found.allowed is None:
-        return f"The confidence of {book} is not judged: its run has too few outcomes of predictions with a confidence."
+        return (
+            f"{of} is not judged: its run has outcomes of predictions with a confidence at {counted(found.times, 'bar time')}, "
+            f"and {found.needed:,} are needed. A longer history brings them, or a shorter label.horizon asks for fewer."
+        )
     largest = max(abs(one.distance) for one in found.tenths)
     return (
-        f"The confidence of {book} is {'not ' if found.holds else ''}refuted: of ten tenths one lies {largest:.2f} standard "
-        f"errors off, where chance alone explains {found.allowed:.2f}."
+        f"{of} is {'not ' if found.holds else ''}refuted over all folds of its run: of ten tenths one lies {largest:.2f} "
+        f"standard errors off, where chance alone explains {found.allowed:.2f}."
     )

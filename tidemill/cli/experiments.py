@@ -60,7 +60,7 @@ def _facts(row: "StoredExperiment") -> dict[str, Any]:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """What NAME, or an id, was run with; of several of one name the one that was run last."""
+    """What NAME was run with: a name (of several the one that was run last), an id, or the beginning of one."""
     from tidemill.experiments.files import to_text
     from tidemill.experiments.tracked import content_of, meant
 
@@ -112,7 +112,7 @@ def check(file: Path, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def track(name: str, as_json: bool) -> None:
-    """Run NAME, or an id, again with every new bar, while `tidemill up` runs."""
+    """Run NAME, or an id or the beginning of one, again with every new bar, while `tidemill up` runs."""
     from tidemill.cli.common.session import workspace
     from tidemill.experiments.tracked import start_tracking
 
@@ -125,7 +125,7 @@ def track(name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def untrack(name: str, as_json: bool) -> None:
-    """Run NAME, or an id, no longer by itself. What it made stays."""
+    """Run NAME, or an id or the beginning of one, no longer by itself. What it made stays."""
     from tidemill.cli.common.session import workspace
     from tidemill.experiments.tracked import stop_tracking
 

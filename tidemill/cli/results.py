@@ -9,11 +9,9 @@ from tidemill.cli.common.output import write_table
 if TYPE_CHECKING:
     from tidemill.queries.results import BenchmarkResult, BookResult, Result
 
-_COLUMNS = (
-    *("engine", "IC", "rank IC", "ICIR", "t", "Sharpe before", "Sharpe after", "95 % interval", "deflated"),
-    *("return a year", "drawdown", "costs"),
-)
-_NO_SKILL = ("–",) * 5
+# What a terminal of 100 columns has room for; the report has the rest.
+_COLUMNS = ("engine", "rank IC", "t", "Sharpe", "95 % interval", "deflated", "a year", "drawdown", "costs")
+_LIMITED = ("engine", "rank IC", "t", "Sharpe", "95 % interval", "a year", "drawdown", "limits")
 
 
 def as_dict(result: "Result") -> dict[str, Any]:
@@ -30,44 +28,38 @@ def as_dict(result: "Result") -> dict[str, Any]:
 
 
 def write_result(result: "Result") -> None:
-    """The table by engine, the benchmark at its end."""
-    limited, rows = any(result.limits.values()), _rows(result)
-    columns = (*_COLUMNS, "limits") if limited else _COLUMNS
-    told = [*(_limits(result, book.book) for book in result.books), "–"]
-    shown = [(*row, cell) for row, cell in zip(rows, told, strict=True)] if limited else rows
+    """The table by engine, the benchmark at its end; where limits did something to a book, with that instead of the costs."""
+    columns = _LIMITED if any(reached and reached.shortly() for reached in result.limits.values()) else _COLUMNS
+    rows = [*(_book_cells(result, book) for book in result.books), _benchmark_cells(result.benchmark)]
+    shown = [[row.get(column, "–") for column in columns] for row in rows]
     write_table(f"{result.experiment}: out-of-sample results by engine, after costs", columns, shown)
 
 
-def _limits(result: "Result", book: str) -> str:
-    reached = result.limits.get(book)
-    return (reached.shortly() if reached is not None else "") or "–"
-
-
-def _rows(result: "Result") -> list[tuple[str, ...]]:
-    return [*map(_book_row, result.books), _benchmark_row(result.benchmark)]
-
-
-def _book_row(book: "BookResult") -> tuple[str, ...]:
+def _book_cells(result: "Result", book: "BookResult") -> dict[str, str]:
     from tidemill.reports.numbers import interval, number, percent, whole
 
-    return (
-        book.book,
-        number(book.ic),
-        number(book.rank_ic),
-        number(book.icir),
-        number(book.t_stat, 1),
-        number(book.sharpe_gross),
-        number(book.sharpe),
-        interval(book.sharpe_low, book.sharpe_high),
-        percent(book.deflated_sharpe),
-        percent(book.annual_return),
-        percent(book.max_drawdown),
-        whole(book.costs),
-    )
+    reached = result.limits.get(book.book)
+    return {
+        "engine": book.book,
+        "rank IC": number(book.rank_ic),
+        "t": number(book.t_stat, 1),
+        "Sharpe": number(book.sharpe),
+        "95 % interval": interval(book.sharpe_low, book.sharpe_high),
+        "deflated": percent(book.deflated_sharpe),
+        "a year": percent(book.annual_return),
+        "drawdown": percent(book.max_drawdown),
+        "costs": whole(book.costs),
+        "limits": (reached.shortly() if reached is not None else "") or "–",
+    }
 
 
-def _benchmark_row(benchmark: "BenchmarkResult") -> tuple[str, ...]:
+def _benchmark_cells(benchmark: "BenchmarkResult") -> dict[str, str]:
     from tidemill.reports.numbers import number, percent, whole
 
-    own = (percent(benchmark.annual_return), percent(benchmark.max_drawdown), whole(benchmark.costs))
-    return ("benchmark", *_NO_SKILL, number(benchmark.sharpe), "–", "–", *own)
+    return {
+        "engine": "benchmark",
+        "Sharpe": number(benchmark.sharpe),
+        "a year": percent(benchmark.annual_return),
+        "drawdown": percent(benchmark.max_drawdown),
+        "costs": whole(benchmark.costs),
+    }

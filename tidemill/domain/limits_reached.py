@@ -34,7 +34,8 @@ class LimitsReached(msgspec.Struct, frozen=True, kw_only=True):
     which nothing could be added.
 
     flat_since: from when on nothing was held, to the end of the range, under a level that no calm releases; else None. cut:
-    position, gross, net → targets that the limit made smaller. collar: orders that it cancelled.
+    position, gross, net → targets that the limit made smaller; one that several cut counts for each, one that a level of loss
+    held back for none. collar: orders that it cancelled.
     """
 
     slots: int

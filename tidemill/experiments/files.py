@@ -54,7 +54,7 @@ def written(path: Path) -> Experiment:
             f"The experiment file {path} cannot be read: {exc.strerror}. Give a YAML file, or one of {names}."
         ) from exc
     except UnicodeDecodeError as exc:
-        raise InputError(f"The experiment file {path} is not UTF-8 text.") from exc
+        raise InputError(f"The experiment file {path} is not UTF-8 text. Save it in that encoding.") from exc
     return beside(experiment_from_text(text, str(path)), path.absolute().parent)
 
 

@@ -95,10 +95,18 @@ def fitting(rows: Sequence[StoredExperiment]) -> list[tuple[StoredExperiment, Ex
 
 
 def meant(rows: Sequence[StoredExperiment], name: str) -> StoredExperiment:
-    """The experiment with this id, or of those with this name the one that was run last. UnknownNameError without one."""
+    """The experiment with this id, or of those with this name the one that was run last, or the one whose id begins so.
+
+    UnknownNameError without one, InputError where several ids begin so.
+    """
     for row in rows:  # the one that was run last comes first
         if name in (row.id, row.name):
             return row
+    begin = [row for row in rows if name and row.id.startswith(name)]
+    if len(begin) > 1:
+        raise InputError(f"Several experiments begin with {name}: {', '.join(row.id for row in begin)}. Give more digits.")
+    if begin:
+        return begin[0]
     names = tuple(dict.fromkeys(row.name for row in rows))
     raise UnknownNameError("experiment that was run", name, names, "Run it first: `tidemill run --experiment FILE`.")
 
@@ -110,7 +118,7 @@ def choice(rows: Sequence[StoredExperiment], name: str) -> str:
     """
     if not name:
         return next((row.id for row, _ in fitting(rows)), SAMPLE.stem)
-    known = any(name in (row.id, row.name) for row in rows)
+    known = any(name in (row.id, row.name) for row in rows)  # the beginning of an id goes after the names that ship
     return name if name in shipped() and not known else meant(rows, name).id
 
 
@@ -127,7 +135,7 @@ def in_force(rows: Sequence[StoredExperiment]) -> list[Experiment]:
 
 
 async def start_tracking(database: Database, home: Path, name: str) -> StoredExperiment:
-    """Let an experiment, by id or name, go on with every new bar.
+    """Let an experiment, by name, id or the beginning of one, go on with every new bar.
 
     InputError where no bars come by themselves, and where another experiment of that name goes on already.
     """
@@ -149,10 +157,13 @@ async def start_tracking(database: Database, home: Path, name: str) -> StoredExp
 
 
 async def stop_tracking(database: Database, home: Path, name: str) -> StoredExperiment:
-    """Let an experiment go on no longer, by id or name. InputError when two of that name are tracked, or none."""
+    """Let an experiment go on no longer, by name, id or the beginning of one.
+
+    InputError when two of that name are tracked, or none.
+    """
     rows = await experiments_of(database, home)
     known = meant(rows, name)
-    going = [row for row in rows if name in (row.id, row.name) and row.tracked_since is not None]
+    going = [row for row in rows if (row.id == known.id or row.name == name) and row.tracked_since is not None]
     if not going:
         raise InputError(f"The experiment {known.name} is not tracked. `tidemill experiments list` shows which are.")
     if len(going) > 1:

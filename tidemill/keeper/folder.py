@@ -177,10 +177,16 @@ def _link_new_folder(home: Path, link: Path) -> None:
 
 def is_linked(root: Path) -> bool:
     """Whether the home that a folder below /var/lib/tidemill was made for still leads to it."""
+    home = home_of(root)
+    return home is not None and (home / "servers").resolve() == root
+
+
+def home_of(root: Path) -> Path | None:
+    """The home that a folder below /var/lib/tidemill was made for, or came along with last; None where nothing says so."""
     try:
-        return (Path(os.fsdecode((root / "home").read_bytes())) / "servers").resolve() == root
+        return Path(os.fsdecode((root / "home").read_bytes()))
     except FileNotFoundError:
-        return False
+        return None
 
 
 def _own(home: Path, link: Path, root: Path) -> None:

@@ -22,7 +22,7 @@ from tidemill.domain.errors import TidemillError
 from tidemill.embedded import servers
 from tidemill.keeper import postgres as postgres_programs
 from tidemill.keeper import redis as redis_programs
-from tidemill.keeper.folder import SYSTEM_FOLDER, Folder, existing, is_linked
+from tidemill.keeper.folder import SYSTEM_FOLDER, Folder, existing, home_of, is_linked
 from tidemill.keeper.processes import open_lock, try_lock
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ T = TypeVar("T")
 LEAST_DISK = 1_000_000_000
 MOST_CLOCK_DIFFERENCE = 1.0
 _REINSTALL = "Remove .venv and run scripts/run again."
+# That a home is not there now does not say that it was deleted: its disk may not be mounted, or a container may have it.
+_ASIDE = (
+    "A home that was moved takes its own along at its next command, and one that comes back with its disk needs it. "
+    "Only those of homes that you deleted are of no use; look at each before you delete it."
+)
 _OURS = ("tidemill", "dagster", "jupyter")
 
 
@@ -159,13 +164,12 @@ def _clock(_: Settings) -> Finding:
 
 
 def _leftovers(settings: Settings) -> Finding:
-    """Locks and pids of processes that are gone, and data that belong to no home any more."""
+    """Locks and pids of processes that are gone, and data that no home leads to now."""
     folder = existing(settings.home)
     aside = _unlinked(folder) if os.geteuid() == 0 else []  # only root puts data there, and may look at them
     if aside:
-        detail = f"{len(aside)} databases whose homes are not where they were, the first in {aside[0]}"
-        moved = "A home that was moved takes its own along at its next command. Of homes that were deleted"
-        return Finding("leftovers", True, detail, f"{moved}: rm -r {' '.join(map(str, aside))}")
+        homes = ", ".join(f"{path} of {home_of(path)}" for path in aside)
+        return Finding("leftovers", True, f"{len(aside)} databases whose homes are not where they were: {homes}", _ASIDE)
     state = folder.state() if folder else None
     if folder is None or state is None or state.keeper.alive() or not any(s.process.alive() for s in state.running.values()):
         return Finding("leftovers", True, "none")

@@ -34,10 +34,14 @@ class Tenth(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """allowed: what the largest distance of a true map exceeds with a chance of 1 − `LEVEL`; None: not judged."""
+    """allowed: what the largest distance of a true map exceeds with a chance of 1 − `LEVEL`; None: not judged. times: bar times
+    with an outcome; needed: how many there must be to judge it.
+    """
 
     tenths: tuple[Tenth, ...]
     allowed: float | None
+    times: int
+    needed: int
 
     @property
     def holds(self) -> bool | None:
@@ -64,12 +68,17 @@ def calibration(claimed: Floats, came_true: Flags, tenth: Indices, slot: Indices
     distances = _distances(sums, horizon) if judged else np.full(TENTHS, np.nan)
     shares = (np.bincount(tenth, values, TENTHS) / np.maximum(counts, 1) for values in (claimed, came_true))
     told = zip(counts.tolist(), *(share.tolist() for share in shares), distances.tolist(), strict=True)
-    return Calibration(tuple(Tenth(*one) for one in told), _allowed(sums) if judged else None)
+    allowed = _allowed(sums) if judged else None
+    return Calibration(tuple(Tenth(*one) for one in told), allowed, _times(slot), _FEWEST * _LENGTHS * horizon)
+
+
+def _times(slot: Indices) -> int:
+    return int(slot.max(initial=-1)) + 1
 
 
 def _block_sums(excess: Floats, tenth: Indices, slot: Indices, horizon: int) -> Floats:
     """[TENTHS, blocks]: sums over stretches of time that are `_LENGTHS` horizons long or a little longer."""
-    times = int(slot.max(initial=-1)) + 1
+    times = _times(slot)
     blocks = max(times // (_LENGTHS * horizon), 1)
     block = slot * blocks // max(times, 1)
     sums: Floats = np.bincount(tenth * blocks + block, weights=excess, minlength=TENTHS * blocks).astype(np.float64)

@@ -84,7 +84,9 @@ class CustomEngine:
     ) -> Artifact:
         missing = [name for need in self.info.needs for name in need if name not in features]
         if missing:
-            raise InputError(f"The engine {self.info.name} needs the feature {missing[0]}. Add it to the experiment.")
+            raise InputError(
+                f"The engine {self.info.name} needs the feature {missing[0]}. Add it to features.names of the experiment."
+            )
         chosen = decoded(self._params, params, self.info.name)
         data = training_set(training, features)
         rows = training.filter(pl.Series(data.usable)).select("symbol", "open_time", *features, "label")
@@ -168,21 +170,30 @@ class CustomEngine:
     def _tensors(self, answer: object) -> dict[str, Tensor]:
         if not isinstance(answer, Mapping) or not answer or not all(isinstance(name, str) for name in answer):
             raise InputError(
-                f"fit of the engine {self.info.name} must answer a dict of names to numbers or arrays. For any other model "
+                f"fit of the engine {self.info.name} must return a dict of names to numbers or arrays. For any other model "
                 f"give engine({self.info.name!r}, fit, predict, save=…, load=…), which turn it into one and back."
             )
         try:
             return {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in answer.items()}
         except (TypeError, ValueError) as exc:
-            raise InputError(f"fit of the engine {self.info.name} answers something that is not an array of numbers.") from exc
+            raise InputError(
+                f"fit of the engine {self.info.name} returned something other than numbers or arrays of numbers. Leave it "
+                "out of the dict, or turn it into numbers."
+            ) from exc
 
     def _numbers(self, answer: object, rows: int) -> Floats:
         try:
             numbers = np.asarray(answer, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError) as exc:
-            raise InputError(f"predict of the engine {self.info.name} answers something that is not a number.") from exc
+            raise InputError(
+                f"predict of the engine {self.info.name} returned something that is not a number. It must return one number a "
+                "row, NaN where it predicts nothing."
+            ) from exc
         if numbers.size != rows:
-            raise InputError(f"predict of the engine {self.info.name} answers {numbers.size} numbers for {rows} rows.")
+            raise InputError(
+                f"predict of the engine {self.info.name} returned {numbers.size:,} predictions for {rows:,} rows. It must "
+                "return one a row, in the order of the rows, NaN where it predicts nothing."
+            )
         return numbers
 
 

@@ -47,14 +47,15 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What a report is made of. Frames are polars; anything that is None or empty leaves its section out, saying so.
 
     title: the experiment's name. dataset, strategy, benchmark: in words. book: the portfolio that the report is
-    about. horizon: of the label, in bars of `interval`. equity, benchmark_equity: time, equity. metrics,
-    benchmark_metrics: the names of `performance_metrics`. facts: totals of the book: capital, final_equity, fees,
-    slippage, borrow, dividends, turnover, trades, orders, and final_equity_with_suspected where it differs. engines:
-    one row each with `book` and any of the columns that `report_engines` shows. ic_by_month: month, ic, rank_ic.
-    quantile_returns: quantile, mean_return. folds: fold, trained_from, trained_to, tested_from, tested_until. survivorship:
-    whether the universe holds only what survived, None if nobody knows. biases, notes: sentences. attribution: part, name,
-    profit, return; rejections: book, why, predictions. missing: sentences about engines that failed. stopped: sentences about
-    what kept the book from its positions: its limits, neutrality.
+    about. horizon: of the label, in bars of `interval`. equity, benchmark_equity: time, equity. metrics, benchmark_metrics:
+    the names of `performance_metrics`. benchmark_invested: share of its capital that it bought for. facts: totals of the
+    book: capital, final_equity, fees, slippage, borrow, dividends, turnover, trades, orders, and
+    final_equity_with_suspected where it differs. engines: one row each with `book` and any of the columns that
+    `report_engines` shows. ic_by_month: month, ic, rank_ic. quantile_returns: quantile, mean_return. folds: fold,
+    trained_from, trained_to, tested_from, tested_until. survivorship: whether the universe holds only what survived, None
+    if nobody knows. biases, notes: sentences. attribution: part, name, profit, return; rejections: book, why, predictions.
+    missing: sentences about engines that failed. stopped: sentences about what kept the book from its positions: its
+    limits, neutrality.
     """
 
     title: str
@@ -71,6 +72,7 @@ class ReportInputs(msgspec.Struct, frozen=True, kw_only=True):
     engines: pl.DataFrame
     benchmark_equity: pl.DataFrame | None = None
     benchmark_metrics: dict[str, float | None] = {}
+    benchmark_invested: float | None = None
     ic_by_month: pl.DataFrame | None = None
     quantile_returns: pl.DataFrame | None = None
     attribution: pl.DataFrame | None = None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _SHORT_YEARS = 3.0
 _SKILL = 0.95  # deflated Sharpe ratio from which skill is spoken of
 _A_DAY = 86_400
+_WHOLE = 0.99  # share of the benchmark's capital from which nothing is said of the rest
 _SURE = 2.0  # |t| above which a mean is called different from zero
 
 
@@ -70,7 +71,18 @@ def _versus(inputs: ReportInputs) -> str:
     better = "That is better than" if ours > theirs else "That is worse than"
     sharpes = (inputs.metrics.get("sharpe"), inputs.benchmark_metrics.get("sharpe"))
     risk = f" Sharpe ratios: {number(sharpes[0])} against {number(sharpes[1])}." if None not in sharpes else ""
-    return f"{better} the benchmark ({inputs.benchmark}), which {_moved(theirs)}.{risk}"
+    return f"{better} the benchmark ({inputs.benchmark}), which {_moved(theirs)}.{risk}{_uninvested(inputs)}"
+
+
+def _uninvested(inputs: ReportInputs) -> str:
+    """Cash moves with no market: a benchmark that is mostly cash is easily beaten, or looks calm."""
+    invested = inputs.benchmark_invested
+    if invested is None or invested >= _WHOLE:
+        return ""
+    return (
+        f" Only {percent(invested)} of the benchmark's capital was invested: it is bought once, and what is not filled then "
+        "(an order takes up to 10 % of a bar's volume) stays cash."
+    )
 
 
 def total_costs(facts: Mapping[str, Any]) -> float:

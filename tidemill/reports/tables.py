@@ -100,7 +100,13 @@ LIMITS = (
     _one("Loss then", "limit_drawdown", percent, "below the highest equity"),
     _one("Bars without additions", "limit_held_back", whole, "over which a level was in force, so that nothing could be added"),
     _one("Holds nothing since", "limit_flat_since", _text, "to the end, under a level in force"),
-    _one("Targets cut", "limit_cut", whole, "to the limits of position, gross and net exposure"),
+    _one(
+        "Cuts of targets",
+        "limit_cut",
+        whole,
+        "to the limits of position, gross and net exposure; a target that several of them cut counts for each, one that a "
+        "level of loss held back for none",
+    ),
     _one("Orders cancelled", "limit_collar", whole, "at the collar: they would have traded too far from the signal's close"),
 )
 

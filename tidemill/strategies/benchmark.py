@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 EQUAL_WEIGHT = "equal_weight"
+_WANTED = "A benchmark is a symbol with bars in the range that is tested; correct `benchmark`."
 
 
 def benchmark_weights(bars: pl.DataFrame, benchmark: str, calendars: Mapping[str, str] | None = None) -> pl.DataFrame:
@@ -35,5 +36,5 @@ def benchmark_weights(bars: pl.DataFrame, benchmark: str, calendars: Mapping[str
     own = bars.filter(pl.col("symbol") == benchmark)
     if own.is_empty():
         choices = (EQUAL_WEIGHT, *sorted(bars.get_column("symbol").unique()))
-        raise UnknownNameError("benchmark", benchmark, choices)
+        raise UnknownNameError("benchmark", benchmark, choices, _WANTED)
     return own.select("symbol", pl.col("open_time").min()).head(1).with_columns(pl.lit(1.0).alias("weight"))

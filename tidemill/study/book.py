@@ -19,7 +19,7 @@ from tidemill.domain.limits_reached import OTHER_LIMITS, LimitsReached
 from tidemill.domain.market import Instrument
 from tidemill.market.column_files import read_sectors
 from tidemill.provenance import fingerprint
-from tidemill.strategies.benchmark import benchmark_weights
+from tidemill.strategies.benchmark import EQUAL_WEIGHT, benchmark_weights
 from tidemill.study import code as code_of
 from tidemill.study.sources import instruments_of, suspected_actions
 from tidemill.study.study import Study
@@ -144,6 +144,12 @@ def options_of(limits: LimitsSpec | None, *, resize: bool) -> Options:
         collar=limits.collar,
         resize=resize,
     )
+
+
+def require_benchmark(study: Study) -> None:
+    """UnknownNameError where the benchmark is a symbol of which the dataset has no bar in the range that is tested."""
+    if study.experiment.benchmark != EQUAL_WEIGHT:
+        benchmark_weights(tested(study).of(study.bars), study.experiment.benchmark)
 
 
 def benchmark_book(study: Study, span: Span) -> BacktestResult:

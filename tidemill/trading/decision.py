@@ -80,8 +80,8 @@ def _wanted(
     held_back = _guarded(target, current, action)
     if action == REDUCE and abs(held_back) > squeeze * abs(current):
         held_back = squeeze * current
-    if held_back != target:
-        clips |= 1 << DRAWDOWN
+    if held_back != target:  # what is held back is not counted as cut to the size of a position too
+        clips = clips & ~(1 << POSITION) | 1 << DRAWDOWN
     return held_back, clips
 
 

@@ -148,7 +148,7 @@ def _outcome(function: Carried, request: bytes) -> _Outcome:
     call: Callable[..., Any] = rebuilt(function)
     made = call(read.pop(""), **read)
     if not isinstance(made, pl.DataFrame):
-        return _Outcome(error=("InputError", f"The function answers {type(made).__name__}; return a polars DataFrame."))
+        return _Outcome(error=("InputError", f"The function returned a {type(made).__name__}; return a polars DataFrame."))
     return _Outcome(_packed(made))
 
 

@@ -178,7 +178,7 @@ class _Loading:
         answer = self._called(made, _made_up_bars())
         columns = tuple(name for name in answer.columns if name not in _SEEN)
         if not columns:
-            told = f"The function {made.name} of {self._file.name} answers no column of its own."
+            told = f"The function {made.name} of {self._file.name} returned no column of its own."
             raise InputError(f"{told} Name each new column.")
         return columns
 
@@ -203,8 +203,9 @@ class _Loading:
         time = _parting(answer, alone)
         if time is not None:
             raise InputError(
-                f"{described(request)} keeps something from call to call: at {time:%Y-%m-%d %H:%M} it answers otherwise where "
-                f"it is asked for the last {last} times alone. What is declared by_tail may use its tail and nothing else."
+                f"{described(request)} keeps something from call to call: at {time:%Y-%m-%d %H:%M} it returns something "
+                f"else where it is asked for the last {last} times alone. What is declared by_tail may use its tail and "
+                "nothing else."
             )
         return answer
 
@@ -331,10 +332,15 @@ def _numbers(answer: pl.DataFrame, columns: tuple[str, ...], what: str) -> pl.Da
 
     missing = [name for name in columns if name not in answer.columns]
     if missing:
-        raise InputError(f"{what} does not answer the column {missing[0]!r}, which it declares.")
+        raise InputError(
+            f"{what} did not return the column {missing[0]!r}, which `columns` declares. Return it, or correct `columns`."
+        )
     wrong = [name for name in columns if not (answer.schema[name].is_numeric() or answer.schema[name] in (pl.Boolean, pl.Null))]
     if wrong:
-        raise InputError(f"The column {wrong[0]!r} that {what[:1].lower()}{what[1:]} answers does not hold numbers.")
+        raise InputError(
+            f"The column {wrong[0]!r} that {what[:1].lower()}{what[1:]} returned does not hold numbers. Cast it, as "
+            "with .cast(pl.Float64)."
+        )
     number = pl.col(columns).cast(pl.Float64)
     return answer.select("symbol", "open_time", pl.when(number.is_finite()).then(number).otherwise(float("nan")))
 

@@ -39,4 +39,4 @@ def _require_fine(file: Path, what: str, failed: list[BaseException], running: l
         with explained(file, f"A thread of {what[:1].lower()}{what[1:]}"):
             raise error
     if running:
-        raise InputError(f"{what} leaves a thread running ({running[0]}). Wait for its end before you answer, as with join().")
+        raise InputError(f"{what} leaves a thread running ({running[0]}). Wait for its end before you return, as with join().")

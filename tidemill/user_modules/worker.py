@@ -287,12 +287,15 @@ def _frame_of(result: Any, bars: "pl.DataFrame", what: str, name: str) -> "pl.Da
         try:
             result = pl.Series(name, result).to_frame()
         except (TypeError, ValueError, pl.exceptions.PolarsError) as exc:
-            raise InputError(f"{what} answers a {type(result).__name__}; it must answer a polars frame or series.") from exc
+            raise InputError(
+                f"{what} returned a value of type {type(result).__name__}; it must return a polars DataFrame or Series."
+            ) from exc
     if {"symbol", "open_time"} <= set(result.columns):
         return _in_order(result, bars, what)
     if result.height != bars.height:
         raise InputError(
-            f"{what} answers {result.height} rows for {bars.height} bars. Answer one a bar, or symbol and open_time too."
+            f"{what} returned {result.height:,} rows for {bars.height:,} bars. Return one row a bar, or the columns "
+            "symbol and open_time too."
         )
     return bars.select("symbol", "open_time").hstack(result.select(pl.exclude("symbol", "open_time")))
 
@@ -306,9 +309,9 @@ def _in_order(result: "pl.DataFrame", bars: "pl.DataFrame", what: str) -> "pl.Da
     try:
         own = result.with_columns(pl.col("open_time").cast(keys.schema["open_time"]), pl.col("symbol").cast(pl.String))
     except pl.exceptions.PolarsError as exc:
-        raise InputError(f"{what} answers times or symbols that are not those of the bars.") from exc
+        raise InputError(f"{what} returned a symbol or open_time of another type than the bars have. Keep theirs.") from exc
     if own.select("symbol", "open_time").is_duplicated().any():
-        raise InputError(f"{what} answers two rows for one bar. Answer one row a bar.")
+        raise InputError(f"{what} returned two rows for one bar. Return one row a bar.")
     return keys.join(own, on=("symbol", "open_time"), how="left", maintain_order="left")
 
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from tests.study.panels import START, SYMBOLS, daily_bars, small_experiment
 from tests.study.running import run
@@ -12,7 +13,8 @@ from tidemill.domain.experiment import NeutraliseSpec, SplitSpec, StrategySpec
 from tidemill.domain.intervals import Interval
 from tidemill.experiments.tracked import id_of
 from tidemill.queries.results import result_of
-from tidemill.study.book import book
+from tidemill.reports.numbers import percent
+from tidemill.study.book import benchmark_book, book
 from tidemill.study.book import tested as out_of_sample
 from tidemill.study.deciders import terms_of
 from tidemill.study.rejections import tradable
@@ -56,3 +58,25 @@ def test_a_source_most_of_whose_rows_are_refused_is_told_first(workspace: Worksp
     found = workspace.call(result_of, workspace.settings, experiment)
     assert found.sentences[0].startswith("636 rows of the source were refused, beside 1,332 bars (")
     assert "<code>tidemill data quarantine</code>" in found.path.read_text()
+
+
+def test_a_benchmark_that_could_not_be_bought_in_full_is_told_with_what_was_bought(workspace: Workspace, folder: Path) -> None:
+    file = folder / "base.parquet"
+    pl.read_parquet(file).with_columns(pl.lit(500.0).alias("volume")).write_parquet(file)
+    study, _ = run(workspace, small_experiment(folder))
+    found = workspace.call(result_of, workspace.settings, study.experiment)
+    said = " ".join(found.sentences)
+    bought = benchmark_book(study, out_of_sample(study)).fills
+    share = (bought["quantity"] * bought["price"]).sum() / study.experiment.costs.capital
+    assert share < 0.05
+    assert f"Only {percent(share)} of the benchmark's capital was invested: it is bought once" in said
+
+
+@pytest.mark.finished
+def test_the_report_names_the_experiment_as_its_list_does(workspace: Workspace, folder: Path) -> None:
+    experiment = small_experiment(folder)
+    found = workspace.call(result_of, workspace.settings, experiment)
+    page = found.path.read_text()
+    assert f"<td>{id_of(experiment)}</td>" in page
+    assert "How the symbols of this dataset were chosen is not known here" in page
+    assert "of the benchmark's capital was invested" not in page, "all of it was"

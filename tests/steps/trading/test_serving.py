@@ -76,7 +76,7 @@ def test_a_second_experiment_of_the_same_content_is_served_without_work(workspac
 
 @pytest.mark.finished
 def test_every_book_of_a_tracked_experiment_is_served_and_one_of_others(workspace: Workspace, experiment: Experiment) -> None:
-    with pytest.raises(InputError, match="served while it is tracked"):
+    with pytest.raises(InputError, match="are served, since it is not tracked"):
         served(workspace, experiment, "ridge")
     workspace.call(track, workspace.database, id_of(experiment))
     run(workspace, experiment)
@@ -85,7 +85,7 @@ def test_every_book_of_a_tracked_experiment_is_served_and_one_of_others(workspac
         assert frame.equals(kept(workspace, experiment, book).select(frame.columns)), book
     workspace.call(untrack, workspace.database, [id_of(experiment)])
     run(workspace, experiment)
-    with pytest.raises(InputError, match="served while it is tracked"):
+    with pytest.raises(InputError, match="are served, since it is not tracked"):
         served(workspace, experiment, "ridge")
     workspace.call(track, workspace.database, id_of(experiment))
     run(workspace, experiment)

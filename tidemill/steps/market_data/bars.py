@@ -18,6 +18,7 @@ from tidemill.provenance import fingerprint, library_version
 from tidemill.steps.market_data.ingest import copy_months, import_bars
 from tidemill.storage.lake import Lake, Manifest
 from tidemill.study import code as code_of
+from tidemill.study.book import require_benchmark
 from tidemill.study.freshness import StepReport, is_made_of, stored
 from tidemill.study.losses import loss_notes
 from tidemill.study.registry import Registry
@@ -118,7 +119,16 @@ def _changed_source(study: Study, before: Imported | None) -> BarSource | None:
 
 
 def sync_bars(study: Study) -> StepReport[BarFacts]:
-    """Bring the bars of the dataset up to date with their source; a source whose content did not change is not read."""
+    """Bring the bars of the dataset up to date with their source; a source whose content did not change is not read.
+
+    UnknownNameError, once the bars are there, for a benchmark that is a symbol of which none are tested.
+    """
+    report = _synced(study)
+    require_benchmark(study)
+    return report
+
+
+def _synced(study: Study) -> StepReport[BarFacts]:
     lake, key, name = study.lake, study.dataset.bars_key, _import_name(study.experiment.dataset)
     content, held = _content(study.experiment.dataset), lake.manifest(IMPORTS, key, name)
     # The mark of an import says nothing of the months: each is compared with its version in Postgres.

@@ -12,7 +12,7 @@ import polars as pl
 from tidemill.domain.limits_reached import LimitsReached, day
 from tidemill.domain.naming import first_of
 from tidemill.durable import make_folder, write_file
-from tidemill.experiments.tracked import record_run
+from tidemill.experiments.tracked import id_of, record_run
 from tidemill.metrics.predictions import ic_by_month, quantile_returns
 from tidemill.provenance import fingerprint, library_version, source_version
 from tidemill.reports.html import render_report
@@ -50,7 +50,7 @@ _SOURCE_BIASES = {
 }
 _GREAT = 0.1  # share of rows that are refused above which it is said first
 _UNKNOWN_SOURCE = (
-    "How the symbols of the file were chosen is not known here; if they are today's members, the losers are missing.",
+    "How the symbols of this dataset were chosen is not known here; if they are today's members, the losers are missing.",
 )
 
 
@@ -114,6 +114,7 @@ def report_inputs(study: Study) -> ReportInputs:
         engines=_engines(study, limits),
         benchmark_equity=_equity(study, BENCHMARK),
         benchmark_metrics=_metrics(portfolio, BENCHMARK),
+        benchmark_invested=_invested(study),
         ic_by_month=ic_by_month(scored, coefficients_of(study, ENSEMBLE)),
         quantile_returns=quantile_returns(scored),
         attribution=attribution_table(study),
@@ -200,6 +201,12 @@ def _equity(study: Study, book: str) -> pl.DataFrame:
     return study.lake.scan(EQUITY, study.key, partitions=[book]).select("time", "equity").sort("time").collect()
 
 
+def _invested(study: Study) -> float:
+    """Which share of its capital the benchmark bought for, fees included. It only buys."""
+    totals = study.lake.manifests(EQUITY, study.key)[BENCHMARK].metadata
+    return float((totals["traded"] + totals["fees"]) / totals["capital"])
+
+
 def _metrics(portfolio: pl.DataFrame, book: str) -> dict[str, float | None]:
     row = portfolio.filter(pl.col("book") == book).row(0, named=True)
     return {name: value for name, value in row.items() if name != "book"}
@@ -254,7 +261,7 @@ def _provenance(study: Study) -> Provenance:
     names = [spec.name for spec in study.engines]
     libraries = ("polars", "numpy", "numba", "lightgbm", "torch", "tidemill")
     return Provenance(
-        experiment=fingerprint(study.experiment),
+        experiment=id_of(study.experiment),
         seed=study.experiment.seed,
         bars=study.bars_version,
         features=study.features_version,

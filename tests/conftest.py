@@ -22,6 +22,16 @@ pytest_plugins = ["tests.study.fixtures"]
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("TIDEMILL_SHARED", PROJECT.parent / "shared")) / "data"
 REQUIRED = frozenset(filter(None, os.environ.get("TIDEMILL_REQUIRE", "").split(",")))
+MEMORY, ROOM = Path("/dev/shm"), 2 << 30  # all tests together wrote 0.9 GiB
+
+
+def pytest_configure() -> None:
+    """Folders of tests lie in memory where there is room: a home syncs every file, and a disk takes milliseconds for each.
+
+    What a killed process wrote is there for the next one, synced or not. PYTEST_DEBUG_TEMPROOT names another place.
+    """
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def skip_or_fail(what: str, reason: str) -> None:

@@ -221,14 +221,15 @@ def test_attaching_imports_next_to_nothing(server_home: Settings) -> None:
     holder.leave()
 
 
-@pytest.mark.usefixtures("servers")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user for its servers")
-def test_root_becomes_nobody_for_its_servers(server_home: Settings) -> None:
-    folder = folder_of(server_home)
-    assert folder.root.parent == Path("/var/lib/tidemill")
-    assert (folder.root / "home").read_text() == str(server_home.home)
-    running = state_of(server_home).running.values()
-    assert {psutil.Process(server.process.pid).uids().effective for server in running} == {65534}
+def test_root_becomes_nobody_for_its_servers(new_home: NewHome) -> None:
+    home = new_home()
+    with servers(home):
+        folder = folder_of(home)
+        assert folder.root.parent == Path("/var/lib/tidemill")
+        assert (folder.root / "home").read_text() == str(home.home)
+        running = state_of(home).running.values()
+        assert {psutil.Process(server.process.pid).uids().effective for server in running} == {65534}
 
 
 def test_a_home_that_was_deleted_takes_its_servers_down(new_home: NewHome) -> None:

@@ -1,10 +1,6 @@
 """Where trials of kills and of damage take place."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,17 +10,11 @@ from tidemill.embedded import Servers
 
 @pytest.fixture(scope="module")
 def new_trials(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Callable[[bool], Trials]]:
-    """`new_trials(context)`: an empty home and database for trials, and the process from which they are forked.
-
-    In memory where that is possible: what a killed process wrote is there for the next one, synced or not.
-    """
-    memory = Path("/dev/shm")
-    in_memory = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 28
+    """`new_trials(context)`: an empty home and database for trials, and the process from which they are forked."""
     begun: list[Trials] = []
 
     def begin(context: bool) -> Trials:
-        folder = Path(tempfile.mkdtemp(prefix="trials", dir=memory)) if in_memory else tmp_path_factory.mktemp("trials")
-        begun.append(Trials(folder, servers, context=context))
+        begun.append(Trials(tmp_path_factory.mktemp("trials"), servers, context=context))
         begun[-1].begin()
         return begun[-1]
 

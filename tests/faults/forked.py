@@ -1,4 +1,4 @@
-"""Trials in processes of their own, forked from one that has imported everything and done nothing.
+"""Trials in processes of their own, forked from one that has imported and loaded everything and done nothing.
 
 `python -m tests.faults.forked` reads one task a line and answers each with what its child found. A child costs 10 ms where a
 new interpreter costs seconds of imports.
@@ -6,21 +6,25 @@ new interpreter costs seconds of imports.
 
 from __future__ import annotations
 
+import base64
 import importlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from numba.core.registry import CPUDispatcher
 
 from tests.faults import running
 from tests.faults.killing import Kill, Watch, Write
+from tidemill.compiled import Kernel
 from tidemill.domain.errors import TidemillError
 
 _LIMIT = 120
@@ -38,10 +42,25 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     again: bool = False
 
 
+class Compiled(msgspec.Struct, frozen=True):
+    """A signature of an entry, pickled as numba does it in its cache."""
+
+    module: str
+    name: str
+    signature: str
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What a child had imported, and the machine code that it had loaded."""
+
+    modules: tuple[str, ...] = ()
+    compiled: tuple[Compiled, ...] = ()
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """signal: of the child's death, 0 where it ended. error: the sentence of a TidemillError. defect: the traceback of another.
 
-    worked: steps that had work to do in the run; again: the same of the run after it. modules: what the child had imported.
+    worked: steps that had work to do in the run; again: the same of the run after it.
     """
 
     signal: int = 0
@@ -51,13 +70,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     worked: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
     figures: dict[str, str] = {}
-    modules: tuple[str, ...] = ()
-
-
-class _Warm(msgspec.Struct, frozen=True):
-    """Modules to import before the next fork."""
-
-    modules: tuple[str, ...]
+    loaded: Loaded = Loaded()
 
 
 class Forked:
@@ -74,9 +87,9 @@ class Forked:
     def do(self, task: Task) -> Answer:
         return msgspec.json.decode(self._ask(task), type=Answer)
 
-    def warm(self, modules: Sequence[str]) -> None:
-        """Import what a child had imported, so that the next ones need not."""
-        self._ask(_Warm(tuple(modules)))
+    def warm(self, loaded: Loaded) -> None:
+        """Import and load what a child had, so that the next ones need not."""
+        self._ask(loaded)
 
     def _ask(self, what: msgspec.Struct) -> bytes:
         assert self._process.stdin is not None
@@ -98,8 +111,10 @@ def _serve() -> None:
     os.dup2(2, 1)  # whatever a step prints
     for line in sys.stdin.buffer:
         asked = msgspec.json.decode(line)
-        if asked["kind"] == "_Warm":
-            _import(msgspec.convert(asked["value"], _Warm).modules)
+        if asked["kind"] == "Loaded":
+            loaded = msgspec.convert(asked["value"], Loaded)
+            _import(loaded.modules)
+            _load(loaded.compiled)
             answer = b"{}"
         else:
             answer = _in_child(msgspec.convert(asked["value"], Task))
@@ -112,6 +127,24 @@ def _import(modules: Sequence[str]) -> None:
         if name not in sys.modules:
             with suppress(Exception):
                 importlib.import_module(name)
+
+
+def _load(compiled: Sequence[Compiled]) -> None:
+    """What is loaded already costs nothing."""
+    for one in compiled:
+        with suppress(Exception):
+            getattr(sys.modules[one.module], one.name).compile(pickle.loads(base64.b64decode(one.signature)))
+
+
+def _loaded() -> Loaded:
+    return Loaded(tuple(sorted(sys.modules)), tuple(_compiled()))
+
+
+def _compiled() -> Iterator[Compiled]:
+    for module in [name for name in sys.modules if name.startswith("tidemill.")]:
+        for name, what in vars(sys.modules[module]).items():
+            if isinstance(what, CPUDispatcher) and not isinstance(what, Kernel) and what.py_func.__module__ == module:
+                yield from (Compiled(module, name, base64.b64encode(pickle.dumps(one)).decode()) for one in what.signatures)
 
 
 def _in_child(task: Task) -> bytes:
@@ -152,7 +185,7 @@ def _done(task: Task) -> Answer:
         found["error"] = str(exc)
     except BaseException:
         found["defect"] = traceback.format_exc()
-    return Answer(writes=tuple(watch.writes()), modules=tuple(sorted(sys.modules)), **found)
+    return Answer(writes=tuple(watch.writes()), loaded=_loaded(), **found)
 
 
 if __name__ == "__main__":

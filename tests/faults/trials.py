@@ -71,7 +71,7 @@ class Trials:
         answer = self.forked.do(Task(place=self.place, **task))  # type: ignore[arg-type]  # fields of Task
         if answer.signal or any(write.table.startswith("postgres/") for write in answer.writes):
             self._clean = ""
-        self.forked.warm(answer.modules)
+        self.forked.warm(answer.loaded)
         return answer
 
     def well(self, **task: object) -> Answer:

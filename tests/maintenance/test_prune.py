@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,10 +15,12 @@ import pytest
 
 from tests.faults.killing import Kill, When, Write
 from tests.faults.running import Place, differences, figures
+from tests.study.fixtures import Finished
 from tests.study.panels import small_experiment
 from tests.study.running import run, worked
 from tidemill.config import Settings
 from tidemill.domain.experiment import Experiment, LabelSpec
+from tidemill.embedded import Servers
 from tidemill.experiments.tracked import id_of
 from tidemill.storage.champions import Nominee, current, promote
 from tidemill.storage.deciders import StoredDecider, in_force
@@ -34,25 +37,32 @@ PROJECT = Path(__file__).resolve().parents[2]
 NOW = ("data", "prune", "--older-than", "0d")
 
 
+EARLIER, LATER = LabelSpec(horizon=3), LabelSpec(horizon=4)
+
+
 @pytest.fixture
 def earlier(folder: Path) -> Experiment:
     """What was run first, and changed since under its name."""
-    return small_experiment(folder)
+    return small_experiment(folder, label=EARLIER)
 
 
 @pytest.fixture
 def later(folder: Path) -> Experiment:
     """The newest of that name: other labels, and so other models, from the same features."""
-    return small_experiment(folder, label=LabelSpec(horizon=4))
+    return small_experiment(folder, label=LATER)
 
 
-@pytest.fixture
-def both(settings: Settings, earlier: Experiment, later: Experiment) -> Settings:
+@pytest.fixture(scope="module")
+def both_run(finished_run: Finished, servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """A home in which both were run, each judged among the trials of both."""
-    with open_workspace(settings) as workspace:
-        for experiment in (later, earlier, later):
-            run(workspace, experiment)
-    return settings
+
+    def more(workspace: Workspace) -> None:
+        folder = finished_run.place / "panel"
+        for label in (LATER, EARLIER, LATER):
+            run(workspace, small_experiment(folder, label=label))
+
+    with finished_run.grown(servers, tmp_path_factory.mktemp("both"), more) as grown:
+        yield grown
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -88,37 +98,37 @@ def kinds(answer: subprocess.CompletedProcess[str]) -> Counter[str]:
     return Counter(item["kind"] for item in json.loads(answer.stdout)["items"])
 
 
-@pytest.mark.finished
+@pytest.mark.finished("both_run")
 def test_the_rest_is_named_and_goes_when_it_is_confirmed_and_is_made_again_with_the_same_numbers(
-    both: Settings, earlier: Experiment, later: Experiment
+    settings: Settings, earlier: Experiment, later: Experiment
 ) -> None:
-    before = everything(both)
-    assert kinds(command(both, "data", "prune", "--json")) == Counter()  # all of it is younger than thirty days
-    named = kinds(command(both, *NOW, "--json"))
+    before = everything(settings)
+    assert kinds(command(settings, "data", "prune", "--json")) == Counter()  # all of it is younger than thirty days
+    named = kinds(command(settings, *NOW, "--json"))
     assert named["report"] == 1
     assert named["model"] == named["decider"] == 24
     assert named["signals"] == 8  # those of the book that would be traded
     assert {"table signals", "table predictions", "table labels", "table metrics"} <= set(named)
     assert not {"table bars", "table features", "table trials", "feature state"} & set(named)
 
-    told = command(both, *NOW)
+    told = command(settings, *NOW)
     assert "Nothing was removed. --yes removes it." in told.stdout
-    assert everything(both) == before
+    assert everything(settings) == before
 
-    removed = command(both, *NOW, "--yes")
+    removed = command(settings, *NOW, "--yes")
     assert removed.returncode == 0, removed
     assert "Removed: " in removed.stdout
-    assert kinds(command(both, *NOW, "--json")) == Counter()
-    after = everything(both)
+    assert kinds(command(settings, *NOW, "--json")) == Counter()
+    after = everything(settings)
     assert not [name for name in before.keys() - after.keys() if name.startswith("lake/trials")]
     assert after["postgres/trials"] == before["postgres/trials"]
-    with open_workspace(both) as workspace:
+    with open_workspace(settings) as workspace:
         assert worked(run(workspace, later)[1]) == set()
         trials = workspace.call(read_trials, workspace.database)
         assert worked(run(workspace, earlier)[1])
         assert workspace.call(read_trials, workspace.database).equals(trials)
         assert worked(run(workspace, earlier)[1]) == set()
-    assert not differences(everything(both), before), differences(everything(both), before)[:30]
+    assert not differences(everything(settings), before), differences(everything(settings), before)[:30]
 
 
 KILLS: tuple[tuple[str, int, When], ...] = (
@@ -133,30 +143,30 @@ KILLS: tuple[tuple[str, int, When], ...] = (
 FEW_KILLS = {("postgres/predictions", 1, "before"), ("models/artifacts", 3, "after")}
 
 
-@pytest.mark.finished
+@pytest.mark.finished("both_run")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("table", "number", "when"), [pytest.param(*kill, marks=[] if kill in FEW_KILLS else pytest.mark.long) for kill in KILLS]
 )
 def test_a_kill_leaves_what_remains_whole_and_the_next_prune_finishes(
-    both: Settings, earlier: Experiment, later: Experiment, table: str, number: int, when: When
+    settings: Settings, earlier: Experiment, later: Experiment, table: str, number: int, when: When
 ) -> None:
-    before = everything(both)
-    killed = command(both, *NOW, "--yes", kill=Kill(Write(table, number), when))
+    before = everything(settings)
+    killed = command(settings, *NOW, "--yes", kill=Kill(Write(table, number), when))
     assert killed.returncode == -signal.SIGKILL, killed
-    with open_workspace(both) as workspace:
+    with open_workspace(settings) as workspace:
         assert worked(run(workspace, later)[1]) == set()
         if number == 1:  # some run again before anybody prunes again
             run(workspace, earlier)
     if number == 1:
-        assert not differences(everything(both), before), differences(everything(both), before)[:30]
+        assert not differences(everything(settings), before), differences(everything(settings), before)[:30]
         return
-    assert command(both, *NOW, "--yes").returncode == 0
-    assert kinds(command(both, *NOW, "--json")) == Counter()
-    assert not list((both.home / "models" / "artifacts").glob(".tmp-*"))
-    with open_workspace(both) as workspace:
+    assert command(settings, *NOW, "--yes").returncode == 0
+    assert kinds(command(settings, *NOW, "--json")) == Counter()
+    assert not list((settings.home / "models" / "artifacts").glob(".tmp-*"))
+    with open_workspace(settings) as workspace:
         run(workspace, earlier)
-    assert not differences(everything(both), before), differences(everything(both), before)[:30]
+    assert not differences(everything(settings), before), differences(everything(settings), before)[:30]
 
 
 def own(settings: Settings, experiment: Experiment, table: str = "deciders") -> int:
@@ -176,37 +186,37 @@ def pruned(settings: Settings) -> Counter[str]:
     return kinds(answer)
 
 
-@pytest.mark.finished
-def test_what_is_tracked_stays(both: Settings, earlier: Experiment) -> None:
-    with open_workspace(both) as workspace:
+@pytest.mark.finished("both_run")
+def test_what_is_tracked_stays(settings: Settings, earlier: Experiment) -> None:
+    with open_workspace(settings) as workspace:
         workspace.call(track, workspace.database, id_of(earlier))
-    assert pruned(both) == Counter()
-    with open_workspace(both) as workspace:
+    assert pruned(settings) == Counter()
+    with open_workspace(settings) as workspace:
         assert worked(run(workspace, earlier)[1]) == set()
 
 
-@pytest.mark.finished
-def test_the_newest_run_of_each_name_stays(both: Settings, earlier: Experiment) -> None:
+@pytest.mark.finished("both_run")
+def test_the_newest_run_of_each_name_stays(settings: Settings, earlier: Experiment) -> None:
     renamed = msgspec.structs.replace(earlier, name="another")
-    with open_workspace(both) as workspace:
+    with open_workspace(settings) as workspace:
         run(workspace, renamed)
-    assert set(pruned(both)) == {"decider", "signals"}  # those of the first name; the rest is that of the other too
-    assert (own(both, earlier), own(both, renamed)) == (0, 24)
-    with open_workspace(both) as workspace:
+    assert set(pruned(settings)) == {"decider", "signals"}  # those of the first name; the rest is that of the other too
+    assert (own(settings, earlier), own(settings, renamed)) == (0, 24)
+    with open_workspace(settings) as workspace:
         assert worked(run(workspace, renamed)[1]) == set()
         run(workspace, earlier)
         assert workspace.call(signals_of, workspace.database, id_of(earlier), ENSEMBLE).height > 0
 
 
-@pytest.mark.finished
-def test_champions_stay_the_current_and_the_one_before(both: Settings, earlier: Experiment, later: Experiment) -> None:
-    with open_workspace(both) as workspace:
+@pytest.mark.finished("both_run")
+def test_champions_stay_the_current_and_the_one_before(settings: Settings, earlier: Experiment, later: Experiment) -> None:
+    with open_workspace(settings) as workspace:
         made = [promoted(workspace, earlier, later, fold) for fold in range(3)]
     models = [model for one in made[1:] for model in one.models.values()]
-    pruned(both)
-    assert set(models) <= stored_models(both)
-    assert made[0].models["ridge"] not in stored_models(both)
-    with open_workspace(both) as workspace:
+    pruned(settings)
+    assert set(models) <= stored_models(settings)
+    assert made[0].models["ridge"] not in stored_models(settings)
+    with open_workspace(settings) as workspace:
         left = workspace.call(in_force, workspace.database, id_of(earlier))
         rows = workspace.call(workspace.database.fetch, "SELECT id FROM deciders WHERE made_for = 'champion'")
     assert {row["id"] for row in rows} == {one.id for one in made[1:]}
@@ -233,17 +243,19 @@ def promoted(workspace: Workspace, of: Experiment, experiment: Experiment, fold:
     return made
 
 
-@pytest.mark.finished
-def test_what_an_account_was_told_by_stays_with_its_models_and_what_it_succeeds(both: Settings, earlier: Experiment) -> None:
-    with open_workspace(both) as workspace:
+@pytest.mark.finished("both_run")
+def test_what_an_account_was_told_by_stays_with_its_models_and_what_it_succeeds(
+    settings: Settings, earlier: Experiment
+) -> None:
+    with open_workspace(settings) as workspace:
         first, second, other = workspace.call(in_force, workspace.database, id_of(earlier), "ridge")[:3]
         call, execute = workspace.call, workspace.database.execute
         call(execute, _TOLD, id_of(earlier), second.id)
         call(execute, "UPDATE deciders SET succeeds = $1 WHERE id = $2", first.id, second.id)
-    pruned(both)
-    assert own(both, earlier, "signals") == 1
-    assert own(both, earlier) == 2
-    models = [model_of(row) in stored_models(both) for row in (first, second, other)]
+    pruned(settings)
+    assert own(settings, earlier, "signals") == 1
+    assert own(settings, earlier) == 2
+    models = [model_of(row) in stored_models(settings) for row in (first, second, other)]
     assert models == [True, True, False]
 
 
@@ -259,29 +271,29 @@ def model_of(row: StoredDecider) -> str:
     return model
 
 
-@pytest.mark.finished
-def test_nothing_goes_while_it_cannot_be_told_what_is_needed(both: Settings, later: Experiment, folder: Path) -> None:
+@pytest.mark.finished("both_run")
+def test_nothing_goes_while_it_cannot_be_told_what_is_needed(settings: Settings, later: Experiment, folder: Path) -> None:
     folder.rename(folder.with_name("gone"))
-    before = everything(both)
-    answer = command(both, *NOW, "--yes")
+    before = everything(settings)
+    answer = command(settings, *NOW, "--yes")
     assert answer.returncode == 1
     assert f"what the experiment small ({id_of(later)}) needs cannot be told" in answer.stderr
-    assert everything(both) == before
+    assert everything(settings) == before
     folder.with_name("gone").rename(folder)
 
 
-@pytest.mark.finished
+@pytest.mark.finished("both_run")
 @pytest.mark.parametrize(("said", "removed"), [(b"n\n", False), (b"y\n", True)])
-def test_at_a_terminal_a_person_is_asked(both: Settings, said: bytes, *, removed: bool) -> None:
+def test_at_a_terminal_a_person_is_asked(settings: Settings, said: bytes, *, removed: bool) -> None:
     terminal, stdin = pty.openpty()
     os.write(terminal, said)
-    answer = command(both, *NOW, stdin=stdin)
+    answer = command(settings, *NOW, stdin=stdin)
     os.close(terminal)
     os.close(stdin)
     assert answer.returncode == 0, answer
     assert "Remove all of this?" in answer.stderr
     assert ("Removed: " in answer.stdout) == removed
-    assert (kinds(command(both, *NOW, "--json")) == Counter()) == removed
+    assert (kinds(command(settings, *NOW, "--json")) == Counter()) == removed
 
 
 @pytest.mark.parametrize("age", ["", "30", "d", "-1d", "1y", "1.5d", "٣d", "99999999999d"])

@@ -2,12 +2,14 @@
 
 A test that is marked `finished` begins where `run` of `small_experiment(folder)` ended: home, panel and database are copies of
 those of one run, made for all such tests of a session. To run that again finds no work. Paths are a part of what is stored, so
-all of these tests stand in the same place, one after the other.
+all of these tests stand in the same place, one after the other. `finished("name")` begins with the fixture of that name, which
+is what a file's own tests all begin with, `grown` from that run.
 """
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +35,21 @@ class Finished(NamedTuple):
         for name in ("home", "panel"):
             shutil.rmtree(self.place / name, ignore_errors=True)
             _copy(self.kept / name, self.place)
+
+    @contextmanager
+    def grown(self, servers: Servers, kept: Path, more: Callable[[Workspace], object]) -> Iterator["Finished"]:
+        """The same place after more was done in it. kept: an empty folder for the copy."""
+        self.restore()
+        with new_database(servers.postgres_dsn, self.database) as dsn:
+            with open_workspace(_settings(self.place, dsn, servers.redis_url)) as workspace:
+                more(workspace)
+            yield _kept(self.place, kept, dsn)
+
+
+def _kept(place: Path, kept: Path, dsn: Secret) -> Finished:
+    for name in ("home", "panel"):
+        _copy(place / name, kept)
+    return Finished(place, kept, name_of(dsn))
 
 
 def _copy(folder: Path, to: Path) -> None:
@@ -61,17 +78,16 @@ def finished_run(servers: Servers, migrated: str, tmp_path_factory: pytest.TempP
     with new_database(servers.postgres_dsn, migrated) as dsn:
         with open_workspace(_settings(place, dsn, servers.redis_url)) as workspace:
             run(workspace, small_experiment(folder))
-        for name in ("home", "panel"):
-            _copy(place / name, kept)
-        yield Finished(place, kept, name_of(dsn))
+        yield _kept(place, kept, dsn)
 
 
 @pytest.fixture
 def begun(request: pytest.FixtureRequest) -> Finished | None:
     """What a test that is marked `finished` begins with, its files as they were; None for every other test."""
-    if request.node.get_closest_marker("finished") is None:
+    mark = request.node.get_closest_marker("finished")
+    if mark is None:
         return None
-    found: Finished = request.getfixturevalue("finished_run")
+    found: Finished = request.getfixturevalue(*mark.args or ("finished_run",))
     found.restore()
     return found
 

@@ -200,7 +200,10 @@ def test_a_module_that_can_be_stepped_and_says_the_same_is_promoted(
     """What is by tail is called once a bar in each cut of a proof, which takes minutes and is not what this is about."""
     monkeypatch.setattr("tidemill.steps.checks.causality.is_proven", lambda _: OpenProofs(open={}))
     features = FeatureSpec(sets=(), names=("ROC5", "my_mean", "roc_10", "my_rank"))
-    text, strategy = MODULE.format(features=function, strategy=", by_tail=3"), StrategySpec(name="my_strategy")
+    text, strategy = (
+        MODULE.format(features=function, engine="by_tail=4", strategy=", by_tail=3"),
+        StrategySpec(name="my_strategy"),
+    )
     study = judged(workspace, of_module(panel, tmp_path, text, strategy=strategy, features=features), prove=False)
     told = promoted(tidemill, study.experiment)
     assert words in told["outcome"]

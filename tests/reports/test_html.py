@@ -328,6 +328,8 @@ def test_a_large_whole_universe_is_not_accused() -> None:
 def test_a_result_with_suspected_actions_left_in_stands_beside() -> None:
     facts = inputs().facts | {"final_equity_with_suspected": 123_456.0}
     assert any("123,456" in text for text in verdict(inputs(facts=facts)))
+    same = facts | {"final_equity_with_suspected": facts["final_equity"] + 0.1}
+    assert not any("corporate actions" in text for text in verdict(inputs(facts=same)))
 
 
 def test_numbers_are_written_for_people() -> None:

@@ -125,5 +125,6 @@ def _show(outcome: "RunOutcome", result: "Result") -> None:
     write_result(result)
     for sentence in result.sentences:
         click.echo(sentence)
-    click.echo(f"{worked} of {len(outcome.steps)} steps had work to do; {sum(step[1] for step in outcome.steps):.1f} s in all.")
+    own, checked = (sum(seconds for _, seconds, _ in told) for told in (outcome.steps, outcome.checks))
+    click.echo(f"{worked} of {len(outcome.steps)} steps had work to do: {own:.1f} s, and {checked:.1f} s for checks.")
     click.echo(f"Report: {result.path}")

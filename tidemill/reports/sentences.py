@@ -142,7 +142,7 @@ def _skill(inputs: ReportInputs) -> str:
 
 def _suspected(inputs: ReportInputs) -> str:
     other, own = inputs.facts.get("final_equity_with_suspected"), inputs.facts.get("final_equity")
-    if not (_known(other) and _known(own)):
+    if not (_known(other) and _known(own)) or whole(other) == whole(own):
         return ""
     return (
         "Moves that look like unrecorded corporate actions are left out of profit and loss; "

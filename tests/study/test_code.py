@@ -64,7 +64,7 @@ def test_what_keeps_reads_or_tells_makes_nothing_stale(changed_by: Callable[[str
         ("tidemill.strategies.neutral", {"signals", "challenge", "signal_proof"}),
         ("tidemill.study.book", {"signals", "backtests", "challenge", "signal_proof"}),
         ("tidemill.study.fitting", {"ensemble", "challenge", "prediction_proof", "search"}),
-        ("tidemill.features.kernels.recursive", {"feature_proof"}),
+        ("tidemill.features.kernels.recursive", {"feature_proof", "challenge"}),  # a promotion steps its features
         ("tidemill.validation.causality.prove", {"feature_proof", "prediction_proof", "signal_proof"}),
         ("tidemill.study.labelling", {"labels", "prediction_proof"}),
         ("tidemill.quality.validity", {"rejections", "signals", "challenge"}),

@@ -116,3 +116,8 @@ def test_a_value_made_in_python_is_held_against_the_same_range(path: tuple[str, 
     for value in just_outside(kind):
         with pytest.raises(InputError, match=rf"^{'.'.join(path)} is "):
             require_fitting(replaced(whole, path, value))
+
+
+def test_no_limits_can_be_said_in_two_ways_and_in_a_file_in_one() -> None:
+    given = read({"name": "one", "dataset": {"source": "sample"}, "engines": [{"name": "ridge"}]}, Experiment)
+    assert msgspec.structs.replace(given, limits=None) == given

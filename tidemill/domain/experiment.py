@@ -212,8 +212,11 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     modules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.limits == "default":  # two ways to say the same are one experiment
+        # Two ways to say the same are one experiment; None is no limits too.
+        if self.limits == "default":
             msgspec.structs.force_setattr(self, "limits", LimitsSpec())
+        elif not isinstance(self.limits, LimitsSpec):
+            msgspec.structs.force_setattr(self, "limits", UNSET)
 
     @property
     def limited(self) -> LimitsSpec | None:

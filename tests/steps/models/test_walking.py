@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.study.panels import SECTORS, small_experiment
 from tests.study.running import run_signals
 from tests.trading.test_chain_of_a_module import MODULE
 from tidemill.config import Settings
+from tidemill.domain.errors import IntegrityError
 from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, NeutraliseSpec, StrategySpec
 from tidemill.embedded import Servers
 from tidemill.provenance import stated
@@ -31,7 +33,7 @@ from tidemill.steps.performance.drift import measure_drift
 from tidemill.steps.performance.skill import evaluate_engines, evaluate_portfolio
 from tidemill.steps.trading.backtest import run_backtests
 from tidemill.study.deciders import Term
-from tidemill.study.scheduled import book_by, figures_of
+from tidemill.study.scheduled import book_by, figures_of, walked
 from tidemill.study.study import Study
 from tidemill.study.workspace import Workspace, open_workspace
 
@@ -197,7 +199,7 @@ def test_a_module_that_can_be_stepped_and_says_the_same_is_promoted(
     function: str,
     words: str,
 ) -> None:
-    """What is by tail is called once a bar in each cut of a proof, which takes minutes and is not what this is about."""
+    """Proofs of such a module are made in other tests; here they would call it once a bar in each cut of predictions."""
     monkeypatch.setattr("tidemill.steps.checks.causality.is_proven", lambda _: OpenProofs(open={}))
     features = FeatureSpec(sets=(), names=("ROC5", "my_mean", "roc_10", "my_rank"))
     text, strategy = (
@@ -253,6 +255,19 @@ def test_what_ships_says_by_steps_what_was_measured(
     )
     outcome = challenge(study, None)
     assert (outcome.walked, outcome.departure) == (POLICY.bars, ""), outcome.sentence()
+
+
+def test_a_walk_that_leaves_bars_out_promotes_nothing(
+    workspace: Workspace, panel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = judged(workspace, small_experiment(panel, promotion=POLICY, limits="default"))
+
+    def cut_short(study: Study, terms: list[Term]) -> Iterator[Any]:
+        return islice(walked(study, terms), len(study.times) - 3)
+
+    monkeypatch.setattr("tidemill.study.scheduled.walked", cut_short)
+    with pytest.raises(IntegrityError, match=f"{POLICY.bars - 3} of the {POLICY.bars} bars of the comparison were stepped"):
+        challenge(study, None)
 
 
 ANSWERING = """

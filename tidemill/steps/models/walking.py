@@ -71,6 +71,11 @@ def walk(study: Study, term: Term, measured: Measured) -> Walk:
         raise StopError(
             f"Not promoted: what would trade fails where it is stepped, on the bars of the comparison. {exc}"
         ) from exc
+    whole = measured.features["open_time"].n_unique()
+    if slots < whole:
+        raise IntegrityError(
+            f"Not promoted: {slots} of the {whole} bars of the comparison were stepped. Run its experiment again."
+        )
     return Walk(slots)
 
 

@@ -135,6 +135,8 @@ def test_one_of_other_code_that_says_the_same_is_renewed_without_a_word(
         explained = tidemill("deciders", "explain", old)
         assert "It takes no new risk here: checks is not what it was made with" in explained.out
         assert f"`tidemill deciders renew {old}`" in explained.out
+        told = tidemill("deciders", "backtest", old).err
+        assert told == f"{old} was made with another checks: these are figures of what is here now.\n"
         answer = tidemill("deciders", "renew", old[:12])
         assert (answer.code, answer.out.count("\n")) == (0, 1)
         assert f" succeeds {old}: " in answer.out

@@ -238,15 +238,20 @@ def backtest(decider_id: str, as_json: bool) -> None:
     It begins with cash and no loss, where the experiment's own book comes to that range with what it holds and has lost.
     """
     from tidemill.cli.common.progress import progress
-    from tidemill.study.deciders import Term
+    from tidemill.study.deciders import Term, known_to
     from tidemill.study.scheduled import book_by, figures_of
+    from tidemill.trading.decider import strangers
 
     with _meant(decider_id) as found, progress(f"Stepping {found.row.book} through its bars"):
-        row = found.row
+        row, other = found.row, [part.name for part in strangers(found.decider, known_to(found.study))]
         result = book_by(found.study, [Term(found.decider, row.valid_from, row.valid_to)])
         figures = figures_of(found.study, result)
+    if other:
+        named = ", another ".join(other)
+        click.echo(f"{row.id} was made with another {named}: these are figures of what is here now.", err=True)
     if as_json:
-        write_json({"id": row.id, **figures, "limits": msgspec.to_builtins(result.limits), "notes": result.notes})
+        limits = msgspec.to_builtins(result.limits)
+        write_json({"id": row.id, "differs": other, **figures, "limits": limits, "notes": result.notes})
         return
     write_table("", ("figure", "value"), [(name.replace("_", " "), number(value, 4)) for name, value in figures.items()])
     for note in result.notes:

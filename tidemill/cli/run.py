@@ -1,6 +1,7 @@
 """`tidemill run`: the main job."""
 
 import gc
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -82,6 +83,7 @@ def run(
     with workspace() as opened:
         if file is not None:
             require_own_name(opened.call(experiments_of, opened.database, settings.home), experiment, file)
+        begun = time.monotonic()
         with progress("Loading the asset graph"), _for_good():
             main_job = orchestrator()
         outcome = main_job.run(experiment, home=settings.home)
@@ -96,7 +98,7 @@ def run(
         told = {"left_out": missing} if missing else {}
         write_json({"run_id": outcome.run_id, "steps": outcome.steps, "report": str(result.path), **as_dict(result), **told})
     else:
-        _show(outcome, result)
+        _show(outcome, result, time.monotonic() - begun)
     for sentence in missing:
         click.echo(sentence, err=True)
     if result.failed:
@@ -120,11 +122,10 @@ def _incomplete(failed: Mapping[str, str]) -> StopError:
     return StopError(f"{counted(len(failed), 'engine')} failed and {'is' if len(failed) == 1 else 'are'} left out. {told}")
 
 
-def _show(outcome: "RunOutcome", result: "Result") -> None:
+def _show(outcome: "RunOutcome", result: "Result", seconds: float) -> None:
     worked = sum(step[2] for step in outcome.steps)
     write_result(result)
     for sentence in result.sentences:
         click.echo(sentence)
-    own, checked = (sum(seconds for _, seconds, _ in told) for told in (outcome.steps, outcome.checks))
-    click.echo(f"{worked} of {len(outcome.steps)} steps had work to do: {own:.1f} s, and {checked:.1f} s for checks.")
+    click.echo(f"{worked} of {len(outcome.steps)} steps had work to do; {seconds:.1f} s in all, checks included.")
     click.echo(f"Report: {result.path}")

@@ -28,7 +28,10 @@ def require_predictions(study: Study, book: str) -> None:
     if book not in known:
         raise UnknownNameError("engine in this experiment", book, known)
     if not study.lake.manifests(PREDICTIONS, known[book]):
-        raise InputError(f"The experiment {study.experiment.name!r} has no predictions yet. Run it first: `tidemill run`.")
+        raise InputError(
+            f"The experiment {study.experiment.name!r} has no predictions as its files stand now. Run it first: "
+            "`tidemill run --experiment FILE`."
+        )
 
 
 def prediction_versions(study: Study) -> dict[str, str]:

@@ -28,6 +28,7 @@ _READING: dict[str, tuple[str, ...]] = {
     "pyarrow.ipc": ("open_", "new_", "RecordBatchFile", "RecordBatchStream"),
     "pyarrow.dataset": ("dataset", "parquet_dataset", "write_dataset", "FileSystemDataset"),
     "pyarrow.fs": ("FileSystem", "LocalFileSystem", "SubTree", "S3", "Gcs", "Azure", "Hadoop", "PyFileSystem", "copy_files"),
+    "torch": ("from_file",),
     "duckdb": (),  # closes its file system by a setting
 }
 _NO_FILES = "SET disabled_filesystems = 'LocalFileSystem'"
@@ -49,6 +50,8 @@ def close_readers() -> None:
             _close(sys.modules[module], beginnings, module.partition(".")[0], own=0)
     if "polars" in sys.modules:
         _close_polars()
+    if "torch" in sys.modules:
+        _close_static(sys.modules["torch"].UntypedStorage, "from_file", "torch")
     if "duckdb" in sys.modules:
         _close_duckdb()
 
@@ -67,6 +70,8 @@ def _close_polars() -> None:
 
     for owner in (pl.DataFrame, pl.LazyFrame):
         _close(owner, _TABLES, "polars", own=1)
+    for kind in (pl.DataFrame, pl.LazyFrame, pl.Expr):
+        _close_static(kind, "deserialize", "polars")
     if not hasattr(pl.SQLContext.execute, _MARK):
         pl.SQLContext.execute = _refusing_sql(pl.SQLContext.execute)  # type: ignore[method-assign]  # that is the point
 
@@ -95,6 +100,13 @@ def _close(owner: Any, beginnings: tuple[str, ...], library: str, own: int) -> N
         original = getattr(owner, name)
         if callable(original) and not hasattr(original, _MARK):
             setattr(owner, name, _refusing(original, f"{name} of {library}", own))
+
+
+def _close_static(owner: Any, name: str, library: str) -> None:
+    """One that is called of the class itself."""
+    original = getattr(owner, name)
+    if not hasattr(original, _MARK):
+        setattr(owner, name, staticmethod(_refusing(original, f"{name} of {library}", own=0)))
 
 
 def _refusing(original: Callable[..., Any], what: str, own: int) -> Callable[..., Any]:

@@ -311,7 +311,9 @@ def test_what_was_never_run_is_told_to_run_first(workspace: Workspace, tmp_path:
     experiment = small_experiment(tmp_path / "new.parquet", limits="default", promotion=POLICY)
     (tmp_path / "new.yaml").write_bytes(msgspec.yaml.encode(stated(experiment)))
     told = tidemill("champions", "promote", "--experiment", tmp_path / "new.yaml").error
-    assert told == "The experiment 'small' has no predictions yet. Run it first: `tidemill run`."
+    assert told == (
+        "The experiment 'small' has no predictions as its files stand now. Run it first: `tidemill run --experiment FILE`."
+    )
 
 
 def test_the_step_of_the_graph_refuses_it_with_the_same_words(workspace: Workspace, panel: Path, tmp_path: Path) -> None:

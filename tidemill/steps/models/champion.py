@@ -14,6 +14,7 @@ and what cannot be stepped is not promoted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -247,14 +248,21 @@ def _book_returns(study: Study, contender: _Contender, fold: Fold, under: Experi
 
 
 def _files_read(study: Study, engines: tuple[str, ...]) -> tuple[str, ...]:
-    """Data files that modules declare for what decides in a book, each with who reads it."""
-    strategy = study.experiment.strategy.name
+    """Files of which nobody can prove when their content was known, each with who reads it: what modules declare for what
+    decides in a book and for what it learns, news, and the index.
+    """
+    experiment, strategy = study.experiment, study.experiment.strategy.name
     parts: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         ("features", study.available.names),
+        ("labels", (experiment.label.name,)),
         ("engines", engines),
         ("strategies", (strategy,)),
     )
     told: dict[str, list[str]] = {}
+    news = None if experiment.news is None else experiment.news.source
+    for what, source in (("news", news), ("Fear & Greed Index", experiment.features.fear_greed)):
+        if source is not None and source.startswith("file:"):
+            told.setdefault(Path(source.removeprefix("file:")).name, []).append(what)
     for kind, names in parts:
         for name in names:
             for file in study.registry.data_files(kind, name):

@@ -22,7 +22,7 @@ from tests.study.running import run_signals
 from tests.trading.test_chain_of_a_module import MODULE
 from tidemill.config import Settings
 from tidemill.domain.errors import IntegrityError
-from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, NeutraliseSpec, StrategySpec
+from tidemill.domain.experiment import EngineSpec, Experiment, FeatureSpec, LabelSpec, NeutraliseSpec, StrategySpec
 from tidemill.embedded import Servers
 from tidemill.provenance import stated
 from tidemill.queries.deciders import decider_named
@@ -255,6 +255,23 @@ def test_what_ships_says_by_steps_what_was_measured(
     )
     outcome = challenge(study, None)
     assert (outcome.walked, outcome.departure) == (POLICY.bars, ""), outcome.sentence()
+
+
+LABEL = """
+ANSWERS = data("answers.csv")
+
+def told(bars):
+    return bars["close"] * 0.0 + ANSWERS["answer"][0]
+
+label("my_label", told, horizon=2)
+"""
+
+
+def test_a_file_that_a_label_reads_is_named(workspace: Workspace, panel: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.csv").write_text("answer\n1.0\n")
+    label = LabelSpec(name="my_label", horizon=2)
+    study = run_signals(workspace, of_module(panel, tmp_path, ENGINE.format(before="", then="") + LABEL, label=label))
+    assert challenge(study, None).challenger.reads == ("answers.csv (label my_label)",)
 
 
 def test_a_walk_that_leaves_bars_out_promotes_nothing(

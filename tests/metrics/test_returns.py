@@ -26,7 +26,7 @@ def oracle(values: list[float], periods: float) -> dict[str, float]:
     series = pd.Series(values, dtype=float)
     wealth = pd.concat([pd.Series([1.0]), (1 + series).cumprod()], ignore_index=True)
     total = wealth.iloc[-1] - 1
-    annual = (1 + total) ** (periods / len(series)) - 1
+    annual = wealth.iloc[-1] ** (periods / len(series)) - 1  # of a lost fortune, 1 + total has few digits left
     drawdown = (wealth / wealth.cummax() - 1).min()
     losses = -series[series < 0].sum()
     worst = series.sort_values().iloc[: int((len(series) - 1) * 0.05) + 1]

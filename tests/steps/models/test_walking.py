@@ -73,6 +73,19 @@ def best(predictions, held=2):
 
 strategy("my_strategy", best)
 """
+SUMMING = """
+seen = {{}}
+
+def best(predictions, held=2):
+    for symbol, said in predictions.select("symbol", "prediction").iter_rows():
+        seen[symbol] = seen.get(symbol, 0.0) + (said or 0.0) + 1.0
+    kept = pl.col("symbol").replace_strict(seen, default=0.0, return_dtype=pl.Float64) * 1000 % 7
+    then = pl.col("open_time").dt.strftime("%m%d").is_between(pl.lit("1101"), pl.lit("1108"))
+    rank = pl.when(then).then(kept).otherwise("prediction").rank("ordinal", descending=True).over("open_time")
+    return predictions.select("symbol", "open_time", weight=pl.when(rank <= held).then(0.5).otherwise(0.0))
+
+strategy("my_strategy", best, by_tail=1)
+"""
 KEEPING = """
 kept, plain = [], fit
 
@@ -255,6 +268,12 @@ def test_what_ships_says_by_steps_what_was_measured(
     )
     outcome = challenge(study, None)
     assert (outcome.walked, outcome.departure) == (POLICY.bars, ""), outcome.sentence()
+
+
+def test_what_a_strategy_by_tail_keeps_in_a_global_is_refused(workspace: Workspace, panel: Path, tmp_path: Path) -> None:
+    text, strategy = (ENGINE + SUMMING).format(before="", then=""), StrategySpec(name="my_strategy")
+    outcome = challenge(judged(workspace, of_module(panel, tmp_path, text, strategy=strategy)), None)
+    assert "The weight that the strategy my_strategy asks for" in outcome.departure, outcome.sentence()
 
 
 LABEL = """

@@ -24,6 +24,7 @@ from tidemill.trading.decider import without_steps
 
 Floats = NDArray[np.float64]
 
+_PARTS = 4
 _MEND = (
     "What was measured hung there on something that no session has: later rows, other rows, or what another call had kept. "
     "Mend it, and run its experiment again."
@@ -59,19 +60,20 @@ def walk(study: Study, term: Term, measured: Measured) -> Walk:
 
     StopError where a step fails: what was measured is neither confirmed nor refuted then.
     """
-    slots = 0
+    slots, whole = 0, measured.features["open_time"].n_unique()
     try:
-        for departure in _departures(study, term, measured):
-            slots += 1
-            if departure:
-                return Walk(slots, departure)
+        for terms in _ways(study, term, measured):
+            slots = 0
+            for departure in _departures(study, terms, measured):
+                slots += 1
+                if departure:
+                    return Walk(slots, departure)
     except IntegrityError:
         raise
     except StopError as exc:
         raise StopError(
             f"Not promoted: what would trade fails where it is stepped, on the bars of the comparison. {exc}"
         ) from exc
-    whole = measured.features["open_time"].n_unique()
     if slots < whole:
         raise IntegrityError(
             f"Not promoted: {slots} of the {whole} bars of the comparison were stepped. Run its experiment again."
@@ -79,13 +81,28 @@ def walk(study: Study, term: Term, measured: Measured) -> Walk:
     return Walk(slots)
 
 
-def _departures(study: Study, term: Term, measured: Measured) -> Iterator[str]:
+def _ways(study: Study, term: Term, measured: Measured) -> Iterator[list[Term]]:
+    """In one go; and where modules are known, in parts: with each their processes begin anew, as a session does at any bar, and
+    what an earlier call kept in them is gone.
+    """
+    yield [term]
+    if study.registry.files or study.registry.beside:
+        times = measured.features["open_time"].unique().sort()
+        borders = [times[len(times) * part // _PARTS] for part in range(1, _PARTS)]
+        yield [
+            Term(term.decider, start, end)
+            for start, end in zip([term.start, *borders], [*borders, term.end], strict=True)
+            if start != end
+        ]
+
+
+def _departures(study: Study, terms: list[Term], measured: Measured) -> Iterator[str]:
     """Of each slot of the comparison where its step parts from what was measured; empty where it does not."""
     from tidemill.study.scheduled import walked  # numba, which a comparison that is not won does without
 
-    expected = _Expected.of(measured, tuple(study.bars["symbol"].unique().sort()), term.decider.strategy.name)
+    expected = _Expected.of(measured, tuple(study.bars["symbol"].unique().sort()), terms[0].decider.strategy.name)
     traded = len(measured.predicted)  # the last column is the ensemble's, which a book of one engine has not
-    for time, wanted in walked(study, [term]):
+    for time, wanted in walked(study, terms):
         if time in expected.places:
             said = np.vstack((wanted.features.T, wanted.predictions.T[:traded], wanted.weights))
             yield expected.departure(time, said)
